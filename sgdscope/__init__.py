@@ -1,0 +1,63 @@
+"""sgdscope measures how stochastic gradient descent behaves at each batch size.
+
+Declare: Study, Workload, constant_classifier, SGD, Momentum, Epochs, Steps
+Run: run, plan_study, load_study
+Read: Result
+Mistakes: InputError
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sgdscope.budget import Epochs, Steps
+    from sgdscope.engine.local import plan_study
+    from sgdscope.errors import InputError
+    from sgdscope.optimizers import SGD, Momentum
+    from sgdscope.result import Result, run
+    from sgdscope.studies import load_study
+    from sgdscope.study import Study
+    from sgdscope.workloads.base import Workload, constant_classifier
+
+__version__ = "0.1.0"
+
+# Names are loaded when they are first used, so that what needs no JAX does not wait for it.
+_HOME = {
+    "Study": "study",
+    "Workload": "workloads.base",
+    "constant_classifier": "workloads.base",
+    "SGD": "optimizers",
+    "Momentum": "optimizers",
+    "Epochs": "budget",
+    "Steps": "budget",
+    "run": "result",
+    "plan_study": "engine.local",
+    "load_study": "studies",
+    "Result": "result",
+    "InputError": "errors",
+}
+
+__all__ = [
+    "SGD",
+    "Epochs",
+    "InputError",
+    "Momentum",
+    "Result",
+    "Steps",
+    "Study",
+    "Workload",
+    "constant_classifier",
+    "load_study",
+    "plan_study",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'sgdscope' has no attribute {name!r}")
+    return getattr(import_module(f"sgdscope.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

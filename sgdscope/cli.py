@@ -1,0 +1,274 @@
+"""The command line: run · plan · status · report · export · list.
+
+Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 130 interrupted and safe to run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from rich.console import Console
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
+
+from sgdscope.errors import InputError
+
+if TYPE_CHECKING:
+    from sgdscope.study import Study
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+Text = str | None
+StudyName = Annotated[Positional[str], arg(metavar="STUDY")]
+Folder = Annotated[Positional[Path], arg(metavar="DIR")]
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Fields of the study that the command line changes; each reads as the study's own field does."""
+
+    optimizers: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    """sgd, momentum or momentum:M."""
+    batch_sizes: Annotated[tuple[str, ...], arg(metavar="B ...")] = ()
+    """Examples per parameter update."""
+    learning_rates: Annotated[tuple[str, ...], arg(metavar="RATE ...")] = ()
+    """Initial learning rates to try, instead of a search."""
+    budget: Annotated[Text, arg(metavar="epochs:N|steps:N")] = None
+    """The compute budget of a trial."""
+    seeds: Annotated[Text, arg(metavar="N")] = None
+    """How many seeds."""
+
+    def applied_to(self, study: Study) -> Study:
+        """Return the study with the fields that were given."""
+        from sgdscope.budget import parse_budget
+        from sgdscope.optimizers import parse_optimizer
+
+        readers: dict[str, Callable[[Any], Any]] = {
+            "optimizers": lambda texts: tuple(map(parse_optimizer, texts)),
+            "batch_sizes": lambda texts: tuple(_number("batch_sizes", text, int) for text in texts),
+            "learning_rates": lambda texts: tuple(_number("learning_rates", text, float) for text in texts),
+            "budget": parse_budget,
+            "seeds": lambda text: _number("seeds", text, int),
+        }
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) not in ((), None)}
+        return study.changed({name: readers[name](value) for name, value in given.items()}) if given else study
+
+
+@dataclass(frozen=True)
+class Run:
+    """Train what a study still lacks, print what it found, and write its page.
+
+    Safe to interrupt: the same command goes on from what was committed.
+    """
+
+    study: StudyName
+    """A built-in study's name, or the path of a Python file that defines `study`."""
+    fields: OmitArgPrefixes[Fields]
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """The study's folder; sgdscope-NAME unless told otherwise."""
+    verbose: FlagCreatePairsOff[bool] = False
+    """Show what was compiled, and how long it took."""
+
+    def __call__(self, console: Console) -> int:
+        """Run the command."""
+        from sgdscope.report.summary import bend_sentences, summary_table
+        from sgdscope.result import run
+
+        study = _load(self.study, self.fields)
+        folder = self.out or Path(f"sgdscope-{study.name}")
+        result = run(study, folder, Console(stderr=True))
+        ran = result.ran
+        assert ran is not None  # noqa: S101 - run() always says what it did
+        if self.verbose:
+            for program in ran.compile_times:
+                console.print(f"compiled {program.program}: traced in {program.trace:.2f} s, {program.compile:.2f} s")
+            total = sum(program.trace + program.compile for program in ran.compile_times)
+            console.print(f"compiled {len(ran.compile_times)} programs in {total:.1f} s, beside training")
+        if ran.failed == len(result.trials):
+            _say(f"All {ran.failed} trials failed; running the same command again tries them again.")
+            return FAILED
+        console.print(summary_table(result))
+        for sentence in bend_sentences(result):
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        page = result.report(folder / "report.html")
+        did = f"trained {ran.trained} trials in {ran.seconds:.0f} s" if ran.trained else "nothing was left to train"
+        console.print(f"{did}; page: {page}", highlight=False, markup=False, soft_wrap=True)
+        if ran.failed:
+            _say(f"{ran.failed} trials failed; running the same command again tries them again.")
+        return FAILED if ran.failed else DONE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tell what a study will cost, from a timed probe of a few seconds; trains nothing."""
+
+    study: StudyName
+    """A built-in study's name, or the path of a Python file that defines `study`."""
+    fields: OmitArgPrefixes[Fields]
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """A folder that holds part of the study: only the rest is counted."""
+
+    def __call__(self, console: Console) -> int:
+        """Run the command."""
+        from sgdscope.engine.local import plan_study
+        from sgdscope.engine.progress import duration
+
+        study = _load(self.study, self.fields)
+        plan = plan_study(study, self.out)
+        about = "" if study.learning_rates else "about "
+        console.print(f"cells      {plan.cells}  (optimizers × batch sizes still to do)", highlight=False)
+        console.print(f"trials     {about}{plan.trials:,}", highlight=False)
+        console.print(f"updates    {about}{plan.updates:,}", highlight=False)
+        console.print(f"examples   {about}{plan.examples:,}", highlight=False)
+        console.print(f"time       about {duration(plan.seconds or 0.0)}, compiling not counted", highlight=False)
+        return DONE
+
+
+@dataclass(frozen=True)
+class Status:
+    """Tell what a study's folder holds and what is missing."""
+
+    folder: Folder
+    """The study's folder."""
+
+    def __call__(self, console: Console) -> int:
+        """Run the command."""
+        from sgdscope.result import Result
+
+        result = Result(self.folder)
+        declaration = result.declaration
+        counts = dict(result.trials["status"].value_counts().sort("status").iter_rows())
+        ended = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"
+        text = [
+            f"study      {declaration.name}: {', '.join(map(str, declaration.optimizers))}; batch sizes "
+            f"{', '.join(map(str, declaration.batch_sizes))}; {declaration.budget}; {declaration.seeds} seeds",
+            f"trials     {ended}; {result.pending} pending",
+        ]
+        text += [f"damaged    {path}: its trials count as missing and will be trained again" for path in result.damaged]
+        if result.finished:
+            text.append("state      finished")
+        else:
+            waiting = result.cells_waiting
+            more = f", and {waiting} cells wait for them" if waiting else ""
+            text.append(f"state      not finished: {result.pending} trials are known to be missing{more}")
+        for line in text:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        return DONE
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the page of a study's folder again."""
+
+    folder: Folder
+    """The study's folder."""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """The page; report.html in the folder unless told otherwise."""
+
+    def __call__(self, console: Console) -> int:
+        """Run the command."""
+        from sgdscope.result import Result
+
+        page = Result(self.folder).report(self.out or self.folder / "report.html")
+        console.print(str(page), highlight=False, markup=False, soft_wrap=True)
+        return DONE
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the trial table of a study's folder."""
+
+    folder: Folder
+    """The study's folder."""
+    file: Annotated[Positional[Path], arg(metavar="FILE")]
+    """The table; .csv or .parquet, by the name's ending."""
+
+    def __call__(self, console: Console) -> int:
+        """Run the command."""
+        from sgdscope.result import Result
+
+        path = Result(self.folder).export(self.file)
+        console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+        return DONE
+
+
+@dataclass(frozen=True)
+class List:
+    """List the built-in studies."""
+
+    def __call__(self, console: Console) -> int:
+        """Run the command."""
+        from importlib import import_module
+
+        from sgdscope.studies import BUILT_IN
+
+        for name in BUILT_IN:
+            first_line = (import_module(f"sgdscope.studies.{name}").__doc__ or "").splitlines()[0]
+            console.print(f"{name}  {first_line}", highlight=False, markup=False, soft_wrap=True)
+        return DONE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    console = Console()
+    try:
+        return _parsed(arguments)(console)
+    except InputError as error:
+        _say(str(error))
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        _say("Interrupted; what was committed is safe, and the same command goes on from there.")
+        return INTERRUPTED
+
+
+def _parsed(arguments: Sequence[str] | None) -> Run | Plan | Status | Report | Export | List:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            command: Run | Plan | Status | Report | Export | List = tyro.cli(
+                Run | Plan | Status | Report | Export | List,  # type: ignore[arg-type]
+                prog="sgdscope",
+                description="Measure how stochastic gradient descent behaves at each batch size.",
+                args=arguments,
+                config=(OmitSubcommandPrefixes,),
+            )
+            return command
+    except SystemExit as stop:
+        if stop.code in (None, 0):
+            raise
+        raise InputError(_sentence(said.getvalue())) from None
+
+
+def _sentence(box: str) -> str:
+    """Say the message in tyro's box as one sentence."""
+    inside = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
+    until_rule = inside[: next((i for i, line in enumerate(inside) if set(line) == {"─"}), len(inside))]
+    return " ".join(until_rule).rstrip(".") + "; sgdscope --help tells what there is."
+
+
+def _load(name: str, changes: Fields) -> Study:
+    from sgdscope.studies import load_study
+
+    return changes.applied_to(load_study(name))
+
+
+def _number(field: str, text: str, kind: type[int] | type[float]) -> int | float:
+    try:
+        return kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise InputError(f"{field}: {text!r} is not {what}.") from None
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"sgdscope: {text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

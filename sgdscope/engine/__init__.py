@@ -1,0 +1,1 @@
+"""Which trials next, and training them."""

@@ -1,0 +1,209 @@
+"""Run a study on the devices of this machine: train what the search wants next, commit it, and go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+
+from sgdscope.engine.plan import Costs, Plan, packs, remaining
+from sgdscope.engine.progress import RunProgress
+from sgdscope.engine.search import Round, rounds
+from sgdscope.store import MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store
+from sgdscope.study import Declaration, Study, Trial
+from sgdscope.training.pack import CompileTime, Outcome, Trainer
+from sgdscope.workloads.base import SPLITS
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one run did."""
+
+    trained: int
+    failed: int
+    compile_times: list[CompileTime]
+    seconds: float
+
+
+def train_study(study: Study, folder: str | Path, console: Console | None = None) -> Ran:
+    """Train what a folder lacks of a study; each pack is committed as soon as it is trained.
+
+    Args:
+        study: what is asked.
+        folder: a new folder, or one that holds this study or a smaller one of its kind.
+        console: where progress is shown; the standard error stream unless told otherwise.
+
+    Raises:
+        InputError: for what the user can put right, before anything is trained, or where the disk fills up.
+    """
+    import jax
+
+    from sgdscope.training.pack import fingerprint
+    from sgdscope.training.runtime import CompilationCache, use_all_cores
+
+    begun = time.perf_counter()
+    console = console or Console(stderr=True)
+    notice = use_all_cores()
+    declaration = study.declaration()
+    store = Store(folder)
+    cache = CompilationCache()
+    with store.writing(), RunProgress(console, declaration.name) as progress:
+        if notice:
+            progress.say(notice)
+        store.declare(declaration)
+        store.check_program(jax.__version__, fingerprint(study.workload))
+        contents = store.read()
+        if contents.damaged:
+            store.set_aside(contents.damaged)
+            for path in contents.damaged:
+                progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
+        trials = contents.trials
+        costs, failed, trained = Costs(), set[str](), 0
+        compile_times: list[CompileTime] = []
+        found = rounds(declaration, trials)
+        if _pending(found, failed):
+            cache.open()
+            with _trainer(study) as trainer:
+                for batch_size in _compile_order(declaration):
+                    trainer.prepare(batch_size)
+                progress.show(0, remaining(declaration, found, costs).trials, None)
+                costs.probe(trainer, declaration.batch_sizes)
+                while pending := _pending(found, failed):
+                    plan = remaining(declaration, found, costs)
+                    pack = packs(pending, trainer.slots)[0]
+                    rows, measurements = _train_pack(trainer, pack, plan, costs, progress, trained)
+                    store.commit(rows, measurements)
+                    failures = rows.filter(pl.col("status") == "failed")
+                    failed.update(failures["trial_id"])
+                    for error in failures["error"].unique():
+                        progress.say(f"{len(failures)} trials at batch size {pack[0].batch_size} failed: {error}")
+                    trained += len(rows)
+                    trials = pl.concat([trials, rows])
+                    found = rounds(declaration, trials)
+                compile_times = trainer.compile_times
+            cache.seal()
+    return Ran(trained, len(failed), compile_times, time.perf_counter() - begun)
+
+
+def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
+    """Return what a study will cost, or what remains of it in a folder, from a timed probe of a few seconds."""
+    from sgdscope.training.runtime import CompilationCache, use_all_cores
+
+    use_all_cores()
+    declaration = study.declaration()
+    trials = pl.DataFrame(schema=TRIALS_SCHEMA)
+    if folder is not None and Store(folder).exists:
+        trials = Store(folder).read().trials
+    costs, cache = Costs(), CompilationCache()
+    cache.open()
+    with _trainer(study) as trainer:
+        costs.probe(trainer, declaration.batch_sizes)
+    cache.seal()
+    return remaining(declaration, rounds(declaration, trials), costs)
+
+
+@contextmanager
+def _trainer(study: Study) -> Iterator[Trainer]:
+    from sgdscope.training.pack import Trainer
+
+    trainer = Trainer(study.workload, study.evaluate_at)
+    try:
+        yield trainer
+    finally:
+        trainer.close()
+
+
+def _pending(found: Sequence[Round], failed: set[str]) -> list[Trial]:
+    return [trial for cell in found for trial in cell.pending if trial.id not in failed]
+
+
+def _compile_order(declaration: Declaration) -> list[int]:
+    """The two sizes that are probed, then the order of the search."""
+    sizes = list(reversed(declaration.batch_sizes))
+    return [sizes[0], sizes[-1], *sizes[1:-1]]
+
+
+def _train_pack(
+    trainer: Trainer, pack: Sequence[Trial], plan: Plan, costs: Costs, progress: RunProgress, trained: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    batch_size, total = pack[0].batch_size, sum(trial.updates for trial in pack)
+    expected = (costs.per_update(batch_size) or 0.0) * total
+    made = 0
+
+    def on_updates(updates: int) -> None:
+        nonlocal made
+        made += updates
+        left = None if plan.seconds is None else max(0.0, plan.seconds - expected * made / total)
+        progress.show(trained + len(pack) * made // total, trained + plan.trials, left)
+
+    try:
+        outcomes = trainer.train(pack, on_updates)
+    except (RuntimeError, MemoryError) as error:
+        return _failed(trainer, pack, error)
+    steps = sum(outcome.steps for outcome in outcomes)
+    if steps:
+        costs.note(batch_size, sum(outcome.seconds for outcome in outcomes) / steps)
+    rows = pl.DataFrame([_row(trainer, outcome) for outcome in outcomes], schema=TRIALS_SCHEMA)
+    measurements = [
+        {
+            "trial_id": outcome.trial.id,
+            "step": m.step,
+            "examples": m.step * batch_size,
+            "split": m.split,
+            "metric": m.metric,
+            "value": m.value,
+        }
+        for outcome in outcomes
+        for m in outcome.measurements
+    ]
+    return rows, pl.DataFrame(measurements, schema=MEASUREMENTS_SCHEMA)
+
+
+def _row(trainer: Trainer, outcome: Outcome) -> dict[str, object]:
+    last = {
+        f"{m.split}_{m.metric}": m.value
+        for m in outcome.measurements
+        if m.step == outcome.steps and not outcome.diverged
+    }
+    return (
+        _fields(trainer, outcome.trial)
+        | {f"{split}_{metric}": last.get(f"{split}_{metric}") for split in SPLITS for metric in ("loss", "score")}
+        | {
+            "status": "diverged" if outcome.diverged else "complete",
+            "steps": outcome.steps,
+            "examples": outcome.steps * outcome.trial.batch_size,
+            "diverged_at_step": outcome.steps if outcome.diverged else None,
+            "seconds": outcome.seconds,
+        }
+    )
+
+
+def _failed(trainer: Trainer, pack: Sequence[Trial], error: Exception) -> tuple[pl.DataFrame, pl.DataFrame]:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    rows = [_fields(trainer, trial) | {"status": "failed", "error": text} for trial in pack]
+    return pl.DataFrame(rows, schema=TRIALS_SCHEMA), pl.DataFrame(schema=MEASUREMENTS_SCHEMA)
+
+
+def _fields(trainer: Trainer, trial: Trial) -> dict[str, object]:
+    import jax
+
+    return {
+        "trial_id": trial.id,
+        "workload": trial.workload.name,
+        "optimizer": str(trial.optimizer),
+        "batch_size": trial.batch_size,
+        "learning_rate": trial.learning_rate,
+        "effective_learning_rate": trial.optimizer.effective_learning_rate(trial.learning_rate),
+        "budget": str(trial.budget),
+        "seed": trial.seed,
+        "method": trainer.method,
+        "pack_size": trainer.slots,
+        "device": trainer.devices[0].device_kind,
+        "devices": len(trainer.devices),
+        "jax_version": jax.__version__,
+    }

@@ -1,0 +1,225 @@
+"""The figures: one function each, table in, chart out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import numpy as np
+import polars as pl
+
+from sgdscope.study import Declaration
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers and in grey.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
+WIDTH, HEIGHT = 480, 300
+
+
+@dataclass(frozen=True)
+class Charts:
+    """The figures of one study."""
+
+    curves: pl.DataFrame
+    optima: pl.DataFrame
+    regimes: pl.DataFrame
+    declaration: Declaration
+
+    def best_score(self) -> alt.LayerChart:
+        """Best test score against batch size."""
+        return best_score(self.optima, self.declaration.workload.score_name)
+
+    def optimal_learning_rate(self) -> alt.LayerChart:
+        """Score-optimal effective learning rate against batch size, with the fitted regimes."""
+        return optimal_learning_rate(self.optima, self.regimes)
+
+    def training_loss(self) -> alt.LayerChart:
+        """Best training loss against batch size."""
+        return training_loss(self.optima)
+
+    def score_by_learning_rate(self) -> alt.VConcatChart:
+        """Test score against learning rate, one line for each batch size."""
+        return score_by_learning_rate(self.curves, self.declaration.workload.score_name)
+
+
+def best_score(optima: pl.DataFrame, score_name: str) -> alt.LayerChart:
+    """Return the mean test score at the rate that is best on validation, with its 95 % t interval over seeds."""
+    rows = optima.filter(pl.col("criterion") == "score")
+    title = f"test {score_name}"
+    return _points_with_intervals(rows, "test_score", title, alt.Scale(zero=False))
+
+
+def training_loss(optima: pl.DataFrame) -> alt.LayerChart:
+    """Return the geometric mean of the training loss at the rate that is best for it, with its 95 % t interval."""
+    rows = optima.filter(pl.col("criterion") == "train_loss")
+    return _points_with_intervals(rows, "train_loss", "training loss", alt.Scale(type="log"))
+
+
+def optimal_learning_rate(optima: pl.DataFrame, regimes: pl.DataFrame) -> alt.LayerChart:
+    """Return ε*/(1 − m) against B on logarithmic axes, with intervals, the fitted hinges and where they bend.
+
+    An optimum at the edge of what was tried is drawn as an arrow: a bound, not a point.
+    """
+    rows = optima.filter(pl.col("criterion") == "score").with_columns(
+        effective_low=pl.col("learning_rate_low") * pl.col("effective_learning_rate") / pl.col("learning_rate"),
+        effective_high=pl.col("learning_rate_high") * pl.col("effective_learning_rate") / pl.col("learning_rate"),
+        bound=pl.when(pl.col("censored") == "").then(pl.lit("optimum")).otherwise(pl.lit("bound")),
+    )
+    base = alt.Chart(rows)
+    y = alt.Y(
+        "effective_learning_rate:Q",
+        title="optimal effective learning rate ε*/(1 − m)",
+        scale=alt.Scale(type="log", base=2),
+        axis=alt.Axis(format="~g"),
+    )
+    bars = base.mark_rule(opacity=0.6).encode(
+        x=_batch_axis(rows), y=alt.Y("effective_low:Q"), y2="effective_high:Q", color=_colour(rows)
+    )
+    points = base.mark_point(filled=True, size=70).encode(
+        x=_batch_axis(rows),
+        y=y,
+        color=_colour(rows),
+        shape=_shape(rows),
+        opacity=alt.condition("datum.bound == 'bound'", alt.value(0.35), alt.value(1.0)),
+        tooltip=[
+            *_cell_tooltip(),
+            alt.Tooltip("learning_rate:Q", title="ε*", format="~g"),
+            alt.Tooltip("learning_rate_low:Q", title="low", format=".3~g"),
+            alt.Tooltip("learning_rate_high:Q", title="high", format=".3~g"),
+            alt.Tooltip("censored:N", title="at the edge of what was tried"),
+        ],
+    )
+    lines = _hinge_lines(rows, regimes)
+    fitted = (
+        alt.Chart(lines)
+        .mark_line(strokeDash=[5, 4], opacity=0.8)
+        .encode(x=_batch_axis(rows), y=alt.Y("effective_learning_rate:Q"), color=_colour(rows))
+    )
+    layers: list[Any] = [bars, points]
+    if not lines.is_empty():
+        layers.insert(0, fitted)
+    return _sized(alt.layer(*layers))
+
+
+def score_by_learning_rate(curves: pl.DataFrame, score_name: str) -> alt.VConcatChart:
+    """Return test score against learning rate, one panel for each optimizer and one line for each batch size."""
+    panels = []
+    for (optimizer,), rows in curves.sort("optimizer", "batch_size").group_by("optimizer", maintain_order=True):
+        base = alt.Chart(rows, title=f"{optimizer}")
+        x = alt.X(
+            "learning_rate:Q", title="learning rate ε", scale=alt.Scale(type="log", base=2), axis=alt.Axis(format="~g")
+        )
+        colour = alt.Color("batch_size:O", title="batch size", scale=alt.Scale(scheme="viridis"))
+        y = alt.Y("test_score:Q", title=f"test {score_name}", scale=_clipped(rows, "test_score"))
+        line = base.mark_line(clip=True).encode(x=x, y=y, color=colour)
+        rules = base.mark_rule(opacity=0.4, clip=True).encode(
+            x=x, y=alt.Y("test_score_low:Q"), y2="test_score_high:Q", color=colour
+        )
+        points = base.mark_point(filled=True, size=35, clip=True).encode(
+            x=x,
+            y=y,
+            color=colour,
+            tooltip=[
+                *_cell_tooltip(),
+                alt.Tooltip("learning_rate:Q", title="learning rate", format="~g"),
+                *_interval_tooltip("test_score"),
+                alt.Tooltip("diverged:Q", title="diverged"),
+            ],
+        )
+        panels.append(_sized(alt.layer(rules, line, points)))
+    return alt.vconcat(*panels)
+
+
+def _points_with_intervals(rows: pl.DataFrame, value: str, title: str, scale: alt.Scale) -> alt.LayerChart:
+    rows = rows.with_columns(_finite(f"{value}_low"), _finite(f"{value}_high"))
+    base = alt.Chart(rows)
+    x, colour = _batch_axis(rows), _colour(rows)
+    line = base.mark_line(opacity=0.5).encode(x=x, y=alt.Y(f"{value}:Q", title=title, scale=scale), color=colour)
+    bars = base.mark_rule(opacity=0.6).encode(x=x, y=alt.Y(f"{value}_low:Q"), y2=f"{value}_high:Q", color=colour)
+    points = base.mark_point(filled=True, size=70).encode(
+        x=x,
+        y=alt.Y(f"{value}:Q"),
+        color=colour,
+        shape=_shape(rows),
+        tooltip=[
+            *_cell_tooltip(),
+            *_interval_tooltip(value),
+            alt.Tooltip("learning_rate:Q", title="at ε", format="~g"),
+            alt.Tooltip("diverged:Q", title="diverged there"),
+        ],
+    )
+    return _sized(alt.layer(bars, line, points))
+
+
+def _hinge_lines(rows: pl.DataFrame, regimes: pl.DataFrame) -> pl.DataFrame:
+    """Return the fitted line of each optimizer as points at the batch sizes and at the bend."""
+    found = []
+    for row in regimes.filter((pl.col("criterion") == "score") & pl.col("bend").is_not_null()).iter_rows(named=True):
+        mine = rows.filter(pl.col("optimizer") == row["optimizer"])
+        factor = mine["effective_learning_rate"][0] / mine["learning_rate"][0]
+        x = np.sort(np.append(np.log2(mine["batch_size"].to_numpy()), np.log2(row["bend"])))
+        y = np.log2(row["level"]) - row["slope"] * np.maximum(0, np.log2(row["bend"]) - x)
+        found += [
+            {"optimizer": row["optimizer"], "batch_size": 2.0**a, "effective_learning_rate": factor * 2.0**b}
+            for a, b in zip(x, y, strict=True)
+        ]
+    return pl.DataFrame(found)
+
+
+def _finite(name: str) -> pl.Expr:
+    """An interval over one seed is infinite: not drawn, rather than drawn to the edge."""
+    return pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name)
+
+
+def _clipped(rows: pl.DataFrame, value: str) -> alt.Scale:
+    """Show the span of the means, and let intervals that leave it be cut."""
+    low, high = float(rows[value].min()), float(rows[value].max())  # type: ignore[arg-type]
+    margin = 0.05 * (high - low or abs(high) or 1.0)
+    return alt.Scale(domain=[low - margin, high + margin], nice=False)
+
+
+def _batch_axis(rows: pl.DataFrame) -> alt.X:
+    sizes = rows["batch_size"].unique().sort().to_list()
+    return alt.X(
+        "batch_size:Q",
+        title="batch size B",
+        scale=alt.Scale(type="log", base=2),
+        axis=alt.Axis(values=sizes, format="d"),
+    )
+
+
+def _colour(rows: pl.DataFrame) -> alt.Color:
+    domain = _optimizers(rows)
+    return alt.Color("optimizer:N", title=None, scale=alt.Scale(domain=domain, range=COLOURS[: len(domain)]))
+
+
+def _shape(rows: pl.DataFrame) -> alt.Shape:
+    domain = _optimizers(rows)
+    return alt.Shape("optimizer:N", title=None, scale=alt.Scale(domain=domain, range=SHAPES[: len(domain)]))
+
+
+def _optimizers(rows: pl.DataFrame) -> list[str]:
+    """Plain SGD first, so that it has the same colour in every figure."""
+    names: list[str] = sorted(rows["optimizer"].unique().to_list(), key=lambda name: (name != "sgd", name))
+    return names
+
+
+def _cell_tooltip() -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("optimizer:N"),
+        alt.Tooltip("batch_size:Q", title="batch size"),
+        alt.Tooltip("n:Q", title="n (seeds)"),
+    ]
+
+
+def _interval_tooltip(value: str) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip(f"{value}:Q", title="mean", format=".4~g"),
+        alt.Tooltip(f"{value}_low:Q", title="95 % low", format=".4~g"),
+        alt.Tooltip(f"{value}_high:Q", title="95 % high", format=".4~g"),
+    ]
+
+
+def _sized(chart: alt.LayerChart) -> alt.LayerChart:
+    return chart.properties(width=WIDTH, height=HEIGHT)

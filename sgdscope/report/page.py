@@ -1,0 +1,109 @@
+"""The page: one self-contained HTML file that opens offline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+import markupsafe
+import polars as pl
+import vl_convert
+
+from sgdscope.errors import InputError
+from sgdscope.report.summary import HEADINGS, bend_sentences, summary_rows
+
+if TYPE_CHECKING:
+    from sgdscope.result import Result
+
+
+def write_page(result: Result, path: Path) -> Path:
+    """Write the page of a study that has finished trials, and return its path."""
+    charts = result.charts
+    score = result.declaration.workload.score_name
+    interval = f"Points are means over n = {_seeds(result)} seeds, bars their 95 % t intervals."
+    figures = {
+        "best-score": (
+            f"Best test {score} against batch size",
+            f"At each batch size, the learning rate that is best on validation. {interval}",
+            charts.best_score(),
+        ),
+        "optimal-learning-rate": (
+            "Optimal learning rate against batch size",
+            f"The rate that is best for the validation {score}; momentum at its effective rate. Bars: 95 % hull over "
+            f"n = {_seeds(result)} seeds, widened by half a grid step. Dashed: the fitted hinge, free slope and then 0. "
+            f"Pale points lie at the edge of what was tried.",
+            charts.optimal_learning_rate(),
+        ),
+        "training-loss": (
+            "Best training loss against batch size",
+            f"The whole training split after the last update, at the rate that is best for it. {interval}",
+            charts.training_loss(),
+        ),
+        "score-by-learning-rate": (
+            f"Test {score} against learning rate",
+            f"One line for each batch size. {interval} A diverged trial counts as the constant predictor.",
+            charts.score_by_learning_rate(),
+        ),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sgdscope.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    html = environment.get_template("page.html.jinja").render(
+        name=result.declaration.name,
+        facts=_facts(result),
+        finished=result.finished,
+        pending=result.pending,
+        bends=bend_sentences(result),
+        figures=[{"key": key, "title": title, "caption": caption} for key, (title, caption, _) in figures.items()],
+        headings=HEADINGS,
+        rows=summary_rows(result),
+        rules=_rules(result),
+        charts_json=_script_safe(json.dumps({key: chart.to_dict() for key, (_, _, chart) in figures.items()})),
+        bundle=markupsafe.Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script")),  # noqa: S704
+    )
+    try:
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from error
+    return path
+
+
+def _script_safe(text: str) -> markupsafe.Markup:
+    """Escape JSON for a script element: a study's own words cannot end it."""
+    return markupsafe.Markup(text.replace("<", "\\u003c"))  # noqa: S704
+
+
+def _seeds(result: Result) -> str:
+    least, most = result.curves["n"].min(), result.curves["n"].max()
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def _facts(result: Result) -> str:
+    trials, declaration = result.trials, result.declaration
+    counts = dict(trials["status"].value_counts().iter_rows())
+    updates, seconds = trials["steps"].sum() or 0, trials["seconds"].sum() or 0.0
+    devices = (
+        trials.filter(pl.col("device").is_not_null()).select("device", "devices").unique().sort("device", "devices")
+    )
+    machine = "; ".join(f"{count} × {device}" for device, count in devices.iter_rows())
+    examples = " / ".join(f"{n:,}" for n in declaration.workload.examples)
+    status = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    return (
+        f"Workload {declaration.workload.name} ({examples} training / validation / test examples); "
+        f"{', '.join(map(str, declaration.optimizers))}; budget {declaration.budget}; {declaration.seeds} seeds; "
+        f"{len(trials):,} trials ({status}); {updates:,} updates in {seconds:,.0f} s of training on {machine}."
+    )
+
+
+def _rules(result: Result) -> str:
+    return (
+        "Schedule: the learning rate is held for half the budget, then halved every twentieth of it, ten times. "
+        "Learning rates are searched in factors of 2 until both ends are worse than the best by more than the paired "
+        "95 % t interval over seeds, or diverge. A rate at which more than 20 % of trials diverge is not eligible; a "
+        "diverged trial counts as the constant predictor. The bend is where a line of free slope in log learning rate "
+        "against log batch size becomes constant, least squares, seeds drawn jointly over all batch sizes, interval "
+        "estimate ± t·SE; it is called identified where that interval lies inside the batch sizes of the study. "
+        "Scope: multi-epoch training under this schedule; intervals are over seeds, for this data split."
+    )

@@ -1,0 +1,97 @@
+"""The answer in words and as a table: the same on the terminal and on the page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from sgdscope.result import Result
+
+HEADINGS = (
+    "optimizer",
+    "batch size",
+    "best test score",
+    "optimal learning rate",
+    "training loss",
+    "diverged",
+    "n",
+)
+
+
+def summary_rows(result: Result) -> list[tuple[str, ...]]:
+    """Return the rows under HEADINGS as text, one for each optimizer and batch size.
+
+    The score and its rate are those of the rate that is best on validation; the training loss is the best.
+    """
+    rows = []
+    losses = {(r["optimizer"], r["batch_size"]): r for r in _of(result.optima, "train_loss")}
+    for row in _of(result.optima, "score"):
+        loss = losses[row["optimizer"], row["batch_size"]]
+        rows.append(
+            (
+                row["optimizer"],
+                str(row["batch_size"]),
+                f"{row['test_score']:.4f} [{row['test_score_low']:.4f}, {row['test_score_high']:.4f}]",
+                f"{row['learning_rate']:.4g} [{row['learning_rate_low']:.2g}, {row['learning_rate_high']:.2g}]"
+                + _remark(row),
+                f"{loss['train_loss']:.3g} [{loss['train_loss_low']:.2g}, {loss['train_loss_high']:.2g}]",
+                f"{row['cell_diverged']} of {row['trials']}",
+                str(row["n"]),
+            )
+        )
+    return rows
+
+
+def summary_table(result: Result) -> Table:
+    """Return the table for the terminal."""
+    table = Table(title=None, caption="means and 95 % intervals over seeds")
+    for number, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if number == 0 else "right")
+    previous = None
+    for row in summary_rows(result):
+        if previous not in (None, row[0]):
+            table.add_section()
+        table.add_row(*row)
+        previous = row[0]
+    return table
+
+
+def bend_sentences(result: Result) -> list[str]:
+    """Say for each optimizer and criterion where the learning rate stops growing, or that this is not identified."""
+    said = []
+    for row in result.regimes.iter_rows(named=True):
+        what = "best test score" if row["criterion"] == "score" else "lowest training loss"
+        who = f"{row['optimizer']}, learning rate for the {what}"
+        if row["status"] == "too few batch sizes":
+            said.append(f"{who}: {row['batch_sizes']} batch sizes are too few to find where it stops growing.")
+            continue
+        interval = f"95 % interval {_count(row['bend_low'])} to {_count(row['bend_high'])}"
+        fit = f"bend at {row['bend']:.0f}, {interval}, n = {row['n']}"
+        if row["status"] == "identified":
+            said.append(f"{who}: stops growing with the batch size at about {row['bend']:.0f} ({fit}).")
+        else:
+            said.append(
+                f"{who}: where it stops growing is not identified ({fit}); more seeds or batch sizes would tell."
+            )
+    return said
+
+
+def _of(optima: pl.DataFrame, criterion: str) -> list[dict[str, Any]]:
+    rows = optima.filter(pl.col("criterion") == criterion)
+    plain_first = rows.sort((pl.col("optimizer") != "sgd"), "optimizer", "batch_size")
+    return list(plain_first.iter_rows(named=True))
+
+
+def _remark(row: dict[str, Any]) -> str:
+    if row["censored"]:
+        return " (a bound: at the edge of what was tried)"
+    return " (flat)" if row["flat"] else ""
+
+
+def _count(value: float) -> str:
+    if value < 1:
+        return "below 1"
+    return f"{value:.0f}" if value < 1e6 else "beyond any"

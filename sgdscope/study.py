@@ -1,0 +1,227 @@
+"""A study: a declared set of trials that answers one question; its validation, and the identity of a trial."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Self
+
+from sgdscope.budget import Budget, Epochs, Steps, parse_budget
+from sgdscope.errors import InputError
+from sgdscope.optimizers import SGD, parse_optimizer
+from sgdscope.workloads.base import Workload, WorkloadRecord
+
+# Part of every trial's identity: raised when a release changes the numbers that a trial gives.
+NUMERICS_VERSION = 1
+
+# Fields in which a folder can grow; all others must be what they were.
+EXTENSIBLE = ("optimizers", "batch_sizes", "learning_rates", "seeds")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: everything that can change its numbers, and nothing else."""
+
+    workload: WorkloadRecord
+    optimizer: SGD
+    batch_size: int
+    learning_rate: float
+    budget: Budget
+    seed: int
+
+    @property
+    def updates(self) -> int:
+        """The number of parameter updates that the budget allows."""
+        return self.budget.updates(self.batch_size, self.workload.examples[0])
+
+    @cached_property
+    def id(self) -> str:
+        """A hash of the fields, 16 hexadecimal digits, the same on every machine."""
+        identity = {
+            "numerics": NUMERICS_VERSION,
+            "workload": [
+                self.workload.name,
+                self.workload.version,
+                self.workload.fields,
+                self.workload.data_sha256,
+            ],
+            "optimizer": str(self.optimizer),
+            "schedule": "halving",
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate.hex(),
+            "budget": str(self.budget),
+            "seed": self.seed,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Design:
+    """The fields that a study shares with the declaration of it that its folder keeps."""
+
+    name: str
+    optimizers: Sequence[SGD] = (SGD(), SGD(momentum=0.9))
+    batch_sizes: Sequence[int]
+    budget: Budget
+    seeds: int = 5
+    learning_rates: Sequence[float] = ()
+    evaluate_at: Sequence[float] = (0.5, 1.0)
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name.strip()):
+            raise InputError(f"name: a study needs a name, not {self.name!r}.")
+        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int):
+            raise InputError(f"seeds: {self.seeds!r} is not a whole number; give the number of seeds.")
+        if self.seeds < 1:
+            raise InputError(f"seeds: {self.seeds} leaves nothing to train; give at least 1, better 5 or more.")
+        if not isinstance(self.budget, Epochs | Steps):
+            raise InputError(f"budget: {self.budget!r} is not a budget; use Epochs(n) or Steps(n).")
+        self._set("optimizers", _unique("optimizers", self.optimizers))
+        for optimizer in self.optimizers:
+            if not isinstance(optimizer, SGD):
+                raise InputError(f"optimizers: {optimizer!r} is not an optimizer; use SGD() or Momentum(m).")
+        sizes = _unique("batch_sizes", self.batch_sizes)
+        for size in sizes:
+            if isinstance(size, bool) or not isinstance(size, int):
+                raise InputError(f"batch_sizes: {size!r} is not a whole number.")
+            if size < 1:
+                raise InputError(f"batch_sizes: {size} is below 1.")
+        self._set("batch_sizes", tuple(sorted(sizes)))
+        rates = tuple(self.learning_rates)
+        for rate in rates:
+            if isinstance(rate, bool) or not isinstance(rate, int | float):
+                raise InputError(f"learning_rates: {rate!r} is not a number.")
+            if not (math.isfinite(rate) and rate > 0):
+                raise InputError(f"learning_rates: {rate!r} is not positive and finite.")
+        self._set("learning_rates", tuple(sorted({float(rate) for rate in rates})))
+        moments = tuple(float(moment) for moment in self.evaluate_at)
+        if not moments or moments[-1] != 1.0 or moments[0] <= 0 or sorted(set(moments)) != list(moments):
+            raise InputError(f"evaluate_at: {moments} must rise within (0, 1] and end at 1.")
+        self._set("evaluate_at", moments)
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_batch_sizes(self, examples: int) -> None:
+        for size in self.batch_sizes:
+            if size > examples:
+                raise InputError(
+                    f"batch_sizes: {size} is larger than the training set; use at most its {examples} examples."
+                )
+            self.budget.updates(size, examples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration(_Design):
+    """A study without its functions and data: what a folder keeps, enough to plan and to report."""
+
+    workload: WorkloadRecord
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_batch_sizes(self.workload.examples[0])
+
+    def trial(self, optimizer: SGD, batch_size: int, learning_rate: float, seed: int) -> Trial:
+        """Return one trial of this study."""
+        return Trial(self.workload, optimizer, batch_size, learning_rate, self.budget, seed)
+
+    def to_json(self) -> str:
+        """Return the declaration as JSON text, the form in which a folder keeps it."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain |= {
+            "optimizers": [str(optimizer) for optimizer in self.optimizers],
+            "budget": str(self.budget),
+            "workload": asdict(self.workload),
+            "numerics": NUMERICS_VERSION,
+        }
+        return json.dumps(plain, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what :meth:`to_json` wrote; raises ValueError, KeyError or TypeError on anything else."""
+        plain = json.loads(text)
+        if plain.pop("numerics") != NUMERICS_VERSION:
+            raise InputError("the folder was written by a version of sgdscope that gives other numbers.")
+        record = plain.pop("workload")
+        record["fields"] = tuple((key, value) for key, value in record["fields"])
+        record["examples"] = tuple(record["examples"])
+        plain["optimizers"] = [parse_optimizer(text) for text in plain["optimizers"]]
+        plain["budget"] = parse_budget(plain["budget"])
+        return cls(workload=WorkloadRecord(**record), **plain)
+
+    def differences(self, other: Declaration) -> list[str]:
+        """Say, one phrase a field, where ``other`` is neither this study nor an extension of it."""
+        said = []
+        for f in fields(self):
+            mine, theirs = getattr(self, f.name), getattr(other, f.name)
+            if mine == theirs:
+                continue
+            if f.name == "workload":
+                said += [
+                    f"workload {part.name} (there {getattr(mine, part.name)!r}, here {getattr(theirs, part.name)!r})"
+                    for part in fields(mine)
+                    if getattr(mine, part.name) != getattr(theirs, part.name)
+                ]
+            elif f.name == "seeds":
+                if theirs < mine:
+                    said.append(f"seeds (there {mine}, here only {theirs})")
+            elif f.name in EXTENSIBLE and set(mine) <= set(theirs) and bool(mine) == bool(theirs):
+                continue
+            else:
+                said.append(f"{f.name} (there {_plain(mine)}, here {_plain(theirs)})")
+        return said
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Study(_Design):
+    """A declared set of trials: every optimizer at every batch size, learning rates searched, seeds paired.
+
+    Args:
+        name: how the folder and the page call it.
+        workload: the model and its data.
+        optimizers: SGD and momentum 0.9 unless told otherwise.
+        batch_sizes: examples per parameter update, each between 1 and the size of the training set.
+        budget: ``Epochs(n)`` or ``Steps(n)``.
+        seeds: how many; seed s gives the same initialization everywhere and the same order of examples at
+            the same batch size, so that differences are taken seed by seed.
+        learning_rates: the initial learning rates to try; none means that they are searched, in factors of
+            2, until the optimum is bracketed for the score and for the training loss.
+        evaluate_at: the fractions of the budget at which the whole splits are evaluated; the last is 1.
+
+    Raises:
+        InputError: where a field cannot be what it is, before anything is trained.
+    """
+
+    workload: Workload
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.workload, Workload):
+            raise InputError(f"workload: {self.workload!r} is not a Workload.")
+        self._check_batch_sizes(len(next(iter(self.workload.train.values()))))
+
+    def declaration(self) -> Declaration:
+        """Return what identifies this study; hashes the workload's data."""
+        shared = {f.name: getattr(self, f.name) for f in fields(_Design)}
+        return Declaration(workload=self.workload.record(), **shared)
+
+    def changed(self, changes: Mapping[str, Any]) -> Study:
+        """Return this study with other values for some of its fields."""
+        return replace(self, **changes)
+
+
+def _unique(name: str, values: Any) -> tuple[Any, ...]:
+    values = (values,) if isinstance(values, int | str | SGD) else tuple(values)
+    if not values:
+        raise InputError(f"{name}: give at least one.")
+    if len(set(values)) != len(values):
+        raise InputError(f"{name}: {_plain(values)} names one twice.")
+    return values
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(str(v) for v in value) or "none" if isinstance(value, tuple) else str(value)

@@ -1,0 +1,108 @@
+"""How JAX is set up: devices, the settings that decide numbers, and the compilation cache."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jaxlib
+import platformdirs
+
+
+def use_all_cores() -> str | None:
+    """Make each core a device of JAX's, where JAX has not started yet; otherwise return a sentence that says so."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        jax.config.update("jax_num_cpu_devices", cores)
+    except RuntimeError:
+        if jax.default_backend() == "cpu" and jax.device_count() < cores:
+            return (
+                f"JAX was already running with {jax.device_count()} of {cores} cores as devices: the numbers are "
+                f"the same, the study takes longer; call sgdscope first to use all."
+            )
+    return None
+
+
+# One thread a device: another count of threads sums in another order, and that changes bits.
+COMPILER_OPTIONS: dict[str, dict[str, bool | int | str]] = {
+    "cpu": {"xla_cpu_multi_thread_eigen": False},
+    "gpu": {},
+    "tpu": {},
+}
+# For programs that run once or twice a trial: half the compile time, and no slower where it was measured.
+QUICKLY_COMPILED = {"xla_backend_optimization_level": 1}
+
+
+@contextlib.contextmanager
+def pinned() -> Iterator[None]:
+    """Pin what decides numbers, whatever the user's global configuration says."""
+    with (
+        jax.enable_x64(False),
+        jax.default_matmul_precision("highest"),
+        jax.threefry_partitionable(True),
+        jax.default_prng_impl("threefry2x32"),
+    ):
+        yield
+
+
+class CompilationCache:
+    """A folder of compiled programs, one for each processor model and version of jaxlib.
+
+    JAX writes an entry in place and never replaces a damaged one, so a process that is killed while it
+    writes would leave an entry that is useless for ever. Here every finished entry has its SHA-256 beside
+    it, and what has none, or another, is deleted before JAX looks.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        base = folder or Path(os.environ.get("SGDSCOPE_CACHE_DIR") or platformdirs.user_cache_path("sgdscope"))
+        machine = hashlib.sha256(f"{_processor()} {jaxlib.__version__}".encode()).hexdigest()[:16]
+        self.entries = base / "programs" / machine
+        self.sums = base / "sums" / machine
+
+    def open(self) -> None:
+        """Delete what is damaged and point JAX here, unless the user has pointed it elsewhere.
+
+        Without a writable folder there is no cache, and programs are compiled anew.
+        """
+        if jax.config.jax_compilation_cache_dir not in (None, str(self.entries)):
+            return
+        try:
+            self.entries.mkdir(parents=True, exist_ok=True)
+            self.sums.mkdir(parents=True, exist_ok=True)
+            for entry in self.entries.iterdir():
+                known = self.sums / entry.name
+                if not known.is_file() or known.read_text() != _sha256(entry):
+                    entry.unlink(missing_ok=True)
+                    known.unlink(missing_ok=True)
+        except OSError:
+            return
+        jax.config.update("jax_compilation_cache_dir", str(self.entries))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+    def seal(self) -> None:
+        """Note the sums of the entries written since; called when no program is being compiled."""
+        with contextlib.suppress(OSError):
+            for entry in self.entries.iterdir():
+                known = self.sums / entry.name
+                if not known.is_file():
+                    aside = known.with_name(f"{known.name}.{os.getpid()}.part")
+                    aside.write_text(_sha256(entry))
+                    aside.rename(known)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        # The first processor's model and its instruction sets: what a compiled program may rely on.
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        return "".join(line for line in first if line.startswith(("model name", "flags", "Features")))
+    return platform.processor() + platform.machine()

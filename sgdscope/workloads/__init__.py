@@ -1,0 +1,1 @@
+"""Data, model, loss, score and augmentation: one file each."""
