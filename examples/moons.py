@@ -18,7 +18,11 @@ def moons(n: int, seed: int) -> dict[str, np.ndarray]:
 
 def init(key):
     hidden, out = jax.random.split(key)
-    return {"hidden": jax.random.normal(hidden, (2, 32)), "bias": jnp.zeros(32), "out": jax.random.normal(out, (32,)) / 6}
+    return {
+        "hidden": jax.random.normal(hidden, (2, 32)),
+        "bias": jnp.zeros(32),
+        "out": jax.random.normal(out, (32,)) / 6,
+    }
 
 
 def margin(p, batch):

@@ -232,7 +232,7 @@ def _parsed(arguments: Sequence[str] | None) -> Run | Plan | Status | Report | E
     try:
         with contextlib.redirect_stderr(said):
             command: Run | Plan | Status | Report | Export | List = tyro.cli(
-                Run | Plan | Status | Report | Export | List,  # type: ignore[arg-type]
+                Run | Plan | Status | Report | Export | List,
                 prog="sgdscope",
                 description="Measure how stochastic gradient descent behaves at each batch size.",
                 args=arguments,

@@ -101,11 +101,13 @@ class Result:
     def export(self, path: str | Path) -> Path:
         """Write the trial table as ``.csv`` or ``.parquet``, by the name's ending, and return its path."""
         path = Path(path)
-        writers = {".csv": self.trials.write_csv, ".parquet": self.trials.write_parquet}
-        if path.suffix not in writers:
-            raise InputError(f"{path} must end in .csv or .parquet.")
         try:
-            writers[path.suffix](path)
+            if path.suffix == ".csv":
+                self.trials.write_csv(path)
+            elif path.suffix == ".parquet":
+                self.trials.write_parquet(path)
+            else:
+                raise InputError(f"{path} must end in .csv or .parquet.")
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
         return path

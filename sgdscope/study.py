@@ -215,12 +215,12 @@ class Study(_Design):
 
 
 def _unique(name: str, values: Any) -> tuple[Any, ...]:
-    values = (values,) if isinstance(values, int | str | SGD) else tuple(values)
-    if not values:
+    unique: tuple[Any, ...] = (values,) if isinstance(values, int | str | SGD) else tuple(values)
+    if not unique:
         raise InputError(f"{name}: give at least one.")
-    if len(set(values)) != len(values):
-        raise InputError(f"{name}: {_plain(values)} names one twice.")
-    return values
+    if len(set(unique)) != len(unique):
+        raise InputError(f"{name}: {_plain(unique)} names one twice.")
+    return unique
 
 
 def _plain(value: Any) -> str:

@@ -37,7 +37,8 @@ def example_at(seed: jax.Array, position: jax.Array, examples: int) -> jax.Array
     index = _feistel(key, index, bits)
     if examples == 1 << bits:
         return index
-    return jax.lax.while_loop(lambda index: jnp.any(index >= size), walk, index)
+    walked: jax.Array = jax.lax.while_loop(lambda index: jnp.any(index >= size), walk, index)
+    return walked
 
 
 def _feistel(key: jax.Array, index: jax.Array, bits: int) -> jax.Array:
@@ -51,7 +52,8 @@ def _feistel(key: jax.Array, index: jax.Array, bits: int) -> jax.Array:
             high = high ^ (_mix(round_key ^ low) & high_mask)
         else:
             low = low ^ (_mix(round_key ^ high) & low_mask)
-    return high << low_bits | low
+    joined: jax.Array = high << low_bits | low
+    return joined
 
 
 @jax.jit  # traced once for each shape, not once a call

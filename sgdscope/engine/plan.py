@@ -20,7 +20,7 @@ RATES_EXPECTED = 8.0
 
 
 def packs(trials: Sequence[Trial], slots: int) -> list[list[Trial]]:
-    """Group trials into packs of one batch size and number of updates, each at most ``slots`` long, largest batches first."""
+    """Group trials into packs of one batch size and number of updates, each at most ``slots`` long."""
 
     def shape(trial: Trial) -> tuple[int, int]:
         return -trial.batch_size, trial.updates

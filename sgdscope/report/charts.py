@@ -14,7 +14,11 @@ from sgdscope.study import Declaration
 # Okabe and Ito's colours, which stay apart for colour-blind readers and in grey.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
-WIDTH, HEIGHT = 480, 300
+WIDTH, HEIGHT = 440, 300
+# Rates are powers of 2: whole numbers and simple fractions read best.
+RATE_AXIS = alt.Axis(
+    labelExpr="datum.value >= 1 ? format(datum.value, '~g') : '1/' + format(1 / datum.value, '~g')", labelOverlap=True
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Charts:
         """Best training loss against batch size."""
         return training_loss(self.optima)
 
-    def score_by_learning_rate(self) -> alt.VConcatChart:
+    def score_by_learning_rate(self) -> alt.HConcatChart:
         """Test score against learning rate, one line for each batch size."""
         return score_by_learning_rate(self.curves, self.declaration.workload.score_name)
 
@@ -71,7 +75,7 @@ def optimal_learning_rate(optima: pl.DataFrame, regimes: pl.DataFrame) -> alt.La
         "effective_learning_rate:Q",
         title="optimal effective learning rate ε*/(1 − m)",
         scale=alt.Scale(type="log", base=2),
-        axis=alt.Axis(format="~g"),
+        axis=RATE_AXIS,
     )
     bars = base.mark_rule(opacity=0.6).encode(
         x=_batch_axis(rows), y=alt.Y("effective_low:Q"), y2="effective_high:Q", color=_colour(rows)
@@ -99,17 +103,16 @@ def optimal_learning_rate(optima: pl.DataFrame, regimes: pl.DataFrame) -> alt.La
     layers: list[Any] = [bars, points]
     if not lines.is_empty():
         layers.insert(0, fitted)
-    return _sized(alt.layer(*layers))
+    return _sized(*layers)
 
 
-def score_by_learning_rate(curves: pl.DataFrame, score_name: str) -> alt.VConcatChart:
+def score_by_learning_rate(curves: pl.DataFrame, score_name: str) -> alt.HConcatChart:
     """Return test score against learning rate, one panel for each optimizer and one line for each batch size."""
     panels = []
-    for (optimizer,), rows in curves.sort("optimizer", "batch_size").group_by("optimizer", maintain_order=True):
-        base = alt.Chart(rows, title=f"{optimizer}")
-        x = alt.X(
-            "learning_rate:Q", title="learning rate ε", scale=alt.Scale(type="log", base=2), axis=alt.Axis(format="~g")
-        )
+    for optimizer in _optimizers(curves):
+        rows = curves.filter(pl.col("optimizer") == optimizer).sort("batch_size")
+        base = alt.Chart(rows, title=optimizer)
+        x = alt.X("learning_rate:Q", title="learning rate ε", scale=alt.Scale(type="log", base=2), axis=RATE_AXIS)
         colour = alt.Color("batch_size:O", title="batch size", scale=alt.Scale(scheme="viridis"))
         y = alt.Y("test_score:Q", title=f"test {score_name}", scale=_clipped(rows, "test_score"))
         line = base.mark_line(clip=True).encode(x=x, y=y, color=colour)
@@ -127,8 +130,9 @@ def score_by_learning_rate(curves: pl.DataFrame, score_name: str) -> alt.VConcat
                 alt.Tooltip("diverged:Q", title="diverged"),
             ],
         )
-        panels.append(_sized(alt.layer(rules, line, points)))
-    return alt.vconcat(*panels)
+        panels.append(_sized(rules, line, points))
+    chart: alt.HConcatChart = alt.hconcat(*panels).resolve_scale(color="shared")
+    return chart
 
 
 def _points_with_intervals(rows: pl.DataFrame, value: str, title: str, scale: alt.Scale) -> alt.LayerChart:
@@ -149,7 +153,7 @@ def _points_with_intervals(rows: pl.DataFrame, value: str, title: str, scale: al
             alt.Tooltip("diverged:Q", title="diverged there"),
         ],
     )
-    return _sized(alt.layer(bars, line, points))
+    return _sized(bars, line, points)
 
 
 def _hinge_lines(rows: pl.DataFrame, regimes: pl.DataFrame) -> pl.DataFrame:
@@ -191,12 +195,22 @@ def _batch_axis(rows: pl.DataFrame) -> alt.X:
 
 def _colour(rows: pl.DataFrame) -> alt.Color:
     domain = _optimizers(rows)
-    return alt.Color("optimizer:N", title=None, scale=alt.Scale(domain=domain, range=COLOURS[: len(domain)]))
+    return alt.Color(
+        "optimizer:N",
+        title=None,
+        legend=alt.Legend(orient="top"),
+        scale=alt.Scale(domain=domain, range=COLOURS[: len(domain)]),
+    )
 
 
 def _shape(rows: pl.DataFrame) -> alt.Shape:
     domain = _optimizers(rows)
-    return alt.Shape("optimizer:N", title=None, scale=alt.Scale(domain=domain, range=SHAPES[: len(domain)]))
+    return alt.Shape(
+        "optimizer:N",
+        title=None,
+        legend=alt.Legend(orient="top"),
+        scale=alt.Scale(domain=domain, range=SHAPES[: len(domain)]),
+    )
 
 
 def _optimizers(rows: pl.DataFrame) -> list[str]:
@@ -221,5 +235,5 @@ def _interval_tooltip(value: str) -> list[alt.Tooltip]:
     ]
 
 
-def _sized(chart: alt.LayerChart) -> alt.LayerChart:
-    return chart.properties(width=WIDTH, height=HEIGHT)
+def _sized(*layers: Any) -> alt.LayerChart:
+    return alt.LayerChart(layer=list(layers), width=WIDTH, height=HEIGHT)

@@ -17,6 +17,9 @@ from sgdscope.report.summary import HEADINGS, bend_sentences, summary_rows
 if TYPE_CHECKING:
     from sgdscope.result import Result
 
+# Of the bundle, the page needs one function.
+SNIPPET = "window.vegaEmbed = vegaEmbed;"
+
 
 def write_page(result: Result, path: Path) -> Path:
     """Write the page of a study that has finished trials, and return its path."""
@@ -32,7 +35,7 @@ def write_page(result: Result, path: Path) -> Path:
         "optimal-learning-rate": (
             "Optimal learning rate against batch size",
             f"The rate that is best for the validation {score}; momentum at its effective rate. Bars: 95 % hull over "
-            f"n = {_seeds(result)} seeds, widened by half a grid step. Dashed: the fitted hinge, free slope and then 0. "
+            f"n = {_seeds(result)} seeds, widened by half a grid step. Dashed: fitted hinge, free slope and then 0. "
             f"Pale points lie at the edge of what was tried.",
             charts.optimal_learning_rate(),
         ),
@@ -61,7 +64,7 @@ def write_page(result: Result, path: Path) -> Path:
         rows=summary_rows(result),
         rules=_rules(result),
         charts_json=_script_safe(json.dumps({key: chart.to_dict() for key, (_, _, chart) in figures.items()})),
-        bundle=markupsafe.Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script")),  # noqa: S704
+        bundle=markupsafe.Markup(vl_convert.javascript_bundle(SNIPPET).replace("</script", "<\\/script")),  # noqa: S704
     )
     try:
         path.write_text(html, encoding="utf-8")
@@ -82,14 +85,14 @@ def _seeds(result: Result) -> str:
 
 def _facts(result: Result) -> str:
     trials, declaration = result.trials, result.declaration
-    counts = dict(trials["status"].value_counts().iter_rows())
+    counts = trials["status"].value_counts().sort("status").iter_rows(named=True)
     updates, seconds = trials["steps"].sum() or 0, trials["seconds"].sum() or 0.0
     devices = (
         trials.filter(pl.col("device").is_not_null()).select("device", "devices").unique().sort("device", "devices")
     )
-    machine = "; ".join(f"{count} × {device}" for device, count in devices.iter_rows())
+    machine = "; ".join(f"{row['devices']} {row['device']} devices" for row in devices.iter_rows(named=True))
     examples = " / ".join(f"{n:,}" for n in declaration.workload.examples)
-    status = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    status = ", ".join(f"{row['count']} {row['status']}" for row in counts)
     return (
         f"Workload {declaration.workload.name} ({examples} training / validation / test examples); "
         f"{', '.join(map(str, declaration.optimizers))}; budget {declaration.budget}; {declaration.seeds} seeds; "

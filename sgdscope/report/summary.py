@@ -26,7 +26,7 @@ def summary_rows(result: Result) -> list[tuple[str, ...]]:
 
     The score and its rate are those of the rate that is best on validation; the training loss is the best.
     """
-    rows = []
+    rows: list[tuple[str, ...]] = []
     losses = {(r["optimizer"], r["batch_size"]): r for r in _of(result.optima, "train_loss")}
     for row in _of(result.optima, "score"):
         loss = losses[row["optimizer"], row["batch_size"]]

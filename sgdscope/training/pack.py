@@ -64,10 +64,12 @@ def train(
         if workload.augment is None:
             return batch
         keys = jax.vmap(partial(jax.random.fold_in, augment_key))(position)
-        return jax.vmap(workload.augment)(keys, batch)
+        augmented: Batch = jax.vmap(workload.augment)(keys, batch)
+        return augmented
 
     def mean_loss(parameters: Any, batch: Batch) -> jax.Array:
-        return workload.loss(parameters, batch).astype(jnp.float32).mean()
+        mean: jax.Array = workload.loss(parameters, batch).astype(jnp.float32).mean()
+        return mean
 
     def one_update(state: State) -> State:
         loss, gradient = jax.value_and_grad(mean_loss)(state.parameters, batch_at(state.step))
@@ -87,7 +89,8 @@ def measure(workload: Workload, splits: dict[str, Batch], state: State, wanted: 
         return {name: evaluate(workload, parameters, split) for name, split in splits.items()}
 
     nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(measured, state.parameters))
-    return jax.lax.cond(wanted, measured, lambda _: nothing, state.parameters)
+    values: dict[str, Any] = jax.lax.cond(wanted, measured, lambda _: nothing, state.parameters)
+    return values
 
 
 # ── Many trials ──────────────────────────────────────────────────────────────────────────────────────────
@@ -286,7 +289,8 @@ class Trainer:
             seed=filled([trial.seed for trial in trials], np.uint32),
             updates=filled([trial.updates for trial in trials], np.int32),
         )
-        return jax.device_put(settings, self._by_trial)
+        placed: Settings = jax.device_put(settings, self._by_trial)
+        return placed
 
     def _compile(self, program: int | str) -> Any:
         def each(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,10 +7,11 @@ import hashlib
 import os
 import platform
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
-import jaxlib
 import platformdirs
 
 
@@ -29,13 +30,13 @@ def use_all_cores() -> str | None:
 
 
 # One thread a device: another count of threads sums in another order, and that changes bits.
-COMPILER_OPTIONS: dict[str, dict[str, bool | int | str]] = {
+COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {"xla_cpu_multi_thread_eigen": False},
     "gpu": {},
     "tpu": {},
 }
 # For programs that run once or twice a trial: half the compile time, and no slower where it was measured.
-QUICKLY_COMPILED = {"xla_backend_optimization_level": 1}
+QUICKLY_COMPILED: dict[str, Any] = {"xla_backend_optimization_level": 1}
 
 
 @contextlib.contextmanager
@@ -60,7 +61,7 @@ class CompilationCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         base = folder or Path(os.environ.get("SGDSCOPE_CACHE_DIR") or platformdirs.user_cache_path("sgdscope"))
-        machine = hashlib.sha256(f"{_processor()} {jaxlib.__version__}".encode()).hexdigest()[:16]
+        machine = hashlib.sha256(f"{_processor()} {version('jaxlib')}".encode()).hexdigest()[:16]
         self.entries = base / "programs" / machine
         self.sums = base / "sums" / machine
 
@@ -69,7 +70,7 @@ class CompilationCache:
 
         Without a writable folder there is no cache, and programs are compiled anew.
         """
-        if jax.config.jax_compilation_cache_dir not in (None, str(self.entries)):
+        if jax.config.values["jax_compilation_cache_dir"] not in (None, str(self.entries)):
             return
         try:
             self.entries.mkdir(parents=True, exist_ok=True)

@@ -11,12 +11,12 @@ import jax
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Settings:
-    """The array arguments of a trial: one program serves every value of them."""
+    """The array arguments of a trial, or of a pack: one program serves every value of them."""
 
-    learning_rate: jax.Array  # ε, float32
-    momentum: jax.Array  # m, float32
-    seed: jax.Array  # uint32
-    updates: jax.Array  # T, int32; 0 for a slot without a trial
+    learning_rate: Any  # ε, float32
+    momentum: Any  # m, float32
+    seed: Any  # uint32
+    updates: Any  # T, int32; 0 for a slot without a trial
 
 
 @jax.tree_util.register_dataclass
@@ -26,5 +26,5 @@ class State:
 
     parameters: Any
     velocity: Any
-    step: jax.Array  # updates made, int32
-    finite: jax.Array  # False once a loss was not finite: the trial has diverged
+    step: Any  # updates made, int32
+    finite: Any  # False once a loss was not finite: the trial has diverged

@@ -28,7 +28,9 @@ def digits(hidden: int = 64) -> Workload:
     return Workload(
         name="digits",
         version="1",
-        **splits,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
         init=partial(mlp_init, widths=(64, hidden, hidden, 10)),
         loss=cross_entropy,
         score=accuracy,
@@ -41,9 +43,11 @@ def digits(hidden: int = 64) -> Workload:
 def cross_entropy(layers: list[Dense], batch: Batch) -> jax.Array:
     """Return the cross-entropy of each picture in nats, shape (n,)."""
     logits = mlp(layers, batch["picture"])
-    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"].astype(jnp.int32))
+    loss: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"].astype(jnp.int32))
+    return loss
 
 
 def accuracy(layers: list[Dense], batch: Batch) -> jax.Array:
     """Return 1 for each picture whose largest output is its label's, else 0, shape (n,)."""
-    return (mlp(layers, batch["picture"]).argmax(axis=1) == batch["label"]).astype(jnp.float32)
+    right = mlp(layers, batch["picture"]).argmax(axis=1) == jnp.asarray(batch["label"])
+    return right.astype(jnp.float32)

@@ -44,7 +44,8 @@ class NoisyQuadratic:
             return jnp.full(len(h), self.start, jnp.float32)
 
         def loss(theta: Parameters, batch: Batch) -> jax.Array:
-            return 0.5 * ((theta - batch["point"]) ** 2 * h).sum(axis=1)
+            losses: jax.Array = 0.5 * ((theta - batch["point"]) ** 2 * h).sum(axis=1)
+            return losses
 
         def augment(key: jax.Array, example: Batch) -> Batch:
             return {"point": self.noise * jax.random.normal(key, (len(h),), jnp.float32)}
