@@ -44,7 +44,8 @@ class Charts:
 
     def score_by_learning_rate(self) -> alt.HConcatChart:
         """Test score against learning rate, one line for each batch size."""
-        return score_by_learning_rate(self.curves, self.declaration.workload.score_name)
+        workload = self.declaration.workload
+        return score_by_learning_rate(self.curves, workload.score_name, workload.score_sign)
 
 
 def best_score(optima: pl.DataFrame, score_name: str) -> alt.LayerChart:
@@ -106,7 +107,7 @@ def optimal_learning_rate(optima: pl.DataFrame, regimes: pl.DataFrame) -> alt.La
     return _sized(*layers)
 
 
-def score_by_learning_rate(curves: pl.DataFrame, score_name: str) -> alt.HConcatChart:
+def score_by_learning_rate(curves: pl.DataFrame, score_name: str, sign: int) -> alt.HConcatChart:
     """Return test score against learning rate, one panel for each optimizer and one line for each batch size."""
     panels = []
     for optimizer in _optimizers(curves):
@@ -114,10 +115,11 @@ def score_by_learning_rate(curves: pl.DataFrame, score_name: str) -> alt.HConcat
         base = alt.Chart(rows, title=optimizer)
         x = alt.X("learning_rate:Q", title="learning rate ε", scale=alt.Scale(type="log", base=2), axis=RATE_AXIS)
         colour = alt.Color("batch_size:O", title="batch size", scale=alt.Scale(scheme="viridis"))
-        y = alt.Y("test_score:Q", title=f"test {score_name}", scale=_clipped(rows, "test_score"))
+        scale = _near_best(curves, sign)
+        y = alt.Y("test_score:Q", title=f"test {score_name}", scale=scale)
         line = base.mark_line(clip=True).encode(x=x, y=y, color=colour)
         rules = base.mark_rule(opacity=0.4, clip=True).encode(
-            x=x, y=alt.Y("test_score_low:Q"), y2="test_score_high:Q", color=colour
+            x=x, y=alt.Y("test_score_low:Q", scale=scale), y2="test_score_high:Q", color=colour
         )
         points = base.mark_point(filled=True, size=35, clip=True).encode(
             x=x,
@@ -176,11 +178,13 @@ def _finite(name: str) -> pl.Expr:
     return pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name)
 
 
-def _clipped(rows: pl.DataFrame, value: str) -> alt.Scale:
-    """Show the span of the means, and let intervals that leave it be cut."""
-    low, high = float(rows[value].min()), float(rows[value].max())  # type: ignore[arg-type]
-    margin = 0.05 * (high - low or abs(high) or 1.0)
-    return alt.Scale(domain=[low - margin, high + margin], nice=False)
+def _near_best(curves: pl.DataFrame, sign: int) -> alt.Scale:
+    """Show what lies within reach of the best: twice the span of the batch sizes' best means; the rest is cut."""
+    bests = curves.group_by("optimizer", "batch_size").agg(best=(sign * pl.col("test_score")).max())["best"].to_list()
+    best, worst = max(bests), min(bests)
+    reach = max(best - worst, 0.05 * abs(best)) or 1.0
+    ends = sorted([sign * (worst - reach), sign * (best + 0.1 * reach)])
+    return alt.Scale(domain=ends, nice=False, clamp=False)
 
 
 def _batch_axis(rows: pl.DataFrame) -> alt.X:

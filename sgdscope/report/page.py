@@ -12,7 +12,7 @@ import polars as pl
 import vl_convert
 
 from sgdscope.errors import InputError
-from sgdscope.report.summary import HEADINGS, bend_sentences, summary_rows
+from sgdscope.report.summary import CAPTION, HEADINGS, bend_sentences, summary_rows
 
 if TYPE_CHECKING:
     from sgdscope.result import Result
@@ -46,7 +46,8 @@ def write_page(result: Result, path: Path) -> Path:
         ),
         "score-by-learning-rate": (
             f"Test {score} against learning rate",
-            f"One line for each batch size. {interval} A diverged trial counts as the constant predictor.",
+            f"One line for each batch size. {interval} A diverged trial counts as the constant predictor; "
+            f"what lies far below the best is cut off.",
             charts.score_by_learning_rate(),
         ),
     }
@@ -60,6 +61,7 @@ def write_page(result: Result, path: Path) -> Path:
         pending=result.pending,
         bends=bend_sentences(result),
         figures=[{"key": key, "title": title, "caption": caption} for key, (title, caption, _) in figures.items()],
+        caption=CAPTION,
         headings=HEADINGS,
         rows=summary_rows(result),
         rules=_rules(result),
@@ -79,8 +81,9 @@ def _script_safe(text: str) -> markupsafe.Markup:
 
 
 def _seeds(result: Result) -> str:
-    least, most = result.curves["n"].min(), result.curves["n"].max()
-    return str(most) if least == most else f"{least} to {most}"
+    counts = result.curves["n"].to_list()
+    least, most = min(counts), max(counts)
+    return f"{most}" if least == most else f"{least} to {most}"
 
 
 def _facts(result: Result) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from rich import box
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -12,12 +13,17 @@ if TYPE_CHECKING:
 
 HEADINGS = (
     "optimizer",
-    "batch size",
-    "best test score",
-    "optimal learning rate",
+    "batch",
+    "test score",
+    "optimal rate",
     "training loss",
     "diverged",
     "n",
+)
+
+CAPTION = (
+    "±, [ ] and ×÷ (a factor) are 95 % intervals over n seeds; "
+    "† is flat: not identified within 3 octaves; ‡ is a bound: the best rate is at the edge of those tried"
 )
 
 
@@ -34,11 +40,11 @@ def summary_rows(result: Result) -> list[tuple[str, ...]]:
             (
                 row["optimizer"],
                 str(row["batch_size"]),
-                f"{row['test_score']:.4f} [{row['test_score_low']:.4f}, {row['test_score_high']:.4f}]",
-                f"{row['learning_rate']:.4g} [{row['learning_rate_low']:.2g}, {row['learning_rate_high']:.2g}]"
+                f"{row['test_score']:.3f} ±{_half_width(row):.3f}",
+                f"{row['learning_rate']:.2g} [{row['learning_rate_low']:.2g},{row['learning_rate_high']:.2g}]"
                 + _remark(row),
-                f"{loss['train_loss']:.3g} [{loss['train_loss_low']:.2g}, {loss['train_loss_high']:.2g}]",
-                f"{row['cell_diverged']} of {row['trials']}",
+                f"{loss['train_loss']:.2g} ×÷{_factor(loss):.2g}",
+                f"{row['cell_diverged']}/{row['trials']}",
                 str(row["n"]),
             )
         )
@@ -47,9 +53,9 @@ def summary_rows(result: Result) -> list[tuple[str, ...]]:
 
 def summary_table(result: Result) -> Table:
     """Return the table for the terminal."""
-    table = Table(title=None, caption="means and 95 % intervals over seeds")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False, show_edge=False, caption=CAPTION)
     for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if number == 0 else "right")
+        table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=True)
     previous = None
     for row in summary_rows(result):
         if previous not in (None, row[0]):
@@ -85,10 +91,21 @@ def _of(optima: pl.DataFrame, criterion: str) -> list[dict[str, Any]]:
     return list(plain_first.iter_rows(named=True))
 
 
+def _half_width(row: dict[str, Any]) -> float:
+    half: float = row["test_score_high"] - row["test_score"]
+    return half
+
+
+def _factor(row: dict[str, Any]) -> float:
+    """The interval of a geometric mean is symmetric as a factor."""
+    factor: float = row["train_loss_high"] / row["train_loss"]
+    return factor
+
+
 def _remark(row: dict[str, Any]) -> str:
     if row["censored"]:
-        return " (a bound: at the edge of what was tried)"
-    return " (flat)" if row["flat"] else ""
+        return "‡"
+    return "†" if row["flat"] else ""
 
 
 def _count(value: float) -> str:
