@@ -246,10 +246,12 @@ def _parsed(arguments: Sequence[str] | None) -> Run | Plan | Status | Report | E
 
 
 def _sentence(box: str) -> str:
-    """Say the message in tyro's box as one sentence."""
-    inside = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
-    until_rule = inside[: next((i for i, line in enumerate(inside) if set(line) == {"─"}), len(inside))]
-    return " ".join(until_rule).rstrip(".") + "; sgdscope --help tells what there is."
+    """Say the message in tyro's box, which has a title and rules between its parts, as one sentence."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
+    rules = [set(line) <= {"─", "-"} for line in lines]
+    first = rules.index(False, 1) if any(rules[1:2]) else 1
+    said = lines[first : rules.index(True, first)]
+    return f"{' '.join(said)}; sgdscope --help tells what there is."
 
 
 def _load(name: str, changes: Fields) -> Study:

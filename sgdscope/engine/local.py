@@ -184,7 +184,9 @@ def _row(trainer: Trainer, outcome: Outcome) -> dict[str, object]:
 
 
 def _failed(trainer: Trainer, pack: Sequence[Trial], error: Exception) -> tuple[pl.DataFrame, pl.DataFrame]:
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    # The first line says what kind of error, and the last what it was, where a callback's traceback lies between.
+    text = " … ".join(dict.fromkeys([lines[0], lines[-1].strip()]))
     rows = [_fields(trainer, trial) | {"status": "failed", "error": text} for trial in pack]
     return pl.DataFrame(rows, schema=TRIALS_SCHEMA), pl.DataFrame(schema=MEASUREMENTS_SCHEMA)
 

@@ -70,8 +70,6 @@ class CompilationCache:
 
         Without a writable folder there is no cache, and programs are compiled anew.
         """
-        if jax.config.values["jax_compilation_cache_dir"] not in (None, str(self.entries)):
-            return
         try:
             self.entries.mkdir(parents=True, exist_ok=True)
             self.sums.mkdir(parents=True, exist_ok=True)
@@ -81,6 +79,8 @@ class CompilationCache:
                     entry.unlink(missing_ok=True)
                     known.unlink(missing_ok=True)
         except OSError:
+            return
+        if jax.config.values["jax_compilation_cache_dir"] not in (None, str(self.entries)):
             return
         jax.config.update("jax_compilation_cache_dir", str(self.entries))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -1,0 +1,78 @@
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import pytest
+from hypothesis import settings
+
+# Before JAX starts: two devices whatever the machine has, and a cache that no other run shares.
+jax.config.update("jax_num_cpu_devices", 2)
+os.environ["SGDSCOPE_CACHE_DIR"] = tempfile.mkdtemp(prefix="sgdscope-test-")
+
+# The first call of a shape compiles, which is no sign of slowness.
+settings.register_profile("sgdscope", deadline=None, derandomize=True)
+settings.load_profile("sgdscope")
+
+SMALL_STUDY = """
+import sgdscope as sg
+from sgdscope.workloads.digits import digits
+
+study = sg.Study(
+    name="small", workload=digits(hidden=16), batch_sizes=(64, 256), budget=sg.Epochs(2), seeds=3,
+    optimizers=(sg.SGD(), sg.Momentum(0.9)),
+)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _strict_promotion():
+    """Nothing of ours may rely on silent changes of type."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    path = tmp_path / "small.py"
+    path.write_text(SMALL_STUDY)
+    return path
+
+
+@pytest.fixture
+def command():
+    """Run the command line in a process of its own, as a user would."""
+
+    def run(*arguments, cwd=None, **environment):
+        return subprocess.run(
+            [sys.executable, "-m", "sgdscope.cli", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=cwd or Path.cwd(),
+            env=os.environ | {"COLUMNS": "100"} | environment,
+            timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture
+def trial_row():
+    """A row of the trial table with everything that a test does not care about filled in."""
+    from sgdscope.store import TRIALS_SCHEMA
+
+    def row(**values):
+        plain = dict.fromkeys(TRIALS_SCHEMA)
+        plain |= {
+            "trial_id": json.dumps(values, sort_keys=True, default=str),
+            "workload": "w",
+            "optimizer": "sgd",
+            "budget": "epochs:1",
+            "status": "complete",
+        }
+        return plain | values
+
+    return row

@@ -1,0 +1,195 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+
+import sgdscope as sg
+from sgdscope.engine.local import plan_study
+from sgdscope.training.pack import Trainer
+from sgdscope.workloads.quadratic import NoisyQuadratic
+
+
+def quietly(study, folder):
+    text = io.StringIO()
+    result = sg.run(study, folder, Console(file=text, width=200))
+    return result, text.getvalue()
+
+
+def quadratic_study(**changes):
+    plain = {
+        "name": "quadratic",
+        "workload": NoisyQuadratic().workload(),
+        "batch_sizes": (1, 4, 16),
+        "budget": sg.Epochs(1),
+        "seeds": 5,
+    }
+    return sg.Study(**(plain | changes))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "study"
+    return quietly(quadratic_study(), folder)[0]
+
+
+def test_a_study_runs_to_its_end(finished):
+    assert finished.finished
+    assert finished.ran.trained == len(finished.trials)
+    assert finished.ran.failed == 0
+    trials = finished.trials
+    assert trials["trial_id"].is_unique().all()
+    complete = trials.filter(pl.col("status") == "complete")
+    assert (complete["steps"] * complete["batch_size"] == 256).all()
+    assert (complete["examples"] == 256).all()
+    assert complete.select("train_loss", "validation_score", "test_score").null_count().sum_horizontal()[0] == 0
+    diverged = trials.filter(pl.col("status") == "diverged")
+    assert (diverged["diverged_at_step"] == diverged["steps"]).all()
+    assert diverged["train_loss"].null_count() == len(diverged)
+    assert finished.measurements["trial_id"].is_in(trials["trial_id"].to_list()).all()
+
+
+def test_the_best_rate_of_the_quadratic_is_the_one_that_its_moments_give(tmp_path):
+    """The truth is the exact recursion under this schedule, minimised over the same grid.
+
+    The recursion gives the mean loss, so it is the score, whose plain mean is compared, that must find its best
+    rate; the training loss is compared by its logarithm, and that has another mean.
+    """
+    quadratic = NoisyQuadratic()
+    result, _ = quietly(quadratic_study(seeds=24), tmp_path / "s")
+    for row in result.optima.filter(pl.col("criterion") == "score").iter_rows(named=True):
+        momentum = 0.9 if row["optimizer"] != "sgd" else 0.0
+        updates = 256 // row["batch_size"]
+        factor = np.array([0.5 ** max(0, 20 * t // updates - 9) for t in range(updates)])
+        grid = 2.0 ** np.arange(-14, 3)
+        with np.errstate(over="ignore", invalid="ignore"):
+            losses = [quadratic.expected_loss(rate * factor, momentum, row["batch_size"])[-1] for rate in grid]
+        best = grid[np.nanargmin(losses)]
+        assert row["learning_rate_low"] <= best <= row["learning_rate_high"]
+
+
+def test_running_it_again_trains_nothing(finished):
+    again, said = quietly(quadratic_study(), finished.folder)
+    assert again.ran.trained == 0
+    assert said.strip() == ""
+    assert again.trials.equals(finished.trials)
+
+
+def test_a_folder_is_extended_by_training_only_what_is_new(tmp_path):
+    small = {"batch_sizes": (16,), "learning_rates": (0.25, 0.5), "seeds": 2}
+    first, _ = quietly(quadratic_study(**small), tmp_path / "s")
+    assert first.ran.trained == 2 * 2 * 2
+    larger = {"batch_sizes": (16, 32), "learning_rates": (0.25, 0.5, 1.0), "seeds": 3}
+    second, _ = quietly(quadratic_study(**larger), tmp_path / "s")
+    assert second.ran.trained == 2 * 2 * 3 * 3 - 8
+    old = second.numbers().filter(pl.col("trial_id").is_in(first.trials["trial_id"].to_list()))
+    assert old.equals(first.numbers())
+    fresh, _ = quietly(quadratic_study(**larger), tmp_path / "t")
+    assert fresh.numbers().equals(second.numbers())
+
+
+def test_a_damaged_file_is_named_and_its_trials_trained_again(finished, tmp_path):
+    small = {"batch_sizes": (16,), "learning_rates": (0.25,), "seeds": 2}
+    before, _ = quietly(quadratic_study(**small), tmp_path / "s")
+    (path,) = (tmp_path / "s" / "trials").iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    after, said = quietly(quadratic_study(**small), tmp_path / "s")
+    assert f"{path} is damaged: it was set aside, and its trials are trained again." in said
+    assert after.numbers().equals(before.numbers())
+    assert (tmp_path / "s" / "damaged" / path.name).exists()
+
+
+def test_trials_that_fail_are_recorded_and_tried_again(tmp_path, monkeypatch):
+    study = quadratic_study(learning_rates=(0.5,), batch_sizes=(32, 64), seeds=2)
+    real = Trainer.train
+
+    def out_of_memory(self, trials, on_updates):
+        if trials[0].batch_size == 64:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nallocating\n  4 EiB")
+        return real(self, trials, on_updates)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train", out_of_memory)
+        result, said = quietly(study, tmp_path / "s")
+    assert result.ran.failed == 4
+    assert dict(result.trials["status"].value_counts().iter_rows()) == {"failed": 4, "complete": 4}
+    assert "4 trials at batch size 64 failed: RESOURCE_EXHAUSTED: out of memory … 4 EiB" in said
+    assert not result.finished
+    result.report(tmp_path / "page.html")
+    result, _ = quietly(study, tmp_path / "s")
+    assert result.ran.trained == 4
+    assert (result.trials["status"] == "complete").all()
+    assert result.finished
+
+
+def test_one_seed_is_enough_to_run_and_shows_no_interval(tmp_path):
+    result, _ = quietly(quadratic_study(seeds=1, batch_sizes=(8, 16, 32, 64)), tmp_path / "s")
+    assert result.finished
+    assert result.optima["test_score_high"].is_infinite().all()
+    result.report(tmp_path / "page.html")
+
+
+def test_a_plan_counts_what_remains(finished, tmp_path):
+    study = quadratic_study(learning_rates=(0.25, 0.5), batch_sizes=(4, 16), seeds=3)
+    plan = plan_study(study)
+    assert (plan.cells, plan.trials) == (4, 24)
+    assert plan.updates == 2 * 2 * 3 * (64 + 16)
+    assert plan.examples == 24 * 256
+    assert plan.seconds > 0
+    assert plan_study(quadratic_study(), finished.folder).trials == 0
+
+
+# ── Killed at any moment ─────────────────────────────────────────────────────────────────────────────────
+
+
+def run_until_killed(study_file, folder, cache, moment):
+    """Start the study in a process of its own and kill it at the first moment that something is true of its files."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sgdscope.cli", "run", str(study_file), "--out", str(folder)],
+        env=os.environ | {"SGDSCOPE_CACHE_DIR": str(cache)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None:
+        if moment():
+            process.send_signal(signal.SIGKILL)
+        try:
+            process.wait(timeout=0.002)
+        except subprocess.TimeoutExpired:
+            continue
+    return process.returncode
+
+
+def test_a_study_killed_again_and_again_ends_as_one_that_never_was(study_file, command, tmp_path):
+    folder, cache = tmp_path / "killed", tmp_path / "cache"
+
+    def has(pattern, count, where=folder):
+        return lambda: len(list(where.rglob(pattern))) >= count
+
+    moments = [
+        has("study.json", 1),
+        has("programs/*/*", 1, cache),  # inside the compilation cache
+        has("programs/*/*", 4, cache),
+        has("measurements/*", 1),
+        has("trials/*.parquet", 1),
+        has("trials/*.parquet", 2),
+        has("*.part", 1),
+        has("trials/*.parquet", 4),
+    ]
+    codes = [run_until_killed(study_file, folder, cache, moment) for moment in moments]
+    assert codes.count(-signal.SIGKILL) >= 5
+    status = command("status", folder)
+    assert status.returncode == 0
+    done = command("run", study_file, "--out", folder, SGDSCOPE_CACHE_DIR=str(cache))
+    assert done.returncode == 0, done.stderr
+    whole = command("run", study_file, "--out", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    killed, never = sg.Result(folder), sg.Result(tmp_path / "whole")
+    assert killed.numbers().equals(never.numbers())
+    assert killed.measurements.equals(never.measurements)
+    assert "finished" in command("status", folder).stdout

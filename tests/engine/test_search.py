@@ -1,0 +1,448 @@
+"""The search for learning rates, driven by an oracle in place of training."""
+
+import functools
+import math
+import random
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from sgdscope.analysis.optimum import optima
+from sgdscope.budget import Epochs
+from sgdscope.engine.search import FIRST_WINDOW, HIGHEST, LOWEST, rounds
+from sgdscope.optimizers import SGD, Momentum
+from sgdscope.store import TRIALS_SCHEMA
+from sgdscope.study import Declaration
+from sgdscope.workloads.base import WorkloadRecord
+
+RECORD = WorkloadRecord("w", "1", (), "0" * 64, (1024, 256, 517), "accuracy", "maximize", 2.3, 0.11)
+NOTHING = pl.DataFrame(schema=TRIALS_SCHEMA)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _each_trial_is_made_once():
+    """A search is replayed at every step, hashing its trials anew: most of the time of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Declaration, "trial", functools.cache(Declaration.trial))
+        yield
+
+
+def declaration(**changes):
+    plain = {
+        "name": "s",
+        "workload": RECORD,
+        "optimizers": (SGD(),),
+        "batch_sizes": (16, 64, 256),
+        "budget": Epochs(10),
+        "seeds": 3,
+    }
+    return Declaration(**plain | changes)
+
+
+class Oracle:
+    """Answers a trial at once, by its fields alone: parabolas around optima that grow with the batch size.
+
+    All positions are log₂ of effective rates: ``score`` and ``loss`` are the optima above the knee, one octave
+    lower for each halving of the batch size below it; at ``cliff`` octaves above the higher of the two and
+    beyond, trials diverge. ``width`` is the curves' scale in octaves; infinite is flat.
+    """
+
+    def __init__(self, score=-2.0, loss=-1.0, knee=6.0, width=1.0, cliff=2.0, spread=0.1, record=RECORD):
+        self.score, self.loss, self.knee, self.width = score, loss, knee, width
+        self.cliff, self.spread, self.record = cliff, spread, record
+        self.trained = []
+
+    def positions(self, batch_size):
+        shift = min(0.0, math.log2(batch_size) - self.knee)
+        return self.score + shift, self.loss + shift
+
+    def means(self, batch_size, octave):
+        """Score and log loss without noise, in units of 0.01 and of 1."""
+        return [-(((octave - position) / self.width) ** 2) for position in self.positions(batch_size)]
+
+    def row(self, trial):
+        octave = math.log2(trial.optimizer.effective_learning_rate(trial.learning_rate))
+        noise = random.Random(trial.id)
+        diverged = octave >= max(self.positions(trial.batch_size)) + self.cliff
+        score, loss = self.means(trial.batch_size, octave)
+        score = max(0.0, 0.97 + 0.01 * (score + self.spread * noise.gauss(0, 1)))
+        loss = math.exp(min(50.0, -loss + self.spread * noise.gauss(0, 1)) - 3)
+        if self.record.score_goal == "minimize":
+            score = 1 - score
+        return dict.fromkeys(TRIALS_SCHEMA) | {
+            "trial_id": trial.id,
+            "workload": trial.workload.name,
+            "optimizer": str(trial.optimizer),
+            "batch_size": trial.batch_size,
+            "learning_rate": trial.learning_rate,
+            "effective_learning_rate": trial.optimizer.effective_learning_rate(trial.learning_rate),
+            "budget": str(trial.budget),
+            "seed": trial.seed,
+            "status": "diverged" if diverged else "complete",
+            "train_loss": None if diverged else loss,
+            "validation_score": None if diverged else score,
+            "test_score": None if diverged else score,
+        }
+
+    def train(self, trials):
+        self.trained += [trial.id for trial in trials]
+        return pl.DataFrame([self.row(trial) for trial in trials], schema=TRIALS_SCHEMA)
+
+
+def searched(declared, oracle, trials=NOTHING, choose=lambda pending: pending):
+    """Train what is pending until nothing is; ``choose`` picks which of it is committed next."""
+    for _ in range(10_000):
+        found = rounds(declared, trials)
+        pending = [trial for cell in found for trial in cell.pending]
+        if not pending:
+            assert all(cell.finished for cell in found)
+            assert len(found) == len(declared.optimizers) * len(declared.batch_sizes)
+            assert len(oracle.trained) == len(set(oracle.trained))  # nothing twice
+            return found, trials
+        trials = pl.concat([trials, oracle.train(choose(pending))])
+    raise AssertionError("the search does not end")
+
+
+def wanted(found):
+    """What a finished search consists of."""
+    return {(str(cell.optimizer), cell.batch_size, frozenset(trial.id for trial in cell.trials)) for cell in found}
+
+
+def octaves(cell):
+    return sorted({round(math.log2(trial.learning_rate)) for trial in cell.trials})
+
+
+# ── Bracketing, worked out a second time ─────────────────────────────────────────────────────────────────────
+
+
+def worse_end(values, diverged, end):
+    """Whether an end's rate is worse than the best by more than the paired 95 % t interval over seeds."""
+    eligible = [k for k in range(len(values)) if sum(diverged[k]) <= 0.2 * len(diverged[k])]
+    means = [math.fsum(row) / len(row) for row in values]
+    # Of tied rates any may be the best; they differ from the end by the same mean.
+    best = [k for k in eligible if means[k] >= max(means[j] for j in eligible) - 1e-11]
+    verdicts = set()
+    for k in best:
+        differences = [mine - ends for mine, ends in zip(values[k], values[end], strict=True)]
+        mean = math.fsum(differences) / len(differences)
+        if len(differences) == 1:
+            verdicts.add(mean > 0)
+            continue
+        spread = float(np.std(differences, ddof=1))
+        half = stats.t.ppf(0.975, len(differences) - 1) * spread / math.sqrt(len(differences))
+        verdicts.add(mean - half > 1e-12)
+    return verdicts
+
+
+def assert_bracketed(cell, trials, record=RECORD):
+    """Both optima are bracketed at both ends, or the search has gone as far as it may."""
+    tried = octaves(cell)
+    assert tried == list(range(tried[0], tried[-1] + 1))  # no gaps
+    assert tried[0] >= LOWEST
+    assert tried[-1] <= HIGHEST
+    rows = {row["trial_id"]: row for row in trials.iter_rows(named=True)}
+    of_rate = {octave: [] for octave in tried}
+    for trial in sorted(cell.trials, key=lambda trial: trial.seed):
+        of_rate[round(math.log2(trial.learning_rate))].append(rows[trial.id])
+    diverged = [[row["status"] == "diverged" for row in of_rate[octave]] for octave in tried]
+    eligible = [sum(row) <= 0.2 * len(row) for row in diverged]
+    if not any(eligible):
+        assert tried[0] == LOWEST
+        return
+    sign = 1 if record.score_goal == "maximize" else -1
+    columns = {
+        "validation_score": lambda v: sign * (record.constant_score if v is None else v),
+        "train_loss": lambda v: -math.log(record.constant_loss if v is None else v),
+    }
+    for column, good in columns.items():
+        values = [[good(row[column]) for row in of_rate[octave]] for octave in tried]
+        if tried[0] > LOWEST:
+            assert True in worse_end(values, diverged, 0)
+        if tried[-1] < HIGHEST and eligible[-1]:
+            assert True in worse_end(values, diverged, -1)
+
+
+positions = st.floats(-12, 6)
+oracles = st.builds(
+    Oracle,
+    score=positions,
+    loss=positions,
+    knee=st.floats(2, 11),
+    width=st.sampled_from([0.5, 1.0, 2.0]),
+    cliff=st.sampled_from([-3.0, 0.5, 1.0, 3.0, 100.0]),
+    spread=st.sampled_from([0.0, 0.1, 1.0]),
+)
+EVERYTHING_DIVERGES = Oracle(cliff=-100.0)
+FLAT = Oracle(width=math.inf, cliff=100.0)
+FLAT_WITHOUT_NOISE = Oracle(width=math.inf, cliff=100.0, spread=0.0)
+FLAT_WITH_CLIFF = Oracle(width=math.inf, cliff=3.0)
+TOO_LOW = Oracle(score=-30.0, loss=-28.0, width=3.0)
+TOO_HIGH = Oracle(score=20.0, loss=16.0, width=3.0, cliff=100.0)
+FAR_APART = Oracle(score=-14.0, loss=8.0, cliff=100.0)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(oracle=oracles, seeds=st.sampled_from([1, 3, 5]))
+@example(EVERYTHING_DIVERGES, 2)
+@example(FLAT, 3)
+@example(FLAT_WITHOUT_NOISE, 2)
+@example(FLAT_WITH_CLIFF, 3)
+@example(TOO_LOW, 3)
+@example(TOO_HIGH, 3)
+@example(FAR_APART, 3)
+def test_the_search_ends_with_both_optima_bracketed(oracle, seeds):
+    oracle.trained.clear()
+    found, trials = searched(declaration(batch_sizes=(16, 256), seeds=seeds), oracle)
+    for cell in found:
+        assert len(cell.trials) == len(octaves(cell)) * seeds
+        assert_bracketed(cell, trials)
+
+
+def test_where_everything_diverges_the_search_goes_down_to_its_end():
+    (cell,), trials = searched(declaration(batch_sizes=(64,)), Oracle(cliff=-100.0))
+    assert octaves(cell)[0] == LOWEST
+    assert set(trials["status"]) == {"diverged"}
+
+
+def test_where_only_the_lowest_rates_live_they_are_found():
+    """All of the first window diverges; the optimum lies 10 octaves below it."""
+    (cell,), trials = searched(declaration(batch_sizes=(64,)), Oracle(score=-15.0, loss=-15.0, cliff=1.0))
+    assert_bracketed(cell, trials)
+    assert optima(trials, RECORD)["learning_rate"].to_list() == [2.0**-15] * 2
+
+
+def test_a_score_that_is_better_when_smaller_gives_the_same_search():
+    mirrored = WorkloadRecord("w", "1", (), "0" * 64, (1024, 256, 517), "error", "minimize", 2.3, 1 - 0.11)
+    found, _ = searched(declaration(), Oracle(spread=0.3))
+    of_error, trials = searched(declaration(workload=mirrored), Oracle(spread=0.3, record=mirrored))
+    assert wanted(of_error) == wanted(found)
+    for cell in of_error:
+        assert_bracketed(cell, trials, mirrored)
+
+
+# ── The order of the search ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_begins_at_the_largest_batch_size_of_each_optimizer():
+    declared = declaration(optimizers=(SGD(), Momentum(0.9), Momentum(0.5)))
+    found = rounds(declared, NOTHING)
+    assert [(cell.optimizer, cell.batch_size) for cell in found] == [(o, 256) for o in declared.optimizers]
+    for cell in found:
+        assert not cell.finished
+        assert cell.pending == cell.trials
+        effective = {math.log2(cell.optimizer.effective_learning_rate(t.learning_rate)) for t in cell.trials}
+        # Factors of 2 in the rate that is used; where the window is in the effective rate, to half an octave.
+        assert all(math.log2(trial.learning_rate).is_integer() for trial in cell.trials)
+        np.testing.assert_allclose([min(effective), max(effective)], FIRST_WINDOW, atol=0.5)
+        assert {trial.seed for trial in cell.trials} == {0, 1, 2}
+
+
+def test_a_cell_waits_for_the_next_larger_batch_size():
+    declared, oracle, trials = declaration(), Oracle(), NOTHING
+    reached = []
+    while pending := [trial for cell in rounds(declared, trials) for trial in cell.pending]:
+        found = rounds(declared, trials)
+        sizes = [cell.batch_size for cell in found]
+        assert sizes == [256, 64, 16][: len(sizes)]
+        assert all(cell.finished for cell in found[:-1])
+        reached.append(sizes[-1])
+        trials = pl.concat([trials, oracle.train(pending)])
+    assert reached == sorted(reached, reverse=True)
+    assert set(reached) == {256, 64, 16}
+
+
+def test_neighbours_tell_where_to_look():
+    """Optima at the same place: the second search needs no more than its first round."""
+    found, _ = searched(declaration(batch_sizes=(128, 256)), Oracle(score=-9.0, loss=-9.0, knee=5.0, spread=0.01))
+    largest, second = found
+    assert len(octaves(largest)) > 7
+    # One octave for the halving of the batch size, and one on each side.
+    assert octaves(second) == [-11, -10, -9, -8]
+
+
+@pytest.mark.xfail(raises=IndexError, reason="the first window of effective rates lies below LOWEST: no rate is left")
+def test_a_momentum_next_to_one_has_a_first_window_too():
+    found = rounds(declaration(optimizers=(Momentum(1 - 1e-8),)), NOTHING)
+    assert found[0].pending
+
+
+# ── A pure function of the trials that it asks for ───────────────────────────────────────────────────────────
+
+
+NOISY = {"optimizers": (SGD(), Momentum(0.9)), "batch_sizes": (16, 64, 256), "seeds": 3}
+
+
+@pytest.fixture(scope="module")
+def at_once():
+    """The search in which all that is pending is committed together."""
+    return searched(declaration(**NOISY), Oracle(spread=0.5))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_parts_of_rounds_in_any_order_give_the_same_trials(at_once, seed):
+    order = random.Random(seed)
+
+    def choose(pending):
+        return order.sample(pending, order.randint(1, min(len(pending), 16)))
+
+    found, trials = searched(declaration(**NOISY), Oracle(spread=0.5), choose=choose)
+    assert wanted(found) == wanted(at_once[0])
+    assert trials.sort("trial_id").equals(at_once[1].sort("trial_id"))
+
+
+def test_while_a_round_is_incomplete_it_asks_for_the_rest_of_it_only():
+    declared, oracle = declaration(batch_sizes=(64,)), Oracle()
+    (first,) = rounds(declared, NOTHING)
+    for committed in range(1, len(first.pending)):
+        (cell,) = rounds(declared, oracle.train(first.pending[:committed]))
+        assert cell.trials == first.trials
+        assert cell.pending == first.pending[committed:]
+        assert not cell.finished
+
+
+def test_a_finished_search_asks_for_nothing_whatever_the_order_of_the_rows(at_once):
+    found, trials = at_once
+    for seed in range(3):
+        shuffled = trials.sample(fraction=1, shuffle=True, seed=seed)
+        again = rounds(declaration(**NOISY), shuffled)
+        assert [(cell.trials, cell.pending) for cell in again] == [(cell.trials, []) for cell in found]
+
+
+def test_without_any_one_of_its_trials_that_one_is_asked_for(at_once):
+    found, trials = at_once
+    for missing in random.Random(0).sample([trial for cell in found for trial in cell.trials], 12):
+        again = rounds(declaration(**NOISY), trials.filter(pl.col("trial_id") != missing.id))
+        assert [trial for cell in again for trial in cell.pending] == [missing]
+
+
+def foreign(oracle):
+    """Trials that the declared search does not ask for, or not yet: what else a folder may hold."""
+    declared = declaration(**NOISY)
+    others = [
+        declared.trial(optimizer, batch_size, 2.0**octave, seed)
+        for optimizer in (SGD(), Momentum(0.9), Momentum(0.5))
+        for batch_size in (8, 16, 64, 256)
+        for octave in (-20, -9, -8.5, -3.5, -2, 0.5, 7)
+        for seed in (0, 1, 3, 7)
+    ]
+    elsewhere = [
+        declaration(**NOISY | {"budget": Epochs(11)}).trial(SGD(), 64, 2.0**octave, seed)
+        for octave in range(-9, 3)
+        for seed in range(3)
+    ]
+    return oracle.train([*others, *elsewhere])
+
+
+def test_what_else_the_folder_holds_changes_nothing(at_once):
+    extra = foreign(Oracle(spread=0.5))
+    found, trials = searched(declaration(**NOISY), Oracle(spread=0.5), extra)
+    assert wanted(found) == wanted(at_once[0])
+    # What the extra trials happen to answer is not asked for again.
+    asked = {trial.id for cell in found for trial in cell.trials}
+    assert len(trials) - len(extra) == len(asked - set(extra["trial_id"]))
+
+
+def test_failed_trials_are_no_answers():
+    declared, oracle = declaration(batch_sizes=(64,)), Oracle()
+    (first,) = rounds(declared, NOTHING)
+    rows = oracle.train(first.pending)
+    failed = rows.with_columns(
+        pl.when(pl.col("seed") == 1).then(pl.lit("failed")).otherwise(pl.col("status")).alias("status")
+    )
+    (cell,) = rounds(declared, failed)
+    assert cell.pending == [trial for trial in first.pending if trial.seed == 1]
+
+
+def test_trials_and_declaration_are_left_as_they_were(at_once):
+    declared, trials = declaration(**NOISY), at_once[1].clone()
+    rounds(declared, trials)
+    assert trials.equals(at_once[1])
+    assert declared == declaration(**NOISY)
+
+
+# ── Extending a study ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"seeds": 5},
+        {"batch_sizes": (4, 16, 64, 256)},
+        {"batch_sizes": (16, 32, 64, 256, 1024)},
+        {"optimizers": (SGD(), Momentum(0.9), Momentum(0.5))},
+    ],
+    ids=["seeds", "a smaller batch", "batches between and beyond", "an optimizer"],
+)
+def test_an_extended_study_asks_only_for_what_is_missing(at_once, more):
+    declared = declaration(**NOISY | more)
+    fresh, _ = searched(declared, Oracle(spread=0.5))
+    oracle = Oracle(spread=0.5)
+    found, trials = searched(declared, oracle, at_once[1])
+    assert wanted(found) == wanted(fresh)
+    assert not set(oracle.trained) & set(at_once[1]["trial_id"])
+    assert set(oracle.trained) == {trial.id for cell in found for trial in cell.trials} - set(at_once[1]["trial_id"])
+    assert len(trials) == len(at_once[1]) + len(oracle.trained)
+
+
+def test_more_seeds_ask_first_for_the_new_seeds(at_once):
+    found = rounds(declaration(**NOISY | {"seeds": 5}), at_once[1])
+    assert {trial.seed for cell in found for trial in cell.pending} == {3, 4}
+    assert {cell.batch_size for cell in found} == {256}
+
+
+# ── Learning rates that are given ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("given_rates", [(0.3,), (0.01, 0.02, 0.07, 1000.0), tuple(2.0**k for k in range(-3, 3))])
+def test_given_rates_are_tried_and_no_others(given_rates):
+    declared = declaration(**NOISY | {"learning_rates": given_rates})
+    found = rounds(declared, NOTHING)
+    assert len(found) == 2 * 3  # all cells at once: none waits
+    for cell in found:
+        tried = [(trial.learning_rate, trial.seed) for trial in cell.pending]
+        assert sorted(tried) == [(rate, seed) for rate in given_rates for seed in range(3)]
+        assert {(trial.optimizer, trial.batch_size) for trial in cell.pending} == {(cell.optimizer, cell.batch_size)}
+    oracle = Oracle(cliff=-100.0)  # not even where everything diverges
+    finished, trials = searched(declared, oracle)
+    assert len(trials) == len(oracle.trained) == 2 * 3 * 3 * len(given_rates)
+    assert wanted(finished) == wanted(found)
+
+
+def test_of_given_rates_only_the_missing_ones_are_pending():
+    declared = declaration(learning_rates=(0.1, 0.2), batch_sizes=(16, 64))
+    found = rounds(declared, NOTHING)
+    done = [trial for cell in found for trial in cell.trials][::2]
+    again = rounds(declared, Oracle().train(done))
+    assert {trial.id for cell in again for trial in cell.pending} == {
+        trial.id for cell in found for trial in cell.trials
+    } - {trial.id for trial in done}
+
+
+# ── What it costs, and whether it finds what a full grid finds ───────────────────────────────────────────────
+
+
+def test_fewer_trials_than_a_full_grid_and_the_same_rates():
+    """A study as on digits: 9 batch sizes, 5 seeds, scores that lose 0.01 in an octave and have a spread of 0.006."""
+    shape = {"optimizers": (SGD(), Momentum(0.9)), "batch_sizes": tuple(2**k for k in range(2, 11)), "seeds": 5}
+    planted = {"score": -1.6, "loss": -0.8, "knee": 6.3, "width": 1.0, "cliff": 2.0, "spread": 0.6}
+    oracle = Oracle(**planted)
+    found, trials = searched(declaration(**shape), oracle)
+    full = declaration(**shape, learning_rates=tuple(2.0**k for k in range(-11, 2)))
+    _, everything = searched(full, Oracle(**planted))
+    assert len(everything) == 18 * 13 * 5
+    assert len(trials) < 0.5 * len(everything)
+    keys = ["optimizer", "batch_size", "criterion"]
+    both = optima(trials, RECORD).join(optima(everything, RECORD), on=keys, suffix="_full")
+    assert both.height == 18 * 2
+    assert set(both["censored"]) == {""}
+    assert (both["learning_rate"] == both["learning_rate_full"]).mean() >= 0.94
+    # And it is the planted rate, to the nearest of the grid or the one beside it.
+    for row in both.iter_rows(named=True):
+        position = oracle.positions(row["batch_size"])[row["criterion"] == "train_loss"]
+        assert abs(math.log2(row["effective_learning_rate"]) - position) <= 1.5
+    for cell in found:
+        assert_bracketed(cell, trials)

@@ -1,0 +1,164 @@
+import os
+import signal
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+
+from sgdscope.cli import main
+
+COLUMNS = {"trial_id", "workload", "optimizer", "batch_size", "learning_rate", "effective_learning_rate", "budget"}
+COLUMNS |= {"seed", "status", "steps", "examples", "train_loss", "validation_score", "test_score", "diverged_at_step"}
+COLUMNS |= {"seconds"}
+FAST = ("--batch-sizes", "256", "512", "--learning-rates", "0.125", "0.5", "--seeds", "2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "study"
+    assert main(["run", "digits", "--out", str(folder), "--budget", "epochs:1", *FAST]) == 0
+    return folder
+
+
+def test_fields_in_any_order_table_and_page(command, study_file, tmp_path):
+    done = command("run", *FAST, "--out", tmp_path / "s", study_file, "--verbose", "--optimizers", "sgd")
+    assert done.returncode == 0, done.stderr
+    assert "compiled batch size 256: traced in" in done.stdout
+    assert "test score" in done.stdout
+    assert "2 batch sizes are too few to find where it stops growing" in done.stdout
+    assert (tmp_path / "s" / "report.html").stat().st_size < 2e6
+    assert "left" in done.stderr  # plain lines of progress in a pipe
+
+
+def test_status_report_and_export(folder, tmp_path, capsys):
+    assert main(["status", str(folder)]) == 0
+    assert "16 complete; 0 pending" in capsys.readouterr().out
+    assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").exists()
+    for name, read in (("t.csv", pl.read_csv), ("t.parquet", pl.read_parquet)):
+        assert main(["export", str(folder), str(tmp_path / name)]) == 0
+        table = read(tmp_path / name)
+        assert set(table.columns) >= COLUMNS
+        assert len(table) == 16
+
+
+def test_plan_and_list(capsys):
+    assert main(["plan", "digits", "--budget", "epochs:1", *FAST]) == 0
+    assert "trials     16" in capsys.readouterr().out
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out.startswith("digits  Batch size at a constant epoch budget")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["frob"], "Unrecognized options: frob"),
+        (["run"], "Missing from sgdscope run: STUDY"),
+        (["run", "mnist"], "study 'mnist' is neither built in (digits) nor the path of a Python file"),
+        (["run", "digits", "--colour", "red"], "Unrecognized options: --colour"),
+        (["run", "digits", "--optimizers", "adam"], "optimizers: 'adam' is not an optimizer"),
+        (["run", "digits", "--batch-sizes", "0"], "batch_sizes: 0 is below 1"),
+        (["run", "digits", "--batch-sizes", "2048"], "batch_sizes: 2048 is larger than the training set; use at most"),
+        (["run", "digits", "--batch-sizes", "2.5"], "batch_sizes: '2.5' is not a whole number"),
+        (["run", "digits", "--learning-rates", "-1"], "learning_rates: -1.0 is not positive and finite"),
+        (["run", "digits", "--learning-rates", "nan"], "learning_rates: nan is not positive and finite"),
+        (["run", "digits", "--learning-rates", "fast"], "learning_rates: 'fast' is not a number"),
+        (["run", "digits", "--seeds", "0"], "seeds: 0 leaves nothing to train"),
+        (["run", "digits", "--seeds", "five"], "seeds: 'five' is not a whole number"),
+        (["run", "digits", "--budget", "30"], "budget: '30' is not a budget; write epochs:N or steps:N"),
+        (["plan", "digits", "--seeds", "-1"], "seeds: -1 leaves nothing to train"),
+        (["status", "/nowhere"], "/nowhere holds no study"),
+        (["report", "/nowhere"], "/nowhere holds no study"),
+        (["export", "/nowhere", "t.csv"], "/nowhere holds no study"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(arguments, said, capsys, tmp_path):
+    extra = ["--out", str(tmp_path / "never")] if arguments[0] == "run" and len(arguments) > 1 else []
+    assert main([*arguments, *extra]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"sgdscope: {said}")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import sgdscope as sg\nimport nosuchmodule\n", "line 2: ModuleNotFoundError: No module named 'nosuchmodule'"),
+        ("x = 1\n", "defines no `study`"),
+        ("study = 3\n", "defines no `study`"),
+        ("x = (\n", "line 1: SyntaxError"),
+        (
+            "import sgdscope as sg\n\nstudy = sg.Study(name='s', workload=1, batch_sizes=(1,), budget=sg.Steps(0))",
+            "line 3: budget",
+        ),
+    ],
+)
+def test_a_study_file_that_fails_tells_its_own_error_with_its_line(text, said, tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    assert main(["run", str(path), "--out", str(tmp_path / "never")]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert str(path) in error
+    assert not (tmp_path / "never").exists()
+
+
+def test_another_studys_folder_is_refused_with_what_differs(folder, capsys):
+    assert main(["run", "digits", "--out", str(folder), "--budget", "epochs:2", *FAST]) == 2
+    assert "holds another study, which differs in budget (there epochs:1, here epochs:2)" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_and_a_file_of_another_kind(folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["run", "digits", "--out", str(tmp_path / "file" / "s"), *FAST]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert main(["export", str(folder), str(tmp_path / "t.xlsx")]) == 2
+    assert "must end in .csv or .parquet" in capsys.readouterr().err
+    assert main(["export", str(folder), str(tmp_path / "no" / "t.csv")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_help_and_status_load_no_jax(folder):
+    for arguments in (["--help"], ["run", "--help"], ["status", str(folder)]):
+        program = (
+            "import sys\nfrom sgdscope.cli import main\n"
+            f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+            "assert 'jax' not in sys.modules and 'altair' not in sys.modules, 'loaded'"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_interrupting_exits_with_130_and_the_same_command_goes_on(study_file, command, tmp_path):
+    folder = tmp_path / "s"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sgdscope.cli", "run", str(study_file), "--out", str(folder)],
+        env=dict(os.environ),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    sent = False
+    while process.poll() is None:
+        if not sent and list(folder.glob("trials/*.parquet")):
+            process.send_signal(signal.SIGINT)
+            sent = True
+        try:
+            process.wait(timeout=0.005)
+        except subprocess.TimeoutExpired:
+            continue
+    assert process.returncode == 130
+    assert "Interrupted; what was committed is safe" in process.stderr.read()
+    process.stderr.close()
+    assert "not finished" in command("status", folder).stdout
+    assert command("run", study_file, "--out", folder).returncode == 0
+
+
+def test_two_processes_on_one_folder(folder, capsys):
+    from sgdscope.store import Store
+
+    with Store(folder).writing():
+        assert main(["run", "digits", "--out", str(folder), "--budget", "epochs:1", *FAST]) == 2
+    assert "is being written by another process" in capsys.readouterr().err

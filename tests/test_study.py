@@ -1,0 +1,171 @@
+from dataclasses import fields, replace
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+
+from sgdscope.budget import Epochs, Steps
+from sgdscope.cli import Fields
+from sgdscope.errors import InputError
+from sgdscope.optimizers import SGD, Momentum
+from sgdscope.study import Declaration, Study
+from sgdscope.workloads.base import Workload, constant_classifier
+from sgdscope.workloads.digits import digits
+from sgdscope.workloads.quadratic import NoisyQuadratic
+
+QUADRATIC = NoisyQuadratic().workload()
+PLAIN = MappingProxyType({"name": "s", "workload": QUADRATIC, "batch_sizes": (1, 2), "budget": Epochs(1)})
+
+
+def study(**changes):
+    return Study(**(PLAIN | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"batch_sizes": ()}, "batch_sizes: give at least one"),
+        ({"batch_sizes": (0,)}, "batch_sizes: 0 is below 1"),
+        ({"batch_sizes": (-3,)}, "batch_sizes: -3 is below 1"),
+        ({"batch_sizes": (2.5,)}, "batch_sizes: 2.5 is not a whole number"),
+        ({"batch_sizes": (True,)}, "batch_sizes: True is not a whole number"),
+        ({"batch_sizes": ("8",)}, "batch_sizes: '8' is not a whole number"),
+        ({"batch_sizes": (257,)}, "batch_sizes: 257 is larger than the training set; use at most its 256"),
+        ({"batch_sizes": (4, 4)}, "batch_sizes: 4, 4 names one twice"),
+        ({"learning_rates": (0.0,)}, "learning_rates: 0.0 is not positive and finite"),
+        ({"learning_rates": (-1,)}, "learning_rates: -1 is not positive and finite"),
+        ({"learning_rates": (float("nan"),)}, "learning_rates: nan is not positive and finite"),
+        ({"learning_rates": (float("inf"),)}, "learning_rates: inf is not positive and finite"),
+        ({"learning_rates": ("fast",)}, "learning_rates: 'fast' is not a number"),
+        ({"seeds": 0}, "seeds: 0 leaves nothing to train"),
+        ({"seeds": 1.5}, "seeds: 1.5 is not a whole number"),
+        ({"budget": 30}, "budget: 30 is not a budget"),
+        ({"optimizers": ()}, "optimizers: give at least one"),
+        ({"optimizers": ("adam",)}, "optimizers: 'adam' is not an optimizer"),
+        ({"name": " "}, "name: a study needs a name"),
+        ({"workload": "digits"}, "workload: 'digits' is not a Workload"),
+        ({"evaluate_at": (0.5,)}, "evaluate_at: .* must rise within"),
+        ({"evaluate_at": (0.0, 1.0)}, "evaluate_at: .* must rise within"),
+    ],
+)
+def test_bad_fields_are_refused_in_a_sentence_that_names_field_and_value(changes, said):
+    with pytest.raises(InputError, match=f"^{said}") as caught:
+        study(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_lines_fields_are_the_studys():
+    assert {f.name for f in fields(Fields)} <= {f.name for f in fields(Study)}
+
+
+def test_a_declaration_is_read_back():
+    declaration = study(learning_rates=(0.1, 0.3), optimizers=(SGD(), Momentum(0.5))).declaration()
+    assert Declaration.from_json(declaration.to_json()) == declaration
+    trial = declaration.trial(SGD(), 2, 0.1, 0)
+    assert Declaration.from_json(declaration.to_json()).trial(SGD(), 2, 0.1, 0).id == trial.id
+
+
+# ── Identity ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_id_is_the_same_on_every_machine_and_in_every_process():
+    trial = study().declaration().trial(SGD(), 2, 0.1, seed=3)
+    assert trial.id == "0ed5e2d9d836fde8"
+
+
+def test_all_that_changes_a_trials_numbers_changes_its_id():
+    trial = study().declaration().trial(SGD(), 2, 0.1, seed=3)
+    record = trial.workload
+    others = [
+        replace(trial, optimizer=Momentum(0.9)),
+        replace(trial, batch_size=1),
+        replace(trial, learning_rate=np.nextafter(0.1, 1).item()),
+        replace(trial, budget=Steps(7)),
+        replace(trial, seed=4),
+        replace(trial, workload=replace(record, name="other")),
+        replace(trial, workload=replace(record, version="2")),
+        replace(trial, workload=replace(record, data_sha256="0")),
+        replace(trial, workload=replace(record, fields=(("noise", 2.0),))),
+    ]
+    assert len({trial.id, *(other.id for other in others)}) == len(others) + 1
+
+
+def test_what_changes_no_numbers_changes_no_id():
+    def an_id(**changes):
+        return study(**changes).declaration().trial(SGD(), 2, 0.1, seed=0).id
+
+    ids = {an_id(), an_id(seeds=9), an_id(name="other"), an_id(batch_sizes=(2, 4)), an_id(learning_rates=(1.0,))}
+    assert len(ids) == 1
+
+
+def test_data_are_part_of_the_identity():
+    changed = digits()
+    pictures = changed.train["picture"].copy()
+    pictures[0, 0] += 1
+    other = replace(changed, train={**changed.train, "picture": pictures})
+    assert changed.record().data_sha256 != other.record().data_sha256
+    assert digits().record() == digits().record()
+
+
+# ── Extension ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seeds": 8}, {"batch_sizes": (1, 2, 4)}, {"optimizers": (SGD(), Momentum(0.9), Momentum(0.5))}, {}],
+)
+def test_a_study_can_grow(changes):
+    assert study().declaration().differences(study(**changes).declaration()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seeds": 4}, r"seeds \(there 5, here only 4\)"),
+        ({"batch_sizes": (1,)}, r"batch_sizes \(there 1, 2, here 1\)"),
+        ({"budget": Epochs(2)}, r"budget \(there epochs:1, here epochs:2\)"),
+        ({"learning_rates": (0.1,)}, r"learning_rates \(there none, here 0.1\)"),
+        ({"name": "t"}, r"name \(there s, here t\)"),
+        ({"workload": NoisyQuadratic(noise=2.0).workload()}, r"workload fields \(there .*'noise', 1.0.*here"),
+        ({"workload": NoisyQuadratic(examples=512).workload()}, r"workload data_sha256 .*"),
+    ],
+)
+def test_what_cannot_be_mixed_is_named(changes, said):
+    import re
+
+    differences = study().declaration().differences(study(**changes).declaration())
+    assert any(re.match(said, difference) for difference in differences)
+
+
+# ── Workloads ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train": {}}, "the train split has no arrays"),
+        ({"train": {"x": np.zeros((0, 2))}}, r"train\['x'\] has shape \(0, 2\)"),
+        ({"train": {"x": np.zeros((4, 2)), "y": np.zeros(3)}}, r"train\['y'\] has shape \(3,\)"),
+        ({"test": {"z": np.zeros((4, 2))}}, r"the test split has \['z'\], the train split \['x'\]"),
+        ({"test": {"x": np.zeros((4, 3))}}, r"test\['x'\] and train\['x'\] differ in the shape"),
+        ({"validation": {"x": np.full((4, 2), np.nan)}}, r"validation\['x'\] holds values that are not finite"),
+        ({"train": {"x": np.array(["a", "b"])}}, r"train\['x'\] holds <U1"),
+        ({"constant_loss": float("nan")}, "constant_loss must be a finite number"),
+        ({"score_goal": "up"}, "score_goal must be 'maximize' or 'minimize'"),
+        ({"version": ""}, "workload: version must be a word"),
+    ],
+)
+def test_bad_workloads_are_refused_in_a_sentence(changes, said):
+    split = {"x": np.zeros((4, 2))}
+    plain = {"name": "w", "version": "1", "train": split, "validation": split, "test": split, "init": lambda key: key}
+    plain |= {"loss": lambda p, b: p, "score": lambda p, b: p, "constant_loss": 1.0, "constant_score": 0.0}
+    with pytest.raises(InputError, match=said):
+        Workload(**(plain | changes))
+
+
+def test_constant_classifier_is_the_best_constant_predictor():
+    labels = np.repeat([0, 1, 2], [5, 3, 2])
+    loss, accuracy = constant_classifier(labels)
+    naive = -np.mean([np.log({0: 0.5, 1: 0.3, 2: 0.2}[label]) for label in labels.tolist()])
+    assert loss == pytest.approx(naive)
+    assert accuracy == 0.5
