@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: study test clean
+.PHONY: study test test-numbers clean
 
 study: $(VENV)/installed
 	$(BIN)/sgdscope run digits --out sgdscope-digits
@@ -13,6 +13,10 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2
+
+# What another version of Python and JAX could change: all but lint, types and the packaging.
+test-numbers: $(VENV)/installed-test
+	$(BIN)/pytest -n 2 --ignore tests/test_package.py --ignore tests/analysis
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,4 +28,4 @@ $(VENV)/installed-test: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-newest

@@ -50,4 +50,5 @@ def cross_entropy(layers: list[Dense], batch: Batch) -> jax.Array:
 def accuracy(layers: list[Dense], batch: Batch) -> jax.Array:
     """Return 1 for each picture whose largest output is its label's, else 0, shape (n,)."""
     right = mlp(layers, batch["picture"]).argmax(axis=1) == batch["label"].astype(jnp.int32)
-    return right.astype(jnp.float32)
+    correct: jax.Array = right.astype(jnp.float32)
+    return correct

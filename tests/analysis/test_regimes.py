@@ -88,7 +88,7 @@ def test_draws_are_fitted_each_by_itself():
             np.testing.assert_allclose(getattr(together, name)[k], getattr(alone, name)[0], atol=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_on_noisy_points_the_fit_is_that_of_scipy(seed):
     rng = np.random.default_rng(seed)
     x = np.arange(9.0)
@@ -208,8 +208,8 @@ ROUNDED = "the interval leaves out that rates are tried in factors of 2"
     [
         ("score", 5, 100),
         ("score", 10, 100),
-        pytest.param("training loss", 10, 30, marks=pytest.mark.xfail(reason=f"covers .80 of 200: {ROUNDED}")),
-        pytest.param("certain", 5, 20, marks=pytest.mark.xfail(reason=f"covers .30 of 200, .16 at n = 10: {ROUNDED}")),
+        pytest.param("training loss", 10, 20, marks=pytest.mark.xfail(reason=f"covers .80 of 200: {ROUNDED}")),
+        pytest.param("certain", 5, 12, marks=pytest.mark.xfail(reason=f"covers .30 of 200, .16 at n = 10: {ROUNDED}")),
     ],
 )
 def test_the_interval_covers_the_planted_knee(shape, n, studies):
@@ -229,9 +229,9 @@ def test_the_interval_covers_the_planted_slope(shape, n, studies):
 @pytest.mark.parametrize(
     ("shape", "n", "studies"),
     [
-        ("score", 5, 40),
-        pytest.param("score", 10, 30, marks=pytest.mark.xfail(reason=f"identified in .05 to .10: {ROUNDED}")),
-        pytest.param("certain", 5, 20, marks=pytest.mark.xfail(reason="identified in .78: no bend, and no spread")),
+        ("score", 5, 30),
+        pytest.param("score", 10, 20, marks=pytest.mark.xfail(reason=f"identified in .05 to .10: {ROUNDED}")),
+        pytest.param("certain", 5, 12, marks=pytest.mark.xfail(reason="identified in .78: no bend, and no spread")),
     ],
 )
 def test_without_a_knee_in_range_none_is_identified(shape, n, studies):

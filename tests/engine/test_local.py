@@ -172,17 +172,14 @@ def test_a_study_killed_again_and_again_ends_as_one_that_never_was(study_file, c
         return lambda: len(list(where.rglob(pattern))) >= count
 
     moments = [
-        has("study.json", 1),
         has("programs/*/*", 1, cache),  # inside the compilation cache
-        has("programs/*/*", 4, cache),
         has("measurements/*", 1),
-        has("trials/*.parquet", 1),
         has("trials/*.parquet", 2),
         has("*.part", 1),
         has("trials/*.parquet", 4),
     ]
     codes = [run_until_killed(study_file, folder, cache, moment) for moment in moments]
-    assert codes.count(-signal.SIGKILL) >= 5
+    assert codes.count(-signal.SIGKILL) >= 4
     status = command("status", folder)
     assert status.returncode == 0
     done = command("run", study_file, "--out", folder, SGDSCOPE_CACHE_DIR=str(cache))

@@ -1,0 +1,35 @@
+"""Make the README's picture and table from a finished study: python docs/make_pictures.py sgdscope-digits."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import altair as alt
+from rich.console import Console
+
+from sgdscope import Result
+from sgdscope.report.summary import bend_sentences, summary_table
+
+ROOT = Path(__file__).parent.parent
+
+
+def main(folder: str) -> None:
+    """Write docs/pictures/NAME.png, and put the study's table into the README."""
+    result = Result(folder)
+    charts = result.charts
+    figures = alt.hconcat(charts.best_score(), charts.optimal_learning_rate(), charts.training_loss())
+    figures.save(ROOT / "docs" / "pictures" / f"{result.declaration.name}.png", ppi=110)
+    console = Console(width=80, record=True, quiet=True)
+    console.print(summary_table(result))
+    for sentence in bend_sentences(result):
+        console.print(sentence, soft_wrap=True)
+    readme = ROOT / "README.md"
+    table = "\n".join(line.rstrip() for line in console.export_text().splitlines())
+    text = re.sub(r"(?s)```text\n.*?```", lambda _: f"```text\n{table}\n```", readme.read_text())
+    readme.write_text(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
