@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ def main(folder: str) -> None:
     charts = result.charts
     figures = alt.hconcat(charts.best_score(), charts.optimal_learning_rate(), charts.training_loss())
     figures.save(ROOT / "docs" / "pictures" / f"{result.declaration.name}.png", ppi=110)
-    console = Console(width=80, record=True, quiet=True)
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(summary_table(result))
     for sentence in bend_sentences(result):
         console.print(sentence, soft_wrap=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -80,6 +81,18 @@ def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion) -> C
         goodness(rows[COLUMN[criterion]].to_numpy(), record, criterion).reshape(shape),
         (rows["status"] == "diverged").to_numpy().reshape(shape),
     )
+
+
+def on_common_seeds(curves: Sequence[Curve]) -> list[Curve]:
+    """Return the curves on the seeds that all of them have, so that drawing seeds is the same in each."""
+    if not curves:
+        return []
+    common = functools.reduce(np.intersect1d, [c.seeds for c in curves])
+    kept = [np.isin(c.seeds, common) for c in curves]
+    return [
+        replace(c, seeds=common, goodness=c.goodness[:, k], diverged=c.diverged[:, k])
+        for c, k in zip(curves, kept, strict=True)
+    ]
 
 
 def goodness(values: np.ndarray, record: WorkloadRecord, criterion: Criterion) -> np.ndarray:

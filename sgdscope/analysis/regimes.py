@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.optimum import CRITERIA, Curve, cells, curve
-from sgdscope.analysis.statistics import bootstrap_t_interval, resampled_seeds
+from sgdscope.analysis.optimum import CRITERIA, Curve, cells, curve, on_common_seeds
+from sgdscope.analysis.statistics import BOOTSTRAP_SEED, bootstrap_t_interval, resampled_seeds
 from sgdscope.workloads.base import WorkloadRecord
 
 FEWEST_BATCH_SIZES = 4
@@ -57,9 +57,11 @@ def regimes(trials: pl.DataFrame, record: WorkloadRecord) -> pl.DataFrame:
 
     The hinge is fitted to the winning rates of all batch sizes. Seeds are drawn jointly over all batch sizes
     and everything is fitted anew for each draw; the interval is estimate ± t(n−1)·SE·√(n/(n−1)) in log₂ B.
+    The winner is the optimum rounded to the grid, so each draw's winners are moved by up to half a grid step
+    at random: without that, studies whose seeds agree would claim a certainty that their grid cannot give.
 
-    ``status`` is ``identified`` where that interval lies inside the batch sizes of the study, ``not
-    identified`` where it reaches their ends, and ``too few batch sizes`` below 4.
+    ``status`` is ``identified`` where that interval lies inside the batch sizes of the study and the slope's
+    interval above 0, ``not identified`` otherwise, and ``too few batch sizes`` below 4.
     """
     rows: list[dict[str, Any]] = []
     groups: dict[tuple[Any, ...], list[tuple[int, pl.DataFrame]]] = {}
@@ -75,19 +77,21 @@ def regimes(trials: pl.DataFrame, record: WorkloadRecord) -> pl.DataFrame:
 
 
 def _bend(sizes: list[int], curves: list[Curve]) -> dict[str, Any]:
-    n = min((len(c.seeds) for c in curves), default=0)
+    curves = on_common_seeds(curves)
+    n = len(curves[0].seeds) if curves else 0
     row: dict[str, Any] = {"batch_sizes": len(sizes), "n": n, "status": "too few batch sizes"}
     numbers = ("bend", "bend_low", "bend_high", "slope", "slope_low", "slope_high", "level")
-    if len(sizes) < FEWEST_BATCH_SIZES:
+    if len(sizes) < FEWEST_BATCH_SIZES or n == 0:
         return row | dict.fromkeys(numbers, None)
     x = np.log2(sizes)
-    draws = resampled_seeds(n)
-    estimate = fit_hinge(x, np.array([[np.log2(c.rates[c.best()[0]]) for c in curves]]))
-    drawn = fit_hinge(x, np.array([np.log2(c.rates[c.best(draws)]) for c in curves]).T)
+    winners = np.array([np.log2(c.rates[c.best()[0]]) for c in curves])
+    redrawn = np.array([np.log2(c.rates[c.best(resampled_seeds(n))]) for c in curves]).T
+    estimate = fit_hinge(x, winners[None])
+    drawn = fit_hinge(x, redrawn + _rounding(redrawn.shape) * np.array([_grid_step(c) for c in curves]))
     knee, slope = float(estimate.knee[0]), float(estimate.slope[0])
     knee_low, knee_high = bootstrap_t_interval(knee, drawn.knee, n)
     slope_low, slope_high = bootstrap_t_interval(slope, drawn.slope, n)
-    inside = n > 1 and knee_low >= x[0] and knee_high <= x[-1] and slope_low > 0
+    inside = n > 1 and knee_low >= x[0] and knee_high < x[-1] and slope_low > 0
     values = (
         2.0**knee,
         2.0 ** max(knee_low, -60.0),
@@ -98,3 +102,16 @@ def _bend(sizes: list[int], curves: list[Curve]) -> dict[str, Any]:
         2.0 ** float(estimate.level[0]),
     )
     return row | {"status": "identified" if inside else "not identified"} | dict(zip(numbers, values, strict=True))
+
+
+def _rounding(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(BOOTSTRAP_SEED + 1).uniform(-0.5, 0.5, shape)
+
+
+def _grid_step(found: Curve) -> float:
+    """The step of the grid around the winner, in octaves; none where a single rate was tried."""
+    if len(found.rates) == 1:
+        return 0.0
+    steps = np.diff(np.log2(found.rates))
+    best = int(found.best()[0])
+    return float(steps[max(best - 1, 0) : best + 1].mean())

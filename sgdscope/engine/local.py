@@ -52,11 +52,12 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     declaration = study.declaration()
     store = Store(folder)
     cache = CompilationCache()
+    program = fingerprint(study.workload)
     with store.writing(), RunProgress(console, declaration.name) as progress:
         if notice:
             progress.say(notice)
         store.declare(declaration)
-        store.check_program(jax.__version__, fingerprint(study.workload))
+        store.check_program(jax.__version__, program)
         contents = store.read()
         if contents.damaged:
             store.set_aside(contents.damaged)

@@ -137,7 +137,7 @@ def _first_octaves(optimizer: SGD, batch_size: int, neighbour: tuple[int, list[C
         # Between proportional to the batch size and not growing with it, the optimum lies in this window.
         octaves_down = math.ceil(math.log2(larger / batch_size))
         low, high = min(best) - octaves_down - 1, max(best) + 1
-    low, high = max(low, LOWEST), min(high, HIGHEST)
+    low, high = min(max(low, LOWEST), HIGHEST), max(min(high, HIGHEST), LOWEST)
     return list(range(low, high + 1))
 
 

@@ -75,7 +75,8 @@ def bend_sentences(result: Result) -> list[str]:
             said.append(f"{who}: {row['batch_sizes']} batch sizes are too few to find where it stops growing.")
             continue
         interval = f"95 % interval {_count(row['bend_low'])} to {_count(row['bend_high'])}"
-        fit = f"bend at {row['bend']:.0f}, {interval}, n = {row['n']}"
+        growth = f"slope below it {row['slope']:.2f} [{row['slope_low']:.2f}, {row['slope_high']:.2f}]"
+        fit = f"bend at {row['bend']:.0f}, {interval}; {growth}; n = {row['n']}"
         if row["status"] == "identified":
             said.append(f"{who}: stops growing with the batch size at about {row['bend']:.0f} ({fit}).")
         else:

@@ -197,19 +197,17 @@ def simulated(shape, n, studies, knees):
     return rows
 
 
-# The nearest rate of the grid is up to half an octave from the optimum, in all draws the same way; so the surer
-# the winners are, the narrower the interval is around a knee that is wrong by up to an octave.
-ROUNDED = "the interval leaves out that rates are tried in factors of 2"
-
-
+# "certain" has no noise over seeds: all its error is that rates are tried in factors of 2, which resampling alone
+# cannot see. Without the rounding drawn at random its interval covered .30 of 200 studies, and that of the training
+# loss at n = 10 .80.
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("shape", "n", "studies"),
     [
         ("score", 5, 100),
         ("score", 10, 100),
-        pytest.param("training loss", 10, 20, marks=pytest.mark.xfail(reason=f"covers .80 of 200: {ROUNDED}")),
-        pytest.param("certain", 5, 12, marks=pytest.mark.xfail(reason=f"covers .30 of 200, .16 at n = 10: {ROUNDED}")),
+        ("training loss", 10, 100),
+        ("certain", 5, 100),
     ],
 )
 def test_the_interval_covers_the_planted_knee(shape, n, studies):
@@ -230,8 +228,8 @@ def test_the_interval_covers_the_planted_slope(shape, n, studies):
     ("shape", "n", "studies"),
     [
         ("score", 5, 30),
-        pytest.param("score", 10, 20, marks=pytest.mark.xfail(reason=f"identified in .05 to .10: {ROUNDED}")),
-        pytest.param("certain", 5, 12, marks=pytest.mark.xfail(reason="identified in .78: no bend, and no spread")),
+        ("score", 10, 100),
+        ("certain", 5, 100),
     ],
 )
 def test_without_a_knee_in_range_none_is_identified(shape, n, studies):
@@ -264,6 +262,8 @@ def own_bootstrap(table, n, draws):
     for seeds in (range(n), *rng.integers(0, n, (draws, n)).tolist()):
         total = {size: {rate: sum(of[s] for s in seeds) for rate, of in cell.items()} for size, cell in cells.items()}
         y = np.log2([max(total[size], key=total[size].get) for size in sorted(cells)])
+        if found:  # a winner is an optimum rounded to the grid
+            y = y + rng.uniform(-0.5, 0.5, len(y))
         fits = []
         for knee in np.linspace(x[1], x[-1], round((x[-1] - x[1]) * 5) + 1):
             design = np.stack([np.minimum(x, knee), np.ones_like(x)], axis=1)
@@ -291,14 +291,14 @@ def test_the_interval_is_that_of_a_bootstrap_of_seeds(n):
     assert (row["slope_low"] + row["slope_high"]) / 2 == pytest.approx(row["slope"])
 
 
-def shifted_seeds(n, without=()):
+def shifted_seeds(n, without=(), by=1):
     """Each seed has its own best rate, by the same number of octaves away from the law at all batch sizes."""
     rows = []
     for size in SIZES:
         optimum = min(math.log2(size), 6.0) - 8
         for octave in range(-12, 5):
             rows += [
-                trial(size, 2.0**octave, seed, 0.9 - 0.02 * abs(octave - optimum - seed))
+                trial(size, 2.0**octave, seed, 0.9 - 0.02 * abs(octave - optimum - by * seed))
                 for seed in range(n)
                 if (size, seed) not in without
             ]
@@ -326,20 +326,20 @@ def test_seeds_are_drawn_jointly_over_all_batch_sizes():
     """What a seed shifts at all batch sizes alike moves the level and leaves the knee where it is."""
     row = regimes(shifted_seeds(5), RECORD).row(0, named=True)
     assert row["bend"] == pytest.approx(2**6)
-    assert math.log2(row["bend_high"] / row["bend_low"]) < 1e-6
+    agreeing = regimes(shifted_seeds(5, by=0), RECORD).row(0, named=True)
+    for end in ("bend_low", "bend_high", "slope_low", "slope_high"):
+        assert row[end] == pytest.approx(agreeing[end])
     assert row["status"] == "identified"
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.xfail(
-    reason="draws number the seeds that each cell has: with one missing somewhere they are no longer paired"
-)
 def test_seeds_are_drawn_jointly_where_one_is_missing():
     """As in a study that is still running, or in which a trial failed."""
     without = {(SIZES[3], 0), (SIZES[7], 2)}
-    row = regimes(shifted_seeds(5, without), RECORD).row(0, named=True)
-    assert row["bend"] == pytest.approx(2**6)
-    assert math.log2(row["bend_high"] / row["bend_low"]) < 1e-6
+    row, agreeing = (regimes(shifted_seeds(5, without, by), RECORD).row(0, named=True) for by in (1, 0))
+    assert (row["n"], row["bend"]) == (3, pytest.approx(2**6))
+    for end in ("bend_low", "bend_high"):
+        assert row[end] == pytest.approx(agreeing[end])
 
 
 # ── When nothing can be said ─────────────────────────────────────────────────────────────────────────────────
@@ -397,7 +397,6 @@ def test_one_seed_identifies_nothing():
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("sizes", [SIZES, SIZES[:4], SIZES[::2]], ids=["nine", "four", "factors of four"])
-@pytest.mark.xfail(reason="a knee at the last batch size, without a bend, counts as inside where no draw differs")
 def test_a_line_without_a_bend_is_not_identified(sizes):
     line = regimes(sure([round(math.log2(size)) - 8 for size in sizes], sizes), RECORD)
     np.testing.assert_allclose(line["bend"], sizes[-1])
@@ -405,7 +404,6 @@ def test_a_line_without_a_bend_is_not_identified(sizes):
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.xfail(reason="the slope of a constant is fitted as some 1e-16, whose sign decides")
 def test_a_rate_that_never_grows_has_no_bend():
     for octave in range(-10, 3):
         assert set(regimes(sure([octave] * 9), RECORD)["status"]) == {"not identified"}

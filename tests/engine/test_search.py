@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sgdscope.analysis.optimum import optima
+from sgdscope.analysis.optimum import Curve, optima
 from sgdscope.budget import Epochs
-from sgdscope.engine.search import FIRST_WINDOW, HIGHEST, LOWEST, rounds
+from sgdscope.engine.search import FIRST_WINDOW, HIGHEST, LOWEST, next_rates, rounds
 from sgdscope.optimizers import SGD, Momentum
 from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Declaration
@@ -222,6 +222,78 @@ def test_a_score_that_is_better_when_smaller_gives_the_same_search():
     assert wanted(of_error) == wanted(found)
     for cell in of_error:
         assert_bracketed(cell, trials, mirrored)
+
+
+# ── One step of it ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def step(first, *goodness, diverged=None):
+    """What is added to octaves from ``first`` on; each criterion's ``goodness[rate]`` is that of four seeds, with
+    a little noise that pairs away.
+    """
+    noise = np.array([0.3, -0.3, 0.1, -0.1])
+    values = [np.asarray(means, float)[:, None] + noise for means in goodness]
+    octaves = list(range(first, first + len(goodness[0])))
+    gone = np.zeros(values[0].shape, bool) if diverged is None else np.asarray(diverged, bool)
+    return next_rates(octaves, [Curve(2.0 ** np.array(octaves), np.arange(4), v, gone) for v in values])
+
+
+@pytest.mark.parametrize(
+    ("score", "loss", "added"),
+    [
+        ([0, 1, 0], [0, 1, 0], []),
+        ([0, 1, 2], [0, 1, 0], [1]),
+        ([0, 1, 0], [0, 1, 2], [1]),
+        ([2, 1, 0], [0, 1, 0], [-3]),
+        ([0, 1, 0], [2, 1, 0], [-3]),
+        ([0, 1, 2], [2, 1, 0], [-3, 1]),
+        ([1, 1, 1], [0, 1, 0], [-3, 1]),
+        ([0, 1, 1], [0, 1, 0], [1]),
+    ],
+)
+def test_an_end_is_extended_by_an_octave_until_both_criteria_are_worse_there(score, loss, added):
+    assert step(-2, score, loss) == added
+
+
+def test_worse_is_by_more_than_the_paired_interval():
+    octaves, seeds = [-2, -1, 0], np.arange(5)
+    diverged = np.zeros((3, 5), bool)
+    # The same differences of the mean; seed by seed they agree, or they do not.
+    noise = np.array([3.0, -3.0, 1.0, -1.0, 0.0])
+    agreeing = Curve(2.0 ** np.array(octaves), seeds, np.array([noise - 1, noise, noise - 1]), diverged)
+    apart = Curve(2.0 ** np.array(octaves), seeds, np.array([-1 - noise, noise, noise - 1]), diverged)
+    assert next_rates(octaves, [agreeing] * 2) == []
+    assert next_rates(octaves, [apart] * 2) == [-3]
+    # At the edge of the interval: t(4) = 2.776, so a mean of 1 is enough for a spread below √5/2.776.
+    for spread, added in ((0.80, []), (0.81, [-3])):
+        differences = 1 + spread * np.sqrt(4 / 10) * np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+        assert np.std(differences, ddof=1) == pytest.approx(spread)
+        found = Curve(2.0 ** np.array(octaves), seeds, np.array([-differences, 0 * noise, noise * 0 - 1]), diverged)
+        assert next_rates(octaves, [found] * 2) == added
+
+
+def test_an_upper_end_at_which_more_than_a_fifth_diverges_is_not_extended():
+    octaves, seeds = [-2, -1, 0], np.arange(5)
+    values = np.array([[0.0] * 5, [0.5] * 5, [0.9, 0.9, 0.9, 0.9, -0.5]])
+    values[2, 3] = -0.5  # no worse than the best by the interval
+    for count, added in ((0, [1]), (1, [1]), (2, [])):
+        diverged = np.zeros((3, 5), bool)
+        diverged[2, 5 - count :] = True
+        assert next_rates(octaves, [Curve(2.0 ** np.array(octaves), seeds, values, diverged)] * 2) == added
+
+
+def test_it_goes_no_further_than_its_limits():
+    assert step(LOWEST, [2, 1, 0], [2, 1, 0]) == []
+    assert step(LOWEST + 1, [2, 1, 0], [2, 1, 0]) == [LOWEST]
+    assert step(HIGHEST - 2, [0, 1, 2], [0, 1, 2]) == []
+    assert step(HIGHEST - 3, [0, 1, 2], [0, 1, 2]) == [HIGHEST]
+
+
+def test_where_everything_diverges_it_goes_down_several_octaves_at_once():
+    everything = np.ones((3, 4), bool)
+    for first in (0, LOWEST + 2, LOWEST):
+        added = step(first, [0, 0, 0], [0, 0, 0], diverged=everything)
+        assert added == list(range(max(LOWEST, first - 4), first))
 
 
 # ── The order of the search ──────────────────────────────────────────────────────────────────────────────────
