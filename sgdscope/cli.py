@@ -93,6 +93,7 @@ class Run:
         if ran.failed == len(result.trials):
             _say(f"All {ran.failed} trials failed; running the same command again tries them again.")
             return FAILED
+        result.check_not_empty()
         console.print(summary_table(result))
         for sentence in bend_sentences(result):
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)

@@ -137,6 +137,11 @@ class Result:
         return self.trials.drop(CIRCUMSTANCES)
 
     def check_not_empty(self) -> None:
-        """Raise InputError where nothing can be shown yet."""
+        """Raise InputError where nothing can be shown."""
         if self.trials.filter(pl.col("status").is_in(["complete", "diverged"])).is_empty():
             raise InputError(f"{self.folder} has no finished trials yet; run the study first.")
+        if self.optima.is_empty():
+            raise InputError(
+                f"{self.folder}: too many trials diverged at every learning rate for any to be the best; "
+                f"try lower learning rates."
+            )

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from functools import lru_cache
 from typing import Any, Self
 
 from sgdscope.budget import Budget, Epochs, Steps, parse_budget
@@ -38,25 +38,30 @@ class Trial:
         """The number of parameter updates that the budget allows."""
         return self.budget.updates(self.batch_size, self.workload.examples[0])
 
-    @cached_property
+    @property
     def id(self) -> str:
         """A hash of the fields, 16 hexadecimal digits, the same on every machine."""
-        identity = {
-            "numerics": NUMERICS_VERSION,
-            "workload": [
-                self.workload.name,
-                self.workload.version,
-                self.workload.fields,
-                self.workload.data_sha256,
-            ],
-            "optimizer": str(self.optimizer),
-            "schedule": "halving",
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate.hex(),
-            "budget": str(self.budget),
-            "seed": self.seed,
-        }
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        return _trial_id(self)
+
+
+@lru_cache(maxsize=2**17)  # a search asks for the same ids in every round
+def _trial_id(trial: Trial) -> str:
+    identity = {
+        "numerics": NUMERICS_VERSION,
+        "workload": [
+            trial.workload.name,
+            trial.workload.version,
+            trial.workload.fields,
+            trial.workload.data_sha256,
+        ],
+        "optimizer": str(trial.optimizer),
+        "schedule": "halving",
+        "batch_size": trial.batch_size,
+        "learning_rate": trial.learning_rate.hex(),
+        "budget": str(trial.budget),
+        "seed": trial.seed,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)

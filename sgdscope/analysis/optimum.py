@@ -26,6 +26,37 @@ MOST_DIVERGED = 0.2
 FLAT_OCTAVES = 3.0
 # Below the smallest float32 a training loss is 0, whose logarithm would rule every mean.
 SMALLEST_LOSS = 1e-38
+# An interval over seeds that differ wildly may reach beyond what a float can hold.
+LARGEST_EXPONENT = 709.0
+
+OPTIMA_SCHEMA: dict[str, type[pl.DataType]] = {
+    "workload": pl.String,
+    "budget": pl.String,
+    "optimizer": pl.String,
+    "batch_size": pl.Int64,
+    "criterion": pl.String,
+    "learning_rate": pl.Float64,
+    "learning_rate_low": pl.Float64,
+    "learning_rate_high": pl.Float64,
+    "effective_learning_rate": pl.Float64,
+    "median_learning_rate": pl.Float64,
+    "censored": pl.String,
+    "flat": pl.Boolean,
+    "rates": pl.Int64,
+    "trials": pl.Int64,
+    "cell_diverged": pl.Int64,
+    "n": pl.Int64,
+    "diverged": pl.Int64,
+    "test_score": pl.Float64,
+    "test_score_low": pl.Float64,
+    "test_score_high": pl.Float64,
+    "validation_score": pl.Float64,
+    "validation_score_low": pl.Float64,
+    "validation_score_high": pl.Float64,
+    "train_loss": pl.Float64,
+    "train_loss_low": pl.Float64,
+    "train_loss_high": pl.Float64,
+}
 
 
 @dataclass(frozen=True)
@@ -117,7 +148,10 @@ def learning_rate_curves(trials: pl.DataFrame, record: WorkloadRecord) -> pl.Dat
     """
     rows = []
     for key, cell in cells(trials.filter(pl.col("status").is_in(["complete", "diverged"]))):
-        for (rate, effective), group in cell.group_by("learning_rate", "effective_learning_rate", maintain_order=True):
+        by_rate = cell.sort("learning_rate", "seed").group_by(
+            "learning_rate", "effective_learning_rate", maintain_order=True
+        )
+        for (rate, effective), group in by_rate:
             loss = group["train_loss"].fill_null(record.constant_loss).to_numpy()
             rows.append(
                 key
@@ -159,6 +193,8 @@ def optima(trials: pl.DataFrame, record: WorkloadRecord) -> pl.DataFrame:
             steps = np.diff(log2_rates) if len(log2_rates) > 1 else np.array([math.inf])
             log2_low = log2_rates[low] - steps[max(low - 1, 0)] / 2
             log2_high = log2_rates[high] + steps[min(high, len(steps) - 1)] / 2
+            if len(found.seeds) == 1:  # one seed drawn again and again would seem certain
+                log2_low, log2_high = -math.inf, math.inf
             censored = [name for name, end in (("low", low == 0), ("high", high == len(log2_rates) - 1)) if end]
             rate = float(found.rates[best])
             values = curves.filter(
@@ -182,12 +218,12 @@ def optima(trials: pl.DataFrame, record: WorkloadRecord) -> pl.DataFrame:
                 }
                 | {name: value for name, value in values.items() if name not in key and "learning_rate" not in name}
             )
-    return pl.DataFrame(rows, infer_schema_length=None)
+    return pl.DataFrame(rows, schema=OPTIMA_SCHEMA)
 
 
 def _interval(name: str, values: np.ndarray, exponential: bool = False) -> dict[str, float]:
     bounds = t_interval(values)
     if exponential:
-        # An interval over seeds that differ wildly may reach beyond what a float can hold.
-        bounds = tuple(math.exp(min(bound, 709.0)) for bound in bounds)  # type: ignore[assignment]
+        mean, low, high = bounds
+        bounds = math.exp(mean), math.exp(low), math.exp(high) if high < LARGEST_EXPONENT else math.inf
     return dict(zip((name, f"{name}_low", f"{name}_high"), bounds, strict=True))

@@ -58,7 +58,7 @@ def duration(seconds: float) -> str:
     """Say a duration in the two largest units that matter.
 
     >>> duration(7.4), duration(75), duration(7300)
-    ('7 s', '1 min 15 s', '2 h 2 min')
+    ('7 s', '1 min 15 s', '2 h 1 min')
     """
     whole = round(seconds)
     if whole < 60:

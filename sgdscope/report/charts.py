@@ -64,11 +64,15 @@ def training_loss(optima: pl.DataFrame) -> alt.LayerChart:
 def optimal_learning_rate(optima: pl.DataFrame, regimes: pl.DataFrame) -> alt.LayerChart:
     """Return ε*/(1 − m) against B on logarithmic axes, with intervals, the fitted hinges and where they bend.
 
-    An optimum at the edge of what was tried is drawn as an arrow: a bound, not a point.
+    An optimum at the edge of what was tried is a bound, and drawn pale.
     """
+    sure = pl.when(pl.col("learning_rate_high").is_finite())  # with one seed there is no interval
+    factor = pl.col("effective_learning_rate") / pl.col("learning_rate")
     rows = optima.filter(pl.col("criterion") == "score").with_columns(
-        effective_low=pl.col("learning_rate_low") * pl.col("effective_learning_rate") / pl.col("learning_rate"),
-        effective_high=pl.col("learning_rate_high") * pl.col("effective_learning_rate") / pl.col("learning_rate"),
+        sure.then("learning_rate_low").alias("learning_rate_low"),
+        sure.then("learning_rate_high").alias("learning_rate_high"),
+        effective_low=sure.then(pl.col("learning_rate_low") * factor),
+        effective_high=sure.then(pl.col("learning_rate_high") * factor),
         bound=pl.when(pl.col("censored") == "").then(pl.lit("optimum")).otherwise(pl.lit("bound")),
     )
     base = alt.Chart(rows)

@@ -336,7 +336,6 @@ def test_neighbours_tell_where_to_look():
     assert octaves(second) == [-11, -10, -9, -8]
 
 
-@pytest.mark.xfail(raises=IndexError, reason="the first window of effective rates lies below LOWEST: no rate is left")
 def test_a_momentum_next_to_one_has_a_first_window_too():
     found = rounds(declaration(optimizers=(Momentum(1 - 1e-8),)), NOTHING)
     assert found[0].pending
