@@ -37,6 +37,26 @@ def run_once(cache: Path) -> dict[str, float]:
     return {"total": total, "compiling": float(compiled[1]), "trials": float(trained[1])}
 
 
+def compile_alone(cache: Path) -> float:
+    """Return the seconds that all programs of the study take to compile or load with nothing trained beside."""
+    program = (
+        "import time; from sgdscope.training.runtime import CompilationCache, use_all_cores; use_all_cores()\n"
+        "from sgdscope.studies.digits import study; from sgdscope.training.pack import Trainer\n"
+        "cache = CompilationCache(); cache.open(); begun = time.perf_counter()\n"
+        "trainer = Trainer(study.workload, study.evaluate_at)\n"
+        "programs = [trainer.prepare(size) for size in ('start', 'measure', *study.batch_sizes)]\n"
+        "[program.result() for program in programs]; print(time.perf_counter() - begun); cache.seal()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"SGDSCOPE_CACHE_DIR": str(cache)},
+    )
+    return float(done.stdout)
+
+
 def main(runs: int) -> None:
     """Print a table: cold and warm, median and range of each figure."""
     results: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
@@ -44,9 +64,13 @@ def main(runs: int) -> None:
         with tempfile.TemporaryDirectory() as cache:
             for kind in results:
                 results[kind].append(run_once(Path(cache)))
+        with tempfile.TemporaryDirectory() as cache:
+            for kind in results:
+                results[kind][-1]["alone"] = compile_alone(Path(cache))
+    print("total: the command; compiling: summed over programs, beside training; alone: all programs, nothing beside")
     print(f"{len(os.sched_getaffinity(0))} cores, n = {runs} runs of each; seconds: median (lowest to highest)")
     for kind, rows in results.items():
-        for figure in ("total", "compiling"):
+        for figure in ("total", "compiling", "alone"):
             values = [row[figure] for row in rows]
             print(f"{kind:5} {figure:10} {statistics.median(values):6.1f} ({min(values):.1f} to {max(values):.1f})")
     print(f"trials     {results['cold'][0]['trials']:.0f}")

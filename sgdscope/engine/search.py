@@ -16,7 +16,7 @@ from sgdscope.optimizers import SGD
 from sgdscope.study import Declaration, Trial
 
 # The first window, log₂ of effective rates, at the largest batch size, where nothing is known yet.
-FIRST_WINDOW = (-5, 1)
+FIRST_WINDOW = (-3, 1)
 # How far a search may go: beyond these a censored optimum stays censored.
 LOWEST, HIGHEST = -24, 12
 # When every rate tried diverges, go down by this many octaves at once.

@@ -33,7 +33,7 @@ Method = Literal["map", "vmap"]
 # an interrupt is heard.
 SEGMENT_SECONDS = 0.5
 FIRST_SEGMENT_STEPS = 16
-SLOTS_PER_DEVICE = 64
+SLOTS_PER_DEVICE = 32
 STATE_BYTES = 2**30
 
 
@@ -41,9 +41,10 @@ STATE_BYTES = 2**30
 
 
 def start(workload: Workload, settings: Settings) -> State:
-    """Return a trial before its first update."""
+    """Return a trial before its first update; zeros in a slot without one."""
     init_key, _ = jax.random.split(jax.random.key(settings.seed))
-    parameters = workload.init(init_key)
+    nothing = _zeros(jax.eval_shape(workload.init, init_key))
+    parameters = jax.lax.cond(settings.updates > 0, workload.init, lambda _: nothing, init_key)
     return State(parameters, jax.tree.map(jnp.zeros_like, parameters), jnp.int32(0), jnp.bool_(True))
 
 
@@ -88,9 +89,13 @@ def measure(workload: Workload, splits: dict[str, Batch], state: State, wanted: 
     def measured(parameters: Any) -> dict[str, Any]:
         return {name: evaluate(workload, parameters, split) for name, split in splits.items()}
 
-    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(measured, state.parameters))
+    nothing = _zeros(jax.eval_shape(measured, state.parameters))
     values: dict[str, Any] = jax.lax.cond(wanted, measured, lambda _: nothing, state.parameters)
     return values
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
 
 # ── Many trials ──────────────────────────────────────────────────────────────────────────────────────────
@@ -138,7 +143,7 @@ class Trainer:
         evaluate_at: the fractions of the budget at which whole splits are evaluated.
         devices: JAX's devices; all of the default backend unless told otherwise.
         method: ``map`` or ``vmap``; by the kind of device unless told otherwise.
-        slots: slots per device; as many as memory allows, at most 64, unless told otherwise.
+        slots: slots per device; as many as memory allows, at most 32, unless told otherwise.
     """
 
     def __init__(
@@ -315,10 +320,12 @@ class Trainer:
             )
             specs = (copied, trial, trial, trial)
             arguments = (train_split, settings, state, self._shape((), np.int32))
+        # The state of a pack is taken over by the next segment rather than copied.
+        donated = (2,) if isinstance(program, int) else ()
         begun = time.perf_counter()
         with pinned():
             sharded = jax.shard_map(body, mesh=self._mesh, in_specs=specs, out_specs=trial, check_vma=False)
-            lowered = jax.jit(sharded).lower(*arguments)
+            lowered = jax.jit(sharded, donate_argnums=donated).lower(*arguments)
             traced = time.perf_counter()
             options = dict(COMPILER_OPTIONS[self.platform])
             if self.platform == "cpu" and not isinstance(program, int):
