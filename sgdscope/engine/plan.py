@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sgdscope.training.pack import Trainer
 
 # What a search has been seen to need on the built-in studies, until this study's own cells tell.
-RATES_EXPECTED = 8.0
+RATES_EXPECTED = 6.0
 
 
 def packs(trials: Sequence[Trial], slots: int) -> list[list[Trial]]:
