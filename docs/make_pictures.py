@@ -23,8 +23,8 @@ def main(folder: str) -> None:
     figures = alt.hconcat(charts.best_score(), charts.optimal_learning_rate(), charts.training_loss())
     figures.save(ROOT / "docs" / "pictures" / f"{result.declaration.name}.png", ppi=110)
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(summary_table(result))
-    for sentence in bend_sentences(result):
+    console.print(summary_table(result.tables))
+    for sentence in bend_sentences(result.tables):
         console.print(sentence, soft_wrap=True)
     readme = ROOT / "README.md"
     table = "\n".join(line.rstrip() for line in console.export_text().splitlines())

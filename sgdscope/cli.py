@@ -94,8 +94,8 @@ class Run:
             _say(f"All {ran.failed} trials failed; running the same command again tries them again.")
             return FAILED
         result.check_not_empty()
-        console.print(summary_table(result))
-        for sentence in bend_sentences(result):
+        console.print(summary_table(result.tables))
+        for sentence in bend_sentences(result.tables):
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         page = result.report(folder / "report.html")
         did = f"trained {ran.trained} trials in {ran.seconds:.0f} s" if ran.trained else "nothing was left to train"
@@ -149,15 +149,15 @@ class Status:
         text = [
             f"study      {declaration.name}: {', '.join(map(str, declaration.optimizers))}; batch sizes "
             f"{', '.join(map(str, declaration.batch_sizes))}; {declaration.budget}; {declaration.seeds} seeds",
-            f"trials     {ended}; {result.pending} pending",
+            f"trials     {ended}; {result.tables.pending} pending",
         ]
         text += [f"damaged    {path}: its trials count as missing and will be trained again" for path in result.damaged]
         if result.finished:
             text.append("state      finished")
         else:
-            waiting = result.cells_waiting
+            waiting = result.tables.cells_waiting
             more = f", and {waiting} cells wait for them" if waiting else ""
-            text.append(f"state      not finished: {result.pending} trials are known to be missing{more}")
+            text.append(f"state      not finished: {result.tables.pending} trials are known to be missing{more}")
         for line in text:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         return DONE

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from sgdscope.analysis.optimum import learning_rate_curves, optima
-from sgdscope.analysis.regimes import regimes
+from sgdscope.analysis.tables import StudyTables
 from sgdscope.engine.search import rounds
 from sgdscope.errors import InputError
 from sgdscope.store import CIRCUMSTANCES, Store
@@ -44,44 +43,56 @@ class Result:
     """A study's folder, read: every table is a polars DataFrame.
 
     Args:
-        folder: the folder of a study, finished or not.
+        folder: the folder of a study, finished or not; files of it that are damaged are named in ``damaged``.
         ran: what the run that made it did, where there was one.
     """
 
     def __init__(self, folder: str | Path, ran: Ran | None = None) -> None:
         self.folder = Path(folder)
         self.ran = ran
-        self.declaration: Declaration = Store(folder).declaration()
-        self._contents = Store(folder).read()
-        self._rounds = rounds(self.declaration, self._contents.trials)
+        contents = Store(folder).read()
+        declaration = Store(folder).declaration()
+        found = rounds(declaration, contents.trials)
+        wanted = [trial.id for cell in found for trial in cell.trials]
+        self.damaged = contents.damaged
+        self.tables = StudyTables(
+            declaration,
+            trials=contents.trials.filter(pl.col("trial_id").is_in(wanted)),
+            pending=sum(len(cell.pending) for cell in found),
+            cells_waiting=len(declaration.optimizers) * len(declaration.batch_sizes) - len(found),
+        )
+        self._all_measurements = contents.measurements
 
-    @cached_property
+    @property
+    def declaration(self) -> Declaration:
+        """The study as its folder declares it."""
+        return self.tables.declaration
+
+    @property
     def trials(self) -> pl.DataFrame:
         """One row for each trial of the study that has ended."""
-        ids = [trial.id for cell in self._rounds for trial in cell.trials]
-        return self._contents.trials.filter(pl.col("trial_id").is_in(ids))
+        return self.tables.trials
 
     @cached_property
     def measurements(self) -> pl.DataFrame:
         """One row for each measured number: trial, step, examples seen, split, metric, value."""
-        return self._contents.measurements.join(self.trials.select("trial_id"), on="trial_id", how="semi").sort(
-            "trial_id", "step", "split", "metric"
-        )
+        mine = self._all_measurements.join(self.trials.select("trial_id"), on="trial_id", how="semi")
+        return mine.sort("trial_id", "step", "split", "metric")
 
-    @cached_property
+    @property
     def curves(self) -> pl.DataFrame:
         """One row for each cell and learning rate: n, diverged, means and intervals."""
-        return learning_rate_curves(self.trials, self.declaration.workload)
+        return self.tables.curves
 
-    @cached_property
+    @property
     def optima(self) -> pl.DataFrame:
         """Two rows for each cell, the learning rates that are best for the score and for the training loss."""
-        return optima(self.trials, self.declaration.workload)
+        return self.tables.optima
 
-    @cached_property
+    @property
     def regimes(self) -> pl.DataFrame:
         """One row for each optimizer and criterion: the batch size at which the learning rate stops growing."""
-        return regimes(self.trials, self.declaration.workload)
+        return self.tables.regimes
 
     @property
     def charts(self) -> Charts:
@@ -89,14 +100,14 @@ class Result:
         from sgdscope.report.charts import Charts
 
         self.check_not_empty()
-        return Charts(self.curves, self.optima, self.regimes, self.declaration)
+        return Charts(self.tables)
 
     def report(self, path: str | Path) -> Path:
         """Write one self-contained page that opens offline, and return its path."""
         from sgdscope.report.page import write_page
 
         self.check_not_empty()
-        return write_page(self, Path(path))
+        return write_page(self.tables, Path(path))
 
     def export(self, path: str | Path) -> Path:
         """Write the trial table as ``.csv`` or ``.parquet``, by the name's ending, and return its path."""
@@ -113,24 +124,9 @@ class Result:
         return path
 
     @property
-    def pending(self) -> int:
-        """How many trials the search is known to want still."""
-        return sum(len(cell.pending) for cell in self._rounds)
-
-    @property
-    def cells_waiting(self) -> int:
-        """How many cells' searches have not begun, since they start from what a neighbour has yet to tell."""
-        return len(self.declaration.optimizers) * len(self.declaration.batch_sizes) - len(self._rounds)
-
-    @property
     def finished(self) -> bool:
         """Whether every cell's search has ended."""
-        return self.cells_waiting == 0 and self.pending == 0
-
-    @property
-    def damaged(self) -> list[Path]:
-        """The files of the folder that failed their check."""
-        return self._contents.damaged
+        return self.tables.finished
 
     def numbers(self) -> pl.DataFrame:
         """Return the trial table without how the trials were run: equal for equal studies, bit for bit on the CPU."""

@@ -74,6 +74,8 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
                     trainer.prepare(batch_size)
                 progress.show(0, remaining(declaration, found, costs).trials, None)
                 costs.probe(trainer, declaration.batch_sizes)
+                expected = remaining(declaration, found, costs)
+                progress.show(0, expected.trials, expected.seconds)
                 while pending := _pending(found, failed):
                     plan = remaining(declaration, found, costs)
                     pack = packs(pending, trainer.slots)[0]

@@ -26,7 +26,9 @@ class RunProgress:
             disable=not console.is_terminal and not console.is_jupyter,
         )
         self._task = self._bar.add_task(title, total=1.0, note="estimating the remaining time …")
-        self._begun = self._last_line = time.perf_counter()
+        self._begun = time.perf_counter()
+        self._next_line = 0.0
+        self._estimated = False
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -49,8 +51,10 @@ class RunProgress:
         share = 0.0 if seconds_left is None else elapsed / max(elapsed + seconds_left, 1e-9)
         note = f"{trials_done} of about {trials_expected} trials, {left}"
         self._bar.update(self._task, completed=share, note=note)
-        if self._bar.disable and (now - self._last_line > LINE_EVERY_SECONDS or self._last_line == self._begun):
-            self._last_line = now
+        first_estimate = seconds_left is not None and not self._estimated
+        self._estimated |= first_estimate
+        if self._bar.disable and (first_estimate or now >= self._next_line):
+            self._next_line = now + LINE_EVERY_SECONDS
             self.say(f"{duration(elapsed)}: {note}")
 
 

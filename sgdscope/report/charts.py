@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from sgdscope.study import Declaration
+from sgdscope.analysis.tables import StudyTables
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers and in grey.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -25,27 +25,24 @@ RATE_AXIS = alt.Axis(
 class Charts:
     """The figures of one study."""
 
-    curves: pl.DataFrame
-    optima: pl.DataFrame
-    regimes: pl.DataFrame
-    declaration: Declaration
+    tables: StudyTables
 
     def best_score(self) -> alt.LayerChart:
         """Best test score against batch size."""
-        return best_score(self.optima, self.declaration.workload.score_name)
+        return best_score(self.tables.optima, self.tables.declaration.workload.score_name)
 
     def optimal_learning_rate(self) -> alt.LayerChart:
         """Score-optimal effective learning rate against batch size, with the fitted regimes."""
-        return optimal_learning_rate(self.optima, self.regimes)
+        return optimal_learning_rate(self.tables.optima, self.tables.regimes)
 
     def training_loss(self) -> alt.LayerChart:
         """Best training loss against batch size."""
-        return training_loss(self.optima)
+        return training_loss(self.tables.optima)
 
     def score_by_learning_rate(self) -> alt.HConcatChart:
         """Test score against learning rate, one line for each batch size."""
-        workload = self.declaration.workload
-        return score_by_learning_rate(self.curves, workload.score_name, workload.score_sign)
+        workload = self.tables.declaration.workload
+        return score_by_learning_rate(self.tables.curves, workload.score_name, workload.score_sign)
 
 
 def best_score(optima: pl.DataFrame, score_name: str) -> alt.LayerChart:

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jinja2
 import markupsafe
 import polars as pl
 import vl_convert
 
+from sgdscope.analysis.tables import StudyTables
 from sgdscope.errors import InputError
+from sgdscope.report.charts import Charts
 from sgdscope.report.summary import CAPTION, HEADINGS, bend_sentences, summary_rows
-
-if TYPE_CHECKING:
-    from sgdscope.result import Result
 
 # Of the bundle, the page needs one function.
 SNIPPET = "window.vegaEmbed = vegaEmbed;"
 
+RULES = (
+    "Schedule: the learning rate is held for half the budget, then halved every twentieth of it, ten times. "
+    "Learning rates are searched in factors of 2 until both ends are worse than the best by more than the paired "
+    "95 % t interval over seeds, or diverge. A rate at which more than 20 % of trials diverge is not eligible; a "
+    "diverged trial counts as the constant predictor. The bend is where a line of free slope in log learning rate "
+    "against log batch size becomes constant, least squares, seeds drawn jointly over all batch sizes, interval "
+    "estimate ± t·SE; it is called identified where that interval lies inside the batch sizes of the study. "
+    "Scope: multi-epoch training under this schedule; intervals are over seeds, for this data split."
+)
 
-def write_page(result: Result, path: Path) -> Path:
+
+def write_page(tables: StudyTables, path: Path) -> Path:
     """Write the page of a study that has finished trials, and return its path."""
-    charts = result.charts
-    score = result.declaration.workload.score_name
-    interval = f"Points are means over n = {_seeds(result)} seeds, bars their 95 % t intervals."
+    charts = Charts(tables)
+    score = tables.declaration.workload.score_name
+    interval = f"Points are means over n = {_seeds(tables)} seeds, bars their 95 % t intervals."
     figures = {
         "best-score": (
             f"Best test {score} against batch size",
@@ -35,7 +43,7 @@ def write_page(result: Result, path: Path) -> Path:
         "optimal-learning-rate": (
             "Optimal learning rate against batch size",
             f"The rate that is best for the validation {score}; momentum at its effective rate. Bars: 95 % hull over "
-            f"n = {_seeds(result)} seeds, widened by half a grid step. Dashed: fitted hinge, free slope and then 0. "
+            f"n = {_seeds(tables)} seeds, widened by half a grid step. Dashed: fitted hinge, free slope and then 0. "
             f"Pale points lie at the edge of what was tried.",
             charts.optimal_learning_rate(),
         ),
@@ -55,16 +63,16 @@ def write_page(result: Result, path: Path) -> Path:
         loader=jinja2.PackageLoader("sgdscope.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     html = environment.get_template("page.html.jinja").render(
-        name=result.declaration.name,
-        facts=_facts(result),
-        finished=result.finished,
-        pending=result.pending,
-        bends=bend_sentences(result),
+        name=tables.declaration.name,
+        facts=_facts(tables),
+        finished=tables.finished,
+        pending=tables.pending,
+        bends=bend_sentences(tables),
         figures=[{"key": key, "title": title, "caption": caption} for key, (title, caption, _) in figures.items()],
         caption=CAPTION,
         headings=HEADINGS,
-        rows=summary_rows(result),
-        rules=_rules(result),
+        rows=summary_rows(tables),
+        rules=RULES,
         charts_json=_script_safe(json.dumps({key: chart.to_dict() for key, (_, _, chart) in figures.items()})),
         bundle=markupsafe.Markup(vl_convert.javascript_bundle(SNIPPET).replace("</script", "<\\/script")),  # noqa: S704
     )
@@ -80,14 +88,14 @@ def _script_safe(text: str) -> markupsafe.Markup:
     return markupsafe.Markup(text.replace("<", "\\u003c"))  # noqa: S704
 
 
-def _seeds(result: Result) -> str:
-    counts = result.curves["n"].to_list()
+def _seeds(tables: StudyTables) -> str:
+    counts = tables.curves["n"].to_list()
     least, most = min(counts), max(counts)
     return f"{most}" if least == most else f"{least} to {most}"
 
 
-def _facts(result: Result) -> str:
-    trials, declaration = result.trials, result.declaration
+def _facts(tables: StudyTables) -> str:
+    trials, declaration = tables.trials, tables.declaration
     counts = trials["status"].value_counts().sort("status").iter_rows(named=True)
     updates, seconds = trials["steps"].sum() or 0, trials["seconds"].sum() or 0.0
     devices = (
@@ -100,16 +108,4 @@ def _facts(result: Result) -> str:
         f"Workload {declaration.workload.name} ({examples} training / validation / test examples); "
         f"{', '.join(map(str, declaration.optimizers))}; budget {declaration.budget}; {declaration.seeds} seeds; "
         f"{len(trials):,} trials ({status}); {updates:,} updates in {seconds:,.0f} s of training on {machine}."
-    )
-
-
-def _rules(result: Result) -> str:
-    return (
-        "Schedule: the learning rate is held for half the budget, then halved every twentieth of it, ten times. "
-        "Learning rates are searched in factors of 2 until both ends are worse than the best by more than the paired "
-        "95 % t interval over seeds, or diverge. A rate at which more than 20 % of trials diverge is not eligible; a "
-        "diverged trial counts as the constant predictor. The bend is where a line of free slope in log learning rate "
-        "against log batch size becomes constant, least squares, seeds drawn jointly over all batch sizes, interval "
-        "estimate ± t·SE; it is called identified where that interval lies inside the batch sizes of the study. "
-        "Scope: multi-epoch training under this schedule; intervals are over seeds, for this data split."
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 from rich import box
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from sgdscope.result import Result
+from sgdscope.analysis.tables import StudyTables
 
 HEADINGS = (
     "optimizer",
@@ -27,14 +26,14 @@ CAPTION = (
 )
 
 
-def summary_rows(result: Result) -> list[tuple[str, ...]]:
+def summary_rows(tables: StudyTables) -> list[tuple[str, ...]]:
     """Return the rows under HEADINGS as text, one for each optimizer and batch size.
 
     The score and its rate are those of the rate that is best on validation; the training loss is the best.
     """
     rows: list[tuple[str, ...]] = []
-    losses = {(r["optimizer"], r["batch_size"]): r for r in _of(result.optima, "train_loss")}
-    for row in _of(result.optima, "score"):
+    losses = {(r["optimizer"], r["batch_size"]): r for r in _of(tables.optima, "train_loss")}
+    for row in _of(tables.optima, "score"):
         loss = losses[row["optimizer"], row["batch_size"]]
         rows.append(
             (
@@ -51,13 +50,13 @@ def summary_rows(result: Result) -> list[tuple[str, ...]]:
     return rows
 
 
-def summary_table(result: Result) -> Table:
+def summary_table(tables: StudyTables) -> Table:
     """Return the table for the terminal."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False, show_edge=False, caption=CAPTION)
     for number, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=True)
     previous = None
-    for row in summary_rows(result):
+    for row in summary_rows(tables):
         if previous not in (None, row[0]):
             table.add_section()
         table.add_row(*row)
@@ -65,10 +64,10 @@ def summary_table(result: Result) -> Table:
     return table
 
 
-def bend_sentences(result: Result) -> list[str]:
+def bend_sentences(tables: StudyTables) -> list[str]:
     """Say for each optimizer and criterion where the learning rate stops growing, or that this is not identified."""
     said = []
-    for row in result.regimes.iter_rows(named=True):
+    for row in tables.regimes.iter_rows(named=True):
         what = "best test score" if row["criterion"] == "score" else "lowest training loss"
         who = f"{row['optimizer']}, learning rate for the {what}"
         if row["status"] == "too few batch sizes":
