@@ -45,7 +45,7 @@ def rounds(declaration: Declaration, trials: pl.DataFrame) -> list[Round]:
     depends neither on the order in which packs finished nor on what else the folder holds. The first round
     of a cell is centred by the finished search of the next larger batch size; each later one extends, by an
     octave, the ends at which the optimum of a criterion is not bracketed yet. A cell whose neighbour is not
-    finished is not in the list.
+    finished is not in the list; one whose trials failed is passed over, and does not hold up the others.
 
     An end is bracketed when it is worse than the best rate by more than the paired 95 % t interval over seeds,
     or, at the upper end, when more than 20 % of its trials diverge.
@@ -53,15 +53,17 @@ def rounds(declaration: Declaration, trials: pl.DataFrame) -> list[Round]:
     ended = trials.filter(pl.col("status").is_in(["complete", "diverged"]))
     rows = ended.select("trial_id", "status", *COLUMN.values()).iter_rows()
     by_id = {trial_id: (status == "diverged", *values) for trial_id, status, *values in rows}
+    failed = set(trials.filter(pl.col("status") == "failed")["trial_id"])
     found = []
     for optimizer in declaration.optimizers:
         neighbour: tuple[int, list[Curve]] | None = None
         for batch_size in reversed(declaration.batch_sizes):
             cell, curves = _replay(declaration, optimizer, batch_size, neighbour, by_id)
             found.append(cell)
-            if not cell.finished and not declaration.learning_rates:
+            if cell.finished:
+                neighbour = (batch_size, curves)
+            elif not declaration.learning_rates and not all(trial.id in failed for trial in cell.pending):
                 break
-            neighbour = (batch_size, curves)
     return found
 
 

@@ -17,7 +17,9 @@ import platformdirs
 
 def use_all_cores() -> str | None:
     """Make each core a device of JAX's, where JAX has not started yet; otherwise return a sentence that says so."""
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return None  # the user has said how many
     try:
         jax.config.update("jax_num_cpu_devices", cores)
     except RuntimeError:

@@ -127,6 +127,26 @@ def test_trials_that_fail_are_recorded_and_tried_again(tmp_path, monkeypatch):
     assert result.finished
 
 
+def test_a_batch_size_that_fails_does_not_hold_up_the_others(tmp_path, monkeypatch):
+    real = Trainer.train
+
+    def out_of_memory(self, trials, on_updates):
+        if trials[0].batch_size == 64:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return real(self, trials, on_updates)
+
+    study = quadratic_study(batch_sizes=(16, 64), seeds=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train", out_of_memory)
+        result, _ = quietly(study, tmp_path / "s")
+    assert set(result.optima["batch_size"]) == {16}
+    assert set(result.trials.filter(batch_size=64)["status"]) == {"failed"}
+    mended, _ = quietly(study, tmp_path / "s")
+    never, _ = quietly(study, tmp_path / "t")
+    assert mended.finished
+    assert mended.numbers().equals(never.numbers())
+
+
 def test_one_seed_is_enough_to_run_and_shows_no_interval(tmp_path):
     result, _ = quietly(quadratic_study(seeds=1, batch_sizes=(8, 16, 32, 64)), tmp_path / "s")
     assert result.finished
