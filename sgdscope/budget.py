@@ -34,7 +34,7 @@ class Epochs:
         return _checked(max(1, round(self.n * examples / batch_size)), batch_size, self)
 
     def __str__(self) -> str:
-        return f"epochs:{self.n:g}"
+        return f"epochs:{exact(self.n)}"
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,16 @@ class Steps:
 
 
 Budget = Epochs | Steps
+
+
+def exact(number: float) -> str:
+    """Write a number as short as can be and so that it is read back the same.
+
+    >>> exact(30.0), exact(0.9), exact(10 / 3)
+    ('30', '0.9', '3.3333333333333335')
+    """
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number))
 
 
 def _checked(updates: int, batch_size: int, budget: Budget) -> int:

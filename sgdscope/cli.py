@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 Text = str | None
+Texts = tuple[str, ...] | None
 StudyName = Annotated[Positional[str], arg(metavar="STUDY")]
 Folder = Annotated[Positional[Path], arg(metavar="DIR")]
 
@@ -33,11 +34,11 @@ Folder = Annotated[Positional[Path], arg(metavar="DIR")]
 class Fields:
     """Fields of the study that the command line changes; each reads as the study's own field does."""
 
-    optimizers: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    optimizers: Annotated[Texts, arg(metavar="NAME ...")] = None
     """sgd, momentum or momentum:M."""
-    batch_sizes: Annotated[tuple[str, ...], arg(metavar="B ...")] = ()
+    batch_sizes: Annotated[Texts, arg(metavar="B ...")] = None
     """Examples per parameter update."""
-    learning_rates: Annotated[tuple[str, ...], arg(metavar="RATE ...")] = ()
+    learning_rates: Annotated[Texts, arg(metavar="RATE ...")] = None
     """Initial learning rates to try, instead of a search."""
     budget: Annotated[Text, arg(metavar="epochs:N|steps:N")] = None
     """The compute budget of a trial."""
@@ -56,7 +57,7 @@ class Fields:
             "budget": parse_budget,
             "seeds": lambda text: _number("seeds", text, int),
         }
-        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) not in ((), None)}
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         return study.changed({name: readers[name](value) for name, value in given.items()}) if given else study
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from sgdscope.budget import exact
 from sgdscope.errors import InputError
 
 
@@ -31,7 +32,7 @@ class SGD:
         return learning_rate / (1 - self.momentum)
 
     def __str__(self) -> str:
-        return f"momentum:{self.momentum:g}" if self.momentum else "sgd"
+        return f"momentum:{exact(self.momentum)}" if self.momentum else "sgd"
 
 
 def Momentum(momentum: float = 0.9) -> SGD:  # noqa: N802 - it is read as the name of an optimizer

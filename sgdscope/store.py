@@ -131,6 +131,11 @@ class Store:
 
     def declare(self, declaration: Declaration) -> None:
         """Write the declaration, or extend the one that is there; refuse another study's."""
+        self.check_declaration(declaration)
+        self._write(self.folder / "study.json", declaration.to_json().encode())
+
+    def check_declaration(self, declaration: Declaration) -> None:
+        """Refuse a study that is neither the folder's nor an extension of it."""
         if self.exists:
             differences = self.declaration().differences(declaration)
             if differences:
@@ -138,12 +143,14 @@ class Store:
                     f"{self.folder} holds another study, which differs in {'; '.join(differences)}; "
                     f"choose another folder."
                 )
-        self._write(self.folder / "study.json", declaration.to_json().encode())
 
     def check_program(self, version: str, fingerprint: str) -> None:
         """Refuse a workload whose traced functions changed under the same name and version."""
         path = self.folder / "programs.json"
-        known = json.loads(path.read_text()) if path.is_file() else {}
+        try:
+            known = json.loads(path.read_text()) if path.is_file() else {}
+        except ValueError as error:
+            raise InputError(f"{path} is damaged; delete it if the workload's functions are what they were.") from error
         if known.get(version, fingerprint) != fingerprint:
             raise InputError(
                 f"the workload's functions compute something else than when {self.folder} was begun; "

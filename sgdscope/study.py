@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Self
@@ -220,7 +220,9 @@ class Study(_Design):
 
 
 def _unique(name: str, values: Any) -> tuple[Any, ...]:
-    unique: tuple[Any, ...] = (values,) if isinstance(values, int | str | SGD) else tuple(values)
+    unique: tuple[Any, ...] = (
+        tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else (values,)
+    )
     if not unique:
         raise InputError(f"{name}: give at least one.")
     if len(set(unique)) != len(unique):

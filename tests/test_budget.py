@@ -21,9 +21,9 @@ def test_the_talks_number():
     assert Epochs(200).updates(batch_size=1024, examples=50_000) == 9766  # 9,765.6 updates, cut to 9,765 in the talk
 
 
-@given(st.one_of(st.floats(0.01, 1e4).map(lambda n: Epochs(round(n, 2))), st.integers(1, 10**6).map(Steps)))
+@given(st.one_of(st.floats(0.01, 1e4).map(Epochs), st.integers(1, 10**6).map(Steps)))
 def test_text_is_read_back(budget):
-    assert parse_budget(str(budget)).updates(1, 100) == budget.updates(1, 100)
+    assert parse_budget(str(budget)) == budget
 
 
 @pytest.mark.parametrize("text", ["", "30", "epochs", "epochs:", "epochs:x", "epochs:0", "epochs:-1", "epochs:nan"])

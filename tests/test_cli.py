@@ -58,6 +58,7 @@ def test_plan_and_list(capsys):
         (["run", "mnist"], "study 'mnist' is neither built in (digits) nor the path of a Python file"),
         (["run", "digits", "--colour", "red"], "Unrecognized options: --colour"),
         (["run", "digits", "--optimizers", "adam"], "optimizers: 'adam' is not an optimizer"),
+        (["run", "digits", "--batch-sizes"], "batch_sizes: give at least one"),
         (["run", "digits", "--batch-sizes", "0"], "batch_sizes: 0 is below 1"),
         (["run", "digits", "--batch-sizes", "2048"], "batch_sizes: 2048 is larger than the training set; use at most"),
         (["run", "digits", "--batch-sizes", "2.5"], "batch_sizes: '2.5' is not a whole number"),

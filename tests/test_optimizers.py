@@ -29,7 +29,7 @@ def test_effective_rate():
     assert SGD().effective_learning_rate(0.5) == 0.5
 
 
-@pytest.mark.parametrize("optimizer", [SGD(), Momentum(), Momentum(0.99)])
+@pytest.mark.parametrize("optimizer", [SGD(), Momentum(), Momentum(0.99), Momentum(0.1234567), Momentum(0.9999999)])
 def test_text_is_read_back(optimizer):
     assert parse_optimizer(str(optimizer)) == optimizer
 

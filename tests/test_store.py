@@ -153,3 +153,6 @@ def test_a_changed_program_under_the_same_name_is_refused(store):
     store.check_program("0.11.0", "def")
     with pytest.raises(InputError, match="functions compute something else"):
         store.check_program("0.11.0", "abc")
+    (store.folder / "programs.json").write_text("{")
+    with pytest.raises(InputError, match=r"programs.json is damaged"):
+        store.check_program("0.11.0", "abc")

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.statistics import resampled_seeds, t_interval
+from sgdscope.errors import InputError
 from sgdscope.workloads.base import WorkloadRecord
 
 CELL = ("workload", "budget", "optimizer", "batch_size")
@@ -72,6 +73,7 @@ class Curve:
     seeds: np.ndarray
     goodness: np.ndarray
     diverged: np.ndarray
+    constant: float = -math.inf  # the constant predictor's goodness, where it is known
 
     @property
     def eligible(self) -> np.ndarray:
@@ -111,7 +113,13 @@ def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion) -> C
         seeds.to_numpy(),
         goodness(rows[COLUMN[criterion]].to_numpy(), record, criterion).reshape(shape),
         (rows["status"] == "diverged").to_numpy().reshape(shape),
+        constant_goodness(record, criterion),
     )
+
+
+def constant_goodness(record: WorkloadRecord, criterion: Criterion) -> float:
+    """Return how good the constant predictor is."""
+    return float(goodness(np.array([np.nan]), record, criterion)[0])
 
 
 def on_common_seeds(curves: Sequence[Curve]) -> list[Curve]:
@@ -131,6 +139,11 @@ def goodness(values: np.ndarray, record: WorkloadRecord, criterion: Criterion) -
     if criterion == "score":
         return np.where(np.isnan(values), record.constant_score, values) * record.score_sign
     losses = np.where(np.isnan(values), record.constant_loss, values)
+    if (losses < 0).any():
+        raise InputError(
+            f"workload {record.name!r}: a training loss of {losses.min():.3g} has no logarithm to compare it by; "
+            f"add a constant to the loss so that it cannot be negative."
+        )
     return -np.log(np.maximum(losses, SMALLEST_LOSS))
 
 

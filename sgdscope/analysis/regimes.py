@@ -61,7 +61,8 @@ def regimes(trials: pl.DataFrame, record: WorkloadRecord) -> pl.DataFrame:
     at random: without that, studies whose seeds agree would claim a certainty that their grid cannot give.
 
     ``status`` is ``identified`` where that interval lies inside the batch sizes of the study and the slope's
-    interval above 0, ``not identified`` otherwise, and ``too few batch sizes`` below 4.
+    interval above 0; ``not identified`` otherwise, also where a winner lies at the edge of the rates tried; and
+    ``too few batch sizes`` below 4.
     """
     rows: list[dict[str, Any]] = []
     groups: dict[tuple[Any, ...], list[tuple[int, pl.DataFrame]]] = {}
@@ -70,7 +71,6 @@ def regimes(trials: pl.DataFrame, record: WorkloadRecord) -> pl.DataFrame:
     for (workload, budget, optimizer), members in groups.items():
         for criterion in CRITERIA:
             found = [(size, curve(cell, record, criterion)) for size, cell in members]
-            found = [(size, c) for size, c in found if c.seeds.size and c.eligible.any()]
             key = {"workload": workload, "budget": budget, "optimizer": optimizer, "criterion": criterion}
             rows.append(key | _bend([size for size, _ in found], [c for _, c in found]))
     return pl.DataFrame(rows, infer_schema_length=None)
@@ -78,6 +78,8 @@ def regimes(trials: pl.DataFrame, record: WorkloadRecord) -> pl.DataFrame:
 
 def _bend(sizes: list[int], curves: list[Curve]) -> dict[str, Any]:
     curves = on_common_seeds(curves)
+    kept = [number for number, c in enumerate(curves) if c.seeds.size and c.eligible.any()]
+    sizes, curves = [sizes[number] for number in kept], [curves[number] for number in kept]
     n = len(curves[0].seeds) if curves else 0
     row: dict[str, Any] = {"batch_sizes": len(sizes), "n": n, "status": "too few batch sizes"}
     numbers = ("bend", "bend_low", "bend_high", "slope", "slope_low", "slope_high", "level")
@@ -91,7 +93,8 @@ def _bend(sizes: list[int], curves: list[Curve]) -> dict[str, Any]:
     knee, slope = float(estimate.knee[0]), float(estimate.slope[0])
     knee_low, knee_high = bootstrap_t_interval(knee, drawn.knee, n)
     slope_low, slope_high = bootstrap_t_interval(slope, drawn.slope, n)
-    inside = n > 1 and knee_low >= x[0] and knee_high < x[-1] and slope_low > 0
+    censored = any(c.best()[0] in (0, len(c.rates) - 1) for c in curves)
+    inside = n > 1 and not censored and knee_low >= x[0] and knee_high < x[-1] and slope_low > 0
     values = (
         2.0**knee,
         2.0 ** max(knee_low, -60.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,8 +57,9 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     with store.writing(), RunProgress(console, declaration.name) as progress:
         if notice:
             progress.say(notice)
-        store.declare(declaration)
+        store.check_declaration(declaration)
         store.check_program(jax.__version__, program)
+        store.declare(declaration)
         contents = store.read()
         if contents.damaged:
             store.set_aside(contents.damaged)
@@ -73,7 +75,8 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
                 for batch_size in _compile_order(declaration):
                     trainer.prepare(batch_size)
                 progress.show(0, remaining(declaration, found, costs).trials, None)
-                costs.probe(trainer, declaration.batch_sizes)
+                with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
+                    costs.probe(trainer, declaration.batch_sizes)
                 expected = remaining(declaration, found, costs)
                 progress.show(0, expected.trials, expected.seconds)
                 while pending := _pending(found, failed):
@@ -146,7 +149,7 @@ def _train_pack(
 
     try:
         outcomes = trainer.train(pack, on_updates)
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:  # whatever it is, it is these trials' outcome, and the others go on
         return _failed(trainer, pack, error)
     steps = sum(outcome.steps for outcome in outcomes)
     if steps:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.optimum import COLUMN, Curve, goodness
+from sgdscope.analysis.optimum import COLUMN, Curve, constant_goodness, goodness
 from sgdscope.analysis.statistics import t_interval
 from sgdscope.optimizers import SGD
 from sgdscope.study import Declaration, Trial
@@ -21,6 +21,8 @@ FIRST_WINDOW = (-3, 1)
 LOWEST, HIGHEST = -24, 12
 # When every rate tried diverges, go down by this many octaves at once.
 DESCENT = 4
+# An end that gains less than this share of what the best rate gains has learned next to nothing.
+LEAST_GAIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ def rounds(declaration: Declaration, trials: pl.DataFrame) -> list[Round]:
     octave, the ends at which the optimum of a criterion is not bracketed yet. A cell whose neighbour is not
     finished is not in the list; one whose trials failed is passed over, and does not hold up the others.
 
-    An end is bracketed when it is worse than the best rate by more than the paired 95 % t interval over seeds,
-    or, at the upper end, when more than 20 % of its trials diverge.
+    An end is bracketed when it is worse than the best rate by more than the paired 95 % t interval over seeds;
+    or, at the upper end, when more than 20 % of its trials diverge; or when it gains less than a tenth of what
+    the best rate gains over the constant predictor, beyond which few seeds would search for ever.
     """
     ended = trials.filter(pl.col("status").is_in(["complete", "diverged"]))
     rows = ended.select("trial_id", "status", *COLUMN.values()).iter_rows()
@@ -124,6 +127,7 @@ def _curves(declaration: Declaration, octaves: Sequence[int], rows: Sequence[tup
             np.arange(declaration.seeds),
             goodness(table[:, 1 + number], declaration.workload, criterion).reshape(shape),
             table[:, 0].astype(bool).reshape(shape),
+            constant_goodness(declaration.workload, criterion),
         )
         for number, criterion in enumerate(COLUMN)
     ]
@@ -147,6 +151,9 @@ def _worse(found: Curve, end: int) -> bool:
     """Whether the rate at an end is worse than the best by more than the paired interval."""
     best = int(found.best()[0])
     difference = found.goodness[best] - found.goodness[end]
+    gained = [float(np.mean(found.goodness[i])) - found.constant for i in (end, best)]
+    if gained[1] > 0 and gained[0] < LEAST_GAIN * gained[1]:
+        return True
     mean, low, _ = t_interval(difference)
     if len(difference) == 1:
         return bool(mean > 0)

@@ -63,9 +63,9 @@ def optimal_learning_rate(optima: pl.DataFrame, regimes: pl.DataFrame) -> alt.La
 
     An optimum at the edge of what was tried is a bound, and drawn pale.
     """
-    sure = pl.when(pl.col("learning_rate_high").is_finite())  # with one seed there is no interval
+    sure = pl.when(pl.col("learning_rate_high").is_not_null())  # with one seed there is no interval
     factor = pl.col("effective_learning_rate") / pl.col("learning_rate")
-    rows = optima.filter(pl.col("criterion") == "score").with_columns(
+    rows = _drawable(optima.filter(pl.col("criterion") == "score")).with_columns(
         sure.then("learning_rate_low").alias("learning_rate_low"),
         sure.then("learning_rate_high").alias("learning_rate_high"),
         effective_low=sure.then(pl.col("learning_rate_low") * factor),
@@ -112,7 +112,7 @@ def score_by_learning_rate(curves: pl.DataFrame, score_name: str, sign: int) -> 
     """Return test score against learning rate, one panel for each optimizer and one line for each batch size."""
     panels = []
     for optimizer in _optimizers(curves):
-        rows = curves.filter(pl.col("optimizer") == optimizer).sort("batch_size")
+        rows = _drawable(curves.filter(pl.col("optimizer") == optimizer).sort("batch_size"))
         base = alt.Chart(rows, title=optimizer)
         x = alt.X("learning_rate:Q", title="learning rate ε", scale=alt.Scale(type="log", base=2), axis=RATE_AXIS)
         colour = alt.Color("batch_size:O", title="batch size", scale=alt.Scale(scheme="viridis"))
@@ -139,7 +139,7 @@ def score_by_learning_rate(curves: pl.DataFrame, score_name: str, sign: int) -> 
 
 
 def _points_with_intervals(rows: pl.DataFrame, value: str, title: str, scale: alt.Scale) -> alt.LayerChart:
-    rows = rows.with_columns(_finite(f"{value}_low"), _finite(f"{value}_high"))
+    rows = _drawable(rows)
     base = alt.Chart(rows)
     x, colour = _batch_axis(rows), _colour(rows)
     line = base.mark_line(opacity=0.5).encode(x=x, y=alt.Y(f"{value}:Q", title=title, scale=scale), color=colour)
@@ -174,9 +174,10 @@ def _hinge_lines(rows: pl.DataFrame, regimes: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(found)
 
 
-def _finite(name: str) -> pl.Expr:
-    """An interval over one seed is infinite: not drawn, rather than drawn to the edge."""
-    return pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name)
+def _drawable(rows: pl.DataFrame) -> pl.DataFrame:
+    """Leave out what is infinite, such as an interval over one seed: JSON has no word for it, and no axis a place."""
+    numbers = pl.selectors.float()
+    return rows.with_columns(pl.when(numbers.is_finite()).then(numbers).name.keep())
 
 
 def _near_best(curves: pl.DataFrame, sign: int) -> alt.Scale:

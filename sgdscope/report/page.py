@@ -44,7 +44,7 @@ def write_page(tables: StudyTables, path: Path) -> Path:
             "Optimal learning rate against batch size",
             f"The rate that is best for the validation {score}; momentum at its effective rate. Bars: 95 % hull over "
             f"n = {_seeds(tables)} seeds, widened by half a grid step. Dashed: fitted hinge, free slope and then 0. "
-            f"Pale points lie at the edge of what was tried.",
+            f"Pale: the interval reaches the edge of what was tried.",
             charts.optimal_learning_rate(),
         ),
         "training-loss": (
@@ -55,7 +55,7 @@ def write_page(tables: StudyTables, path: Path) -> Path:
         "score-by-learning-rate": (
             f"Test {score} against learning rate",
             f"One line for each batch size. {interval} A diverged trial counts as the constant predictor; "
-            f"what lies far below the best is cut off.",
+            f"what lies far from the best is cut off.",
             charts.score_by_learning_rate(),
         ),
     }
@@ -73,7 +73,9 @@ def write_page(tables: StudyTables, path: Path) -> Path:
         headings=HEADINGS,
         rows=summary_rows(tables),
         rules=RULES,
-        charts_json=_script_safe(json.dumps({key: chart.to_dict() for key, (_, _, chart) in figures.items()})),
+        charts_json=_script_safe(
+            json.dumps({key: chart.to_dict() for key, (_, _, chart) in figures.items()}, allow_nan=False)
+        ),
         bundle=markupsafe.Markup(vl_convert.javascript_bundle(SNIPPET).replace("</script", "<\\/script")),  # noqa: S704
     )
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import polars as pl
@@ -20,9 +21,12 @@ HEADINGS = (
     "n",
 )
 
+# Where the terminal is narrow these columns fold, and none is lost.
+WRAPPED = ("test score", "optimal rate", "training loss")
+
 CAPTION = (
     "±, [ ] and ×÷ (a factor) are 95 % intervals over n seeds; "
-    "† is flat: not identified within 3 octaves; ‡ is a bound: the best rate is at the edge of those tried"
+    "† is flat: not identified within 3 octaves; ‡ is censored: the interval reaches the edge of the rates tried"
 )
 
 
@@ -39,7 +43,7 @@ def summary_rows(tables: StudyTables) -> list[tuple[str, ...]]:
             (
                 row["optimizer"],
                 str(row["batch_size"]),
-                f"{row['test_score']:.3f} ±{_half_width(row):.3f}",
+                _with_half_width(row["test_score"], row["test_score_high"] - row["test_score"]),
                 f"{row['learning_rate']:.2g} [{row['learning_rate_low']:.2g},{row['learning_rate_high']:.2g}]"
                 + _remark(row),
                 f"{loss['train_loss']:.2g} ×÷{_factor(loss):.2g}",
@@ -54,7 +58,7 @@ def summary_table(tables: StudyTables) -> Table:
     """Return the table for the terminal."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False, show_edge=False, caption=CAPTION)
     for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=heading not in WRAPPED)
     previous = None
     for row in summary_rows(tables):
         if previous not in (None, row[0]):
@@ -67,7 +71,7 @@ def summary_table(tables: StudyTables) -> Table:
 def bend_sentences(tables: StudyTables) -> list[str]:
     """Say for each optimizer and criterion where the learning rate stops growing, or that this is not identified."""
     said = []
-    for row in tables.regimes.iter_rows(named=True):
+    for row in _plain_first(tables.regimes, "criterion").iter_rows(named=True):
         what = "best test score" if row["criterion"] == "score" else "lowest training loss"
         who = f"{row['optimizer']}, learning rate for the {what}"
         if row["status"] == "too few batch sizes":
@@ -76,24 +80,45 @@ def bend_sentences(tables: StudyTables) -> list[str]:
         interval = f"95 % interval {_count(row['bend_low'])} to {_count(row['bend_high'])}"
         growth = f"slope below it {row['slope']:.2f} [{row['slope_low']:.2f}, {row['slope_high']:.2f}]"
         fit = f"bend at {row['bend']:.0f}, {interval}; {growth}; n = {row['n']}"
-        if row["status"] == "identified":
+        if row["bend"] >= tables.declaration.batch_sizes[-1]:
+            said.append(f"{who}: no bend was found within the batch sizes ({growth}; n = {row['n']}).")
+        elif row["status"] == "identified":
             said.append(f"{who}: stops growing with the batch size at about {row['bend']:.0f} ({fit}).")
         else:
             said.append(
                 f"{who}: where it stops growing is not identified ({fit}); more seeds or batch sizes would tell."
             )
-    return said
+    return said + _without_optimum(tables)
+
+
+def _without_optimum(tables: StudyTables) -> list[str]:
+    """Name the cells in which too many trials diverged at every rate: they are in no figure, and must not be missed."""
+    ended = tables.trials.filter(pl.col("status").is_in(["complete", "diverged"]))
+    cells = ended.group_by("optimizer", "batch_size").agg(
+        trials=pl.len(), diverged=(pl.col("status") == "diverged").sum()
+    )
+    missing = cells.join(tables.optima, on=["optimizer", "batch_size"], how="anti")
+    return [
+        f"{row['optimizer']} at batch size {row['batch_size']}: no learning rate tried is eligible, since "
+        f"{row['diverged']} of {row['trials']} trials diverged."
+        for row in _plain_first(missing, "batch_size").iter_rows(named=True)
+    ]
 
 
 def _of(optima: pl.DataFrame, criterion: str) -> list[dict[str, Any]]:
     rows = optima.filter(pl.col("criterion") == criterion)
-    plain_first = rows.sort((pl.col("optimizer") != "sgd"), "optimizer", "batch_size")
-    return list(plain_first.iter_rows(named=True))
+    return list(_plain_first(rows, "batch_size").iter_rows(named=True))
 
 
-def _half_width(row: dict[str, Any]) -> float:
-    half: float = row["test_score_high"] - row["test_score"]
-    return half
+def _plain_first(rows: pl.DataFrame, then: str) -> pl.DataFrame:
+    """Plain SGD before the others, as in the figures."""
+    return rows.sort(pl.col("optimizer") != "sgd", "optimizer", then)
+
+
+def _with_half_width(mean: float, half: float) -> str:
+    """Say a mean and its interval with as many decimals as the interval has digits that matter, at least 3."""
+    decimals = 3 if not 0 < half < math.inf else max(3, 1 - math.floor(math.log10(half)))
+    return f"{mean:.{decimals}f} ±{half:.{decimals}f}"
 
 
 def _factor(row: dict[str, Any]) -> float:

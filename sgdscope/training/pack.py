@@ -33,6 +33,7 @@ Method = Literal["map", "vmap"]
 # an interrupt is heard.
 SEGMENT_SECONDS = 0.5
 FIRST_SEGMENT_STEPS = 16
+MOST_PROBED = 2**16
 SLOTS_PER_DEVICE = 32
 STATE_BYTES = 2**30
 
@@ -246,7 +247,8 @@ class Trainer:
             )
             state = self.prepare("start").result()(settings)
             done, steps, took = 0, 1, 0.0
-            while took < seconds:
+            # A loss that is never finite makes no update, however many are asked for.
+            while took < seconds and steps <= MOST_PROBED:
                 done += steps
                 ends = jax.device_put(np.full(self.slots, done, np.int32), self._by_trial)
                 begun = time.perf_counter()
@@ -368,12 +370,9 @@ def check_functions(workload: Workload) -> State:
     zero = Settings(jnp.float32(0), jnp.float32(0), jnp.uint32(0), jnp.int32(0))
     state: State = _traced(workload, "init", partial(start, workload), zero)
     leaves = jax.tree.leaves(state.parameters)
-    if not leaves or any(not jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
-        raise InputError(f"workload {workload.name!r}: init must return a tree of float arrays.")
-    batch = {
-        key: jax.ShapeDtypeStruct((2, *np.shape(array)[1:]), jax.dtypes.canonicalize_dtype(np.asarray(array).dtype))
-        for key, array in workload.train.items()
-    }
+    if not leaves or any(leaf.dtype != jnp.float32 for leaf in leaves):
+        raise InputError(f"workload {workload.name!r}: init must return a tree of float32 arrays.")
+    batch = _batch_shape(workload, 7)
     if workload.augment is not None:
         example = {key: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for key, a in batch.items()}
         augmented = _traced(workload, "augment", workload.augment, jax.random.key(0), example)
@@ -381,41 +380,59 @@ def check_functions(workload: Workload) -> State:
             raise InputError(f"workload {workload.name!r}: augment must return an example of the same shapes.")
     for name, function in (("loss", workload.loss), ("score", workload.score)):
         value = _traced(workload, name, function, state.parameters, batch)
-        if getattr(value, "shape", None) != (2,):
+        if getattr(value, "shape", None) != (7,):
             raise InputError(
                 f"workload {workload.name!r}: {name} must return one number for each example, shape (n,), but "
-                f"returns shape {getattr(value, 'shape', type(value).__name__)} for a batch of n = 2."
+                f"returns shape {getattr(value, 'shape', type(value).__name__)} for a batch of n = 7."
             )
     return state
 
 
 def fingerprint(workload: Workload) -> str:
-    """Return a hash of the traced functions of a workload, constants included.
+    """Return a hash of the traced functions of a workload and of the loss's gradient, constants included.
 
     It tells whether a workload of the same name and version still computes the same; it depends on the version
     of JAX, which writes the same function down differently.
     """
+    digest = hashlib.sha256()
+
+    def mean_loss(parameters: Any, batch: Batch) -> jax.Array:
+        mean: jax.Array = workload.loss(parameters, batch).mean()
+        return mean
+
     with pinned():
-        state = check_functions(workload)
-        batch = {
-            key: jax.ShapeDtypeStruct((2, *np.shape(array)[1:]), jax.dtypes.canonicalize_dtype(np.asarray(array).dtype))
-            for key, array in workload.train.items()
-        }
-        example = {key: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for key, a in batch.items()}
-        digest = hashlib.sha256()
-        calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
-            (workload.init, (jax.random.key(0),)),
-            (workload.loss, (state.parameters, batch)),
-            (workload.score, (state.parameters, batch)),
-        ]
+        key, state = jax.random.key(0), check_functions(workload)
+        calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(workload.init, (key,))]
+        for n in (2, 7):
+            batch = _batch_shape(workload, n)
+            calls += [(function, (state.parameters, batch)) for function in (jax.grad(mean_loss), workload.loss)]
+            calls.append((workload.score, (state.parameters, batch)))
         if workload.augment is not None:
-            calls.append((workload.augment, (jax.random.key(0), example)))
+            calls.append(
+                (workload.augment, (key, {k: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for k, a in batch.items()}))
+            )
         for function, arguments in calls:
             traced = jax.make_jaxpr(function)(*arguments)
             digest.update(re.sub(r"0x[0-9a-f]+", "0x", str(traced)).encode())
-            for constant in traced.consts:
+            for constant in _constants(traced):
                 digest.update(np.asarray(constant).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _constants(traced: Any) -> Iterator[Any]:
+    """Yield the constants of a traced function and of all the functions traced inside it."""
+    yield from getattr(traced, "consts", ())
+    for equation in getattr(traced, "jaxpr", traced).eqns:
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
+            if hasattr(value, "eqns"):
+                yield from _constants(value)
+
+
+def _batch_shape(workload: Workload, n: int) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
+        key: jax.ShapeDtypeStruct((n, *np.shape(array)[1:]), jax.dtypes.canonicalize_dtype(np.asarray(array).dtype))
+        for key, array in workload.train.items()
+    }
 
 
 def _traced(workload: Workload, name: str, function: Callable[..., Any], *arguments: Any) -> Any:

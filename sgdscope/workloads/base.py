@@ -51,10 +51,10 @@ class Workload:
         version: change it whenever the functions change what they compute; it is part of a trial's identity.
         train, validation, test: for each split a dictionary of arrays with one leading axis of examples.
         init: ``init(key) -> parameters``, any tree of float arrays.
-        loss: ``loss(parameters, batch) -> (n,)``, the loss of each of the n examples of a batch; training
-            minimises its mean.
+        loss: ``loss(parameters, batch) -> (n,)``, the loss of each of the n examples of a batch, not negative,
+            since training losses are compared by their logarithms; training minimises its mean.
         score: ``score(parameters, batch) -> (n,)``, the score of each example; a split's score is its mean.
-        constant_loss: mean training loss of the best constant predictor; stands for a diverged trial.
+        constant_loss: mean training loss of the best constant predictor, above 0; stands for a diverged trial.
         constant_score: its score, likewise.
         score_name: what the score is, for axes and tables.
         score_goal: whether a larger score is better.
@@ -91,6 +91,14 @@ class Workload:
         for what in ("constant_loss", "constant_score"):
             if not math.isfinite(getattr(self, what)):
                 raise InputError(f"{where}: {what} must be a finite number, not {getattr(self, what)!r}.")
+        if self.constant_loss <= 0:
+            raise InputError(
+                f"{where}: constant_loss {self.constant_loss!r} is not above 0; training losses are compared by their "
+                f"logarithms, so add a constant to a loss that can be negative."
+            )
+        for name, value in self.fields.items():
+            if type(value) not in (bool, int, float, str):
+                raise InputError(f"{where}: fields[{name!r}] is {value!r}; only numbers and text identify a workload.")
         for split in SPLITS:
             _check_split(where, split, getattr(self, split), self.train)
 

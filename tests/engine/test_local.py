@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ from rich.console import Console
 
 import sgdscope as sg
 from sgdscope.engine.local import plan_study
+from sgdscope.report.summary import bend_sentences
 from sgdscope.training.pack import Trainer
 from sgdscope.workloads.quadratic import NoisyQuadratic
 
@@ -152,6 +154,41 @@ def test_one_seed_is_enough_to_run_and_shows_no_interval(tmp_path):
     assert result.finished
     assert result.optima["test_score_high"].is_infinite().all()
     result.report(tmp_path / "page.html")
+    assert "Infinity" not in (tmp_path / "page.html").read_text().split('id="charts">')[1].split("</script>")[0]
+
+
+def test_a_changed_workload_is_refused_before_the_folder_is_touched(finished):
+    declared = (finished.folder / "study.json").read_text()
+    plain = NoisyQuadratic().workload()
+    changed = replace(plain, loss=lambda theta, batch: 2 * plain.loss(theta, batch))
+    with pytest.raises(sg.InputError, match="functions compute something else"):
+        quietly(quadratic_study(workload=changed, seeds=9), finished.folder)
+    assert (finished.folder / "study.json").read_text() == declared
+
+
+def test_cells_in_which_everything_diverged_are_named(tmp_path):
+    study = quadratic_study(batch_sizes=(16, 32), learning_rates=(0.25, 1e30), seeds=2, optimizers=(sg.SGD(),))
+    result, _ = quietly(study, tmp_path / "s")
+    assert bend_sentences(result.tables)[-1].endswith("stops growing.")
+    only = quadratic_study(batch_sizes=(16,), learning_rates=(1e30,), seeds=2, optimizers=(sg.SGD(),))
+    result, _ = quietly(only, tmp_path / "t")
+    said = "sgd at batch size 16: no learning rate tried is eligible, since 2 of 2 trials diverged."
+    assert bend_sentences(result.tables)[-1] == said
+    with pytest.raises(sg.InputError, match="too many trials diverged at every learning rate"):
+        result.report(tmp_path / "page.html")
+
+
+def test_few_seeds_do_not_search_for_ever(tmp_path):
+    result, _ = quietly(quadratic_study(seeds=2), tmp_path / "s")
+    assert result.finished
+    assert result.optima["rates"].max() < 20
+
+
+def test_a_negative_loss_is_refused_with_what_would_do(tmp_path):
+    plain = NoisyQuadratic().workload()
+    negative = replace(plain, loss=lambda theta, batch: plain.loss(theta, batch) - 100)
+    with pytest.raises(sg.InputError, match="add a constant to the loss so that it cannot be negative"):
+        quietly(quadratic_study(workload=negative, batch_sizes=(16,)), tmp_path / "s")
 
 
 def test_a_plan_counts_what_remains(finished, tmp_path):

@@ -160,10 +160,17 @@ def assert_bracketed(cell, trials, record=RECORD):
     }
     for column, good in columns.items():
         values = [[good(row[column]) for row in of_rate[octave]] for octave in tried]
+        constant = good(None)
+        means = [sum(row) / len(row) for row in values]
+        best = max(mean for mean, fit in zip(means, eligible, strict=True) if fit)
+
+        def learned_next_to_nothing(end, best=best, constant=constant, means=means):
+            return best > constant and means[end] - constant < 0.1 * (best - constant)
+
         if tried[0] > LOWEST:
-            assert True in worse_end(values, diverged, 0)
+            assert learned_next_to_nothing(0) or True in worse_end(values, diverged, 0)
         if tried[-1] < HIGHEST and eligible[-1]:
-            assert True in worse_end(values, diverged, -1)
+            assert learned_next_to_nothing(-1) or True in worse_end(values, diverged, -1)
 
 
 positions = st.floats(-12, 6)
@@ -269,6 +276,15 @@ def test_worse_is_by_more_than_the_paired_interval():
         differences = 1 + spread * np.sqrt(4 / 10) * np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
         assert np.std(differences, ddof=1) == pytest.approx(spread)
         found = Curve(2.0 ** np.array(octaves), seeds, np.array([-differences, 0 * noise, noise * 0 - 1]), diverged)
+        assert next_rates(octaves, [found] * 2) == added
+
+
+def test_an_end_that_learned_next_to_nothing_is_not_extended_however_few_the_seeds():
+    octaves, seeds = [-2, -1, 0], np.arange(2)
+    noise = np.array([5.0, -5.0])
+    for end, added in ((1.5, [-3]), (0.9, [])):  # the best gains 10 over the constant predictor's −1
+        values = np.array([end - 1 - noise, 9.0 + noise, end - 1.6 - noise])
+        found = Curve(2.0 ** np.array(octaves), seeds, values, np.zeros((3, 2), bool), constant=-1.0)
         assert next_rates(octaves, [found] * 2) == added
 
 

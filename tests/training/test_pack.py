@@ -224,8 +224,10 @@ def with_functions(**functions):
     [
         ({"loss": lambda p, batch: ((batch["x"] - p[None]) ** 2).mean()}, r"loss must return one number for each"),
         ({"score": lambda p, batch: batch["x"]}, r"score must return one number for each"),
-        ({"init": lambda key: jnp.zeros(2, jnp.int32)}, r"init must return a tree of float arrays"),
-        ({"init": lambda key: {}}, r"init must return a tree of float arrays"),
+        ({"init": lambda key: jnp.zeros(2, jnp.int32)}, r"init must return a tree of float32 arrays"),
+        ({"init": lambda key: jnp.zeros(2, jnp.bfloat16)}, r"init must return a tree of float32 arrays"),
+        ({"init": lambda key: {}}, r"init must return a tree of float32 arrays"),
+        ({"loss": lambda p, batch: jnp.zeros(2) + p}, r"loss must return one number for each"),
         ({"loss": lambda p, batch: batch["y"]}, r"loss cannot be traced by JAX: KeyError: 'y'"),
         ({"augment": lambda key, e: {"x": e["x"][:1]}}, r"augment must return an example of the same shapes"),
     ],
@@ -242,5 +244,21 @@ def test_the_fingerprint_tells_functions_apart_and_finds_the_same_ones_equal():
         fingerprint(with_functions(score=lambda p, batch, c=c: batch["x"] @ c))
         for c in (jnp.ones(2), jnp.array([1.0, 2.0]))
     ]
+    inside = [
+        fingerprint(with_functions(loss=jax.jit(lambda p, batch, c=c: ((batch["x"] * c - p[None]) ** 2).sum(axis=1))))
+        for c in (jnp.ones(2), jnp.array([1.0, 2.0]))
+    ]
+    for_many = fingerprint(with_functions(score=lambda p, batch: batch["x"][:, 0] * (1 if len(batch["x"]) < 5 else 2)))
     assert same[0] == same[1] != changed
     assert constant[0] != constant[1]
+    assert inside[0] != inside[1]
+    assert for_many != same[0]
+
+
+def test_a_loss_that_is_never_finite_can_be_timed_and_diverges_at_once():
+    trainer = Trainer(with_functions(loss=lambda p, batch: batch["x"][:, 0] + jnp.log(p[0])), slots=1)
+    assert trainer.time_updates(4, seconds=1e9) > 0
+    trial = declared(trainer.workload, 4, Steps(5)).trial(SGD(), 4, 0.5, seed=0)
+    (outcome,) = trainer.train([trial])
+    trainer.close()
+    assert (outcome.diverged, outcome.steps, outcome.measurements) == (True, 0, [])
