@@ -116,8 +116,8 @@ def _plain_first(rows: pl.DataFrame, then: str) -> pl.DataFrame:
 
 
 def _with_half_width(mean: float, half: float) -> str:
-    """Say a mean and its interval with as many decimals as the interval has digits that matter, at least 3."""
-    decimals = 3 if not 0 < half < math.inf else max(3, 1 - math.floor(math.log10(half)))
+    """Say a mean and its interval with enough decimals for a first digit of the interval, at least 3."""
+    decimals = 3 if not 0 < half < math.inf else max(3, -math.floor(math.log10(half)))
     return f"{mean:.{decimals}f} ±{half:.{decimals}f}"
 
 
