@@ -57,8 +57,7 @@ def train(
     The update whose loss is not finite is not made: ``step`` is then the number of updates that were.
     """
     examples = len(next(iter(train_split.values())))
-    # Only where it is used: tracing a split takes longer than tracing the network.
-    augment_key = None if workload.augment is None else jax.random.split(jax.random.key(settings.seed))[1]
+    augment_key: Any = None if workload.augment is None else jax.random.split(jax.random.key(settings.seed))[1]
 
     def batch_at(step: jax.Array) -> Batch:
         position = step.astype(jnp.uint32) * jnp.uint32(batch_size) + jnp.arange(batch_size, dtype=jnp.uint32)
