@@ -45,14 +45,13 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     import jax
 
     from sgdscope.training.pack import fingerprint
-    from sgdscope.training.runtime import CompilationCache, use_all_cores
+    from sgdscope.training.runtime import use_all_cores
 
     begun = time.perf_counter()
     console = console or Console(stderr=True)
     notice = use_all_cores()
     declaration = study.declaration()
     store = Store(folder)
-    cache = CompilationCache()
     program = fingerprint(study.workload)
     with store.writing(), RunProgress(console, declaration.name) as progress:
         if notice:
@@ -70,7 +69,6 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
         compile_times: list[CompileTime] = []
         found = rounds(declaration, trials)
         if _pending(found, failed):
-            cache.open()
             with _trainer(study) as trainer:
                 for batch_size in _compile_order(declaration):
                     trainer.prepare(batch_size)
@@ -92,36 +90,38 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
                     trials = pl.concat([trials, rows])
                     found = rounds(declaration, trials)
                 compile_times = trainer.compile_times
-            cache.seal()
     return Ran(trained, len(failed), compile_times, time.perf_counter() - begun)
 
 
 def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
     """Return what a study will cost, or what remains of it in a folder, from a timed probe of a few seconds."""
-    from sgdscope.training.runtime import CompilationCache, use_all_cores
+    from sgdscope.training.runtime import use_all_cores
 
     use_all_cores()
     declaration = study.declaration()
     trials = pl.DataFrame(schema=TRIALS_SCHEMA)
     if folder is not None and Store(folder).exists:
         trials = Store(folder).read().trials
-    costs, cache = Costs(), CompilationCache()
-    cache.open()
+    costs = Costs()
     with _trainer(study) as trainer:
         costs.probe(trainer, declaration.batch_sizes)
-    cache.seal()
     return remaining(declaration, rounds(declaration, trials), costs)
 
 
 @contextmanager
 def _trainer(study: Study) -> Iterator[Trainer]:
+    """Train with the compilation cache, which keeps what was compiled also where the training is interrupted."""
     from sgdscope.training.pack import Trainer
+    from sgdscope.training.runtime import CompilationCache
 
+    cache = CompilationCache()
+    cache.open()
     trainer = Trainer(study.workload, study.evaluate_at)
     try:
         yield trainer
     finally:
         trainer.close()
+        cache.seal()
 
 
 def _pending(found: Sequence[Round], failed: set[str]) -> list[Trial]:

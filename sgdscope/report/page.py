@@ -21,11 +21,13 @@ SNIPPET = "window.vegaEmbed = vegaEmbed;"
 RULES = (
     "Schedule: the learning rate is held for half the budget, then halved every twentieth of it, ten times. "
     "Learning rates are searched in factors of 2 until both ends are worse than the best by more than the paired "
-    "95 % t interval over seeds, or diverge. A rate at which more than 20 % of trials diverge is not eligible; a "
-    "diverged trial counts as the constant predictor. The bend is where a line of free slope in log learning rate "
-    "against log batch size becomes constant, least squares, seeds drawn jointly over all batch sizes, interval "
-    "estimate ± t·SE; it is called identified where that interval lies inside the batch sizes of the study. "
-    "Scope: multi-epoch training under this schedule; intervals are over seeds, for this data split."
+    "95 % t interval over seeds, gain less than a tenth of what the best gains over the constant predictor, or "
+    "diverge. A rate at which more than 20 % of trials diverge is not eligible; a diverged trial counts as the "
+    "constant predictor. The bend is where a line of free slope in log learning rate against log batch size "
+    "becomes constant, least squares, seeds drawn jointly over all batch sizes, interval estimate ± t·SE, each "
+    "draw moved at random by up to half a step of the grid; it is called identified where that interval lies "
+    "inside the batch sizes of the study, the slope's lies above 0, and no best rate lies at the edge of those "
+    "tried. Scope: multi-epoch training under this schedule; intervals are over seeds, for this data split."
 )
 
 
