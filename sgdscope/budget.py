@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sgdscope.errors import InputError
 
-# The order of examples counts positions in 32 bits, and the schedule multiplies a step by 20 in 32 bits.
+# The order of examples counts positions in 32 bits, and a training curve multiplies a step by 50 in 32 bits.
 MOST_EXAMPLES = 2**31 - 1
-MOST_UPDATES = (2**31 - 1) // 20
+MOST_UPDATES = (2**31 - 1) // 50
 
 
 @dataclass(frozen=True)

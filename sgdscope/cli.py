@@ -1,4 +1,4 @@
-"""The command line: run · plan · status · report · export · list.
+"""The command line: run · plan · status · report · export · data · list.
 
 Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 130 interrupted and safe to run again.
 """
@@ -45,6 +45,11 @@ class Fields:
     seeds: Annotated[Text, arg(metavar="N")] = None
     """How many seeds."""
 
+    microbatch_size: Annotated[Text, arg(metavar="N")] = None
+    """The most examples of one forward pass, where a batch does not fit in memory."""
+    devices_per_trial: Annotated[Text, arg(metavar="N")] = None
+    """How many devices share each trial."""
+
     def applied_to(self, study: Study) -> Study:
         """Return the study with the fields that were given."""
         from sgdscope.budget import parse_budget
@@ -56,9 +61,23 @@ class Fields:
             "learning_rates": lambda texts: tuple(_number("learning_rates", text, float) for text in texts),
             "budget": parse_budget,
             "seeds": lambda text: _number("seeds", text, int),
+            "microbatch_size": lambda text: _number("microbatch_size", text, int),
+            "devices_per_trial": lambda text: _number("devices_per_trial", text, int),
         }
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         return study.changed({name: readers[name](value) for name, value in given.items()}) if given else study
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which form of a built-in study on a published data set is meant."""
+
+    profile: Annotated[Text, arg(metavar="small|full")] = None
+    """How large a built-in study on a published data set is; small unless told otherwise."""
+    data: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Where its data are; SGDSCOPE_DATA, or the user's cache folder, unless told otherwise."""
+    train_on_all: FlagCreatePairsOff[bool] = False
+    """Train on all examples and choose on the test set, rather than hold out a validation split."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +89,7 @@ class Run:
 
     study: StudyName
     """A built-in study's name, or the path of a Python file that defines `study`."""
+    source: OmitArgPrefixes[Source]
     fields: OmitArgPrefixes[Fields]
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """The study's folder; sgdscope-NAME unless told otherwise."""
@@ -81,7 +101,7 @@ class Run:
         from sgdscope.report.summary import bend_sentences, summary_table
         from sgdscope.result import run
 
-        study = _load(self.study, self.fields)
+        study = _load(self.study, self.source, self.fields)
         folder = self.out or Path(f"sgdscope-{study.name}")
         result = run(study, folder, Console(stderr=True))
         ran = result.ran
@@ -112,6 +132,7 @@ class Plan:
 
     study: StudyName
     """A built-in study's name, or the path of a Python file that defines `study`."""
+    source: OmitArgPrefixes[Source]
     fields: OmitArgPrefixes[Fields]
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """A folder that holds part of the study: only the rest is counted."""
@@ -121,13 +142,17 @@ class Plan:
         from sgdscope.engine.local import plan_study
         from sgdscope.engine.progress import duration
 
-        study = _load(self.study, self.fields)
+        study = _load(self.study, self.source, self.fields)
         plan = plan_study(study, self.out)
         about = "" if study.learning_rates else "about "
         console.print(f"cells      {plan.cells}  (optimizers × batch sizes still to do)", highlight=False)
         console.print(f"trials     {about}{plan.trials:,}", highlight=False)
         console.print(f"updates    {about}{plan.updates:,}", highlight=False)
         console.print(f"examples   {about}{plan.examples:,}", highlight=False)
+        console.print(f"operations {about}{plan.operations:.2g}, of matrix products and convolutions", highlight=False)
+        if plan.seconds is not None:
+            hours = plan.seconds / 3600
+            console.print(f"device     about {hours:.2g} hours of this machine", highlight=False)
         console.print(f"time       about {duration(plan.seconds or 0.0)}, compiling not counted", highlight=False)
         return DONE
 
@@ -201,6 +226,60 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Fetch:
+    """Fetch a published data set; what is there and right is left alone."""
+
+    name: Annotated[Positional[str], arg(metavar="NAME")]
+    """mnist, cifar10 or ptb."""
+    data: Annotated[Path | None, arg(metavar="DIR")] = None
+    """The folder to fetch to; SGDSCOPE_DATA, or the user's cache folder, unless told otherwise."""
+
+    def __call__(self, console: Console) -> int:
+        """Run the command."""
+        from sgdscope.data.download import fetch
+
+        folder = fetch(self.name, self.data, Console(stderr=True))
+        console.print(str(folder), highlight=False, markup=False, soft_wrap=True)
+        return DONE
+
+
+@dataclass(frozen=True)
+class Check:
+    """Tell which published data sets are there; exits with 2 where one is there that is incomplete or wrong."""
+
+    data: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Where to look; SGDSCOPE_DATA, or the user's cache folder, unless told otherwise."""
+
+    def __call__(self, console: Console) -> int:
+        """Run the command."""
+        from sgdscope.data.download import DATA_SETS
+        from sgdscope.data.files import check, find
+
+        code = DONE
+        for name, data_set in DATA_SETS.items():
+            found = find(data_set, self.data)
+            try:
+                check(data_set, self.data)
+                line = f"{name} is there and right: {found}"
+            except InputError as error:
+                line = str(error)
+                code = BAD_INPUT if found else code
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        return code
+
+
+@dataclass(frozen=True)
+class Data:
+    """Fetch the published data sets, or check those that are there."""
+
+    command: OmitArgPrefixes[Fetch | Check]
+
+    def __call__(self, console: Console) -> int:
+        """Run the command."""
+        return self.command(console)
+
+
+@dataclass(frozen=True)
 class List:
     """List the built-in studies."""
 
@@ -229,12 +308,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parsed(arguments: Sequence[str] | None) -> Run | Plan | Status | Report | Export | List:
+def _parsed(arguments: Sequence[str] | None) -> Run | Plan | Status | Report | Export | Data | List:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            command: Run | Plan | Status | Report | Export | List = tyro.cli(
-                Run | Plan | Status | Report | Export | List,
+            command: Run | Plan | Status | Report | Export | Data | List = tyro.cli(
+                Run | Plan | Status | Report | Export | Data | List,
                 prog="sgdscope",
                 description="Measure how stochastic gradient descent behaves at each batch size.",
                 args=arguments,
@@ -253,13 +332,13 @@ def _sentence(box: str) -> str:
     rules = [set(line) <= {"─", "-"} for line in lines]
     first = rules.index(False, 1) if any(rules[1:2]) else 1
     said = lines[first : rules.index(True, first)]
-    return f"{' '.join(said)}; sgdscope --help tells what there is."
+    return f"{' '.join(said).rstrip('.')}; sgdscope --help tells what there is."
 
 
-def _load(name: str, changes: Fields) -> Study:
+def _load(name: str, source: Source, changes: Fields) -> Study:
     from sgdscope.studies import load_study
 
-    return changes.applied_to(load_study(name))
+    return changes.applied_to(load_study(name, source.profile, source.data, source.train_on_all))
 
 
 def _number(field: str, text: str, kind: type[int] | type[float]) -> int | float:

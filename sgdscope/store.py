@@ -7,6 +7,7 @@
       programs.json                           fingerprints of the traced workload, by version of JAX
       trials/COMMIT.SHA256.parquet            one row for each finished trial of a commit
       measurements/COMMIT.SHA256.parquet      its measurements
+      checkpoints/TRIAL.SHA256.npz            trials that are being trained
       damaged/                                files that failed their check, set aside
       lock                                    held by the process that writes
 
@@ -18,12 +19,10 @@ the lock; it only tells a second writer that there is a first.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from pathlib import Path
 
 import polars as pl
 
+from sgdscope import atomic
 from sgdscope.errors import InputError
 from sgdscope.study import Declaration
 
@@ -132,7 +132,7 @@ class Store:
     def declare(self, declaration: Declaration) -> None:
         """Write the declaration, or extend the one that is there; refuse another study's."""
         self.check_declaration(declaration)
-        self._write(self.folder / "study.json", declaration.to_json().encode())
+        atomic.write(self.folder / "study.json", declaration.to_json().encode())
 
     def check_declaration(self, declaration: Declaration) -> None:
         """Refuse a study that is neither the folder's nor an extension of it."""
@@ -157,7 +157,7 @@ class Store:
                 f"give the workload another version and the study another folder."
             )
         if version not in known:
-            self._write(path, json.dumps(known | {version: fingerprint}, indent=2).encode())
+            atomic.write(path, json.dumps(known | {version: fingerprint}, indent=2).encode())
 
     def commit(self, trials: pl.DataFrame, measurements: pl.DataFrame) -> None:
         """Add finished trials and their measurements, all or nothing."""
@@ -196,29 +196,12 @@ class Store:
         content = buffer.getvalue()
         for old in (self.folder / kind).glob(f"{name}.*.parquet"):
             old.unlink()
-        self._write(self.folder / kind / f"{name}.{hashlib.sha256(content).hexdigest()[:16]}.parquet", content)
+        atomic.write(self.folder / kind / f"{name}.{hashlib.sha256(content).hexdigest()[:16]}.parquet", content)
 
-    def _write(self, path: Path, content: bytes) -> None:
-        aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            path.parent.mkdir(exist_ok=True)
-            with aside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.rename(path)
-            directory = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-            raise InputError(
-                f"{path} cannot be written: {what}; what was committed before is valid, "
-                f"and the same command goes on from there."
-            ) from error
+
+def ended(trials: pl.DataFrame) -> pl.DataFrame:
+    """Return the trials that have an outcome: complete or diverged."""
+    return trials.filter(pl.col("status").is_in(["complete", "diverged"]))
 
 
 def _concatenated(tables: list[pl.DataFrame], schema: dict[str, type[pl.DataType]]) -> pl.DataFrame:

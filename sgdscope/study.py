@@ -32,6 +32,8 @@ class Trial:
     learning_rate: float
     budget: Budget
     seed: int
+    microbatch_size: int
+    devices_per_trial: int = 1
 
     @property
     def updates(self) -> int:
@@ -46,7 +48,7 @@ class Trial:
 
 @lru_cache(maxsize=2**17)  # a search asks for the same ids in every round
 def _trial_id(trial: Trial) -> str:
-    identity = {
+    identity: dict[str, Any] = {
         "numerics": NUMERICS_VERSION,
         "workload": [
             trial.workload.name,
@@ -61,6 +63,11 @@ def _trial_id(trial: Trial) -> str:
         "budget": str(trial.budget),
         "seed": trial.seed,
     }
+    # What is as it usually is stays out, so that the ids of trials without it are what they were.
+    if trial.microbatch_size != trial.batch_size:
+        identity["microbatch_size"] = trial.microbatch_size
+    if trial.devices_per_trial != 1:
+        identity["devices_per_trial"] = trial.devices_per_trial
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -75,12 +82,17 @@ class _Design:
     seeds: int = 5
     learning_rates: Sequence[float] = ()
     evaluate_at: Sequence[float] = (0.5, 1.0)
+    microbatch_size: int | None = None
+    devices_per_trial: int = 1
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name.strip()):
             raise InputError(f"name: a study needs a name, not {self.name!r}.")
         if isinstance(self.seeds, bool) or not isinstance(self.seeds, int):
             raise InputError(f"seeds: {self.seeds!r} is not a whole number; give the number of seeds.")
+        for name, value in (("microbatch_size", self.microbatch_size), ("devices_per_trial", self.devices_per_trial)):
+            if value is not None and (type(value) is not int or value < 1):
+                raise InputError(f"{name}: {value!r} is not a whole number of at least 1.")
         if self.seeds < 1:
             raise InputError(f"seeds: {self.seeds} leaves nothing to train; give at least 1, better 5 or more.")
         if not isinstance(self.budget, Epochs | Steps):
@@ -111,13 +123,40 @@ class _Design:
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
-    def _check_batch_sizes(self, examples: int) -> None:
+    def _check_batch_sizes(self, examples: int, ghost_batch_size: int, unroll: int) -> None:
         for size in self.batch_sizes:
+            if size % ghost_batch_size:
+                raise InputError(
+                    f"batch_sizes: {size} is not a multiple of the ghost batch size {ghost_batch_size}; leave it out, "
+                    f"or lower the workload's ghost batch size for the whole study."
+                )
+            if size % unroll:
+                raise InputError(
+                    f"batch_sizes: {size} tokens are not a whole number of streams of {unroll} tokens; give a multiple "
+                    f"of {unroll}, such as {max(unroll, round(size / unroll) * unroll)}."
+                )
+            self._resolved_microbatch_size(size, ghost_batch_size * unroll)
             if size > examples:
                 raise InputError(
                     f"batch_sizes: {size} is larger than the training set; use at most its {examples} examples."
                 )
             self.budget.updates(size, examples)
+
+    def _resolved_microbatch_size(self, batch_size: int, multiple: int) -> int:
+        """Return the largest part of at most ``microbatch_size`` examples that divides a batch evenly.
+
+        It holds whole ghost batches for each of the devices that share a trial.
+        """
+        most = min(self.microbatch_size or batch_size, batch_size)
+        multiple *= self.devices_per_trial
+        fitting = (size for size in range(most - most % multiple, 0, -multiple) if batch_size % size == 0)
+        size = next(fitting, None)
+        if size is None:
+            raise InputError(
+                f"microbatch_size: batch size {batch_size} has no part of at most {most} examples that divides it and "
+                f"is a multiple of {multiple}; raise it, or change the batch size or devices_per_trial."
+            )
+        return size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +167,29 @@ class Declaration(_Design):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_batch_sizes(self.workload.examples[0])
+        record = self.workload
+        self._check_batch_sizes(record.examples[0], record.ghost_batch_size, record.unroll)
+
+    @property
+    def microbatch_sizes(self) -> dict[int, int]:
+        """The examples of one forward pass, for each batch size."""
+        return {size: self._microbatch_size(size) for size in self.batch_sizes}
 
     def trial(self, optimizer: SGD, batch_size: int, learning_rate: float, seed: int) -> Trial:
         """Return one trial of this study."""
-        return Trial(self.workload, optimizer, batch_size, learning_rate, self.budget, seed)
+        return Trial(
+            self.workload,
+            optimizer,
+            batch_size,
+            learning_rate,
+            self.budget,
+            seed,
+            self._microbatch_size(batch_size),
+            self.devices_per_trial,
+        )
+
+    def _microbatch_size(self, batch_size: int) -> int:
+        return self._resolved_microbatch_size(batch_size, self.workload.batch_multiple)
 
     def to_json(self) -> str:
         """Return the declaration as JSON text, the form in which a folder keeps it."""
@@ -196,6 +253,9 @@ class Study(_Design):
         learning_rates: the initial learning rates to try; none means that they are searched, in factors of
             2, until the optimum is bracketed for the score and for the training loss.
         evaluate_at: the fractions of the budget at which the whole splits are evaluated; the last is 1.
+        microbatch_size: the most examples of one forward pass, where a batch does not fit in memory: a batch is
+            then cut into the largest equal parts of at most so many examples, and their gradients are averaged.
+        devices_per_trial: how many devices share each trial, each taking a part of every batch.
 
     Raises:
         InputError: where a field cannot be what it is, before anything is trained.
@@ -207,7 +267,8 @@ class Study(_Design):
         super().__post_init__()
         if not isinstance(self.workload, Workload):
             raise InputError(f"workload: {self.workload!r} is not a Workload.")
-        self._check_batch_sizes(len(next(iter(self.workload.train.values()))))
+        examples = len(next(iter(self.workload.train.values())))
+        self._check_batch_sizes(examples, self.workload.ghost_batch_size, self.workload.unroll)
 
     def declaration(self) -> Declaration:
         """Return what identifies this study; hashes the workload's data."""

@@ -55,7 +55,7 @@ def test_plan_and_list(capsys):
     [
         (["frob"], "Unrecognized options: frob"),
         (["run"], "Missing from sgdscope run: STUDY"),
-        (["run", "mnist"], "study 'mnist' is neither built in (digits) nor the path of a Python file"),
+        (["run", "mnist"], "study 'mnist' is neither built in (digits, autoencoder,"),
         (["run", "digits", "--colour", "red"], "Unrecognized options: --colour"),
         (["run", "digits", "--optimizers", "adam"], "optimizers: 'adam' is not an optimizer"),
         (["run", "digits", "--batch-sizes"], "batch_sizes: give at least one"),
@@ -69,6 +69,9 @@ def test_plan_and_list(capsys):
         (["run", "digits", "--seeds", "five"], "seeds: 'five' is not a whole number"),
         (["run", "digits", "--budget", "30"], "budget: '30' is not a budget; write epochs:N or steps:N"),
         (["plan", "digits", "--seeds", "-1"], "seeds: -1 leaves nothing to train"),
+        (["data"], "Expected one of {fetch, check}; sgdscope --help tells what there is."),
+        (["data", "fetch"], "Missing from sgdscope data fetch: NAME"),
+        (["data", "fetch", "imagenet"], "data set 'imagenet' is not one of mnist, cifar10, ptb"),
         (["status", "/nowhere"], "/nowhere holds no study"),
         (["report", "/nowhere"], "/nowhere holds no study"),
         (["export", "/nowhere", "t.csv"], "/nowhere holds no study"),
@@ -121,8 +124,18 @@ def test_a_folder_that_cannot_be_written_and_a_file_of_another_kind(folder, tmp_
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_help_and_status_load_no_jax(folder):
-    for arguments in (["--help"], ["run", "--help"], ["status", str(folder)]):
+def test_data_check_has_a_line_for_each_set(tmp_path, capsys):
+    assert main(["data", "check", "--data", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line, name in zip(lines, ("mnist", "cifar10", "ptb"), strict=True):
+        assert line == f"{name} is not in {tmp_path}; `sgdscope data fetch {name} --data {tmp_path}` fetches it."
+    (tmp_path / "ptb.test.txt").write_text("foreign")
+    assert main(["data", "check", "--data", str(tmp_path)]) == 2
+    assert capsys.readouterr().out.splitlines()[2].startswith(f"ptb: {tmp_path}/ptb.train.txt is missing; `sgdscope")
+
+
+def test_help_status_and_data_load_no_jax(folder):
+    for arguments in (["--help"], ["run", "--help"], ["status", str(folder)], ["data", "check", "--data", "/nowhere"]):
         program = (
             "import sys\nfrom sgdscope.cli import main\n"
             f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -15,10 +16,15 @@ from rich.console import Console
 from sgdscope.engine.plan import Costs, Plan, packs, remaining
 from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import Round, rounds
-from sgdscope.store import MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store
+from sgdscope.errors import InputError
+from sgdscope.store import MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended
 from sgdscope.study import Declaration, Study, Trial
+from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.pack import CompileTime, Outcome, Trainer
 from sgdscope.workloads.base import SPLITS
+
+# A pack whose trials come one after the other is committed about so often.
+PACK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     """
     import jax
 
-    from sgdscope.training.pack import fingerprint
+    from sgdscope.training.functions import fingerprint
     from sgdscope.training.runtime import use_all_cores
 
     begun = time.perf_counter()
@@ -65,11 +71,14 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
             for path in contents.damaged:
                 progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
         trials = contents.trials
-        costs, failed, trained = Costs(), set[str](), 0
+        failed, trained = set[str](), 0
         compile_times: list[CompileTime] = []
         found = rounds(declaration, trials)
         if _pending(found, failed):
-            with _trainer(study) as trainer:
+            with _trainer(study, declaration) as trainer:
+                checkpoints = Checkpoints(store.folder, trainer.circumstances)
+                checkpoints.drop(checkpoints.trials() & set(ended(trials)["trial_id"]))
+                costs = Costs(study.workload, len(study.evaluate_at))
                 for batch_size in _compile_order(declaration):
                     trainer.prepare(batch_size)
                 progress.show(0, remaining(declaration, found, costs).trials, None)
@@ -79,9 +88,10 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
                 progress.show(0, expected.trials, expected.seconds)
                 while pending := _pending(found, failed):
                     plan = remaining(declaration, found, costs)
-                    pack = packs(pending, trainer.slots)[0]
-                    rows, measurements = _train_pack(trainer, pack, plan, costs, progress, trained)
+                    pack = packs(pending, partial(_room, trainer, costs))[0]
+                    rows, measurements = _train_pack(trainer, pack, plan, costs, progress, trained, checkpoints)
                     store.commit(rows, measurements)
+                    checkpoints.drop(ended(rows)["trial_id"])
                     failures = rows.filter(pl.col("status") == "failed")
                     failed.update(failures["trial_id"])
                     for error in failures["error"].unique():
@@ -102,21 +112,21 @@ def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
     trials = pl.DataFrame(schema=TRIALS_SCHEMA)
     if folder is not None and Store(folder).exists:
         trials = Store(folder).read().trials
-    costs = Costs()
-    with _trainer(study) as trainer:
+    costs = Costs(study.workload, len(study.evaluate_at))
+    with _trainer(study, declaration) as trainer:
         costs.probe(trainer, declaration.batch_sizes)
     return remaining(declaration, rounds(declaration, trials), costs)
 
 
 @contextmanager
-def _trainer(study: Study) -> Iterator[Trainer]:
+def _trainer(study: Study, declaration: Declaration) -> Iterator[Trainer]:
     """Train with the compilation cache, which keeps what was compiled also where the training is interrupted."""
     from sgdscope.training.pack import Trainer
     from sgdscope.training.runtime import CompilationCache
 
     cache = CompilationCache()
     cache.open()
-    trainer = Trainer(study.workload, study.evaluate_at)
+    trainer = Trainer(study.workload, study.evaluate_at, declaration.microbatch_sizes, study.devices_per_trial)
     try:
         yield trainer
     finally:
@@ -128,6 +138,18 @@ def _pending(found: Sequence[Round], failed: set[str]) -> list[Trial]:
     return [trial for cell in found for trial in cell.pending if trial.id not in failed]
 
 
+def _room(trainer: Trainer, costs: Costs, trial: Trial) -> int:
+    """Return how many trials a pack may hold: as many as there are slots, or as can be committed soon.
+
+    Where the trials of a device come one after the other, a longer pack saves nothing.
+    """
+    seconds = costs.per_trial(trial.updates, trial.batch_size)
+    if trainer.method == "vmap" or seconds is None:
+        return trainer.slots
+    rounds_of_devices = int(PACK_SECONDS / max(seconds * trainer.groups, 1e-9))
+    return min(trainer.slots, trainer.groups * max(1, rounds_of_devices))
+
+
 def _compile_order(declaration: Declaration) -> list[int]:
     """The two sizes that are probed, then the order of the search."""
     sizes = list(reversed(declaration.batch_sizes))
@@ -135,10 +157,16 @@ def _compile_order(declaration: Declaration) -> list[int]:
 
 
 def _train_pack(
-    trainer: Trainer, pack: Sequence[Trial], plan: Plan, costs: Costs, progress: RunProgress, trained: int
+    trainer: Trainer,
+    pack: Sequence[Trial],
+    plan: Plan,
+    costs: Costs,
+    progress: RunProgress,
+    trained: int,
+    checkpoints: Checkpoints,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     batch_size, total = pack[0].batch_size, sum(trial.updates for trial in pack)
-    expected = (costs.per_update(batch_size) or 0.0) * total
+    expected = (costs.per_trial(pack[0].updates, batch_size) or 0.0) * len(pack)
     made = 0
 
     def on_updates(updates: int) -> None:
@@ -148,12 +176,15 @@ def _train_pack(
         progress.show(trained + len(pack) * made // total, trained + plan.trials, left)
 
     try:
-        outcomes = trainer.train(pack, on_updates)
+        outcomes = trainer.train(pack, on_updates, checkpoints)
+    except InputError:  # a checkpoint that cannot be written
+        raise
     except Exception as error:  # whatever it is, it is these trials' outcome, and the others go on
         return _failed(trainer, pack, error)
     steps = sum(outcome.steps for outcome in outcomes)
     if steps:
-        costs.note(batch_size, sum(outcome.seconds for outcome in outcomes) / steps)
+        seconds = sum(outcome.seconds for outcome in outcomes)
+        costs.note(batch_size, costs.training_seconds(seconds, len(pack)) / steps)
     rows = pl.DataFrame([_row(trainer, outcome) for outcome in outcomes], schema=TRIALS_SCHEMA)
     measurements = [
         {

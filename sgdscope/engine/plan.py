@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -11,16 +11,19 @@ import numpy as np
 
 from sgdscope.engine.search import Round
 from sgdscope.study import Declaration, Trial
+from sgdscope.workloads.base import Workload
 
 if TYPE_CHECKING:
     from sgdscope.training.pack import Trainer
 
 # What a search has been seen to need on the built-in studies, until this study's own cells tell.
 RATES_EXPECTED = 6.0
+# An update that takes longer is not timed beforehand.
+MOST_SECONDS_PROBED = 2.0
 
 
-def packs(trials: Sequence[Trial], slots: int) -> list[list[Trial]]:
-    """Group trials into packs of one batch size and number of updates, each at most ``slots`` long."""
+def packs(trials: Sequence[Trial], room: Callable[[Trial], int]) -> list[list[Trial]]:
+    """Group trials into packs of one batch size and number of updates, each at most as long as there is room."""
 
     def shape(trial: Trial) -> tuple[int, int]:
         return -trial.batch_size, trial.updates
@@ -28,25 +31,42 @@ def packs(trials: Sequence[Trial], slots: int) -> list[list[Trial]]:
     grouped = []
     for _, members in groupby(sorted(trials, key=shape), key=shape):
         same = list(members)
-        grouped += [same[i : i + slots] for i in range(0, len(same), slots)]
+        most = room(same[0])
+        grouped += [same[i : i + most] for i in range(0, len(same), most)]
     return grouped
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What remains to be trained: counts are of what is expected where learning rates are searched."""
+    """What remains to be trained: counts are of what is expected where learning rates are searched.
+
+    ``operations`` are the floating-point operations of matrix products and convolutions, evaluation included.
+    """
 
     cells: int
     trials: int
     updates: int
     examples: int
+    operations: int
     seconds: float | None
 
 
 class Costs:
-    """Seconds per update by batch size: a line a + b·B through what has been timed, the newest timing of each size."""
+    """What updates and evaluations cost: counted operations, and seconds as far as anything has been timed.
 
-    def __init__(self) -> None:
+    Seconds per update follow a line a + b·B through what has been timed, the newest timing of each size.
+
+    Args:
+        workload: whose operations are counted.
+        evaluations: the number of evaluations of a trial.
+    """
+
+    def __init__(self, workload: Workload, evaluations: int) -> None:
+        from sgdscope.training.functions import operations_per_evaluation, operations_per_update
+
+        smallest = workload.ghost_batch_size * workload.unroll
+        self._per_example = operations_per_update(workload, smallest) / smallest
+        self._per_evaluation = operations_per_evaluation(workload) * evaluations
         self._timed: dict[int, float] = {}
 
     def note(self, batch_size: int, seconds_per_update: float) -> None:
@@ -54,18 +74,47 @@ class Costs:
         self._timed[batch_size] = seconds_per_update
 
     def probe(self, trainer: Trainer, batch_sizes: Sequence[int]) -> None:
-        """Time the smallest and the largest batch size for a fraction of a second each."""
-        for batch_size in {min(batch_sizes), max(batch_sizes)}:
-            self.note(batch_size, trainer.time_updates(batch_size))
+        """Time the smallest batch size, and the largest of those whose update should take no more than a moment."""
+        smallest = min(batch_sizes)
+        self.note(smallest, trainer.time_updates(smallest))
+        quick = [size for size in batch_sizes if self._timed[smallest] * size / smallest < MOST_SECONDS_PROBED]
+        if quick and max(quick) > smallest:
+            self.note(max(quick), trainer.time_updates(max(quick)))
+
+    def operations(self, trial_updates: int, batch_size: int) -> int:
+        """Return the operations of a trial, evaluation included."""
+        return round(trial_updates * batch_size * self._per_example) + self._per_evaluation
 
     def per_update(self, batch_size: int) -> float | None:
         """Return the seconds that an update is expected to take, or None where nothing has been timed."""
         if not self._timed:
             return None
-        if batch_size in self._timed:
-            return self._timed[batch_size]
         sizes = sorted(self._timed)
-        return float(np.interp(batch_size, sizes, [self._timed[size] for size in sizes]))
+        seconds = [self._timed[size] for size in sizes]
+        if batch_size <= sizes[-1]:
+            return float(np.interp(batch_size, sizes, seconds))
+        # Beyond what was timed, the line through the last two, but never better than proportional to the largest.
+        slope = seconds[-1] / sizes[-1]
+        if len(sizes) > 1:
+            slope = min(slope, max(0.0, (seconds[-1] - seconds[-2]) / (sizes[-1] - sizes[-2])))
+        return seconds[-1] + slope * (batch_size - sizes[-1])
+
+    def per_trial(self, updates: int, batch_size: int) -> float | None:
+        """Return the seconds that a trial is expected to take, evaluation included, on average over a full pack."""
+        per_update = self.per_update(batch_size)
+        if per_update is None:
+            return None
+        # Evaluations are large batches: they run at the speed of the largest batch size that was timed.
+        largest = max(self._timed)
+        speed = largest * self._per_example / max(self._timed[largest], 1e-12)
+        return updates * per_update + (self._per_evaluation / speed if speed else 0.0)
+
+    def training_seconds(self, seconds: float, trials: int) -> float:
+        """Return what of the seconds of a pack went into training rather than evaluation."""
+        if not self._timed:
+            return seconds
+        evaluating = (self.per_trial(0, max(self._timed)) or 0.0) * trials
+        return max(seconds - evaluating, 0.1 * seconds)
 
 
 def remaining(declaration: Declaration, found: Sequence[Round], costs: Costs) -> Plan:
@@ -79,7 +128,7 @@ def remaining(declaration: Declaration, found: Sequence[Round], costs: Costs) ->
     else:
         rates = RATES_EXPECTED
     standing = {(str(cell.optimizer), cell.batch_size): cell for cell in found}
-    trials = updates = examples = cells = 0
+    trials = updates = examples = operations = cells = 0
     seconds: float | None = 0.0
     for optimizer in declaration.optimizers:
         for batch_size in declaration.batch_sizes:
@@ -94,6 +143,7 @@ def remaining(declaration: Declaration, found: Sequence[Round], costs: Costs) ->
             trials += expected
             updates += expected * each
             examples += expected * each * batch_size
-            per_update = costs.per_update(batch_size)
-            seconds = None if seconds is None or per_update is None else seconds + expected * each * per_update
-    return Plan(cells, trials, updates, examples, seconds)
+            operations += expected * costs.operations(each, batch_size)
+            per_trial = costs.per_trial(each, batch_size)
+            seconds = None if seconds is None or per_trial is None else seconds + expected * per_trial
+    return Plan(cells, trials, updates, examples, operations, seconds)

@@ -6,21 +6,44 @@ import importlib
 import runpy
 import traceback
 from pathlib import Path
+from typing import Any
 
 from sgdscope.errors import InputError
 from sgdscope.study import Study
 
-BUILT_IN = ("digits",)
+BUILT_IN = ("digits", "autoencoder", "lstm", "wide_resnet", "wide_resnet_skipinit")
 
 
-def load_study(name: str) -> Study:
+def load_study(
+    name: str, profile: str | None = None, data: str | Path | None = None, train_on_all: bool = False
+) -> Study:
     """Return a built-in study by its name, or the ``study`` that a Python file defines.
 
+    Args:
+        name: a built-in study's name, or the path of a Python file.
+        profile: how large a built-in study on a published data set is: ``small``, which is also meant where none
+            is given, or ``full``.
+        data: where that data set is; SGDSCOPE_DATA, or the user's cache folder, unless told otherwise.
+        train_on_all: train on all examples and choose on the test set, as the talk does, rather than hold out a
+            validation split.
+
     Raises:
-        InputError: where there is no such study, or the file fails: its own error, with its line.
+        InputError: where there is no such study or profile, the data are not there or not right, or the file
+            fails: its own error, with its line.
     """
-    if name in BUILT_IN:
-        built_in: Study = importlib.import_module(f"sgdscope.studies.{name}").study
+    module: Any = importlib.import_module(f"sgdscope.studies.{name}") if name in BUILT_IN else None
+    if hasattr(module, "PROFILES"):
+        profile = profile or "small"
+        if profile not in module.PROFILES:
+            raise InputError(f"profile: {profile!r} is not one of {name}'s; there are {', '.join(module.PROFILES)}.")
+        where = None if data is None else Path(data)
+        declared: Study = module.study(module.read(where, train_on_all=train_on_all), profile)
+        return declared
+    for field, value in (("profile", profile), ("data", data), ("train_on_all", train_on_all)):
+        if value:
+            raise InputError(f"{field}: study {name!r} has none; it is for built-in studies on published data sets.")
+    if module is not None:
+        built_in: Study = module.study
         return built_in
     path = Path(name)
     if not path.is_file():

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from sgdscope.workloads.base import Batch, Parameters, Workload
-
-# Examples per forward pass; a bound on memory alone, since every example counts once and equally.
-CHUNK = 1024
+from sgdscope.workloads.base import Batch, Workload
 
 
-def evaluate(workload: Workload, parameters: Parameters, split: Batch) -> tuple[jax.Array, jax.Array]:
-    """Return the means over all N examples of a split of loss and score, without augmentation.
+def evaluate(workload: Workload, model: Any, split: Batch) -> tuple[jax.Array, jax.Array]:
+    """Return the mean loss over all N examples of a split, and its score, without augmentation.
 
-    The split is read in chunks of at most 1,024; the last one is filled up with repeats of the last example,
-    which count for nothing.
+    The split is read in chunks of ``evaluation_batch_size``; the last one is filled up with repeats of the last
+    example, which count for nothing.
+
+    Args:
+        workload: whose ``loss`` and ``score`` are taken.
+        model: its parameters, with its state where it has one.
+        split: arrays of shape (N, ...).
     """
     examples = len(next(iter(split.values())))
-    size = min(CHUNK, examples)
+    size = min(workload.evaluation_batch_size, examples)
 
     def add_chunk(number: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         position = number * size + jnp.arange(size)
         batch = {key: array[jnp.minimum(position, examples - 1)] for key, array in split.items()}
         counts = position < examples
-        loss, score = (
-            jnp.where(counts, function(parameters, batch).astype(jnp.float32), 0.0).sum()
-            for function in (workload.loss, workload.score)
-        )
+
+        def total(function: Any) -> jax.Array:
+            return jnp.where(counts, function(model, batch).astype(jnp.float32), 0.0).sum()
+
+        loss = total(workload.loss)
+        score = loss if workload.score is workload.loss else total(workload.score)
         return sums[0] + loss, sums[1] + score
 
     zero = jnp.float32(0)
     loss, score = jax.lax.fori_loop(0, -(-examples // size), add_chunk, (zero, zero))
-    return loss / examples, score / examples
+    mean = score / examples
+    return loss / examples, mean if workload.score_of_mean is None else workload.score_of_mean(mean)

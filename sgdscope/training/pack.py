@@ -1,115 +1,40 @@
-"""The training loop: a pack of trials trained together as one program on the devices of one machine."""
+"""Many trials as one program: a pack of trials trained together on the devices of one machine."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from sgdscope.data.order import example_at
 from sgdscope.errors import InputError
-from sgdscope.optimizers import update
-from sgdscope.schedules import halving
 from sgdscope.study import Trial
-from sgdscope.training.evaluate import evaluate
+from sgdscope.training.batches import dropped
+from sgdscope.training.checkpoint import Checkpoint, Checkpoints, Measurement
+from sgdscope.training.functions import check_functions
 from sgdscope.training.runtime import COMPILER_OPTIONS, QUICKLY_COMPILED, pinned
 from sgdscope.training.state import Settings, State
-from sgdscope.workloads.base import SPLITS, Batch, Workload
+from sgdscope.training.trial import evaluated, measure, start, state_bytes, stretches, train
+from sgdscope.workloads.base import SPLITS, Workload
 
 Method = Literal["map", "vmap"]
 
 # A segment is one call of the program: long enough to cost nothing, short enough that progress shows and that
 # an interrupt is heard.
 SEGMENT_SECONDS = 0.5
-FIRST_SEGMENT_STEPS = 16
 MOST_PROBED = 2**16
 SLOTS_PER_DEVICE = 32
-STATE_BYTES = 2**30
-
-
-# ── One trial ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def start(workload: Workload, settings: Settings) -> State:
-    """Return a trial before its first update; zeros in a slot without one."""
-    init_key, _ = jax.random.split(jax.random.key(settings.seed))
-    nothing = _zeros(jax.eval_shape(workload.init, init_key))
-    parameters = jax.lax.cond(settings.updates > 0, workload.init, lambda _: nothing, init_key)
-    return State(parameters, jax.tree.map(jnp.zeros_like, parameters), jnp.int32(0), jnp.bool_(True))
-
-
-def train(
-    workload: Workload, batch_size: int, train_split: Batch, settings: Settings, state: State, end: jax.Array
-) -> State:
-    """Return the trial after ``end`` updates, or where its loss stopped being finite.
-
-    The update whose loss is not finite is not made: ``step`` is then the number of updates that were.
-    """
-    examples = len(next(iter(train_split.values())))
-    augment_key: Any = None if workload.augment is None else jax.random.split(jax.random.key(settings.seed))[1]
-
-    def batch_at(step: jax.Array) -> Batch:
-        position = step.astype(jnp.uint32) * jnp.uint32(batch_size) + jnp.arange(batch_size, dtype=jnp.uint32)
-        index = example_at(settings.seed, position, examples)
-        batch = {key: array[index] for key, array in train_split.items()}
-        if workload.augment is None:
-            return batch
-        keys = jax.vmap(partial(jax.random.fold_in, augment_key))(position)
-        augmented: Batch = jax.vmap(workload.augment)(keys, batch)
-        return augmented
-
-    def mean_loss(parameters: Any, batch: Batch) -> jax.Array:
-        mean: jax.Array = workload.loss(parameters, batch).astype(jnp.float32).mean()
-        return mean
-
-    def one_update(state: State) -> State:
-        loss, gradient = jax.value_and_grad(mean_loss)(state.parameters, batch_at(state.step))
-        finite = jnp.isfinite(loss)
-        # A rate of 0 would leave NaN where the gradient is NaN, so the old tree is kept by choice.
-        rate = settings.learning_rate * halving(state.step, settings.updates)
-        parameters, velocity = update(state.parameters, state.velocity, gradient, rate, settings.momentum)
-        return State(parameters, velocity, state.step + finite.astype(jnp.int32), finite)
-
-    return jax.lax.while_loop(lambda state: (state.step < end) & state.finite, one_update, state)
-
-
-def measure(workload: Workload, splits: dict[str, Batch], state: State, wanted: jax.Array) -> dict[str, Any]:
-    """Return (loss, score) on each whole split; zeros where nothing is wanted."""
-
-    def measured(parameters: Any) -> dict[str, Any]:
-        return {name: evaluate(workload, parameters, split) for name, split in splits.items()}
-
-    nothing = _zeros(jax.eval_shape(measured, state.parameters))
-    values: dict[str, Any] = jax.lax.cond(wanted, measured, lambda _: nothing, state.parameters)
-    return values
-
-
-def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-
-
-# ── Many trials ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One number: what came out of a trial at a step."""
-
-    step: int
-    split: str
-    metric: str
-    value: float
+# All states of a pack together: what a checkpoint has to write, and a bound on memory. By ``map``, every segment
+# also copies them, and more trials a device would gain nothing.
+STATE_BYTES: dict[Method, int] = {"map": 2**26, "vmap": 2**29}
+CHECKPOINT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -132,25 +57,45 @@ class CompileTime:
     compile: float
 
 
+@dataclass
+class _Slot:
+    """A trial in its place in a pack: what it brought along, and what is measured of it."""
+
+    trial: Trial
+    number: int
+    begun_at: int
+    seconds: float
+    measurements: list[Measurement]
+
+
 class Trainer:
     """Trains packs of one workload's trials, and keeps the compiled programs: one for each batch size.
 
     A program's shape is fixed: the number of slots and devices. A slot without a trial has no updates to make.
     The devices split the slots among them; each runs its own one after the other (``map``, which gives bit
-    for bit what each trial gives alone), or all at once (``vmap``, for a GPU).
+    for bit what each trial gives alone), or all at once (``vmap``, for a GPU). Where several devices share a
+    trial, each takes a part of every batch.
 
     Args:
         workload: the model and its data, which are copied to every device.
         evaluate_at: the fractions of the budget at which whole splits are evaluated.
+        microbatch_sizes: the examples of a forward pass for each batch size that has microbatches.
+        devices_per_trial: how many devices share a trial.
         devices: JAX's devices; all of the default backend unless told otherwise.
         method: ``map`` or ``vmap``; by the kind of device unless told otherwise.
-        slots: slots per device; as many as memory allows, at most 32, unless told otherwise.
+        slots: slots for each group of devices that share a trial; as many as memory allows, at most 32, unless
+            told otherwise.
+
+    Raises:
+        InputError: where the workload's functions are not the contract's, or the devices cannot be shared so.
     """
 
     def __init__(
         self,
         workload: Workload,
         evaluate_at: Sequence[float] = (1.0,),
+        microbatch_sizes: dict[int, int] | None = None,
+        devices_per_trial: int = 1,
         devices: Sequence[jax.Device] | None = None,
         method: Method | None = None,
         slots: int | None = None,
@@ -161,7 +106,20 @@ class Trainer:
         self.platform = self.devices[0].platform
         self.method: Method = method or ("map" if self.platform == "cpu" else "vmap")
         self.compile_times: list[CompileTime] = []
-        self._mesh = jax.make_mesh((len(self.devices),), ("trial",), axis_types=(AxisType.Auto,), devices=self.devices)
+        self._microbatch_sizes = microbatch_sizes or {}
+        if len(self.devices) % devices_per_trial:
+            raise InputError(
+                f"devices_per_trial: {devices_per_trial} does not divide the {len(self.devices)} devices that "
+                f"JAX has here; give a number that does."
+            )
+        self._groups = len(self.devices) // devices_per_trial
+        self._shared = devices_per_trial > 1
+        self._mesh = jax.make_mesh(
+            (self._groups, devices_per_trial),
+            ("trial", "batch"),
+            axis_types=(AxisType.Auto, AxisType.Auto),
+            devices=self.devices,
+        )
         self._by_trial = NamedSharding(self._mesh, PartitionSpec("trial"))
         self._copied = NamedSharding(self._mesh, PartitionSpec())
         self._programs: dict[int | str, Future[Any]] = {}
@@ -169,10 +127,8 @@ class Trainer:
         self._compiler = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compile")
         with pinned():
             self._state = check_functions(workload)
-            bytes_a_trial = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self._state))
-            self._slots = len(self.devices) * (
-                slots or max(1, min(SLOTS_PER_DEVICE, STATE_BYTES // max(1, bytes_a_trial * len(self.devices))))
-            )
+            fitting = STATE_BYTES[self.method] // max(1, self._groups * state_bytes(self._state))
+            self._slots = self._groups * (slots or max(1, min(SLOTS_PER_DEVICE, fitting)))
             self._splits = {
                 name: {
                     key: jax.device_put(np.asarray(array), self._copied) for key, array in workload.split(name).items()
@@ -187,6 +143,16 @@ class Trainer:
         """The number of trials that fit in one pack."""
         return self._slots
 
+    @property
+    def groups(self) -> int:
+        """The number of trials that are trained at the same time by ``map``: one for each group of devices."""
+        return self._groups
+
+    @property
+    def circumstances(self) -> str:
+        """What the bits of a trial depend on beside its identity."""
+        return f"jax {jax.__version__}, {self.devices[0].device_kind}, {self.method}"
+
     def prepare(self, program: int | Literal["start", "measure"]) -> Future[Any]:
         """Begin to compile the program of a batch size in the background, unless that has been done."""
         with self._lock:
@@ -198,76 +164,156 @@ class Trainer:
         """Wait for what is being compiled, and drop what is not yet."""
         self._compiler.shutdown(cancel_futures=True)
 
-    def train(self, trials: Sequence[Trial], on_updates: Callable[[int], None] = lambda updates: None) -> list[Outcome]:
+    def train(
+        self,
+        trials: Sequence[Trial],
+        on_updates: Callable[[int], None] = lambda updates: None,
+        checkpoints: Checkpoints | None = None,
+    ) -> list[Outcome]:
         """Train trials of one batch size and budget, at most as many as there are slots.
 
         Args:
             trials: in any order; which of them share a device does not change their numbers.
             on_updates: told the number of updates made or spared since it was last told.
+            checkpoints: where trials go on from, and are kept every half minute.
         """
         batch_size, updates = trials[0].batch_size, trials[0].updates
         if len(trials) > self.slots or any((t.batch_size, t.updates) != (batch_size, updates) for t in trials):
             raise ValueError("a pack holds trials of one batch size and number of updates, and no more than its slots")
         program, begin, measure_all = (self.prepare(name).result() for name in (batch_size, "start", "measure"))
-        begun = time.perf_counter()
-        slot_of = self._deal(trials)
+        begun = saved = time.perf_counter()
+        slots = [_Slot(trial, number, 0, 0.0, []) for trial, number in zip(trials, self._deal(trials), strict=True)]
         with pinned():
-            settings = self._settings(trials, slot_of)
+            settings = self._settings(slots)
             active = np.asarray(settings.updates) > 0
-            state: State = begin(settings)
-            measured: list[tuple[int, Any]] = []
-            for end in self._segments(updates):
-                before = np.asarray(state.step).sum()
+            state = self._begun(begin(settings), batch_size)
+            if checkpoints is not None:
+                state = self._resumed(state, slots, checkpoints)
+            done = np.zeros(self.slots, np.int32)
+            done[[slot.number for slot in slots]] = [slot.begun_at for slot in slots]
+            on_updates(int(done.sum()))
+            measured_at = done.copy()
+            for end in self._segments(int(done[active].min()), updates):
                 ends = jax.device_put(np.where(active, end, 0).astype(np.int32), self._by_trial)
                 state = jax.block_until_ready(program(self._splits["train"], settings, state, ends))
-                on_updates(int(np.asarray(state.step).sum() - before))
+                steps, finite = np.asarray(state.step), np.asarray(state.finite)
+                on_updates(int((steps - done).sum()))
+                done = steps
                 if end in self._evaluation_steps(updates):
-                    wanted = jax.device_put(active & np.asarray(state.finite), self._by_trial)
-                    values = measure_all(self._splits, state, wanted)
-                    measured.append((end, jax.tree.map(np.asarray, values)))
-                if not np.asarray(state.finite)[active].any():
+                    wanted = active & finite & (steps == end) & (measured_at < end)
+                    if wanted.any():
+                        model = evaluated(self.workload, state)
+                        values = measure_all(self._splits, model, jax.device_put(wanted, self._by_trial))
+                        _take(slots, wanted, end, jax.tree.map(np.asarray, values))
+                now = time.perf_counter()
+                if checkpoints is not None and now - saved > CHECKPOINT_SECONDS and end < updates:
+                    self._save(state, slots, checkpoints, now - begun)
+                    saved = time.perf_counter()
+                if not finite[active].any():
                     break
-        steps, finite = np.asarray(state.step), np.asarray(state.finite)
-        on_updates(sum(updates - int(steps[slot]) for slot in slot_of))
-        total = max(1, int(steps[slot_of].sum()))
-        seconds = time.perf_counter() - begun
+            curves = np.asarray(state.curve)
+        on_updates(sum(updates - int(done[slot.number]) for slot in slots))
+        finite = np.asarray(state.finite)
+        seconds = self._shares(slots, done, time.perf_counter() - begun)
         return [
-            _outcome(trial, slot, int(steps[slot]), bool(finite[slot]), seconds * int(steps[slot]) / total, measured)
-            for trial, slot in zip(trials, slot_of, strict=True)
+            self._outcome(slot, int(done[slot.number]), bool(finite[slot.number]), taken, curves[slot.number])
+            for slot, taken in zip(slots, seconds, strict=True)
         ]
 
-    def time_updates(self, batch_size: int, seconds: float = 0.15) -> float:
-        """Return the seconds that one update of one trial takes in a full pack, from a short timed run."""
+    def time_updates(self, batch_size: int, seconds: float = 0.25) -> float:
+        """Return the seconds that one update of one trial takes in a full pack, from a short timed run.
+
+        Where the trials of a device come one after the other, one for each device tells.
+        """
         program = self.prepare(batch_size).result()
         with pinned():
-            zeros = np.zeros(self.slots, np.float32)
-            many = np.full(self.slots, 2**26, np.int32)
-            settings = jax.device_put(
-                Settings(zeros, zeros, np.arange(self.slots, dtype=np.uint32), many), self._by_trial
-            )
-            state = self.prepare("start").result()(settings)
+            settings, active = self._probed()
+            state = self._begun(self.prepare("start").result()(settings), batch_size)
             done, steps, took = 0, 1, 0.0
             # A loss that is never finite makes no update, however many are asked for.
             while took < seconds and steps <= MOST_PROBED:
                 done += steps
-                ends = jax.device_put(np.full(self.slots, done, np.int32), self._by_trial)
+                ends = jax.device_put(np.where(active, done, 0).astype(np.int32), self._by_trial)
                 begun = time.perf_counter()
                 state = jax.block_until_ready(program(self._splits["train"], settings, state, ends))
                 took = time.perf_counter() - begun
-                per_update = took / (steps * self.slots)
+                per_update = took / (steps * int(active.sum()))
                 steps *= 2
         return per_update
 
-    def _segments(self, updates: int) -> Iterator[int]:
+    def time_evaluation(self) -> float:
+        """Return the seconds that evaluating one trial on all splits takes in a full pack."""
+        measure_all = self.prepare("measure").result()
+        with pinned():
+            settings, active = self._probed()
+            model = evaluated(self.workload, self.prepare("start").result()(settings))
+            wanted = jax.device_put(active, self._by_trial)
+            begun = time.perf_counter()
+            jax.block_until_ready(measure_all(self._splits, model, wanted))
+            return (time.perf_counter() - begun) / int(active.sum())
+
+    # ── A pack's state ───────────────────────────────────────────────────────────────────────────────────
+
+    def _begun(self, state: State, batch_size: int) -> State:
+        """Add room for what the streams carry, whose shape is the batch's."""
+        shapes = self._state_shapes(batch_size).model
+        if self.workload.streams is None:
+            return state
+        carried = jax.tree.map(lambda a: jax.device_put(np.zeros(a.shape, a.dtype), self._by_trial), shapes)
+        return replace(state, model=carried)
+
+    def _resumed(self, state: State, slots: Sequence[_Slot], checkpoints: Checkpoints) -> State:
+        """Put each trial where its checkpoint left it."""
+        found = [(slot, checkpoints.load(slot.trial.id)) for slot in slots]
+        kept = [(slot, checkpoint) for slot, checkpoint in found if checkpoint is not None]
+        if not kept:
+            return state
+        leaves, tree = jax.tree.flatten(state)
+        arrays = [np.array(leaf) for leaf in leaves]
+        for slot, checkpoint in kept:
+            for array, leaf in zip(arrays, checkpoint.leaves, strict=True):
+                array[slot.number] = leaf
+            slot.begun_at, slot.seconds = checkpoint.step, checkpoint.seconds
+            slot.measurements = list(checkpoint.measurements)
+        resumed: State = jax.tree.unflatten(tree, [jax.device_put(array, self._by_trial) for array in arrays])
+        return resumed
+
+    def _save(self, state: State, slots: Sequence[_Slot], checkpoints: Checkpoints, elapsed: float) -> None:
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+        steps = np.asarray(state.step)
+        for slot, seconds in zip(slots, self._shares(slots, steps, elapsed), strict=True):
+            of_trial = [leaf[slot.number] for leaf in leaves]
+            checkpoints.save(slot.trial.id, Checkpoint(of_trial, int(steps[slot.number]), slot.measurements, seconds))
+
+    def _shares(self, slots: Sequence[_Slot], steps: np.ndarray, elapsed: float) -> list[float]:
+        """Return the seconds of each trial: the pack's, by the updates made, and what it had taken before."""
+        made = [int(steps[slot.number]) - slot.begun_at for slot in slots]
+        return [slot.seconds + elapsed * own / max(1, sum(made)) for slot, own in zip(slots, made, strict=True)]
+
+    def _outcome(self, slot: _Slot, steps: int, finite: bool, seconds: float, curve: np.ndarray) -> Outcome:
+        # A last update may overflow what the loss before it did not show.
+        bad = next((m.step for m in slot.measurements if not np.isfinite(m.value)), None)
+        if bad is not None:
+            steps, finite = bad, False
+        measurements = [m for m in slot.measurements if bad is None or m.step < bad]
+        for (first, stop), total in zip(stretches(slot.trial.updates), curve, strict=False):
+            if stop <= steps and np.isfinite(total):
+                measurements.append(Measurement(stop, "train", "minibatch_loss", float(total) / (stop - first)))
+        if self.workload.streams is not None:
+            count = dropped(self.workload, slot.trial.batch_size)
+            measurements.append(Measurement(steps, "train", "dropped_per_epoch", float(count)))
+        return Outcome(slot.trial, steps, not finite, seconds, measurements)
+
+    def _segments(self, step: int, updates: int) -> Iterator[int]:
         """Yield the steps at which control comes back: at each evaluation, and every half second."""
         stops = self._evaluation_steps(updates)
-        step, length, told = 0, FIRST_SEGMENT_STEPS, time.perf_counter()
+        length, told = 1, time.perf_counter()
         while step < updates:
             end = min(step + length, next(stop for stop in stops if stop > step))
             yield end
             now = time.perf_counter()
             speed = (end - step) / max(now - told, 1e-9)
-            length = int(max(FIRST_SEGMENT_STEPS, min(8 * length, speed * SEGMENT_SECONDS)))
+            length = int(max(1, min(16 * length, speed * SEGMENT_SECONDS)))
             step, told = end, now
 
     def _evaluation_steps(self, updates: int) -> list[int]:
@@ -278,55 +324,68 @@ class Trainer:
         order = sorted(
             range(len(trials)), key=lambda i: (trials[i].seed, trials[i].optimizer.momentum, trials[i].learning_rate)
         )
-        per_device = self.slots // len(self.devices)
+        per_group = self.slots // self._groups
         slot_of = [0] * len(trials)
         for place, i in enumerate(order):
-            slot_of[i] = place % len(self.devices) * per_device + place // len(self.devices)
+            slot_of[i] = place % self._groups * per_group + place // self._groups
         return slot_of
 
-    def _settings(self, trials: Sequence[Trial], slot_of: Sequence[int]) -> Settings:
+    def _settings(self, slots: Sequence[_Slot]) -> Settings:
         def filled(values: list[Any], dtype: Any) -> np.ndarray:
             array = np.zeros(self.slots, dtype)
-            array[list(slot_of)] = values
+            array[[slot.number for slot in slots]] = values
             return array
 
         settings = Settings(
-            learning_rate=filled([trial.learning_rate for trial in trials], np.float32),
-            momentum=filled([trial.optimizer.momentum for trial in trials], np.float32),
-            seed=filled([trial.seed for trial in trials], np.uint32),
-            updates=filled([trial.updates for trial in trials], np.int32),
+            learning_rate=filled([slot.trial.learning_rate for slot in slots], np.float32),
+            momentum=filled([slot.trial.optimizer.momentum for slot in slots], np.float32),
+            seed=filled([slot.trial.seed for slot in slots], np.uint32),
+            updates=filled([slot.trial.updates for slot in slots], np.int32),
         )
         placed: Settings = jax.device_put(settings, self._by_trial)
         return placed
 
-    def _compile(self, program: int | str) -> Any:
-        def each(function: Callable[..., Any]) -> Callable[..., Any]:
-            return (
-                jax.vmap(function) if self.method == "vmap" else lambda *args: jax.lax.map(lambda a: function(*a), args)
-            )
+    def _probed(self) -> tuple[Settings, np.ndarray]:
+        """Return settings of trials that are only timed, and which slots hold one."""
+        active = np.ones(self.slots, bool)
+        if self.method == "map":
+            active = np.arange(self.slots) % (self.slots // self._groups) == 0
+        zeros = np.zeros(self.slots, np.float32)
+        updates = np.where(active, MOST_PROBED * 4, 0).astype(np.int32)
+        settings = Settings(zeros, zeros, np.arange(self.slots, dtype=np.uint32), updates)
+        placed: Settings = jax.device_put(settings, self._by_trial)
+        return placed, active
 
-        train_split, trial, copied = self._splits["train"], PartitionSpec("trial"), PartitionSpec()
-        state = jax.tree.map(lambda a: self._shape(a.shape, a.dtype), self._state)
+    # ── The programs ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _compile(self, program: int | str) -> Any:
         settings = Settings(*(self._shape((), dtype) for dtype in (np.float32, np.float32, np.uint32, np.int32)))
+        trial, copied = PartitionSpec("trial"), PartitionSpec()
         if program == "start":
-            body: Callable[..., Any] = lambda settings: each(partial(start, self.workload))(settings)
+            body: Callable[..., Any] = lambda settings: self._each(partial(start, self.workload))(settings)
             specs: Any = (trial,)
             arguments: Any = (settings,)
         elif program == "measure":
-            body = lambda splits, state, wanted: each(partial(measure, self.workload, splits))(state, wanted)
+            model = evaluated(self.workload, self._state_shapes(None))
+            body = lambda splits, model, wanted: self._each(partial(measure, self.workload, splits))(model, wanted)
             specs = (copied, trial, trial)
-            arguments = (self._splits, state, self._shape((), np.bool_))
+            arguments = (self._splits, model, self._shape((), np.bool_))
         else:
-            body = lambda split, settings, state, end: each(partial(train, self.workload, int(program), split))(
-                settings, state, end
-            )
+            batch_size = int(program)
+            sizes = (batch_size, self._microbatch_sizes.get(batch_size, batch_size))
+            body = lambda split, settings, state, end: self._each(
+                partial(train, self.workload, sizes, split, spread=self._spread)
+            )(settings, state, end)
             specs = (copied, trial, trial, trial)
-            arguments = (train_split, settings, state, self._shape((), np.int32))
+            state = self._state_shapes(batch_size)
+            arguments = (self._splits["train"], settings, state, self._shape((), np.int32))
         # The state of a pack is taken over by the next segment rather than copied.
         donated = (2,) if isinstance(program, int) else ()
         begun = time.perf_counter()
         with pinned():
-            sharded = jax.shard_map(body, mesh=self._mesh, in_specs=specs, out_specs=trial, check_vma=False)
+            sharded = jax.shard_map(
+                body, mesh=self._mesh, in_specs=specs, out_specs=trial, axis_names={"trial"}, check_vma=False
+            )
             lowered = jax.jit(sharded, donate_argnums=donated).lower(*arguments)
             traced = time.perf_counter()
             options = dict(COMPILER_OPTIONS[self.platform])
@@ -337,109 +396,35 @@ class Trainer:
         self.compile_times.append(CompileTime(name, traced - begun, time.perf_counter() - traced))
         return compiled
 
+    def _each(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if self.method == "vmap":
+            return jax.vmap(function)
+        return lambda *args: jax.lax.map(lambda each: function(*each), args)
+
+    def _spread(self, tree: Any) -> Any:
+        """Split arrays by their first axis among the devices that share a trial."""
+        if not self._shared:
+            return tree
+        return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, PartitionSpec("batch")), tree)
+
+    def _state_shapes(self, batch_size: int | None) -> State:
+        """Return the shapes of a pack's state, with what its streams carry at a batch size."""
+        state = self._state
+        if self.workload.streams is not None and batch_size is not None:
+            carry = partial(self.workload.streams.carry, batch_size // self.workload.unroll)
+            state = replace(state, model=jax.eval_shape(carry))
+        shapes: State = jax.tree.map(lambda a: self._shape(a.shape, a.dtype), state)
+        return shapes
+
     def _shape(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((self.slots, *shape), dtype, sharding=self._by_trial)
 
 
-def _outcome(
-    trial: Trial, slot: int, steps: int, finite: bool, seconds: float, measured: list[tuple[int, Any]]
-) -> Outcome:
-    measurements = [
-        Measurement(step, split, metric, float(value[slot]))
-        for step, values in measured
-        if step <= steps
-        for split, pair in values.items()
-        for metric, value in zip(("loss", "score"), pair, strict=True)
-    ]
-    # A last update may overflow what the loss before it did not show.
-    bad = next((m.step for m in measurements if not np.isfinite(m.value)), None)
-    if bad is not None:
-        return Outcome(trial, bad, True, seconds, [m for m in measurements if m.step < bad])
-    return Outcome(trial, steps, not finite, seconds, measurements)
-
-
-# ── The user's functions ─────────────────────────────────────────────────────────────────────────────────
-
-
-def check_functions(workload: Workload) -> State:
-    """Return the shapes of a trial's state, and refuse functions whose shapes are not the contract's.
-
-    Raises:
-        InputError: where ``init``, ``loss``, ``score`` or ``augment`` fails or returns another shape.
-    """
-    zero = Settings(jnp.float32(0), jnp.float32(0), jnp.uint32(0), jnp.int32(0))
-    state: State = _traced(workload, "init", partial(start, workload), zero)
-    leaves = jax.tree.leaves(state.parameters)
-    if not leaves or any(leaf.dtype != jnp.float32 for leaf in leaves):
-        raise InputError(f"workload {workload.name!r}: init must return a tree of float32 arrays.")
-    batch = _batch_shape(workload, 7)
-    if workload.augment is not None:
-        example = {key: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for key, a in batch.items()}
-        augmented = _traced(workload, "augment", workload.augment, jax.random.key(0), example)
-        if jax.tree.map(lambda a: a.shape, augmented) != jax.tree.map(lambda a: a.shape, example):
-            raise InputError(f"workload {workload.name!r}: augment must return an example of the same shapes.")
-    for name, function in (("loss", workload.loss), ("score", workload.score)):
-        value = _traced(workload, name, function, state.parameters, batch)
-        if getattr(value, "shape", None) != (7,):
-            raise InputError(
-                f"workload {workload.name!r}: {name} must return one number for each example, shape (n,), but "
-                f"returns shape {getattr(value, 'shape', type(value).__name__)} for a batch of n = 7."
-            )
-    return state
-
-
-def fingerprint(workload: Workload) -> str:
-    """Return a hash of the traced functions of a workload and of the loss's gradient, constants included.
-
-    It tells whether a workload of the same name and version still computes the same; it depends on the version
-    of JAX, which writes the same function down differently.
-    """
-    digest = hashlib.sha256()
-
-    def mean_loss(parameters: Any, batch: Batch) -> jax.Array:
-        mean: jax.Array = workload.loss(parameters, batch).mean()
-        return mean
-
-    with pinned():
-        key, state = jax.random.key(0), check_functions(workload)
-        calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(workload.init, (key,))]
-        for n in (2, 7):
-            batch = _batch_shape(workload, n)
-            calls += [(function, (state.parameters, batch)) for function in (jax.grad(mean_loss), workload.loss)]
-            calls.append((workload.score, (state.parameters, batch)))
-        if workload.augment is not None:
-            calls.append(
-                (workload.augment, (key, {k: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for k, a in batch.items()}))
-            )
-        for function, arguments in calls:
-            traced = jax.make_jaxpr(function)(*arguments)
-            digest.update(re.sub(r"0x[0-9a-f]+", "0x", str(traced)).encode())
-            for constant in _constants(traced):
-                digest.update(np.asarray(constant).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _constants(traced: Any) -> Iterator[Any]:
-    """Yield the constants of a traced function and of all the functions traced inside it."""
-    yield from getattr(traced, "consts", ())
-    for equation in getattr(traced, "jaxpr", traced).eqns:
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
-            if hasattr(value, "eqns"):
-                yield from _constants(value)
-
-
-def _batch_shape(workload: Workload, n: int) -> dict[str, jax.ShapeDtypeStruct]:
-    return {
-        key: jax.ShapeDtypeStruct((n, *np.shape(array)[1:]), jax.dtypes.canonicalize_dtype(np.asarray(array).dtype))
-        for key, array in workload.train.items()
-    }
-
-
-def _traced(workload: Workload, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return jax.eval_shape(function, *arguments)
-    except Exception as error:
-        first_line = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(
-            f"workload {workload.name!r}: {name} cannot be traced by JAX: {type(error).__name__}: {first_line}"
-        ) from error
+def _take(slots: Sequence[_Slot], wanted: np.ndarray, step: int, values: dict[str, Any]) -> None:
+    for slot in slots:
+        if wanted[slot.number]:
+            slot.measurements += [
+                Measurement(step, split, metric, float(value[slot.number]))
+                for split, pair in values.items()
+                for metric, value in zip(("loss", "score"), pair, strict=True)
+            ]

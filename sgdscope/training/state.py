@@ -26,5 +26,7 @@ class State:
 
     parameters: Any
     velocity: Any
+    model: Any  # the workload's state, or what its streams carry; () where there is neither
+    curve: Any  # sums of minibatch losses over each stretch of the budget, float32 (CURVE_POINTS,)
     step: Any  # updates made, int32
     finite: Any  # False once a loss was not finite: the trial has diverged

@@ -35,6 +35,13 @@ class WorkloadRecord:
     score_goal: Literal["maximize", "minimize"]
     constant_loss: float
     constant_score: float
+    ghost_batch_size: int = 1
+    unroll: int = 1
+
+    @property
+    def batch_multiple(self) -> int:
+        """Every batch size, and every microbatch size, is a multiple of this."""
+        return self.ghost_batch_size * self.unroll
 
     @property
     def score_sign(self) -> int:
@@ -42,9 +49,31 @@ class WorkloadRecord:
         return 1 if self.score_goal == "maximize" else -1
 
 
+@dataclass(frozen=True)
+class Streams:
+    """How a text is read: one long sequence of examples, cut into streams that are read side by side.
+
+    The training split is then one sequence of N tokens, and its examples are the tokens. A batch of
+    B = streams × unroll tokens re-cuts the sequence, taken as a ring, into ``B // unroll`` streams of equal
+    length; each update reads the next ``unroll`` tokens of every stream, and what a stream carries from update
+    to update begins anew with each epoch. The seed and the epoch decide where the ring is cut.
+
+    Args:
+        unroll: tokens of each stream that an update reads, and through which the gradient is taken.
+        carry: ``carry(n) -> tree`` of arrays (n, ...), what n streams carry when an epoch begins.
+    """
+
+    unroll: int
+    carry: Callable[[int], Any]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Workload:
     """A model and its data.
+
+    Most workloads are ``init``, ``loss`` and ``score``. Training may differ from evaluation: in
+    ``training_loss``, which may draw random numbers and may move a state on that no gradient is taken of, and
+    in ``penalty``, which is part of the gradient and of no reported loss.
 
     Args:
         name: how tables and pages call it.
@@ -60,6 +89,19 @@ class Workload:
         score_goal: whether a larger score is better.
         augment: ``augment(key, example) -> example``, applied to each training example at each visit, with a
             key of its own for (seed, visit); never in evaluation.
+        training_loss: ``training_loss(parameters, state, batch, keys) -> (losses, state)``, where training
+            minimises something else than ``loss``: ``keys`` has shape (n,), one for each example and visit, so
+            that dropout does not depend on how a batch is split. Without a state, ``state`` is ``()``.
+        init_state: ``init_state() -> state``, any tree of float arrays, such as running statistics. ``loss`` and
+            ``score`` are then given ``(parameters, state)`` in place of ``parameters``.
+        penalty: ``penalty(parameters) -> scalar``, added to the mean loss in the gradient alone, such as L2.
+        ghost_batch_size: examples per batch-norm statistic, where there are any: batch sizes are multiples of it.
+        streams: how examples that are one text are read. ``training_loss`` then gets arrays of shape
+            (streams, unroll + 1), each stream's tokens with the one that follows, a ``state`` that is what the
+            streams carry, and keys of shape (streams,); ``loss`` and ``score`` get tokens in their order.
+        score_of_mean: what becomes of the mean score of a split, such as ``exp`` for a perplexity.
+        evaluation_batch_size: examples per forward pass of an evaluation; a bound on memory, except that with
+            ``streams`` each such piece of a split is read from a fresh start.
         fields: what else decides the numbers, such as a width; part of the identity.
 
     Raises:
@@ -79,6 +121,13 @@ class Workload:
     score_name: str = "accuracy"
     score_goal: Literal["maximize", "minimize"] = "maximize"
     augment: Callable[[Any, Any], Any] | None = None
+    training_loss: Callable[[Parameters, Any, Any, Any], tuple[Any, Any]] | None = None
+    init_state: Callable[[], Any] | None = None
+    penalty: Callable[[Parameters], Any] | None = None
+    ghost_batch_size: int = 1
+    streams: Streams | None = None
+    score_of_mean: Callable[[Any], Any] | None = None
+    evaluation_batch_size: int = 1024
     fields: Mapping[str, float | int | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,8 +148,27 @@ class Workload:
         for name, value in self.fields.items():
             if type(value) not in (bool, int, float, str):
                 raise InputError(f"{where}: fields[{name!r}] is {value!r}; only numbers and text identify a workload.")
+        if self.training_loss is None and (self.init_state is not None or self.streams is not None):
+            what = "init_state" if self.init_state is not None else "streams"
+            raise InputError(f"{where}: {what} is of no use without training_loss, which moves it on.")
+        if self.streams is not None and (self.augment or self.init_state or self.ghost_batch_size != 1):
+            raise InputError(
+                f"{where}: streams carry their own state; augment, init_state and ghost batches do not apply."
+            )
+        for what, size in (
+            ("ghost_batch_size", self.ghost_batch_size),
+            ("evaluation_batch_size", self.evaluation_batch_size),
+            ("unroll", self.unroll),
+        ):
+            if type(size) is not int or size < 1:
+                raise InputError(f"{where}: {what} must be a whole number of at least 1, not {size!r}.")
         for split in SPLITS:
             _check_split(where, split, getattr(self, split), self.train)
+
+    @property
+    def unroll(self) -> int:
+        """Tokens of each stream that an update reads; 1 where examples are no streams."""
+        return 1 if self.streams is None else self.streams.unroll
 
     def split(self, name: str) -> Split:
         """Return one of the three splits by its name."""
@@ -119,6 +187,8 @@ class Workload:
             score_goal=self.score_goal,
             constant_loss=float(self.constant_loss),
             constant_score=float(self.constant_score),
+            ghost_batch_size=self.ghost_batch_size,
+            unroll=self.unroll,
         )
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import signal
@@ -110,10 +111,10 @@ def test_trials_that_fail_are_recorded_and_tried_again(tmp_path, monkeypatch):
     study = quadratic_study(learning_rates=(0.5,), batch_sizes=(32, 64), seeds=2)
     real = Trainer.train
 
-    def out_of_memory(self, trials, on_updates):
+    def out_of_memory(self, trials, *rest):
         if trials[0].batch_size == 64:
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nallocating\n  4 EiB")
-        return real(self, trials, on_updates)
+        return real(self, trials, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train", out_of_memory)
@@ -132,10 +133,10 @@ def test_trials_that_fail_are_recorded_and_tried_again(tmp_path, monkeypatch):
 def test_a_batch_size_that_fails_does_not_hold_up_the_others(tmp_path, monkeypatch):
     real = Trainer.train
 
-    def out_of_memory(self, trials, on_updates):
+    def out_of_memory(self, trials, *rest):
         if trials[0].batch_size == 64:
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return real(self, trials, on_updates)
+        return real(self, trials, *rest)
 
     study = quadratic_study(batch_sizes=(16, 64), seeds=2)
     with monkeypatch.context() as patch:
@@ -247,3 +248,39 @@ def test_a_study_killed_again_and_again_ends_as_one_that_never_was(study_file, c
     assert killed.numbers().equals(never.numbers())
     assert killed.measurements.equals(never.measurements)
     assert "finished" in command("status", folder).stdout
+
+
+OFTEN = """
+import sys
+from sgdscope.training import pack
+pack.CHECKPOINT_SECONDS, pack.SEGMENT_SECONDS = 0.0, 0.0
+from sgdscope.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_trial_killed_in_its_midst_goes_on_from_its_checkpoint_to_the_same_bits(study_file, command, tmp_path):
+    """Killed while the first pack trains, with nothing committed but checkpoints."""
+    changes = {"seeds=3": "seeds=2, learning_rates=(0.125,)", "(64, 256)": "(32,)", "Epochs(2)": "Epochs(4)"}
+    text = study_file.read_text()
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    study_file.write_text(text)
+    killed, never = tmp_path / "killed", tmp_path / "never"
+    process = subprocess.Popen(
+        [sys.executable, "-c", OFTEN, "run", str(study_file), "--out", str(killed)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and len(list(killed.glob("checkpoints/*.npz"))) < 4:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert sg.Result(killed).trials.is_empty()
+    for folder in (killed, never):
+        done = command("run", study_file, "--out", folder)
+        assert done.returncode == 0, done.stderr
+        assert not list(folder.glob("checkpoints/*"))
+    assert sg.Result(killed).numbers().equals(sg.Result(never).numbers())
+    assert sg.Result(killed).measurements.equals(sg.Result(never).measurements)

@@ -2,8 +2,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgdscope.training.evaluate import CHUNK, evaluate
+from sgdscope.training.evaluate import evaluate
 from sgdscope.workloads.base import Workload
+
+CHUNK = 1024
 
 
 def means_of(values):

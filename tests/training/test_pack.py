@@ -9,7 +9,8 @@ from sgdscope.data.order import example_at
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD, Momentum
 from sgdscope.study import Study
-from sgdscope.training.pack import Trainer, fingerprint
+from sgdscope.training.functions import fingerprint
+from sgdscope.training.pack import Trainer
 from sgdscope.workloads.base import Workload
 from sgdscope.workloads.digits import digits
 from sgdscope.workloads.quadratic import NoisyQuadratic
@@ -163,7 +164,9 @@ def test_divergence_is_found_at_its_step():
         while np.isfinite(np.float32(0.5) * theta**2):
             theta, steps = theta * np.float32(-100), steps + 1
     assert (outcome.diverged, outcome.steps) == (True, steps)
-    assert [m.step for m in outcome.measurements] == [5] * 6  # what was measured before is kept
+    # What was measured before is kept: both metrics of three splits, and the curve as far as it came.
+    assert [m.step for m in outcome.measurements if m.metric != "minibatch_loss"] == [5] * 6
+    assert [m.step for m in outcome.measurements if m.metric == "minibatch_loss"] == list(range(2, steps + 1, 2))
 
 
 def test_a_loss_that_overflows_in_the_last_update_is_divergence():
@@ -172,7 +175,9 @@ def test_a_loss_that_overflows_in_the_last_update_is_divergence():
     trainer = Trainer(quadratic.workload(), (1.0,), slots=1)
     (outcome,) = trainer.train([trial])
     trainer.close()
-    assert (outcome.diverged, outcome.steps, outcome.measurements) == (True, 1, [])
+    assert (outcome.diverged, outcome.steps) == (True, 1)
+    # Its one update was made on a finite loss, that of the start.
+    assert [(m.metric, m.value) for m in outcome.measurements] == [("minibatch_loss", 0.5)]
 
 
 # ── What batch size may not change ───────────────────────────────────────────────────────────────────────
@@ -183,7 +188,7 @@ def test_evaluation_comes_at_the_same_fractions_and_covers_the_same_examples(dig
     for batch_size in (32, 1000):
         trial = declared(digits_trainer.workload, batch_size, Epochs(2)).trial(SGD(), batch_size, 2.0**-20, seed=0)
         (outcome,) = digits_trainer.train([trial])
-        at[batch_size] = outcome.measurements
+        at[batch_size] = [m for m in outcome.measurements if m.metric != "minibatch_loss"]
     # At a vanishing rate both are the initial network: the same numbers from the same whole splits.
     for a, b in zip(at[32], at[1000], strict=True):
         assert (a.split, a.metric) == (b.split, b.metric)

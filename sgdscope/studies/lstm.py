@@ -1,0 +1,54 @@
+"""Batch size at a constant epoch budget, on the Penn TreeBank with an LSTM language model.
+
+Hypothesis: as for the other workloads, and at the smallest batch sizes of all, since a batch of B streams takes
+B × 35 tokens.
+
+Command: ``sgdscope run lstm --profile small`` (or full); it needs ``sgdscope data fetch ptb``.
+Cost: see ``sgdscope plan``; small runs in under 30 minutes on two cores, full takes a cluster.
+What should come out: small reads a fortieth of the text once; that is far too little to learn more than how
+frequent words are, and shows how the optimal learning rate moves with the batch, not how well the model does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sgdscope.budget import Epochs
+from sgdscope.data.ptb import read_ptb as read
+from sgdscope.optimizers import SGD, Momentum
+from sgdscope.study import Study
+from sgdscope.workloads.base import Split
+from sgdscope.workloads.lstm import UNROLL, lstm
+
+__all__ = ["PROFILES", "read", "study"]
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "full": {
+        "batch_sizes": tuple(UNROLL * streams for streams in (4, 8, 16, 32, 64, 128, 256, 512)),
+        "budget": Epochs(200),
+        "seeds": 15,
+        "evaluate_at": (0.5, 1.0),
+        "microbatch_size": UNROLL * 256,
+    },
+    "small": {
+        "batch_sizes": tuple(UNROLL * streams for streams in (4, 16, 64)),
+        "budget": Epochs(1),
+        "seeds": 3,
+        "evaluate_at": (1.0,),
+    },
+}
+# The first tokens of each split that the small profile reads: on a CPU an epoch of the whole takes minutes.
+SMALL = {"train": 24_000, "validation": 8_000, "test": 8_000}
+
+
+def study(splits: Mapping[str, Split], profile: str) -> Study:
+    """Return the study on these splits of the Penn TreeBank at one of the profiles."""
+    if profile == "small":
+        splits = {name: {"token": split["token"][: SMALL[name]]} for name, split in splits.items()}
+    return Study(
+        name=f"lstm-{profile}",
+        workload=lstm(splits, size="small"),
+        optimizers=(SGD(), Momentum(0.9)),
+        **PROFILES[profile],
+    )

@@ -1,0 +1,50 @@
+"""Batch size at a constant epoch budget, on CIFAR-10 with a Wide-ResNet 16-4 without normalization (SkipInit).
+
+Hypothesis: as with batch normalization, but without it large learning rates are out of reach, so that the learning
+rate stops growing, and the accuracy begins to fall, at a smaller batch size.
+
+Command: ``sgdscope run wide_resnet_skipinit --profile small`` (or full); it needs ``sgdscope data fetch cifar10``.
+Cost: see ``sgdscope plan``; small is declared for one large GPU and half an hour, full for a cluster.
+What should come out: small shows both regimes within its batch sizes, full the place between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sgdscope.budget import Epochs
+from sgdscope.data.cifar10 import read_cifar10 as read
+from sgdscope.optimizers import SGD, Momentum
+from sgdscope.study import Study
+from sgdscope.workloads.base import Split
+from sgdscope.workloads.wide_resnet_skipinit import wide_resnet_skipinit
+
+__all__ = ["PROFILES", "read", "study"]
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "full": {
+        "batch_sizes": (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
+        "budget": Epochs(200),
+        "seeds": 15,
+        "evaluate_at": (0.5, 1.0),
+        "microbatch_size": 1024,
+    },
+    "small": {
+        "batch_sizes": (64, 256, 1024, 4096),
+        "budget": Epochs(2),
+        "seeds": 3,
+        "evaluate_at": (1.0,),
+        "microbatch_size": 1024,
+    },
+}
+
+
+def study(splits: Mapping[str, Split], profile: str) -> Study:
+    """Return the study on these splits of CIFAR-10 at one of the profiles."""
+    return Study(
+        name=f"wide-resnet-skipinit-{profile}",
+        workload=wide_resnet_skipinit(splits),
+        optimizers=(SGD(), Momentum(0.9)),
+        **PROFILES[profile],
+    )

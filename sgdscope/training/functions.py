@@ -1,0 +1,199 @@
+"""The user's functions before anything is trained: their shapes, their fingerprint, and what they cost."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgdscope.errors import InputError
+from sgdscope.training.runtime import pinned
+from sgdscope.training.state import Settings, State
+from sgdscope.training.trial import evaluated, mean_loss, start
+from sgdscope.workloads.base import Workload
+
+
+def check_functions(workload: Workload) -> State:
+    """Return the shapes of a trial's state, and refuse functions whose shapes are not the contract's.
+
+    Raises:
+        InputError: where a function of the workload fails or returns another shape.
+    """
+    zero = Settings(jnp.float32(0), jnp.float32(0), jnp.uint32(0), jnp.int32(0))
+    state: State = _traced(workload, "init", partial(start, workload), zero)
+    for name, tree in (("init", state.parameters), ("init_state", state.model)):
+        leaves = jax.tree.leaves(tree)
+        if (name == "init" and not leaves) or any(leaf.dtype != jnp.float32 for leaf in leaves):
+            raise InputError(f"workload {workload.name!r}: {name} must return a tree of float32 arrays.")
+    n = 7 * workload.ghost_batch_size
+    batch = _examples(workload, n)
+    if workload.augment is not None:
+        example = {key: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for key, a in batch.items()}
+        augmented = _traced(workload, "augment", workload.augment, _key(), example)
+        if jax.tree.map(lambda a: a.shape, augmented) != jax.tree.map(lambda a: a.shape, example):
+            raise InputError(f"workload {workload.name!r}: augment must return an example of the same shapes.")
+    for name, function in (("loss", workload.loss), ("score", workload.score)):
+        value = _traced(workload, name, function, evaluated(workload, state), batch)
+        if getattr(value, "shape", None) != (n,):
+            raise InputError(
+                f"workload {workload.name!r}: {name} must return one number for each example, shape (n,), but "
+                f"returns shape {getattr(value, 'shape', type(value).__name__)} for a batch of n = {n}."
+            )
+    if workload.training_loss is not None:
+        given, batch, keys = training_arguments(workload, state, n * workload.unroll)
+        value = _traced(workload, "training_loss", workload.training_loss, state.parameters, given, batch, keys)
+        shapes = jax.tree.map(lambda a: (a.shape, a.dtype), given)
+        if not (isinstance(value, tuple) and len(value) == 2) or shapes != jax.tree.map(
+            lambda a: (a.shape, a.dtype), value[1]
+        ):
+            raise InputError(
+                f"workload {workload.name!r}: training_loss must return the losses and a state of the same shapes "
+                f"and types as the state that it is given."
+            )
+    if workload.penalty is not None:
+        value = _traced(workload, "penalty", workload.penalty, state.parameters)
+        if getattr(value, "shape", None) != ():
+            raise InputError(f"workload {workload.name!r}: penalty must return one number, shape ().")
+    return state
+
+
+def fingerprint(workload: Workload) -> str:
+    """Return a hash of the traced functions of a workload and of the gradient, constants included.
+
+    It tells whether a workload of the same name and version still computes the same; it depends on the version
+    of JAX, which writes the same function down differently.
+    """
+    digest = hashlib.sha256()
+
+    def gradient(parameters: Any, model: Any, batch: Any, keys: Any) -> Any:
+        return jax.grad(mean_loss(workload), has_aux=True)(parameters, model, batch, keys)
+
+    with pinned():
+        state = check_functions(workload)
+        calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(workload.init, (_key(),))]
+        if workload.init_state is not None:
+            calls.append((workload.init_state, ()))
+        for n in (2 * workload.ghost_batch_size, 7 * workload.ghost_batch_size):
+            calls.append((gradient, (state.parameters, *training_arguments(workload, state, n * workload.unroll))))
+            evaluation = (evaluated(workload, state), _examples(workload, n))
+            calls += [(workload.loss, evaluation), (workload.score, evaluation)]
+        if workload.penalty is not None:
+            calls.append((jax.grad(workload.penalty), (state.parameters,)))
+        if workload.score_of_mean is not None:
+            calls.append((workload.score_of_mean, (jax.ShapeDtypeStruct((), jnp.float32),)))
+        if workload.augment is not None:
+            example = {k: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for k, a in _examples(workload, 1).items()}
+            calls.append((workload.augment, (_key(), example)))
+        for function, arguments in calls:
+            traced = jax.make_jaxpr(function)(*arguments)
+            digest.update(re.sub(r"0x[0-9a-f]+", "0x", str(traced)).encode())
+            for constant in _constants(traced):
+                digest.update(np.asarray(constant).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def training_arguments(workload: Workload, state: State, batch_size: int) -> tuple[Any, Any, Any]:
+    """Return the shapes of what the loss of a batch is given beside the parameters: state, batch, keys."""
+    streams = batch_size // workload.unroll
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), streams))
+    if workload.streams is None:
+        return state.model, _examples(workload, batch_size), keys
+    carry = jax.eval_shape(lambda: workload.streams.carry(streams))  # type: ignore[union-attr]
+    batch = {
+        key: jax.ShapeDtypeStruct((streams, workload.unroll + 1, *a.shape[1:]), a.dtype)
+        for key, a in _examples(workload, 1).items()
+    }
+    return carry, batch, keys
+
+
+# ── What they cost ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def operations_per_update(workload: Workload, batch_size: int) -> int:
+    """Return the floating-point operations of one update: those of matrix products and convolutions.
+
+    A multiplication and an addition count as two. What is left out, such as the update itself and activations,
+    is bounded by memory rather than by arithmetic.
+    """
+
+    def gradient(parameters: Any, model: Any, batch: Any, keys: Any) -> Any:
+        return jax.grad(mean_loss(workload), has_aux=True)(parameters, model, batch, keys)
+
+    with pinned():
+        state = check_functions(workload)
+        traced = jax.make_jaxpr(gradient)(state.parameters, *training_arguments(workload, state, batch_size))
+    return _operations(traced)
+
+
+def operations_per_evaluation(workload: Workload) -> int:
+    """Return the floating-point operations of one evaluation of all splits; loss and score share a forward pass."""
+    with pinned():
+        state = check_functions(workload)
+        total = 0
+        for split in (workload.train, workload.validation, workload.test):
+            examples = len(next(iter(split.values())))
+            size = min(workload.evaluation_batch_size, examples)
+            traced = jax.make_jaxpr(workload.loss)(evaluated(workload, state), _examples(workload, size))
+            total += _operations(traced) * -(-examples // size)
+    return total
+
+
+def _operations(traced: Any) -> int:
+    total = 0
+    for equation in getattr(traced, "jaxpr", traced).eqns:
+        name, parameters = equation.primitive.name, equation.params
+        if name == "dot_general":
+            (contracted, _), _ = parameters["dimension_numbers"]
+            depth = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+            total += 2 * depth * math.prod(equation.outvars[0].aval.shape)
+        elif name == "conv_general_dilated":
+            kernel, out_axis = equation.invars[1].aval.shape, parameters["dimension_numbers"].rhs_spec[0]
+            # A dilated input is mostly zeros, which are not multiplied.
+            spread = math.prod(parameters["lhs_dilation"])
+            total += 2 * math.prod(kernel) // kernel[out_axis] * math.prod(equation.outvars[0].aval.shape) // spread
+        else:
+            times = parameters.get("length", 1) if name == "scan" else 1
+            inner = [_operations(part) for part in _nested(equation)]
+            total += max(inner, default=0) if name == "cond" else times * sum(inner)
+    return total
+
+
+def _constants(traced: Any) -> Iterator[Any]:
+    """Yield the constants of a traced function and of all the functions traced inside it."""
+    yield from getattr(traced, "consts", ())
+    for equation in getattr(traced, "jaxpr", traced).eqns:
+        for part in _nested(equation):
+            yield from _constants(part)
+
+
+def _nested(equation: Any) -> list[Any]:
+    values = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns"))
+    return [value for value in values if hasattr(value, "eqns")]
+
+
+def _examples(workload: Workload, n: int) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
+        key: jax.ShapeDtypeStruct((n, *np.shape(array)[1:]), jax.dtypes.canonicalize_dtype(np.asarray(array).dtype))
+        for key, array in workload.train.items()
+    }
+
+
+def _key() -> Any:
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def _traced(workload: Workload, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return jax.eval_shape(function, *arguments)
+    except Exception as error:
+        first_line = (str(error).strip() or repr(error)).splitlines()[0]
+        raise InputError(
+            f"workload {workload.name!r}: {name} cannot be traced by JAX: {type(error).__name__}: {first_line}"
+        ) from error

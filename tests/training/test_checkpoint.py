@@ -1,0 +1,180 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sgdscope.budget import Epochs
+from sgdscope.optimizers import SGD, Momentum
+from sgdscope.study import Study
+from sgdscope.training import pack
+from sgdscope.training.checkpoint import Checkpoint, Checkpoints, Measurement
+from sgdscope.training.pack import Trainer
+from sgdscope.workloads.digits import digits
+
+EXAMPLE = Checkpoint(
+    [np.arange(6, dtype=np.float32).reshape(2, 3), np.float32(np.nan), np.array(True)],
+    step=7,
+    measurements=[Measurement(3, "train", "loss", 0.1), Measurement(3, "test", "score", float("inf"))],
+    seconds=1.25,
+)
+
+
+def same(a, b):
+    assert (a.step, a.measurements, a.seconds) == (b.step, b.measurements, b.seconds)
+    for mine, theirs in zip(a.leaves, b.leaves, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+        assert np.asarray(mine).dtype == theirs.dtype
+    return True
+
+
+# ── Files ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    kept = Checkpoints(tmp_path, "here")
+    kept.save("a", EXAMPLE)
+    assert same(kept.load("a"), EXAMPLE)
+    assert kept.load("b") is None
+    assert kept.trials() == {"a"}
+    kept.save("a", dataclasses.replace(EXAMPLE, step=8))
+    assert kept.load("a").step == 8
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+    kept.drop(["a", "b"])
+    assert kept.trials() == set()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:40] + b"x" + b[41:], lambda b: b""])
+def test_a_damaged_one_is_of_no_use_but_the_one_before_it_is(tmp_path, damage):
+    kept = Checkpoints(tmp_path, "here")
+    kept.save("a", EXAMPLE)
+    (old,) = (tmp_path / "checkpoints").iterdir()
+    content = old.read_bytes()
+    kept.save("a", dataclasses.replace(EXAMPLE, step=8))
+    (new,) = (tmp_path / "checkpoints").iterdir()
+    new.write_bytes(damage(new.read_bytes()))
+    assert kept.load("a") is None
+    old.write_bytes(content)  # as after a kill between the new one's rename and the old one's deletion
+    assert same(kept.load("a"), EXAMPLE)
+
+
+def test_another_version_or_method_passes_it_over(tmp_path):
+    Checkpoints(tmp_path, "jax 1, cpu, map").save("a", EXAMPLE)
+    assert Checkpoints(tmp_path, "jax 2, cpu, map").load("a") is None
+
+
+def test_nothing_is_unpickled(tmp_path):
+    kept = Checkpoints(tmp_path, "here")
+    kept.save("a", dataclasses.replace(EXAMPLE, leaves=[np.array([Explosive()], dtype=object)]))
+    assert kept.load("a") is None
+
+
+class Explosive:
+    def __reduce__(self):
+        return (pytest.fail, ("it was unpickled",))
+
+
+# ── Trials that go on from one ───────────────────────────────────────────────────────────────────────────
+
+
+class KilledError(Exception):
+    pass
+
+
+def numbers(outcome):
+    return (outcome.steps, outcome.diverged, outcome.measurements)
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    trainer = Trainer(digits(hidden=16), (0.25, 0.5, 1.0), slots=4)
+    yield trainer
+    trainer.close()
+
+
+@pytest.mark.parametrize("updates_made", [1, 50, 130, 191])
+def test_trials_go_on_bit_for_bit_in_whatever_pack_they_come_to_lie(trainer, tmp_path, monkeypatch, updates_made):
+    monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(pack, "SEGMENT_SECONDS", 0.0)  # one update a segment
+    study = Study(name="s", workload=trainer.workload, batch_sizes=(32,), budget=Epochs(3))
+    declared = study.declaration()
+    trials = [declared.trial(Momentum(0.9), 32, 0.0625, seed) for seed in range(3)]
+    trials += [declared.trial(SGD(), 32, 1e30, 0)]
+    never = trainer.train(trials)
+    assert [outcome.diverged for outcome in never] == [False] * 3 + [True]
+
+    def killed_after(most):
+        made = 0
+
+        def on_updates(updates):
+            nonlocal made
+            made += updates
+            if made >= most:
+                raise KilledError
+
+        return on_updates
+
+    kept = Checkpoints(tmp_path, trainer.circumstances)
+    with pytest.raises(KilledError):
+        trainer.train(trials, killed_after(updates_made), kept)
+    assert kept.trials() == ({trial.id for trial in trials} if updates_made > 8 else set())
+    # Two go on in a pack of their own, and are killed again; then all of them in another order.
+    with pytest.raises(KilledError):
+        trainer.train(trials[1:3], killed_after(updates_made), kept)
+    told = []
+    again = trainer.train([trials[i] for i in (3, 1, 0, 2)], told.append, kept)
+    assert [numbers(again[i]) for i in (2, 1, 3, 0)] == [numbers(outcome) for outcome in never]
+    assert sum(told) == 4 * 96  # what was made before is told as well
+    assert all(outcome.seconds > 0 for outcome in again)
+
+
+def test_checkpoints_are_written_as_often_as_declared_and_no_more(trainer, tmp_path, monkeypatch):
+    study = Study(name="s", workload=trainer.workload, batch_sizes=(32,), budget=Epochs(1))
+    trial = study.declaration().trial(SGD(), 32, 0.125, 0)
+    saved = []
+    monkeypatch.setattr(Checkpoints, "save", lambda self, trial_id, checkpoint: saved.append(checkpoint.step))
+    monkeypatch.setattr(pack, "SEGMENT_SECONDS", 0.0)
+    trainer.train([trial], checkpoints=Checkpoints(tmp_path, ""))
+    assert saved == []  # it took far less than half a minute
+    clock = iter(range(0, 10_000, 7))  # each look at the clock comes 7 s after the last
+    monkeypatch.setattr(pack.time, "perf_counter", lambda: float(next(clock)))
+    trainer.train([trial], checkpoints=Checkpoints(tmp_path, ""))
+    assert 0 < len(saved) < 31
+    assert saved == sorted(saved)
+
+
+def test_the_state_of_streams_goes_on_too(tmp_path, monkeypatch):
+    import jax.numpy as jnp
+
+    from sgdscope.workloads.base import Streams, Workload
+
+    monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(pack, "SEGMENT_SECONDS", 0.0)
+
+    def training_loss(p, carry, batch, keys):
+        seen = carry[:, None] + jnp.cumsum(batch["x"][:, :-1], axis=1)
+        return (p["w"] * seen - batch["x"][:, 1:]) ** 2, seen[:, -1]
+
+    split = {"x": np.random.default_rng(0).normal(size=100).astype(np.float32)}
+    plain = lambda p, batch: (p["w"] - batch["x"]) ** 2
+    workload = Workload(
+        name="w", version="1", train=split, validation=split, test=split, init=lambda key: {"w": jnp.ones(())},
+        loss=plain, score=plain, constant_loss=1.0, constant_score=1.0, training_loss=training_loss,
+        streams=Streams(4, jnp.zeros),
+    )  # fmt: skip
+    declared = Study(name="s", workload=workload, batch_sizes=(8,), budget=Epochs(2)).declaration()
+    trial = declared.trial(SGD(), 8, 0.01, 0)
+    trainer = Trainer(workload, slots=1)
+    (never,) = trainer.train([trial])
+    kept, made = Checkpoints(tmp_path, trainer.circumstances), []
+
+    def killed(updates):
+        made.append(updates)
+        if sum(made) == 7:  # within an epoch
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        trainer.train([trial], killed, kept)
+    assert kept.load(trial.id).step == 6
+    (again,) = trainer.train([trial], checkpoints=kept)
+    trainer.close()
+    assert numbers(again) == numbers(never)
