@@ -140,9 +140,13 @@ class Plan:
     def __call__(self, console: Console) -> int:
         """Run the command."""
         from sgdscope.engine.local import plan_study
+        from sgdscope.engine.plan import Costs, expansion
         from sgdscope.engine.progress import duration
 
         study = _load(self.study, self.source, self.fields)
+        costs = Costs(study.workload, len(study.evaluate_at))
+        console.print(expansion(study.declaration(), costs), highlight=False, markup=False, soft_wrap=True)
+        console.print()
         plan = plan_study(study, self.out)
         about = "" if study.learning_rates else "about "
         console.print(f"cells      {plan.cells}  (optimizers × batch sizes still to do)", highlight=False)

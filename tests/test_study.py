@@ -9,7 +9,7 @@ from sgdscope.cli import Fields
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD, Momentum
 from sgdscope.study import Declaration, Study
-from sgdscope.workloads.base import Workload, constant_classifier
+from sgdscope.workloads.base import Streams, Workload, constant_classifier
 from sgdscope.workloads.digits import digits
 from sgdscope.workloads.quadratic import NoisyQuadratic
 
@@ -47,12 +47,56 @@ def study(**changes):
         ({"workload": "digits"}, "workload: 'digits' is not a Workload"),
         ({"evaluate_at": (0.5,)}, "evaluate_at: .* must rise within"),
         ({"evaluate_at": (0.0, 1.0)}, "evaluate_at: .* must rise within"),
+        ({"microbatch_size": 0}, "microbatch_size: 0 is not a whole number of at least 1"),
+        ({"devices_per_trial": 2.0}, "devices_per_trial: 2.0 is not a whole number of at least 1"),
+        ({"devices_per_trial": 2}, "microbatch_size: batch size 1 has no part of at most 1 examples .* multiple of 2"),
     ],
 )
 def test_bad_fields_are_refused_in_a_sentence_that_names_field_and_value(changes, said):
     with pytest.raises(InputError, match=f"^{said}") as caught:
         study(**changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("workload", "batch_sizes", "said"),
+    [
+        ({"ghost_batch_size": 64}, (96,), "batch_sizes: 96 is not a multiple of the ghost batch size 64; .* lower the"),
+        ({"streams": Streams(35, np.zeros), "augment": None}, (64,), "batch_sizes: 64 tokens .* such as 70"),
+        ({"streams": Streams(35, np.zeros), "augment": None}, (10,), "batch_sizes: 10 tokens .* such as 35"),
+    ],
+)
+def test_batch_sizes_that_split_ghost_batches_or_streams_are_refused(workload, batch_sizes, said):
+    moved = replace(
+        QUADRATIC, training_loss=lambda p, state, batch, keys: (QUADRATIC.loss(p, batch), state), **workload
+    )
+    with pytest.raises(InputError, match=f"^{said}"):
+        study(workload=moved, batch_sizes=batch_sizes)
+
+
+@pytest.mark.parametrize(
+    ("most", "ghost_batch_size", "devices", "resolved"),
+    [
+        (None, 4, 1, {64: 64, 96: 96, 128: 128}),
+        (64, 4, 1, {64: 64, 96: 48, 128: 64}),
+        (63, 16, 1, {64: 32, 96: 48, 128: 32}),
+        (64, 16, 2, {64: 64, 96: 32, 128: 64}),
+        (4, 4, 1, {64: 4, 96: 4, 128: 4}),
+    ],
+)
+def test_a_microbatch_is_the_largest_even_part_of_whole_ghost_batches(most, ghost_batch_size, devices, resolved):
+    workload = replace(QUADRATIC, ghost_batch_size=ghost_batch_size)
+    declared = study(
+        workload=workload, batch_sizes=(64, 96, 128), microbatch_size=most, devices_per_trial=devices
+    ).declaration()
+    assert declared.microbatch_sizes == resolved
+    assert declared.trial(SGD(), 96, 1.0, 0).microbatch_size == resolved[96]
+    assert Declaration.from_json(declared.to_json()).microbatch_sizes == resolved
+
+
+def test_a_microbatch_that_holds_no_ghost_batch_is_refused():
+    with pytest.raises(InputError, match=r"has no part of at most 8 examples .* a multiple of 16; raise it"):
+        study(workload=replace(QUADRATIC, ghost_batch_size=16), batch_sizes=(64,), microbatch_size=8)
 
 
 def test_the_command_lines_fields_are_the_studys():

@@ -104,13 +104,18 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
 
 
 def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
-    """Return what a study will cost, or what remains of it in a folder, from a timed probe of a few seconds."""
+    """Return what a study will cost, or what remains of it in a folder, from a timed probe of a few seconds.
+
+    Raises:
+        InputError: where the folder holds another study, or the workload's functions are not the contract's.
+    """
     from sgdscope.training.runtime import use_all_cores
 
     use_all_cores()
     declaration = study.declaration()
     trials = pl.DataFrame(schema=TRIALS_SCHEMA)
     if folder is not None and Store(folder).exists:
+        Store(folder).check_declaration(declaration)
         trials = Store(folder).read().trials
     costs = Costs(study.workload, len(study.evaluate_at))
     with _trainer(study, declaration) as trainer:

@@ -147,3 +147,27 @@ def remaining(declaration: Declaration, found: Sequence[Round], costs: Costs) ->
             per_trial = costs.per_trial(each, batch_size)
             seconds = None if seconds is None or per_trial is None else seconds + expected * per_trial
     return Plan(cells, trials, updates, examples, operations, seconds)
+
+
+def expansion(declaration: Declaration, costs: Costs) -> str:
+    """Return a study written out: what is the same in all its trials, and a line for each batch size."""
+    record, examples = declaration.workload, declaration.workload.examples[0]
+    rates = len(declaration.learning_rates) or f"about {RATES_EXPECTED:g}, searched"
+    what = dict(record.fields) | {"ghost batch size": record.ghost_batch_size, "unroll": record.unroll}
+    written = ", ".join(f"{name} {value}" for name, value in what.items() if value != 1)
+    trials = len(declaration.optimizers) * (len(declaration.learning_rates) or RATES_EXPECTED) * declaration.seeds
+    lines = [
+        f"study       {declaration.name}",
+        f"workload    {record.name}, version {record.version}{': ' + written if written else ''}",
+        f"examples    {examples:,} to train, {record.examples[1]:,} to validate, {record.examples[2]:,} to test",
+        f"optimizers  {', '.join(map(str, declaration.optimizers))}",
+        f"budget      {declaration.budget}, evaluated at {', '.join(f'{part:g}' for part in declaration.evaluate_at)}",
+        f"seeds       {declaration.seeds}",
+        f"rates       {rates} at each batch size and optimizer",
+        "batch size  microbatch     updates  operations a trial  trials",
+    ]
+    for size, part in declaration.microbatch_sizes.items():
+        updates = declaration.budget.updates(size, examples)
+        operations = costs.operations(updates, size)
+        lines.append(f"{size:>10,}  {part:>10,}  {updates:>10,}  {operations:>18.3g}  {trials:>6.0f}")
+    return "\n".join(lines)

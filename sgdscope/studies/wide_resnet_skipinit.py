@@ -32,7 +32,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
     "small": {
         "batch_sizes": (64, 256, 1024, 4096),
-        "budget": Epochs(2),
+        "budget": Epochs(1),
         "seeds": 3,
         "evaluate_at": (1.0,),
         "microbatch_size": 1024,

@@ -14,7 +14,6 @@ from sgdscope.workloads.wide_resnet import (
     accuracy,
     crop_and_flip,
     cross_entropy,
-    penalty_of_weights,
     standardised,
     wide_resnet,
 )
@@ -140,21 +139,20 @@ def test_fields_of_no_network_are_refused_in_a_sentence(make, fields):
 def test_the_penalty_is_on_kernels_and_the_last_matrix_alone(make):
     workload = make(splits(), depth=10, width=2, l2=0.25)
     parameters = parameters_of(workload)
-    value, gradient = quick_jit(jax.value_and_grad(workload.penalty))(parameters)
+    value, gradient = jax.tree.map(np.asarray, quick_jit(jax.value_and_grad(workload.penalty))(parameters))
     decayed, squares = set(), 0.0
     slopes = jax.tree_util.tree_leaves_with_path(gradient)
     for (path, slope), leaf in zip(slopes, jax.tree.leaves(parameters), strict=True):
         if path[-1].key in ("scale", "shift", "bias", "scalar"):
             assert not slope.any()
         else:
-            np.testing.assert_allclose(slope, 0.25 * leaf, rtol=1e-6)
+            np.testing.assert_allclose(slope, 0.25 * np.asarray(leaf), rtol=1e-6)
             decayed.add(leaf.shape)
             squares += (np.asarray(leaf, np.float64) ** 2).sum()
     threes = {(3, 16), (16, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)}
     ones = {(16, 32), (32, 64), (64, 128)}
     assert decayed == {(3, 3, *c) for c in threes} | {(1, 1, *c) for c in ones} | {(128, 10)}
     np.testing.assert_allclose(value, 0.5 * 0.25 * squares, rtol=1e-5)
-    assert penalty_of_weights(0.0, parameters) == np.float32(0)
 
 
 # ── Pictures ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,9 +172,9 @@ def np_crops(picture):
 
 def test_every_crop_and_flip_occurs_equally_often_and_is_exact():
     example = {key: jnp.asarray(array[0]) for key, array in pictures(1).items()}
-    n = 8100
+    n = 4050
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(n))
-    augmented = quick_jit(jax.vmap(crop_and_flip, in_axes=(0, None)))(keys, example)
+    augmented = jax.jit(jax.vmap(crop_and_flip, in_axes=(0, None)))(keys, example)
     assert (augmented["label"] == example["label"]).all()
     assert augmented["picture"].dtype == jnp.uint8
     place = {crop.tobytes(): where for where, crop in np_crops(np.asarray(example["picture"]))}

@@ -1,0 +1,78 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgdscope.budget import Epochs
+from sgdscope.engine.plan import Costs, packs
+from sgdscope.optimizers import SGD, Momentum
+from sgdscope.study import Study
+from sgdscope.training.functions import operations_per_evaluation, operations_per_update
+from sgdscope.workloads.base import Workload
+from sgdscope.workloads.digits import digits
+
+# A picture of digits passes through 64 × 16, 16 × 16 and 16 × 10 weights, at two operations a weight.
+FORWARD = 2 * (64 * 16 + 16 * 16 + 16 * 10)
+# The gradient of the weights costs as much again, and that of the activations too, but for the pictures'.
+UPDATE = 3 * FORWARD - 2 * 64 * 16
+
+
+@pytest.fixture(scope="module")
+def workload():
+    return digits(hidden=16)
+
+
+def test_operations_are_those_counted_by_hand(workload):
+    assert operations_per_update(workload, 32) == 32 * UPDATE
+    # 1,024 and 256 pictures are whole chunks, and so are 517.
+    assert operations_per_evaluation(workload) == (1024 + 256 + 517) * FORWARD
+    costs = Costs(workload, evaluations=2)
+    assert costs.operations(10, 32) == 10 * 32 * UPDATE + 2 * (1024 + 256 + 517) * FORWARD
+
+
+def test_operations_of_convolutions_and_loops_are_those_counted_by_hand():
+    import jax
+
+    def loss(p, batch):
+        x = jax.lax.conv_general_dilated(
+            batch["x"], p["kernel"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        for_each = lambda carry, _: (carry @ p["square"], None)
+        return jax.lax.scan(for_each, x.sum(axis=(1, 2)), length=7)[0].sum(axis=1) ** 2
+
+    split = {"x": np.ones((4, 8, 8, 3), np.float32)}
+    workload = Workload(
+        name="w", version="1", train=split, validation=split, test=split, loss=loss, score=loss,
+        init=lambda key: {"kernel": jnp.ones((3, 3, 3, 5)), "square": jnp.ones((5, 5))},
+        constant_loss=1.0, constant_score=1.0,
+    )  # fmt: skip
+    forward = 4 * (2 * 3 * 3 * 3 * 5 * 4 * 4 + 7 * 2 * 5 * 5)
+    assert operations_per_evaluation(workload) == 3 * forward
+
+
+@pytest.mark.parametrize("batch_size", [4, 10, 16, 64, 1024])
+def test_seconds_follow_the_line_through_what_was_timed(workload, batch_size):
+    costs = Costs(workload, evaluations=0)
+    assert costs.per_update(8) is None
+    assert costs.per_trial(10, 8) is None
+    for size in (4, 64):
+        costs.note(size, 1e-3 + 1e-4 * size)
+    assert costs.per_update(batch_size) == pytest.approx(1e-3 + 1e-4 * batch_size)
+    assert costs.per_trial(100, batch_size) == pytest.approx(100 * (1e-3 + 1e-4 * batch_size))
+
+
+def test_evaluation_is_part_of_a_trials_seconds_and_taken_off_a_packs(workload):
+    with_none, with_two = Costs(workload, 0), Costs(workload, 2)
+    for costs in (with_none, with_two):
+        costs.note(64, 0.01)
+    evaluating = with_two.per_trial(100, 64) - with_none.per_trial(100, 64)
+    assert evaluating == pytest.approx(2 * (1024 + 256 + 517) * FORWARD / (64 * UPDATE / 0.01))
+    assert with_two.training_seconds(3 * (1.0 + evaluating), trials=3) == pytest.approx(3.0)
+
+
+def test_packs_hold_one_batch_size_and_no_more_than_there_is_room(workload):
+    declared = Study(name="s", workload=workload, batch_sizes=(32, 64), budget=Epochs(1)).declaration()
+    trials = [declared.trial(o, b, 1.0, s) for s in range(3) for b in (32, 64) for o in (SGD(), Momentum())]
+    grouped = packs(trials, lambda trial: 4 if trial.batch_size == 64 else 6)
+    assert [(pack[0].batch_size, len(pack)) for pack in grouped] == [(64, 4), (64, 2), (32, 6)]
+    assert sorted(t.id for pack in grouped for t in pack) == sorted(t.id for t in trials)
+    assert all(len({t.batch_size for t in pack}) == 1 for pack in grouped)

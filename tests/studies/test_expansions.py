@@ -1,0 +1,76 @@
+"""Every built-in study written out and compared with what is kept here, so that no change of one goes unseen.
+
+After a change that is meant: SGDSCOPE_WRITE_GOLDEN=1 pytest tests/studies, and look at the difference.
+"""
+
+import importlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sgdscope.engine.plan import Costs, expansion
+from sgdscope.errors import InputError
+from sgdscope.studies import BUILT_IN, load_study
+
+GOLDEN = Path(__file__).parent / "golden"
+# Blank data of the official sizes, with what is held out for validation: what is written out depends on no more.
+SHAPES = {
+    "autoencoder": ("picture", (28, 28), np.uint8, (50_000, 10_000, 10_000)),
+    "lstm": ("token", (), np.uint16, (929_589, 73_760, 82_430)),
+    "wide_resnet": ("picture", (32, 32, 3), np.uint8, (45_000, 5_000, 10_000)),
+    "wide_resnet_skipinit": ("picture", (32, 32, 3), np.uint8, (45_000, 5_000, 10_000)),
+}
+PUBLISHED = [(name, profile) for name in SHAPES for profile in ("full", "small")]
+
+
+def blank(name):
+    key, shape, dtype, counts = SHAPES[name]
+    splits = {}
+    for split, count in zip(("train", "validation", "test"), counts, strict=True):
+        arrays = {key: np.zeros((count, *shape), dtype)}
+        if key == "picture":
+            arrays["label"] = (np.arange(count) % 10).astype(np.uint8)
+        else:
+            arrays[key] = (np.arange(count) % 10_000).astype(dtype)
+        splits[split] = arrays
+    if name == "autoencoder":  # a blank picture has a constant predictor without loss, which no workload may have
+        for arrays in splits.values():
+            arrays["picture"][::2] = 255
+    return splits
+
+
+def test_all_published_studies_are_here():
+    assert set(SHAPES) == set(BUILT_IN) - {"digits"}
+
+
+@pytest.mark.parametrize(("name", "profile"), [("digits", None), *PUBLISHED])
+def test_a_built_in_study_is_what_it_was(name, profile):
+    module = importlib.import_module(f"sgdscope.studies.{name}")
+    study = load_study(name) if profile is None else module.study(blank(name), profile)
+    text = expansion(study.declaration(), Costs(study.workload, len(study.evaluate_at))) + "\n"
+    path = GOLDEN / f"{study.name}.txt"
+    if os.environ.get("SGDSCOPE_WRITE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"name": "autoencoder", "profile": "medium"}, "profile: 'medium' is not one of autoencoder's; there are full"),
+        ({"name": "digits", "profile": "small"}, "profile: study 'digits' has none"),
+        ({"name": "digits", "data": "somewhere"}, "data: study 'digits' has none"),
+        ({"name": "digits", "train_on_all": True}, "train_on_all: study 'digits' has none"),
+    ],
+)
+def test_a_profile_or_data_that_a_study_has_not_are_named(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        load_study(**arguments)
+
+
+def test_a_study_whose_data_are_not_there_says_how_to_get_them(tmp_path):
+    with pytest.raises(InputError, match="sgdscope data fetch mnist") as raised:
+        load_study("autoencoder", data=tmp_path)
+    assert "\n" not in str(raised.value)
