@@ -23,6 +23,10 @@ from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.pack import CompileTime, Outcome, Trainer
 from sgdscope.workloads.base import SPLITS
 
+SLOW_CONVOLUTIONS = (
+    "JAX's gradient of a convolution is many times slower inside a loop on a CPU than alone: "
+    "use sgdscope.models.convolution.convolution in your model, which is not."
+)
 # A pack whose trials come one after the other is committed about so often.
 PACK_SECONDS = 60.0
 
@@ -50,7 +54,7 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     """
     import jax
 
-    from sgdscope.training.functions import fingerprint
+    from sgdscope.training.functions import fingerprint, slow_convolutions
     from sgdscope.training.runtime import use_all_cores
 
     begun = time.perf_counter()
@@ -82,6 +86,8 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
                 for batch_size in _compile_order(declaration):
                     trainer.prepare(batch_size)
                 progress.show(0, remaining(declaration, found, costs).trials, None)
+                if trainer.platform == "cpu" and slow_convolutions(study.workload):
+                    progress.say(SLOW_CONVOLUTIONS)
                 with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
                     costs.probe(trainer, declaration.batch_sizes)
                 expected = remaining(declaration, found, costs)

@@ -122,14 +122,18 @@ def operations_per_update(workload: Workload, batch_size: int) -> int:
     A multiplication and an addition count as two. What is left out, such as the update itself and activations,
     is bounded by memory rather than by arithmetic.
     """
+    return _operations(_gradient(workload, batch_size))
 
-    def gradient(parameters: Any, model: Any, batch: Any, keys: Any) -> Any:
-        return jax.grad(mean_loss(workload), has_aux=True)(parameters, model, batch, keys)
 
-    with pinned():
-        state = check_functions(workload)
-        traced = jax.make_jaxpr(gradient)(state.parameters, *training_arguments(workload, state, batch_size))
-    return _operations(traced)
+def slow_convolutions(workload: Workload) -> int:
+    """Return how many convolutions of the gradient XLA's fast path on the CPU does not take inside a loop.
+
+    It takes those from NHWC by HWIO to NHWC, which JAX's own gradient of a convolution is not (jax-ml/jax#12868).
+    """
+    fast = jax.lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), ("NHWC", "HWIO", "NHWC"))
+    traced = _gradient(workload, workload.ghost_batch_size * workload.unroll)
+    found = [e for e in _equations(traced) if e.primitive.name == "conv_general_dilated"]
+    return sum(e.params["dimension_numbers"] != fast for e in found)
 
 
 def operations_per_evaluation(workload: Workload) -> int:
@@ -143,6 +147,27 @@ def operations_per_evaluation(workload: Workload) -> int:
             traced = jax.make_jaxpr(workload.loss)(evaluated(workload, state), _examples(workload, size))
             total += _operations(traced) * -(-examples // size)
     return total
+
+
+def _gradient(workload: Workload, batch_size: int) -> Any:
+    def gradient(parameters: Any, model: Any, batch: Any, keys: Any) -> Any:
+        return jax.grad(mean_loss(workload), has_aux=True)(parameters, model, batch, keys)
+
+    with pinned():
+        state = check_functions(workload)
+        return jax.make_jaxpr(gradient)(state.parameters, *training_arguments(workload, state, batch_size))
+
+
+def _equations(traced: Any) -> Iterator[Any]:
+    """Yield what a traced function does on the CPU, also in the functions inside it."""
+    for equation in getattr(traced, "jaxpr", traced).eqns:
+        yield equation
+        parts = _nested(equation)
+        platforms = equation.params.get("branches_platforms")
+        if platforms is not None:
+            parts = [p for p, names in zip(parts, platforms, strict=True) if names is None or "cpu" in names][:1]
+        for part in parts:
+            yield from _equations(part)
 
 
 def _operations(traced: Any) -> int:

@@ -1,12 +1,14 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sgdscope.budget import Epochs
 from sgdscope.engine.plan import Costs, packs
+from sgdscope.models.convolution import convolution
 from sgdscope.optimizers import SGD, Momentum
 from sgdscope.study import Study
-from sgdscope.training.functions import operations_per_evaluation, operations_per_update
+from sgdscope.training.functions import operations_per_evaluation, operations_per_update, slow_convolutions
 from sgdscope.workloads.base import Workload
 from sgdscope.workloads.digits import digits
 
@@ -30,8 +32,6 @@ def test_operations_are_those_counted_by_hand(workload):
 
 
 def test_operations_of_convolutions_and_loops_are_those_counted_by_hand():
-    import jax
-
     def loss(p, batch):
         x = jax.lax.conv_general_dilated(
             batch["x"], p["kernel"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -76,3 +76,22 @@ def test_packs_hold_one_batch_size_and_no_more_than_there_is_room(workload):
     assert [(pack[0].batch_size, len(pack)) for pack in grouped] == [(64, 4), (64, 2), (32, 6)]
     assert sorted(t.id for pack in grouped for t in pack) == sorted(t.id for t in trials)
     assert all(len({t.batch_size for t in pack}) == 1 for pack in grouped)
+
+
+@pytest.mark.parametrize(("ours", "slow"), [(True, 0), (False, 2)])
+def test_convolutions_whose_gradient_is_slow_on_a_cpu_are_found(ours, slow):
+    """JAX's own gradient asks for two more: that of the kernel, and that of what the first layer put out."""
+
+    def convolved(x, kernel):
+        if ours:
+            return convolution(x, kernel)
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    split = {"x": np.ones((4, 8, 8, 3), np.float32)}
+    loss = lambda p, batch: (convolved(jnp.tanh(batch["x"] * p["scale"]), p["kernel"]) ** 2).sum(axis=(1, 2, 3))
+    workload = Workload(
+        name="w", version="1", train=split, validation=split, test=split, loss=loss, score=loss,
+        init=lambda key: {"kernel": jnp.ones((3, 3, 3, 5)), "scale": jnp.ones(())},
+        constant_loss=1.0, constant_score=1.0,
+    )  # fmt: skip
+    assert slow_convolutions(workload) == slow
