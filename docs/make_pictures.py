@@ -1,4 +1,8 @@
-"""Make the README's picture and table from a finished study: python docs/make_pictures.py sgdscope-digits."""
+"""Make pictures of a finished study.
+
+    python docs/make_pictures.py sgdscope-digits             the README's picture and table
+    python docs/make_pictures.py FOLDER PICTURE.png          the same three figures, wherever they are wanted
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,18 @@ from sgdscope.report.summary import bend_sentences, summary_table
 ROOT = Path(__file__).parent.parent
 
 
-def main(folder: str) -> None:
-    """Write docs/pictures/NAME.png, and put the study's table into the README."""
+def main(folder: str, picture: str | None = None) -> None:
+    """Write the picture, and the study's table into the README where it is the README's picture."""
     result = Result(folder)
     charts = result.charts
     figures = alt.hconcat(charts.best_score(), charts.optimal_learning_rate(), charts.training_loss())
-    figures.save(ROOT / "docs" / "pictures" / f"{result.declaration.name}.png", ppi=110)
+    figures.save(picture or ROOT / "docs" / "pictures" / f"{result.declaration.name}.png", ppi=110)
+    if picture is None:
+        write_table(result)
+
+
+def write_table(result: Result) -> None:
+    """Put the study's table and sentences into the README."""
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(summary_table(result.tables))
     for sentence in bend_sentences(result.tables):
@@ -33,4 +43,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:3])

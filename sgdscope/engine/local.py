@@ -235,6 +235,8 @@ def _failed(trainer: Trainer, pack: Sequence[Trial], error: Exception) -> tuple[
     lines = (str(error).strip() or type(error).__name__).splitlines()
     # The first line says what kind of error, and the last what it was, where a callback's traceback lies between.
     text = " … ".join(dict.fromkeys([lines[0], lines[-1].strip()]))
+    if "RESOURCE_EXHAUSTED" in text:
+        text += "; a smaller microbatch_size takes a large batch in parts"
     rows = [_fields(trainer, trial) | {"status": "failed", "error": text} for trial in pack]
     return pl.DataFrame(rows, schema=TRIALS_SCHEMA), pl.DataFrame(schema=MEASUREMENTS_SCHEMA)
 

@@ -5,7 +5,7 @@ B × 35 tokens.
 
 Command: ``sgdscope run lstm --profile small`` (or full); it needs ``sgdscope data fetch ptb``.
 Cost: see ``sgdscope plan``; small runs in under 30 minutes on two cores, full takes a cluster.
-What should come out: small reads a fortieth of the text once; that is far too little to learn more than how
+What should come out: small reads the first 12,000 tokens of the text once; that is far too little to learn more than how
 frequent words are, and shows how the optimal learning rate moves with the batch, not how well the model does.
 """
 
@@ -39,7 +39,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
 }
 # The first tokens of each split that the small profile reads: on a CPU an epoch of the whole takes minutes.
-SMALL = {"train": 24_000, "validation": 8_000, "test": 8_000}
+SMALL = {"train": 12_000, "validation": 4_000, "test": 4_000}
 
 
 def study(splits: Mapping[str, Split], profile: str) -> Study:

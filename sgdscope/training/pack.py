@@ -241,17 +241,6 @@ class Trainer:
                 steps *= 2
         return per_update
 
-    def time_evaluation(self) -> float:
-        """Return the seconds that evaluating one trial on all splits takes in a full pack."""
-        measure_all = self.prepare("measure").result()
-        with pinned():
-            settings, active = self._probed()
-            model = evaluated(self.workload, self.prepare("start").result()(settings))
-            wanted = jax.device_put(active, self._by_trial)
-            begun = time.perf_counter()
-            jax.block_until_ready(measure_all(self._splits, model, wanted))
-            return (time.perf_counter() - begun) / int(active.sum())
-
     # ── A pack's state ───────────────────────────────────────────────────────────────────────────────────
 
     def _begun(self, state: State, batch_size: int) -> State:

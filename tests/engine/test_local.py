@@ -121,7 +121,9 @@ def test_trials_that_fail_are_recorded_and_tried_again(tmp_path, monkeypatch):
         result, said = quietly(study, tmp_path / "s")
     assert result.ran.failed == 4
     assert dict(result.trials["status"].value_counts().iter_rows()) == {"failed": 4, "complete": 4}
-    assert "4 trials at batch size 64 failed: RESOURCE_EXHAUSTED: out of memory … 4 EiB" in said
+    assert (
+        "4 trials at batch size 64 failed: RESOURCE_EXHAUSTED: out of memory … 4 EiB; a smaller microbatch_size" in said
+    )
     assert not result.finished
     result.report(tmp_path / "page.html")
     result, _ = quietly(study, tmp_path / "s")

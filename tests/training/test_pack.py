@@ -149,6 +149,21 @@ def test_the_users_configuration_changes_no_bit(digits_trainer):
     assert numbers(before) == numbers(after)
 
 
+@pytest.mark.parametrize(("width", "slots"), [(16, 64), (2_000, 8), (100_000, 2)])
+def test_a_pack_is_no_larger_than_its_checkpoints_can_be(width, slots):
+    """Parameters, velocity and curve of all trials together stay below 64 MiB, or there is one trial a device."""
+    split = {"x": np.ones((8, 1), np.float32)}
+    loss = lambda p, batch: (batch["x"] @ p[:1, :1])[:, 0] ** 2
+    workload = Workload(
+        name="w", version="1", train=split, validation=split, test=split, loss=loss, score=loss,
+        init=lambda key: jnp.zeros((500, width)), constant_loss=1.0, constant_score=1.0,
+    )  # fmt: skip
+    trainer = Trainer(workload)
+    trainer.close()
+    assert trainer.slots == slots
+    assert slots == 2 or slots * 2 * 500 * width * 4 <= 2**26
+
+
 # ── Divergence ───────────────────────────────────────────────────────────────────────────────────────────
 
 
