@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -54,7 +54,8 @@ class Plan:
 class Costs:
     """What updates and evaluations cost: counted operations, and seconds as far as anything has been timed.
 
-    Seconds per update follow a line a + b·B through what has been timed, the newest timing of each size.
+    Seconds per update follow a line a + b·B through what has been timed. What was probed beforehand is scaled by how
+    the last pack compared with it, since a machine is rarely as busy as it was a moment ago.
 
     Args:
         workload: whose operations are counted.
@@ -67,19 +68,27 @@ class Costs:
         smallest = workload.ghost_batch_size * workload.unroll
         self._per_example = operations_per_update(workload, smallest) / smallest
         self._per_evaluation = operations_per_evaluation(workload) * evaluations
-        self._timed: dict[int, float] = {}
+        self._probed: dict[int, float] = {}
+        self._noted: dict[int, float] = {}
+        self._pace = 1.0
+
+    @property
+    def _timed(self) -> dict[int, float]:
+        return {size: seconds * self._pace for size, seconds in self._probed.items()} | self._noted
 
     def note(self, batch_size: int, seconds_per_update: float) -> None:
-        """Take in the timing of one batch size."""
-        self._timed[batch_size] = seconds_per_update
+        """Take in the timing of a pack of one batch size."""
+        if self._probed:
+            self._pace = seconds_per_update / _on_the_line(batch_size, self._probed)
+        self._noted[batch_size] = seconds_per_update
 
     def probe(self, trainer: Trainer, batch_sizes: Sequence[int]) -> None:
         """Time the smallest batch size, and the largest of those whose update should take no more than a moment."""
         smallest = min(batch_sizes)
-        self.note(smallest, trainer.time_updates(smallest))
-        quick = [size for size in batch_sizes if self._timed[smallest] * size / smallest < MOST_SECONDS_PROBED]
+        self._probed[smallest] = trainer.time_updates(smallest)
+        quick = [size for size in batch_sizes if self._probed[smallest] * size / smallest < MOST_SECONDS_PROBED]
         if quick and max(quick) > smallest:
-            self.note(max(quick), trainer.time_updates(max(quick)))
+            self._probed[max(quick)] = trainer.time_updates(max(quick))
 
     def operations(self, trial_updates: int, batch_size: int) -> int:
         """Return the operations of a trial, evaluation included."""
@@ -87,17 +96,7 @@ class Costs:
 
     def per_update(self, batch_size: int) -> float | None:
         """Return the seconds that an update is expected to take, or None where nothing has been timed."""
-        if not self._timed:
-            return None
-        sizes = sorted(self._timed)
-        seconds = [self._timed[size] for size in sizes]
-        if batch_size <= sizes[-1]:
-            return float(np.interp(batch_size, sizes, seconds))
-        # Beyond what was timed, the line through the last two, but never better than proportional to the largest.
-        slope = seconds[-1] / sizes[-1]
-        if len(sizes) > 1:
-            slope = min(slope, max(0.0, (seconds[-1] - seconds[-2]) / (sizes[-1] - sizes[-2])))
-        return seconds[-1] + slope * (batch_size - sizes[-1])
+        return _on_the_line(batch_size, self._timed) if self._timed else None
 
     def per_trial(self, updates: int, batch_size: int) -> float | None:
         """Return the seconds that a trial is expected to take, evaluation included, on average over a full pack."""
@@ -115,6 +114,18 @@ class Costs:
             return seconds
         evaluating = (self.per_trial(0, max(self._timed)) or 0.0) * trials
         return max(seconds - evaluating, 0.1 * seconds)
+
+
+def _on_the_line(batch_size: int, timed: Mapping[int, float]) -> float:
+    sizes = sorted(timed)
+    seconds = [timed[size] for size in sizes]
+    if batch_size <= sizes[-1]:
+        return float(np.interp(batch_size, sizes, seconds))
+    # Beyond what was timed, the line through the last two, but never worse than proportional to the largest.
+    slope = seconds[-1] / sizes[-1]
+    if len(sizes) > 1:
+        slope = min(slope, max(0.0, (seconds[-1] - seconds[-2]) / (sizes[-1] - sizes[-2])))
+    return seconds[-1] + slope * (batch_size - sizes[-1])
 
 
 def remaining(declaration: Declaration, found: Sequence[Round], costs: Costs) -> Plan:

@@ -60,6 +60,35 @@ def test_seconds_follow_the_line_through_what_was_timed(workload, batch_size):
     assert costs.per_trial(100, batch_size) == pytest.approx(100 * (1e-3 + 1e-4 * batch_size))
 
 
+class Clock:
+    """A trainer whose updates take a known time."""
+
+    def __init__(self, seconds):
+        self.seconds, self.asked = seconds, []
+
+    def time_updates(self, batch_size):
+        self.asked.append(batch_size)
+        return self.seconds(batch_size)
+
+
+@pytest.mark.parametrize(("per_example", "asked"), [(1e-6, [16, 4096]), (1e-2, [16, 128]), (1.0, [16])])
+def test_what_would_take_long_is_not_probed(workload, per_example, asked):
+    clock = Clock(lambda size: per_example * size)
+    costs = Costs(workload, evaluations=0)
+    costs.probe(clock, (16, 64, 128, 512, 4096))
+    assert clock.asked == asked
+    assert costs.per_update(4096) == pytest.approx(per_example * 4096)
+
+
+def test_a_machine_that_was_busy_when_it_was_probed_is_believed_when_it_is_not(workload):
+    costs = Costs(workload, evaluations=0)
+    costs.probe(Clock(lambda size: 5 * (1e-3 + 1e-5 * size)), (16, 1024))
+    assert costs.per_update(256) == pytest.approx(5 * (1e-3 + 1e-5 * 256))
+    costs.note(1024, 1e-3 + 1e-5 * 1024)
+    for size in (16, 256, 1024):
+        assert costs.per_update(size) == pytest.approx(1e-3 + 1e-5 * size)
+
+
 def test_evaluation_is_part_of_a_trials_seconds_and_taken_off_a_packs(workload):
     with_none, with_two = Costs(workload, 0), Costs(workload, 2)
     for costs in (with_none, with_two):
