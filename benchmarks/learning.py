@@ -37,11 +37,11 @@ def study_of(name: str, data: Path | None) -> sg.Study:
     splits = read_cifar10(data)
     if name == "wide_resnet_10_1":
         workload = wide_resnet(splits, depth=10, width=1)
-        return sg.Study(workload=workload, batch_sizes=(64,), learning_rates=(2.0**-4,), budget=sg.Epochs(5), **common)
+        return sg.Study(workload=workload, batch_sizes=(64,), learning_rates=(2.0**-4,), budget=sg.Epochs(3), **common)
     if name == "wide_resnet_16_4":
         common["seeds"] = 1
         workload = wide_resnet(splits)
-        return sg.Study(workload=workload, batch_sizes=(64,), learning_rates=(2.0**-4,), budget=sg.Steps(400), **common)
+        return sg.Study(workload=workload, batch_sizes=(64,), learning_rates=(2.0**-4,), budget=sg.Steps(250), **common)
     raise SystemExit(f"{name}: there is no such setting")
 
 

@@ -1,7 +1,7 @@
 """Make pictures of a finished study.
 
-    python docs/make_pictures.py sgdscope-digits             the README's picture and table
-    python docs/make_pictures.py FOLDER PICTURE.png          the same three figures, wherever they are wanted
+python docs/make_pictures.py sgdscope-digits             the README's picture and table
+python docs/make_pictures.py FOLDER PICTURE.png          the same three figures, wherever they are wanted
 """
 
 from __future__ import annotations

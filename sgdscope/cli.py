@@ -261,8 +261,9 @@ class Check:
 
         code = DONE
         for name, data_set in DATA_SETS.items():
-            found = find(data_set, self.data)
+            found: Path | None = None
             try:
+                found = find(data_set, self.data)
                 check(data_set, self.data)
                 line = f"{name} is there and right: {found}"
             except InputError as error:

@@ -7,7 +7,7 @@
       programs.json                           fingerprints of the traced workload, by version of JAX
       trials/COMMIT.SHA256.parquet            one row for each finished trial of a commit
       measurements/COMMIT.SHA256.parquet      its measurements
-      checkpoints/TRIAL.SHA256.npz            trials that are being trained
+      checkpoints/TRIAL.*.npz                 trials that are being trained
       damaged/                                files that failed their check, set aside
       lock                                    held by the process that writes
 
@@ -127,6 +127,8 @@ class Store:
                 raise InputError(
                     f"{self.folder} is being written by another process; wait for it or choose another folder."
                 ) from error
+            for part in self.folder.rglob("*.part"):  # what a killed process was writing
+                part.unlink(missing_ok=True)
             yield
 
     def declare(self, declaration: Declaration) -> None:
@@ -137,7 +139,8 @@ class Store:
     def check_declaration(self, declaration: Declaration) -> None:
         """Refuse a study that is neither the folder's nor an extension of it."""
         if self.exists:
-            differences = self.declaration().differences(declaration)
+            trained = set(ended(self.read().trials)["batch_size"])
+            differences = self.declaration().differences(declaration, trained)
             if differences:
                 raise InputError(
                     f"{self.folder} holds another study, which differs in {'; '.join(differences)}; "

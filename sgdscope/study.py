@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Self
@@ -68,6 +68,10 @@ def _trial_id(trial: Trial) -> str:
         identity["microbatch_size"] = trial.microbatch_size
     if trial.devices_per_trial != 1:
         identity["devices_per_trial"] = trial.devices_per_trial
+    if trial.workload.ghost_batch_size != 1:
+        identity["ghost_batch_size"] = trial.workload.ghost_batch_size
+    if trial.workload.unroll != 1:
+        identity["streams"] = [trial.workload.unroll, trial.workload.evaluation_batch_size]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -215,8 +219,14 @@ class Declaration(_Design):
         plain["budget"] = parse_budget(plain["budget"])
         return cls(workload=WorkloadRecord(**record), **plain)
 
-    def differences(self, other: Declaration) -> list[str]:
-        """Say, one phrase a field, where ``other`` is neither this study nor an extension of it."""
+    def differences(self, other: Declaration, trained: Collection[int] | None = None) -> list[str]:
+        """Say, one phrase a field, where ``other`` is neither this study nor an extension of it.
+
+        Args:
+            other: the study that is asked for.
+            trained: the batch sizes that have trials, all of them unless told otherwise; only there must the
+                microbatch size be what it was.
+        """
         said = []
         for f in fields(self):
             mine, theirs = getattr(self, f.name), getattr(other, f.name)
@@ -228,6 +238,14 @@ class Declaration(_Design):
                     for part in fields(mine)
                     if getattr(mine, part.name) != getattr(theirs, part.name)
                 ]
+            elif f.name == "microbatch_size":
+                common = set(self.batch_sizes if trained is None else trained) & set(other.batch_sizes)
+                for size in sorted(common):
+                    if self.microbatch_sizes[size] != other.microbatch_sizes[size]:
+                        said.append(
+                            f"the microbatch size of batch size {size} (there {self.microbatch_sizes[size]}, "
+                            f"here {other.microbatch_sizes[size]})"
+                        )
             elif f.name == "seeds":
                 if theirs < mine:
                     said.append(f"seeds (there {mine}, here only {theirs})")

@@ -131,6 +131,11 @@ def test_all_that_changes_a_trials_numbers_changes_its_id():
         replace(trial, workload=replace(record, version="2")),
         replace(trial, workload=replace(record, data_sha256="0")),
         replace(trial, workload=replace(record, fields=(("noise", 2.0),))),
+        replace(trial, workload=replace(record, ghost_batch_size=2)),
+        replace(trial, workload=replace(record, unroll=2)),
+        replace(trial, workload=replace(record, unroll=2, evaluation_batch_size=8)),
+        replace(trial, microbatch_size=1),
+        replace(trial, devices_per_trial=2),
     ]
     assert len({trial.id, *(other.id for other in others)}) == len(others) + 1
 
@@ -157,7 +162,13 @@ def test_data_are_part_of_the_identity():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seeds": 8}, {"batch_sizes": (1, 2, 4)}, {"optimizers": (SGD(), Momentum(0.9), Momentum(0.5))}, {}],
+    [
+        {"seeds": 8},
+        {"batch_sizes": (1, 2, 4)},
+        {"optimizers": (SGD(), Momentum(0.9), Momentum(0.5))},
+        {},
+        {"microbatch_size": 2, "batch_sizes": (1, 2, 4)},  # what there is fits in it
+    ],
 )
 def test_a_study_can_grow(changes):
     assert study().declaration().differences(study(**changes).declaration()) == []
@@ -171,6 +182,8 @@ def test_a_study_can_grow(changes):
         ({"budget": Epochs(2)}, r"budget \(there epochs:1, here epochs:2\)"),
         ({"learning_rates": (0.1,)}, r"learning_rates \(there none, here 0.1\)"),
         ({"name": "t"}, r"name \(there s, here t\)"),
+        ({"microbatch_size": 1}, r"the microbatch size of batch size 2 \(there 2, here 1\)"),
+        ({"devices_per_trial": 2, "batch_sizes": (2, 4)}, r"devices_per_trial \(there 1, here 2\)"),
         ({"workload": NoisyQuadratic(noise=2.0).workload()}, r"workload fields \(there .*'noise', 1.0.*here"),
         ({"workload": NoisyQuadratic(examples=512).workload()}, r"workload data_sha256 .*"),
     ],

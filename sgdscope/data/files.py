@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import lzma
 import os
 import shlex
 import tarfile
@@ -86,7 +87,7 @@ def find(data_set: DataSet, where: Path | None = None) -> Path | None:
         folders = (place, place / data_set.folder)
         return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
     except OSError as error:
-        raise InputError(f"{data_set.name}: {place} cannot be read ({error.strerror}).") from error
+        raise InputError(f"{data_set.name}: {place} cannot be read ({error.strerror or error}).") from error
 
 
 def read_contents(data_set: DataSet, where: Path | None = None) -> Iterator[tuple[str, bytes]]:
@@ -144,10 +145,10 @@ def unpack(data_set: DataSet, path: Path, names: tuple[str, ...]) -> Iterator[tu
                 yield name, found
     except FileNotFoundError:
         raise ContentError(path, "is missing") from None
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise ContentError(path, "is damaged and cannot be unpacked") from error
     except OSError as error:
-        raise ContentError(path, f"cannot be read ({error.strerror})") from error
+        raise ContentError(path, f"cannot be read ({error.strerror or error})") from error
 
 
 def _whole(path: Path, name: str) -> Files:

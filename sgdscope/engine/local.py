@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,7 +55,8 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     """
     import jax
 
-    from sgdscope.training.functions import fingerprint, slow_convolutions
+    from sgdscope.training.functions import FINGERPRINT_FORM, fingerprint, slow_convolutions
+    from sgdscope.training.pack import check_devices
     from sgdscope.training.runtime import use_all_cores
 
     begun = time.perf_counter()
@@ -67,7 +69,8 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
         if notice:
             progress.say(notice)
         store.check_declaration(declaration)
-        store.check_program(jax.__version__, program)
+        store.check_program(f"jax {jax.__version__}, form {FINGERPRINT_FORM}", program)
+        check_devices(declaration.devices_per_trial, jax.device_count())
         store.declare(declaration)
         contents = store.read()
         if contents.damaged:
@@ -75,13 +78,14 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
             for path in contents.damaged:
                 progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
         trials = contents.trials
+        left_over = Checkpoints(store.folder, "")
+        left_over.drop(left_over.trials() & set(ended(trials)["trial_id"]))
         failed, trained = set[str](), 0
         compile_times: list[CompileTime] = []
         found = rounds(declaration, trials)
         if _pending(found, failed):
             with _trainer(study, declaration) as trainer:
                 checkpoints = Checkpoints(store.folder, trainer.circumstances)
-                checkpoints.drop(checkpoints.trials() & set(ended(trials)["trial_id"]))
                 costs = Costs(study.workload, len(study.evaluate_at))
                 for batch_size in _compile_order(declaration):
                     trainer.prepare(batch_size)
@@ -178,7 +182,8 @@ def _train_pack(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     batch_size, total = pack[0].batch_size, sum(trial.updates for trial in pack)
     expected = (costs.per_trial(pack[0].updates, batch_size) or 0.0) * len(pack)
-    made = 0
+    made, resumed = 0, checkpoints.trials().intersection(trial.id for trial in pack)
+    begun = time.perf_counter()
 
     def on_updates(updates: int) -> None:
         nonlocal made
@@ -192,10 +197,11 @@ def _train_pack(
         raise
     except Exception as error:  # whatever it is, it is these trials' outcome, and the others go on
         return _failed(trainer, pack, error)
-    steps = sum(outcome.steps for outcome in outcomes)
-    if steps:
-        seconds = sum(outcome.seconds for outcome in outcomes)
-        costs.note(batch_size, costs.training_seconds(seconds, len(pack)) / steps)
+    # A pack that went on from checkpoints, or whose trials stopped early, tells little of what an update takes.
+    if not resumed and not any(outcome.diverged for outcome in outcomes):
+        rounds_of_devices = len(pack) / trainer.groups if trainer.method == "map" else len(pack) / trainer.slots
+        seconds = (time.perf_counter() - begun) * rounds_of_devices / math.ceil(rounds_of_devices)
+        costs.note(batch_size, costs.training_seconds(seconds, len(pack)) / total)
     rows = pl.DataFrame([_row(trainer, outcome) for outcome in outcomes], schema=TRIALS_SCHEMA)
     measurements = [
         {

@@ -23,7 +23,7 @@ def autoencoder_init(key: jax.Array, widths: Sequence[int]) -> list[Dense]:
         key: PRNG key.
         widths: the input's, those of the encoder's hidden layers and the code's.
 
-    Source: Martens (2010), section 5, and his published code.
+    Source: Martens (2010), "Deep learning via Hessian-free optimization", and his published code.
 
     >>> [layer["weight"].shape for layer in autoencoder_init(jax.random.key(0), (784, 100, 30))]
     [(784, 100), (100, 30), (30, 100), (100, 784)]
@@ -37,7 +37,11 @@ def autoencoder_init(key: jax.Array, widths: Sequence[int]) -> list[Dense]:
     for inputs, outputs in pairwise(mirrored):
         units = slice(unit, unit + outputs)
         row = (place[:, units] * inputs).astype(jnp.int32)
-        weight = jnp.zeros((inputs, outputs), jnp.float32).at[row, jnp.arange(outputs)].set(value[:, units])
+        # Which of two writes to one place stays is not defined on every device: the last, by leaving the others out.
+        later = jnp.triu(jnp.ones((CONNECTIONS, CONNECTIONS), bool), k=1)[:, :, None]
+        drawn_again = (later & (row[:, None] == row[None])).any(axis=1)
+        last = jnp.where(drawn_again, 0.0, value[:, units])
+        weight = jnp.zeros((inputs, outputs), jnp.float32).at[row, jnp.arange(outputs)].add(last)
         layers.append({"weight": weight, "bias": jnp.zeros(outputs, jnp.float32)})
         unit += outputs
     return layers

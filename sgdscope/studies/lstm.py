@@ -32,7 +32,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "microbatch_size": UNROLL * 256,
     },
     "small": {
-        "batch_sizes": tuple(UNROLL * streams for streams in (4, 16, 64)),
+        "batch_sizes": tuple(UNROLL * streams for streams in (4, 8, 16)),
         "budget": Epochs(1),
         "seeds": 3,
         "evaluate_at": (1.0,),

@@ -1,9 +1,9 @@
 """Checkpoints of the trials that are being trained: keyed by trial, seen whole or not at all, without pickle.
 
-``checkpoints/TRIAL.SHA256.npz`` holds a trial between two updates with the rows that it has measured so far,
-which enter the tables only when the trial is finished. A trial goes on from its checkpoint in whichever pack it
-comes to lie; one that is damaged, or was written by another version of JAX, on another kind of device or by
-another method, is of no use, and the trial begins anew.
+``checkpoints/TRIAL.CIRCUMSTANCES.SHA256.npz`` holds a trial between two updates with the rows that it has measured
+so far, which enter the tables only when the trial is finished. A trial goes on from its checkpoint in whichever pack
+it comes to lie. One that is damaged is of no use, and one that was written by another version of JAX, on another kind
+of device or by another method is left where it is: under these circumstances the trial begins anew.
 """
 
 from __future__ import annotations
@@ -52,12 +52,11 @@ class Checkpoints:
 
     def __init__(self, folder: Path, circumstances: str) -> None:
         self._folder = folder / "checkpoints"
-        self._circumstances = circumstances
+        self._circumstances = _digest(circumstances.encode())[:8]
 
     def save(self, trial_id: str, checkpoint: Checkpoint) -> None:
         """Write a trial's checkpoint in place of its last one."""
         about = {
-            "circumstances": self._circumstances,
             "step": checkpoint.step,
             "seconds": checkpoint.seconds,
             "measurements": [astuple(m) for m in checkpoint.measurements],
@@ -65,41 +64,40 @@ class Checkpoints:
         buffer = io.BytesIO()
         np.savez(buffer, np.array(json.dumps(about)), *checkpoint.leaves)
         content = buffer.getvalue()
-        path = self._folder / f"{trial_id}.{_digest(content)}.npz"
-        old = [other for other in self._files(trial_id) if other != path]
+        path = self._folder / f"{trial_id}.{self._circumstances}.{_digest(content)}.npz"
+        old = [other for other in self._mine(trial_id) if other != path]
         atomic.write(path, content)
         for other in old:
             other.unlink(missing_ok=True)
 
     def load(self, trial_id: str) -> Checkpoint | None:
         """Return a trial's checkpoint, the furthest of those that are whole, or None."""
-        found = [checkpoint for path in self._files(trial_id) if (checkpoint := self._read(path)) is not None]
+        found = [checkpoint for path in self._mine(trial_id) if (checkpoint := self._read(path)) is not None]
         return max(found, key=lambda checkpoint: checkpoint.step, default=None)
 
     def drop(self, trial_ids: Iterable[str]) -> None:
-        """Delete the checkpoints of trials whose rows are committed."""
+        """Delete all checkpoints of trials whose rows are committed."""
         for trial_id in trial_ids:
-            for path in self._files(trial_id):
+            for path in self._folder.glob(f"{trial_id}.*.npz"):
                 path.unlink(missing_ok=True)
 
     def trials(self) -> set[str]:
         """Return the ids of the trials that have a checkpoint."""
         return {path.name.split(".")[0] for path in self._folder.glob("*.npz")}
 
-    def _files(self, trial_id: str) -> Sequence[Path]:
-        return sorted(self._folder.glob(f"{trial_id}.*.npz"))
+    def _mine(self, trial_id: str) -> Sequence[Path]:
+        return sorted(self._folder.glob(f"{trial_id}.{self._circumstances}.*.npz"))
 
     def _read(self, path: Path) -> Checkpoint | None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             content = path.read_bytes()
-            if _digest(content) != path.name.split(".")[1]:
+            if _digest(content) != path.name.split(".")[2]:
                 return None
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 about = json.loads(str(arrays["arr_0"]))
                 leaves = [arrays[f"arr_{number}"] for number in range(1, len(arrays.files))]
-            if about["circumstances"] == self._circumstances:
-                measurements = [Measurement(*row) for row in about["measurements"]]
-                return Checkpoint(leaves, about["step"], measurements, about["seconds"])
+            measurements = [Measurement(*row) for row in about["measurements"]]
+            return Checkpoint(leaves, about["step"], measurements, about["seconds"])
         return None
 
 

@@ -48,8 +48,16 @@ def check_functions(workload: Workload) -> State:
             )
     if workload.training_loss is not None:
         given, batch, keys = training_arguments(workload, state, n * workload.unroll)
+        if workload.streams is not None and any(leaf.shape[:1] != (n,) for leaf in jax.tree.leaves(given)):
+            raise InputError(f"workload {workload.name!r}: carry(n) must return arrays whose first axis is n.")
         value = _traced(workload, "training_loss", workload.training_loss, state.parameters, given, batch, keys)
         shapes = jax.tree.map(lambda a: (a.shape, a.dtype), given)
+        losses = (n,) if workload.streams is None else (n, workload.unroll)
+        if isinstance(value, tuple) and getattr(value[0], "shape", None) != losses:
+            raise InputError(
+                f"workload {workload.name!r}: training_loss must return losses of shape {losses} for a batch of "
+                f"{n * workload.unroll} examples, not {getattr(value[0], 'shape', type(value[0]).__name__)}."
+            )
         if not (isinstance(value, tuple) and len(value) == 2) or shapes != jax.tree.map(
             lambda a: (a.shape, a.dtype), value[1]
         ):
@@ -57,18 +65,25 @@ def check_functions(workload: Workload) -> State:
                 f"workload {workload.name!r}: training_loss must return the losses and a state of the same shapes "
                 f"and types as the state that it is given."
             )
-    if workload.penalty is not None:
-        value = _traced(workload, "penalty", workload.penalty, state.parameters)
-        if getattr(value, "shape", None) != ():
-            raise InputError(f"workload {workload.name!r}: penalty must return one number, shape ().")
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    for name, of_numbers, argument in (
+        ("penalty", workload.penalty, state.parameters),
+        ("score_of_mean", workload.score_of_mean, number),
+    ):
+        if of_numbers is not None and getattr(_traced(workload, name, of_numbers, argument), "shape", None) != ():
+            raise InputError(f"workload {workload.name!r}: {name} must return one number, shape ().")
     return state
+
+
+# Raised with every change of what a fingerprint is made of.
+FINGERPRINT_FORM = 2
 
 
 def fingerprint(workload: Workload) -> str:
     """Return a hash of the traced functions of a workload and of the gradient, constants included.
 
     It tells whether a workload of the same name and version still computes the same; it depends on the version
-    of JAX, which writes the same function down differently.
+    of JAX, which writes the same function down differently, and on the form in which it is taken here.
     """
     digest = hashlib.sha256()
 
@@ -82,6 +97,9 @@ def fingerprint(workload: Workload) -> str:
             calls.append((workload.init_state, ()))
         for n in (2 * workload.ghost_batch_size, 7 * workload.ghost_batch_size):
             calls.append((gradient, (state.parameters, *training_arguments(workload, state, n * workload.unroll))))
+            if workload.streams is not None:  # how many streams an evaluation has may depend on the text's length
+                n = min(workload.evaluation_batch_size, len(next(iter(workload.train.values()))))
+                calls.append((partial(workload.streams.carry, 2), ()))
             evaluation = (evaluated(workload, state), _examples(workload, n))
             calls += [(workload.loss, evaluation), (workload.score, evaluation)]
         if workload.penalty is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,11 +15,11 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from sgdscope.errors import InputError
-from sgdscope.study import Trial
+from sgdscope.study import NUMERICS_VERSION, Trial
 from sgdscope.training.batches import dropped
 from sgdscope.training.checkpoint import Checkpoint, Checkpoints, Measurement
 from sgdscope.training.functions import check_functions
-from sgdscope.training.runtime import COMPILER_OPTIONS, QUICKLY_COMPILED, pinned
+from sgdscope.training.runtime import COMPILER_OPTIONS, QUICKLY_COMPILED, machine, pinned
 from sgdscope.training.state import Settings, State
 from sgdscope.training.trial import evaluated, measure, start, state_bytes, stretches, train
 from sgdscope.workloads.base import SPLITS, Workload
@@ -107,11 +107,7 @@ class Trainer:
         self.method: Method = method or ("map" if self.platform == "cpu" else "vmap")
         self.compile_times: list[CompileTime] = []
         self._microbatch_sizes = microbatch_sizes or {}
-        if len(self.devices) % devices_per_trial:
-            raise InputError(
-                f"devices_per_trial: {devices_per_trial} does not divide the {len(self.devices)} devices that "
-                f"JAX has here; give a number that does."
-            )
+        check_devices(devices_per_trial, len(self.devices))
         self._groups = len(self.devices) // devices_per_trial
         self._shared = devices_per_trial > 1
         self._mesh = jax.make_mesh(
@@ -151,7 +147,7 @@ class Trainer:
     @property
     def circumstances(self) -> str:
         """What the bits of a trial depend on beside its identity."""
-        return f"jax {jax.__version__}, {self.devices[0].device_kind}, {self.method}"
+        return f"{NUMERICS_VERSION} {jax.__version__} {machine()} {self.devices[0].device_kind} {self.method}"
 
     def prepare(self, program: int | Literal["start", "measure"]) -> Future[Any]:
         """Begin to compile the program of a batch size in the background, unless that has been done."""
@@ -192,25 +188,33 @@ class Trainer:
             done = np.zeros(self.slots, np.int32)
             done[[slot.number for slot in slots]] = [slot.begun_at for slot in slots]
             on_updates(int(done.sum()))
-            measured_at = done.copy()
-            for end in self._segments(int(done[active].min()), updates):
-                ends = jax.device_put(np.where(active, end, 0).astype(np.int32), self._by_trial)
-                state = jax.block_until_ready(program(self._splits["train"], settings, state, ends))
-                steps, finite = np.asarray(state.step), np.asarray(state.finite)
-                on_updates(int((steps - done).sum()))
-                done = steps
-                if end in self._evaluation_steps(updates):
-                    wanted = active & finite & (steps == end) & (measured_at < end)
+            stops, length = self._evaluation_steps(updates), 1
+            live = active & np.asarray(state.finite)
+            step = int(done[live].min(initial=updates))
+            while True:
+                if step in stops:
+                    wanted = live & (done == step) & self._unmeasured(slots, step)
                     if wanted.any():
                         model = evaluated(self.workload, state)
                         values = measure_all(self._splits, model, jax.device_put(wanted, self._by_trial))
-                        _take(slots, wanted, end, jax.tree.map(np.asarray, values))
+                        _take(slots, wanted, step, jax.tree.map(np.asarray, values))
+                if step == updates or not live.any():
+                    break
+                called = time.perf_counter()
+                end = min(step + length, next(stop for stop in stops if stop > step))
+                ends = jax.device_put(np.where(active, end, 0).astype(np.int32), self._by_trial)
+                state = jax.block_until_ready(program(self._splits["train"], settings, state, ends))
+                before, done, step = done, np.asarray(state.step), end
+                live = active & np.asarray(state.finite)
+                on_updates(int((done - before).sum()))
                 now = time.perf_counter()
-                if checkpoints is not None and now - saved > CHECKPOINT_SECONDS and end < updates:
+                made = int((done - before).max())
+                length = int(max(1, min(16 * length, made * SEGMENT_SECONDS / max(now - called, 1e-9))))
+                # An evaluation may take long, so a long training is kept before it.
+                due = now - saved > CHECKPOINT_SECONDS or (end in stops and now - begun > CHECKPOINT_SECONDS)
+                if checkpoints is not None and due:
                     self._save(state, slots, checkpoints, now - begun)
                     saved = time.perf_counter()
-                if not finite[active].any():
-                    break
             curves = np.asarray(state.curve)
         on_updates(sum(updates - int(done[slot.number]) for slot in slots))
         finite = np.asarray(state.finite)
@@ -253,11 +257,12 @@ class Trainer:
 
     def _resumed(self, state: State, slots: Sequence[_Slot], checkpoints: Checkpoints) -> State:
         """Put each trial where its checkpoint left it."""
+        leaves, tree = jax.tree.flatten(state)
+        shapes = [(leaf.shape[1:], leaf.dtype) for leaf in leaves]
         found = [(slot, checkpoints.load(slot.trial.id)) for slot in slots]
-        kept = [(slot, checkpoint) for slot, checkpoint in found if checkpoint is not None]
+        kept = [(s, c) for s, c in found if c is not None and [(a.shape, a.dtype) for a in c.leaves] == shapes]
         if not kept:
             return state
-        leaves, tree = jax.tree.flatten(state)
         arrays = [np.array(leaf) for leaf in leaves]
         for slot, checkpoint in kept:
             for array, leaf in zip(arrays, checkpoint.leaves, strict=True):
@@ -293,17 +298,12 @@ class Trainer:
             measurements.append(Measurement(steps, "train", "dropped_per_epoch", float(count)))
         return Outcome(slot.trial, steps, not finite, seconds, measurements)
 
-    def _segments(self, step: int, updates: int) -> Iterator[int]:
-        """Yield the steps at which control comes back: at each evaluation, and every half second."""
-        stops = self._evaluation_steps(updates)
-        length, told = 1, time.perf_counter()
-        while step < updates:
-            end = min(step + length, next(stop for stop in stops if stop > step))
-            yield end
-            now = time.perf_counter()
-            speed = (end - step) / max(now - told, 1e-9)
-            length = int(max(1, min(16 * length, speed * SEGMENT_SECONDS)))
-            step, told = end, now
+    def _unmeasured(self, slots: Sequence[_Slot], step: int) -> np.ndarray:
+        """Return which slots hold a trial whose evaluation at a step is still to be made."""
+        unmeasured = np.zeros(self.slots, bool)
+        for slot in slots:
+            unmeasured[slot.number] = all(m.step < step for m in slot.measurements)
+        return unmeasured
 
     def _evaluation_steps(self, updates: int) -> list[int]:
         return sorted({max(1, round(fraction * updates)) for fraction in self.evaluate_at})
@@ -407,6 +407,19 @@ class Trainer:
 
     def _shape(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((self.slots, *shape), dtype, sharding=self._by_trial)
+
+
+def check_devices(devices_per_trial: int, devices: int) -> None:
+    """Refuse to share trials among devices that cannot be shared so.
+
+    Raises:
+        InputError: where one number does not divide the other.
+    """
+    if devices % devices_per_trial:
+        raise InputError(
+            f"devices_per_trial: {devices_per_trial} does not divide the {devices} devices that JAX has here; "
+            f"give a number that does."
+        )
 
 
 def _take(slots: Sequence[_Slot], wanted: np.ndarray, step: int, values: dict[str, Any]) -> None:

@@ -63,9 +63,8 @@ class CompilationCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         base = folder or Path(os.environ.get("SGDSCOPE_CACHE_DIR") or platformdirs.user_cache_path("sgdscope"))
-        machine = hashlib.sha256(f"{_processor()} {version('jaxlib')}".encode()).hexdigest()[:16]
-        self.entries = base / "programs" / machine
-        self.sums = base / "sums" / machine
+        self.entries = base / "programs" / machine()
+        self.sums = base / "sums" / machine()
 
     def open(self) -> None:
         """Delete what is damaged and point JAX here, unless the user has pointed it elsewhere.
@@ -97,6 +96,11 @@ class CompilationCache:
                     aside = known.with_name(f"{known.name}.{os.getpid()}.part")
                     aside.write_text(_sha256(entry))
                     aside.rename(known)
+
+
+def machine() -> str:
+    """Return a hash of the processor's model and the version of jaxlib: what compiled programs and bits depend on."""
+    return hashlib.sha256(f"{_processor()} {version('jaxlib')}".encode()).hexdigest()[:16]
 
 
 def _sha256(path: Path) -> str:

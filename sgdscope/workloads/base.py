@@ -37,6 +37,8 @@ class WorkloadRecord:
     constant_score: float
     ghost_batch_size: int = 1
     unroll: int = 1
+    evaluation_batch_size: int = 1
+    """Told only where it changes numbers: where a text is read piece by piece."""
 
     @property
     def batch_multiple(self) -> int:
@@ -189,6 +191,7 @@ class Workload:
             constant_score=float(self.constant_score),
             ghost_batch_size=self.ghost_batch_size,
             unroll=self.unroll,
+            evaluation_batch_size=1 if self.streams is None else self.evaluation_batch_size,
         )
 
 

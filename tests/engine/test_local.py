@@ -160,6 +160,47 @@ def test_one_seed_is_enough_to_run_and_shows_no_interval(tmp_path):
     assert "Infinity" not in (tmp_path / "page.html").read_text().split('id="charts">')[1].split("</script>")[0]
 
 
+def test_a_batch_size_that_only_failed_may_get_microbatches(tmp_path, monkeypatch):
+    study = quadratic_study(learning_rates=(0.5,), batch_sizes=(32, 64), seeds=2)
+    real = Trainer.train
+
+    def out_of_memory(self, trials, *rest):
+        if trials[0].batch_size == 64:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return real(self, trials, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train", out_of_memory)
+        first, _ = quietly(study, tmp_path / "s")
+    smaller = replace(study, microbatch_size=32)
+    second, _ = quietly(smaller, tmp_path / "s")
+    assert second.finished
+    assert second.ran.trained == 4
+    assert second.trials.filter(batch_size=32).equals(first.trials.filter(batch_size=32))
+    with pytest.raises(sg.InputError, match=r"microbatch size of batch size 32 \(there 32, here 16\)"):
+        quietly(replace(study, microbatch_size=16), tmp_path / "s")
+
+
+def test_devices_that_are_not_there_are_refused_before_the_folder_is_touched(tmp_path):
+    with pytest.raises(sg.InputError, match="devices_per_trial: 3 does not divide the 2 devices"):
+        quietly(quadratic_study(batch_sizes=(48,), devices_per_trial=3), tmp_path / "s")
+    assert not (tmp_path / "s" / "study.json").exists()
+
+
+def test_what_a_killed_process_left_over_is_cleared_away(tmp_path):
+    study = quadratic_study(learning_rates=(0.5,), batch_sizes=(32,), seeds=2)
+    result, _ = quietly(study, tmp_path / "s")
+    left = [
+        tmp_path / "s" / "checkpoints" / f"{result.trials['trial_id'][0]}.aaaaaaaa.bbbbbbbbbbbbbbbb.npz",
+        tmp_path / "s" / "trials" / "x.parquet.123.part",
+    ]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    quietly(study, tmp_path / "s")
+    assert not any(path.exists() for path in left)
+
+
 def test_a_changed_workload_is_refused_before_the_folder_is_touched(finished):
     declared = (finished.folder / "study.json").read_text()
     plain = NoisyQuadratic().workload()

@@ -1,4 +1,5 @@
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -58,8 +59,13 @@ def test_a_damaged_one_is_of_no_use_but_the_one_before_it_is(tmp_path, damage):
 
 
 def test_another_version_or_method_passes_it_over(tmp_path):
-    Checkpoints(tmp_path, "jax 1, cpu, map").save("a", EXAMPLE)
-    assert Checkpoints(tmp_path, "jax 2, cpu, map").load("a") is None
+    one, two = Checkpoints(tmp_path, "jax 1, cpu, map"), Checkpoints(tmp_path, "jax 2, cpu, map")
+    one.save("a", EXAMPLE)
+    assert two.load("a") is None
+    two.save("a", dataclasses.replace(EXAMPLE, step=1))
+    assert same(one.load("a"), EXAMPLE)  # and leaves it where it is
+    one.drop(["a"])
+    assert two.load("a") is None
 
 
 def test_nothing_is_unpickled(tmp_path):
@@ -125,6 +131,62 @@ def test_trials_go_on_bit_for_bit_in_whatever_pack_they_come_to_lie(trainer, tmp
     assert [numbers(again[i]) for i in (2, 1, 3, 0)] == [numbers(outcome) for outcome in never]
     assert sum(told) == 4 * 96  # what was made before is told as well
     assert all(outcome.seconds > 0 for outcome in again)
+
+
+def test_a_neighbour_that_diverged_long_ago_does_not_lengthen_the_segments(trainer, tmp_path, monkeypatch):
+    """Segments grow with what was made: one in which no trial has anything to do would say that updates are free."""
+    monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
+    declared = Study(name="s", workload=trainer.workload, batch_sizes=(32,), budget=Epochs(30)).declaration()
+    trials = [declared.trial(SGD(), 32, rate, 0) for rate in (0.125, 1e30)]
+    kept, told = Checkpoints(tmp_path, trainer.circumstances), []
+
+    def killed(updates):
+        told.append(updates)
+        if sum(told) > 300:
+            raise KilledError
+
+    monkeypatch.setattr(pack, "SEGMENT_SECONDS", 1e-3)
+    with pytest.raises(KilledError):
+        trainer.train(trials, killed, kept)
+    steps = {trial.learning_rate: kept.load(trial.id).step for trial in trials}
+    assert steps[1e30] < 10 < steps[0.125]
+    lengths = []
+    trainer.train(trials, lengths.append, kept)
+    assert lengths[0] == sum(steps.values())  # what was made before
+    assert lengths[1] == 1
+    assert all(b <= 16 * a for a, b in pairwise(lengths[1:-1]))
+
+
+def test_killed_in_an_evaluation_it_is_made_again_and_no_update_is(trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
+    declared = Study(name="s", workload=trainer.workload, batch_sizes=(32,), budget=Epochs(3)).declaration()
+    trials = [declared.trial(SGD(), 32, 0.125, seed) for seed in range(2)]
+    never = trainer.train(trials)
+    for stop in (24, 48, 96):
+        (tmp_path / str(stop)).mkdir()
+        kept = Checkpoints(tmp_path / str(stop), trainer.circumstances)
+        with monkeypatch.context() as patch:
+            real = pack._take
+
+            def take(slots, wanted, step, values, stop=stop, real=real):
+                if step == stop:
+                    raise KilledError
+                real(slots, wanted, step, values)
+
+            patch.setattr(pack, "_take", take)
+            with pytest.raises(KilledError):
+                trainer.train(trials, checkpoints=kept)
+        assert kept.load(trials[0].id).step == stop
+        again = trainer.train(trials, checkpoints=kept)
+        assert list(map(numbers, again)) == list(map(numbers, never))
+
+
+def test_a_checkpoint_of_other_shapes_is_passed_over(trainer, tmp_path):
+    declared = Study(name="s", workload=trainer.workload, batch_sizes=(32,), budget=Epochs(1)).declaration()
+    trial = declared.trial(SGD(), 32, 0.125, 0)
+    kept = Checkpoints(tmp_path, trainer.circumstances)
+    kept.save(trial.id, EXAMPLE)
+    assert numbers(trainer.train([trial], checkpoints=kept)[0]) == numbers(trainer.train([trial])[0])
 
 
 def test_checkpoints_are_written_as_often_as_declared_and_no_more(trainer, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """What the loop does with a workload's state, penalty, streams, microbatches and devices."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -234,12 +235,21 @@ def test_the_stretches_of_a_curve_share_all_updates_evenly(updates):
         ({"training_loss": lambda p, s, batch, keys: batch["x"][:, 0]}, "must return the losses and a state"),
         ({"training_loss": lambda p, s, batch, keys: (batch["x"][:, 0], ())}, "must return the losses and a state"),
         ({"penalty": lambda p: p["w"]}, r"penalty must return one number, shape \(\)"),
+        ({"score_of_mean": lambda mean: jnp.stack([mean, mean])}, r"score_of_mean must return one number, shape \(\)"),
+        ({"score_of_mean": lambda mean: mean["x"]}, "score_of_mean cannot be traced by JAX"),
+        ({"training_loss": lambda p, s, batch, keys: (batch["x"], s)}, r"losses of shape \(28,\) .* not \(28, 3\)"),
+        ({"training_loss": lambda p, s, batch, keys: (0.5, s)}, r"losses of shape \(28,\) .* not"),
         ({"training_loss": lambda p, s, batch, keys: batch["z"]}, "training_loss cannot be traced by JAX: KeyError"),
     ],
 )
 def test_functions_that_are_not_the_contracts_are_refused(functions, sentence):
     with pytest.raises(InputError, match=sentence):
         check_functions(regression(**functions))
+
+
+def test_a_carry_without_an_axis_of_streams_is_refused():
+    with pytest.raises(InputError, match=r"carry\(n\) must return arrays whose first axis is n"):
+        check_functions(dataclasses.replace(echo(), streams=Streams(4, lambda n: jnp.zeros((2, n)))))
 
 
 @pytest.mark.parametrize(

@@ -53,14 +53,14 @@ def by_hand(parameters, tokens, first):
 
 
 @pytest.mark.parametrize(
-    ("size", "units", "published"),
+    ("size", "units", "expected"),
     [("small", 200, 4_651_600), ("medium", 650, 19_775_200), ("large", 1500, 66_022_000)],
 )
-def test_the_number_of_parameters_is_that_of_the_paper(size, units, published):
+def test_the_number_of_parameters(size, units, expected):
     """Embedding, softmax, and two layers of one affine map each from 2n to 4n."""
     shapes = jax.eval_shape(lstm(splits(), size).init, jax.random.key(0))
     formula = 10_000 * units + (units + 1) * 10_000 + 2 * (2 * units + 1) * 4 * units
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == formula == published
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == formula == expected
 
 
 # ── Evaluation ───────────────────────────────────────────────────────────────────────────────────────────
