@@ -55,7 +55,7 @@ def best_score(optima: pl.DataFrame, score_name: str) -> alt.LayerChart:
 def training_loss(optima: pl.DataFrame) -> alt.LayerChart:
     """Return the geometric mean of the training loss at the rate that is best for it, with its 95 % t interval."""
     rows = optima.filter(pl.col("criterion") == "train_loss")
-    return _points_with_intervals(rows, "train_loss", "training loss", alt.Scale(type="log"))
+    return _points_with_intervals(rows, "train_loss", "training loss", alt.Scale(type="log", nice=False, padding=12))
 
 
 def optimal_learning_rate(optima: pl.DataFrame, regimes: pl.DataFrame) -> alt.LayerChart:

@@ -13,7 +13,7 @@ import vl_convert
 from sgdscope.analysis.tables import StudyTables
 from sgdscope.errors import InputError
 from sgdscope.report.charts import Charts
-from sgdscope.report.summary import CAPTION, HEADINGS, bend_sentences, summary_rows
+from sgdscope.report.summary import CAPTION, HEADINGS, bend_sentences, how_chosen, summary_rows
 
 # Of the bundle, the page needs one function.
 SNIPPET = "window.vegaEmbed = vegaEmbed;"
@@ -39,14 +39,14 @@ def write_page(tables: StudyTables, path: Path) -> Path:
     figures = {
         "best-score": (
             f"Best test {score} against batch size",
-            f"At each batch size, the learning rate that is best on validation. {interval}",
+            f"At each batch size, the learning rate that is {how_chosen(tables)}. {interval}",
             charts.best_score(),
         ),
         "optimal-learning-rate": (
             "Optimal learning rate against batch size",
-            f"The rate that is best for the validation {score}; momentum at its effective rate. Bars: 95 % hull over "
-            f"n = {_seeds(tables)} seeds, widened by half a grid step. Dashed: fitted hinge, free slope and then 0. "
-            f"Pale: the interval reaches the edge of what was tried.",
+            f"The rate that is best for the {tables.declaration.workload.chosen_on} {score}; momentum at its effective "
+            f"rate. Bars: 95 % hull over n = {_seeds(tables)} seeds, widened by half a grid step. Dashed: fitted "
+            f"hinge, free slope and then 0. Pale: the interval reaches the edge of what was tried.",
             charts.optimal_learning_rate(),
         ),
         "training-loss": (
@@ -72,6 +72,7 @@ def write_page(tables: StudyTables, path: Path) -> Path:
         bends=bend_sentences(tables),
         figures=[{"key": key, "title": title, "caption": caption} for key, (title, caption, _) in figures.items()],
         caption=CAPTION,
+        how_chosen=how_chosen(tables),
         headings=HEADINGS,
         rows=summary_rows(tables),
         rules=RULES,

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 import sgdscope as sg
+from sgdscope.workloads.digits import digits
 from sgdscope.workloads.quadratic import NoisyQuadratic
 
 EVIL = "</script><script>alert(1)</script><b>"
@@ -62,6 +63,16 @@ def test_four_figures_with_n_and_interval_in_every_point(page):
 def test_the_table_has_every_cell(page):
     _, html = page
     assert len(re.findall(r"<tr><td>", html)) == 8
+
+
+def test_scores_that_were_chosen_on_the_test_set_are_called_flattered(page, tmp_path):
+    """The quadratic has one and the same split for both."""
+    result, html = page
+    assert result.declaration.workload.chosen_on == "test"
+    assert html.count("best on the test split itself") == 2
+    assert "best on the validation split" not in html
+    parted = sg.Study(name="s", workload=digits(hidden=16), batch_sizes=(64,), budget=sg.Epochs(1))
+    assert parted.declaration().workload.chosen_on == "validation"
 
 
 def test_figures_save_as_pictures(page, tmp_path):
