@@ -183,7 +183,6 @@ def _train_pack(
     batch_size, total = pack[0].batch_size, sum(trial.updates for trial in pack)
     expected = (costs.per_trial(pack[0].updates, batch_size) or 0.0) * len(pack)
     made, resumed = 0, checkpoints.trials().intersection(trial.id for trial in pack)
-    begun = time.perf_counter()
 
     def on_updates(updates: int) -> None:
         nonlocal made
@@ -200,7 +199,7 @@ def _train_pack(
     # A pack that went on from checkpoints, or whose trials stopped early, tells little of what an update takes.
     if not resumed and not any(outcome.diverged for outcome in outcomes):
         rounds_of_devices = len(pack) / trainer.groups if trainer.method == "map" else len(pack) / trainer.slots
-        seconds = (time.perf_counter() - begun) * rounds_of_devices / math.ceil(rounds_of_devices)
+        seconds = sum(outcome.seconds for outcome in outcomes) * rounds_of_devices / math.ceil(rounds_of_devices)
         costs.note(batch_size, costs.training_seconds(seconds, len(pack)) / total)
     rows = pl.DataFrame([_row(trainer, outcome) for outcome in outcomes], schema=TRIALS_SCHEMA)
     measurements = [
