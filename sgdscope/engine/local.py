@@ -181,7 +181,8 @@ def _train_pack(
     checkpoints: Checkpoints,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     batch_size, total = pack[0].batch_size, sum(trial.updates for trial in pack)
-    expected = (costs.per_trial(pack[0].updates, batch_size) or 0.0) * len(pack)
+    # Of a pack's time, what its updates take: the evaluation after the last of them is still to come.
+    expected = (costs.per_update(batch_size) or 0.0) * total
     made, resumed = 0, checkpoints.trials().intersection(trial.id for trial in pack)
 
     def on_updates(updates: int) -> None:

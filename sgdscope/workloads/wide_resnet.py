@@ -26,6 +26,9 @@ CHANNEL_DEVIATIONS = (63.0, 62.1, 66.7)
 # He et al. (2015), arXiv 1512.03385, section 4.2.
 CROP_PADDING = 4
 
+# A thousand pictures at once would take 10 GB in the network 16-4.
+EVALUATION_BATCH_SIZE = 256
+
 
 def wide_resnet(
     splits: Mapping[str, Split], depth: int = 16, width: int = 4, ghost_batch_size: int = 64, l2: float = 5e-4
@@ -77,6 +80,7 @@ def wide_resnet(
         init_state=partial(wide_resnet_state, depth=depth, width=width),
         penalty=lambda parameters: penalty_of_weights(l2, parameters),
         ghost_batch_size=ghost_batch_size,
+        evaluation_batch_size=EVALUATION_BATCH_SIZE,
         fields={"depth": depth, "width": width, "l2": l2},
     )
 

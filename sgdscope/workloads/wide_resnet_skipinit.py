@@ -11,6 +11,7 @@ from sgdscope.models.wide_resnet import Tree, skipinit, skipinit_init
 from sgdscope.workloads.base import Batch, Split, Workload, constant_classifier
 from sgdscope.workloads.wide_resnet import (
     CLASSES,
+    EVALUATION_BATCH_SIZE,
     accuracy,
     check_fields,
     crop_and_flip,
@@ -58,6 +59,7 @@ def wide_resnet_skipinit(splits: Mapping[str, Split], depth: int = 16, width: in
         constant_loss=constant_loss,
         constant_score=constant_score,
         augment=crop_and_flip,
+        evaluation_batch_size=EVALUATION_BATCH_SIZE,
         penalty=lambda parameters: penalty_of_weights(l2, parameters),
         fields={"depth": depth, "width": width, "l2": l2},
     )
