@@ -16,7 +16,7 @@ test: $(VENV)/installed-test
 
 # What another version of Python and JAX could change: the numbers, and what a whole run does.
 test-numbers: $(VENV)/installed-test
-	$(BIN)/pytest -n 2 tests/data tests/engine tests/training tests/report tests/test_study.py sgdscope
+	$(BIN)/pytest -n 2 tests/data/test_order.py tests/engine/test_local.py tests/training tests/test_study.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
