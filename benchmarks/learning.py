@@ -3,7 +3,7 @@
     python benchmarks/learning.py NAME [DATA]
 
 NAME is autoencoder, lstm, wide_resnet_10_1 or wide_resnet_16_4; DATA is the folder of the data sets. The learning
-rates are not tuned: they are such that training is stable. Prints each seed's losses and scores beside those of
+rates are not tuned. Prints each seed's losses and scores beside those of
 the best constant predictor. Interrupted, the same command goes on from the last checkpoint.
 """
 
@@ -17,6 +17,7 @@ import sgdscope as sg
 from sgdscope.data.cifar10 import read_cifar10
 from sgdscope.data.mnist import read_mnist
 from sgdscope.data.ptb import read_ptb
+from sgdscope.data.split import first_examples
 from sgdscope.workloads.autoencoder import autoencoder
 from sgdscope.workloads.lstm import UNROLL, lstm
 from sgdscope.workloads.wide_resnet import wide_resnet
@@ -42,7 +43,7 @@ def study_of(name: str, data: Path | None) -> sg.Study:
         # A CPU does some 30 pictures a second: one seed, and a part of the pictures, or evaluating would take hours.
         common["seeds"] = 1
         kept = {"train": 6_400, "validation": 1_000, "test": 2_000}
-        workload = wide_resnet({split: {k: v[: kept[split]] for k, v in splits[split].items()} for split in splits})
+        workload = wide_resnet(first_examples(splits, kept))
         return sg.Study(workload=workload, batch_sizes=(64,), learning_rates=(2.0**-4,), budget=sg.Steps(120), **common)
     raise SystemExit(f"{name}: there is no such setting")
 

@@ -11,7 +11,7 @@ import polars as pl
 from sgdscope.analysis.tables import StudyTables
 from sgdscope.engine.search import rounds
 from sgdscope.errors import InputError
-from sgdscope.store import CIRCUMSTANCES, Store
+from sgdscope.store import CIRCUMSTANCES, Store, ended
 from sgdscope.study import Declaration, Study
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Result:
 
     def check_not_empty(self) -> None:
         """Raise InputError where nothing can be shown."""
-        if self.trials.filter(pl.col("status").is_in(["complete", "diverged"])).is_empty():
+        if ended(self.trials).is_empty():
             raise InputError(f"{self.folder} has no finished trials yet; run the study first.")
         if self.optima.is_empty():
             raise InputError(

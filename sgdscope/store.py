@@ -139,8 +139,10 @@ class Store:
     def check_declaration(self, declaration: Declaration) -> None:
         """Refuse a study that is neither the folder's nor an extension of it."""
         if self.exists:
-            trained = set(ended(self.read().trials)["batch_size"])
-            differences = self.declaration().differences(declaration, trained)
+            known = self.declaration()
+            differences = known.differences(declaration)
+            if differences:  # perhaps in nothing that a trial depends on
+                differences = known.differences(declaration, set(ended(self.read().trials)["batch_size"]))
             if differences:
                 raise InputError(
                     f"{self.folder} holds another study, which differs in {'; '.join(differences)}; "

@@ -13,7 +13,7 @@ from typing import Any, Self
 from sgdscope.budget import Budget, Epochs, Steps, parse_budget
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD, parse_optimizer
-from sgdscope.workloads.base import Workload, WorkloadRecord
+from sgdscope.workloads.base import Workload, WorkloadRecord, examples_in
 
 # Part of every trial's identity: raised when a release changes the numbers that a trial gives.
 NUMERICS_VERSION = 1
@@ -285,8 +285,7 @@ class Study(_Design):
         super().__post_init__()
         if not isinstance(self.workload, Workload):
             raise InputError(f"workload: {self.workload!r} is not a Workload.")
-        examples = len(next(iter(self.workload.train.values())))
-        self._check_batch_sizes(examples, self.workload.ghost_batch_size, self.workload.unroll)
+        self._check_batch_sizes(examples_in(self.workload.train), self.workload.ghost_batch_size, self.workload.unroll)
 
     def declaration(self) -> Declaration:
         """Return what identifies this study; hashes the workload's data."""

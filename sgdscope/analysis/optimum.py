@@ -13,6 +13,7 @@ import polars as pl
 
 from sgdscope.analysis.statistics import resampled_seeds, t_interval
 from sgdscope.errors import InputError
+from sgdscope.store import ended
 from sgdscope.workloads.base import WorkloadRecord
 
 CELL = ("workload", "budget", "optimizer", "batch_size")
@@ -102,11 +103,11 @@ def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion) -> C
 
     Only seeds that every rate has are used, so that rates are compared on the same seeds.
     """
-    ended = cell.filter(pl.col("status").is_in(["complete", "diverged"]))
-    rates = ended["learning_rate"].unique().sort()
-    per_seed = ended.group_by("seed").len().filter(pl.col("len") == len(rates))
+    cell = ended(cell)
+    rates = cell["learning_rate"].unique().sort()
+    per_seed = cell.group_by("seed").len().filter(pl.col("len") == len(rates))
     seeds = per_seed["seed"].sort()
-    rows = ended.filter(pl.col("seed").is_in(seeds.to_list())).sort("learning_rate", "seed")
+    rows = cell.filter(pl.col("seed").is_in(seeds.to_list())).sort("learning_rate", "seed")
     shape = (len(rates), len(seeds))
     return Curve(
         rates.to_numpy(),
@@ -160,7 +161,7 @@ def learning_rate_curves(trials: pl.DataFrame, record: WorkloadRecord) -> pl.Dat
     ``train_loss`` is the geometric mean, the exponential of the mean logarithm.
     """
     rows = []
-    for key, cell in cells(trials.filter(pl.col("status").is_in(["complete", "diverged"]))):
+    for key, cell in cells(ended(trials)):
         by_rate = cell.sort("learning_rate", "seed").group_by(
             "learning_rate", "effective_learning_rate", maintain_order=True
         )

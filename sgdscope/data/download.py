@@ -13,6 +13,7 @@ import pooch  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from sgdscope import atomic
 from sgdscope.data.cifar10 import CIFAR10
 from sgdscope.data.files import ContentError, DataSet, data_place, find, read_published, unpack
 from sgdscope.data.mnist import MNIST
@@ -78,9 +79,7 @@ def _fetch(data_set: DataSet, published: str, folder: Path, progress: Progress) 
                 bar.reset()
                 pooch.HTTPDownloader(bar, CHUNK_SIZE)(url, str(packed), None)
                 for name, content in unpack(data_set, packed, data_set.published[published]):
-                    with _aside(folder / name) as whole:
-                        whole.write_bytes(content)
-                        whole.replace(folder / name)
+                    atomic.replace(folder / name, content)
                 return
         except ContentError as error:
             failures.append(f"{url} {error.reason}")

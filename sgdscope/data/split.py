@@ -29,3 +29,13 @@ def hold_out(train: Arrays, test: Arrays, held_out: int, train_on_all: bool) -> 
         "validation": {key: array[-held_out:] for key, array in train.items()},
         "test": dict(test),
     }
+
+
+def first_examples(splits: Mapping[str, Arrays], counts: Mapping[str, int]) -> dict[str, dict[str, np.ndarray]]:
+    """Return as many examples of each split as its count says, the first ones.
+
+    >>> part = first_examples({"train": {"label": np.arange(5)}}, {"train": 2})
+    >>> part["train"]["label"].tolist()
+    [0, 1]
+    """
+    return {name: {key: array[: counts[name]] for key, array in split.items()} for name, split in splits.items()}

@@ -25,8 +25,8 @@ from sgdscope.training.pack import CompileTime, Outcome, Trainer
 from sgdscope.workloads.base import SPLITS
 
 SLOW_CONVOLUTIONS = (
-    "JAX's gradient of a convolution is many times slower inside a loop on a CPU than alone: "
-    "use sgdscope.models.convolution.convolution in your model, which is not."
+    "JAX's gradient of a convolution is many times slower inside a loop on a CPU than alone, so this workload is "
+    "trained one update a call; with sgdscope.models.convolution.convolution in its model it is packed as others are."
 )
 # A pack whose trials come one after the other is committed about so often.
 PACK_SECONDS = 60.0
@@ -55,7 +55,7 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     """
     import jax
 
-    from sgdscope.training.functions import FINGERPRINT_FORM, fingerprint, slow_convolutions
+    from sgdscope.training.functions import FINGERPRINT_FORM, fingerprint
     from sgdscope.training.pack import check_devices
     from sgdscope.training.runtime import use_all_cores
 
@@ -90,7 +90,7 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
                 for batch_size in _compile_order(declaration):
                     trainer.prepare(batch_size)
                 progress.show(0, remaining(declaration, found, costs).trials, None)
-                if trainer.platform == "cpu" and slow_convolutions(study.workload):
+                if trainer.method == "step":
                     progress.say(SLOW_CONVOLUTIONS)
                 with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
                     costs.probe(trainer, declaration.batch_sizes)

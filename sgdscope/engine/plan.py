@@ -103,17 +103,17 @@ class Costs:
         per_update = self.per_update(batch_size)
         if per_update is None:
             return None
-        # Evaluations are large batches: they run at the speed of the largest batch size that was timed.
-        largest = max(self._timed)
-        speed = largest * self._per_example / max(self._timed[largest], 1e-12)
-        return updates * per_update + (self._per_evaluation / speed if speed else 0.0)
+        return updates * per_update + self._evaluating()
 
     def training_seconds(self, seconds: float, trials: int) -> float:
         """Return what of the seconds of a pack went into training rather than evaluation."""
-        if not self._timed:
-            return seconds
-        evaluating = (self.per_trial(0, max(self._timed)) or 0.0) * trials
-        return max(seconds - evaluating, 0.1 * seconds)
+        return max(seconds - self._evaluating() * trials, 0.1 * seconds)
+
+    def _evaluating(self) -> float:
+        """Return the seconds of a trial's evaluations: large batches, at the speed of the largest that was timed."""
+        largest, seconds = max(self._timed.items(), default=(0, 0.0))
+        operations = largest * self._per_example
+        return self._per_evaluation / operations * seconds if operations else 0.0
 
 
 def _on_the_line(batch_size: int, timed: Mapping[int, float]) -> float:

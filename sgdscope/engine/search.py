@@ -13,6 +13,7 @@ import polars as pl
 from sgdscope.analysis.optimum import COLUMN, Curve, constant_goodness, goodness
 from sgdscope.analysis.statistics import t_interval
 from sgdscope.optimizers import SGD
+from sgdscope.store import ended
 from sgdscope.study import Declaration, Trial
 
 # The first window, log₂ of effective rates, at the largest batch size, where nothing is known yet.
@@ -53,8 +54,7 @@ def rounds(declaration: Declaration, trials: pl.DataFrame) -> list[Round]:
     or, at the upper end, when more than 20 % of its trials diverge; or when it gains less than a tenth of what
     the best rate gains over the constant predictor, beyond which few seeds would search for ever.
     """
-    ended = trials.filter(pl.col("status").is_in(["complete", "diverged"]))
-    rows = ended.select("trial_id", "status", *COLUMN.values()).iter_rows()
+    rows = ended(trials).select("trial_id", "status", *COLUMN.values()).iter_rows()
     by_id = {trial_id: (status == "diverged", *values) for trial_id, status, *values in rows}
     failed = set(trials.filter(pl.col("status") == "failed")["trial_id"])
     found = []

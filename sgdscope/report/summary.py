@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from sgdscope.analysis.tables import StudyTables
+from sgdscope.store import ended
 
 HEADINGS = (
     "optimizer",
@@ -109,9 +110,10 @@ def bend_sentences(tables: StudyTables) -> list[str]:
 
 def _without_optimum(tables: StudyTables) -> list[str]:
     """Name the cells in which too many trials diverged at every rate: they are in no figure, and must not be missed."""
-    ended = tables.trials.filter(pl.col("status").is_in(["complete", "diverged"]))
-    cells = ended.group_by("optimizer", "batch_size").agg(
-        trials=pl.len(), diverged=(pl.col("status") == "diverged").sum()
+    cells = (
+        ended(tables.trials)
+        .group_by("optimizer", "batch_size")
+        .agg(trials=pl.len(), diverged=(pl.col("status") == "diverged").sum())
     )
     missing = cells.join(tables.optima, on=["optimizer", "batch_size"], how="anti")
     return [

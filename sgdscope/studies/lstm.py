@@ -16,7 +16,8 @@ from typing import Any
 
 from sgdscope.budget import Epochs
 from sgdscope.data.ptb import read_ptb as read
-from sgdscope.optimizers import SGD, Momentum
+from sgdscope.data.split import first_examples
+from sgdscope.studies.profiles import FULL, SMALL, profiled
 from sgdscope.study import Study
 from sgdscope.workloads.base import Split
 from sgdscope.workloads.lstm import UNROLL, lstm
@@ -24,31 +25,19 @@ from sgdscope.workloads.lstm import UNROLL, lstm
 __all__ = ["PROFILES", "read", "study"]
 
 PROFILES: dict[str, dict[str, Any]] = {
-    "full": {
+    "full": FULL
+    | {
         "batch_sizes": tuple(UNROLL * streams for streams in (4, 8, 16, 32, 64, 128, 256, 512)),
-        "budget": Epochs(200),
-        "seeds": 15,
-        "evaluate_at": (0.5, 1.0),
         "microbatch_size": UNROLL * 256,
     },
-    "small": {
-        "batch_sizes": tuple(UNROLL * streams for streams in (4, 8, 16)),
-        "budget": Epochs(1),
-        "seeds": 3,
-        "evaluate_at": (1.0,),
-    },
+    "small": SMALL | {"batch_sizes": tuple(UNROLL * streams for streams in (2, 4, 8, 16)), "budget": Epochs(1)},
 }
 # The first tokens of each split that the small profile reads: on a CPU an epoch of the whole takes minutes.
-SMALL = {"train": 12_000, "validation": 4_000, "test": 4_000}
+SMALL_EXAMPLES = {"train": 12_000, "validation": 4_000, "test": 4_000}
 
 
 def study(splits: Mapping[str, Split], profile: str) -> Study:
     """Return the study on these splits of the Penn TreeBank at one of the profiles."""
     if profile == "small":
-        splits = {name: {"token": split["token"][: SMALL[name]]} for name, split in splits.items()}
-    return Study(
-        name=f"lstm-{profile}",
-        workload=lstm(splits, size="small"),
-        optimizers=(SGD(), Momentum(0.9)),
-        **PROFILES[profile],
-    )
+        splits = first_examples(splits, SMALL_EXAMPLES)
+    return profiled(lstm(splits, size="small"), profile, PROFILES)

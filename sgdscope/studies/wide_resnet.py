@@ -16,36 +16,20 @@ from typing import Any
 
 from sgdscope.budget import Epochs
 from sgdscope.data.cifar10 import read_cifar10 as read
-from sgdscope.optimizers import SGD, Momentum
+from sgdscope.studies.profiles import FULL, SMALL, profiled
 from sgdscope.study import Study
 from sgdscope.workloads.base import Split
 from sgdscope.workloads.wide_resnet import wide_resnet
 
 __all__ = ["PROFILES", "read", "study"]
 
+MICROBATCH_SIZE = 1024
 PROFILES: dict[str, dict[str, Any]] = {
-    "full": {
-        "batch_sizes": (64, 128, 256, 512, 1024, 2048, 4096, 8192),
-        "budget": Epochs(200),
-        "seeds": 15,
-        "evaluate_at": (0.5, 1.0),
-        "microbatch_size": 1024,
-    },
-    "small": {
-        "batch_sizes": (64, 256, 1024, 4096),
-        "budget": Epochs(1),
-        "seeds": 3,
-        "evaluate_at": (1.0,),
-        "microbatch_size": 1024,
-    },
+    "full": FULL | {"batch_sizes": (64, 128, 256, 512, 1024, 2048, 4096, 8192), "microbatch_size": MICROBATCH_SIZE},
+    "small": SMALL | {"batch_sizes": (64, 256, 1024, 4096), "budget": Epochs(1), "microbatch_size": MICROBATCH_SIZE},
 }
 
 
 def study(splits: Mapping[str, Split], profile: str) -> Study:
     """Return the study on these splits of CIFAR-10 at one of the profiles."""
-    return Study(
-        name=f"wide-resnet-{profile}",
-        workload=wide_resnet(splits),
-        optimizers=(SGD(), Momentum(0.9)),
-        **PROFILES[profile],
-    )
+    return profiled(wide_resnet(splits), profile, PROFILES)

@@ -13,38 +13,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sgdscope.budget import Epochs
 from sgdscope.data.cifar10 import read_cifar10 as read
-from sgdscope.optimizers import SGD, Momentum
+from sgdscope.studies import wide_resnet
+from sgdscope.studies.profiles import profiled
 from sgdscope.study import Study
 from sgdscope.workloads.base import Split
 from sgdscope.workloads.wide_resnet_skipinit import wide_resnet_skipinit
 
 __all__ = ["PROFILES", "read", "study"]
 
-PROFILES: dict[str, dict[str, Any]] = {
-    "full": {
-        "batch_sizes": (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
-        "budget": Epochs(200),
-        "seeds": 15,
-        "evaluate_at": (0.5, 1.0),
-        "microbatch_size": 1024,
-    },
-    "small": {
-        "batch_sizes": (64, 256, 1024, 4096),
-        "budget": Epochs(1),
-        "seeds": 3,
-        "evaluate_at": (1.0,),
-        "microbatch_size": 1024,
-    },
+# Without ghost batches there are smaller batches too.
+FULL = wide_resnet.PROFILES["full"]
+PROFILES: dict[str, dict[str, Any]] = wide_resnet.PROFILES | {
+    "full": FULL | {"batch_sizes": (16, 32, *FULL["batch_sizes"])},
 }
 
 
 def study(splits: Mapping[str, Split], profile: str) -> Study:
     """Return the study on these splits of CIFAR-10 at one of the profiles."""
-    return Study(
-        name=f"wide-resnet-skipinit-{profile}",
-        workload=wide_resnet_skipinit(splits),
-        optimizers=(SGD(), Momentum(0.9)),
-        **PROFILES[profile],
-    )
+    return profiled(wide_resnet_skipinit(splits), profile, PROFILES)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sgdscope.data.order import example_at
-from sgdscope.workloads.base import Batch, Workload
+from sgdscope.workloads.base import Batch, Workload, examples_in
 
 
 def microbatch_at(
@@ -32,7 +32,7 @@ def microbatch_at(
     if workload.streams is not None:
         return _streams(workload, train_split, seed, step, number, sizes)
     batch_size, size = sizes
-    examples = _length(train_split)
+    examples = examples_in(train_split)
     first = step.astype(jnp.uint32) * jnp.uint32(batch_size) + number.astype(jnp.uint32) * jnp.uint32(size)
     position = first + jnp.arange(size, dtype=jnp.uint32)
     index = example_at(seed, position, examples)
@@ -47,14 +47,14 @@ def updates_per_epoch(workload: Workload, batch_size: int) -> int:
 
     So at most one unroll of each stream is dropped an epoch; :func:`dropped` counts it.
     """
-    return _length(workload.train) // (batch_size // workload.unroll) // workload.unroll
+    return examples_in(workload.train) // (batch_size // workload.unroll) // workload.unroll
 
 
 def dropped(workload: Workload, batch_size: int) -> int:
     """Return the examples that an epoch does not read: 0 unless a text is cut into streams."""
     if workload.streams is None:
         return 0
-    return _length(workload.train) - updates_per_epoch(workload, batch_size) * batch_size
+    return examples_in(workload.train) - updates_per_epoch(workload, batch_size) * batch_size
 
 
 def begins_epoch(workload: Workload, batch_size: int, step: jax.Array) -> jax.Array:
@@ -80,15 +80,11 @@ def _keys(key: Any, positions: jax.Array) -> Any:
     return jax.vmap(partial(jax.random.fold_in, key))(positions)
 
 
-def _length(split: Batch) -> int:
-    return len(next(iter(split.values())))
-
-
 def _streams(
     workload: Workload, train_split: Batch, seed: jax.Array, step: jax.Array, number: jax.Array, sizes: tuple[int, int]
 ) -> tuple[Batch, Any]:
     batch_size, size = sizes
-    unroll, tokens = workload.unroll, _length(train_split)
+    unroll, tokens = workload.unroll, examples_in(train_split)
     streams = batch_size // unroll
     per_epoch = updates_per_epoch(workload, batch_size)
     epoch, update = (part.astype(jnp.uint32) for part in (step // per_epoch, step % per_epoch))

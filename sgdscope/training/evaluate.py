@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sgdscope.workloads.base import Batch, Workload
+from sgdscope.workloads.base import Batch, Workload, examples_in
 
 
 def evaluate(workload: Workload, model: Any, split: Batch) -> tuple[jax.Array, jax.Array]:
@@ -21,7 +21,7 @@ def evaluate(workload: Workload, model: Any, split: Batch) -> tuple[jax.Array, j
         model: its parameters, with its state where it has one.
         split: arrays of shape (N, ...).
     """
-    examples = len(next(iter(split.values())))
+    examples = examples_in(split)
     size = min(workload.evaluation_batch_size, examples)
 
     def add_chunk(number: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

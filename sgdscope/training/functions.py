@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from sgdscope.errors import InputError
 from sgdscope.training.runtime import pinned
 from sgdscope.training.state import Settings, State
 from sgdscope.training.trial import evaluated, mean_loss, start
-from sgdscope.workloads.base import Workload
+from sgdscope.workloads.base import Workload, examples_in
 
 
 def check_functions(workload: Workload) -> State:
@@ -87,9 +87,7 @@ def fingerprint(workload: Workload) -> str:
     """
     digest = hashlib.sha256()
 
-    def gradient(parameters: Any, model: Any, batch: Any, keys: Any) -> Any:
-        return jax.grad(mean_loss(workload), has_aux=True)(parameters, model, batch, keys)
-
+    gradient = jax.grad(mean_loss(workload), has_aux=True)
     with pinned():
         state = check_functions(workload)
         calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(workload.init, (_key(),))]
@@ -98,7 +96,7 @@ def fingerprint(workload: Workload) -> str:
         for n in (2 * workload.ghost_batch_size, 7 * workload.ghost_batch_size):
             calls.append((gradient, (state.parameters, *training_arguments(workload, state, n * workload.unroll))))
             if workload.streams is not None:  # how many streams an evaluation has may depend on the text's length
-                n = min(workload.evaluation_batch_size, len(next(iter(workload.train.values()))))
+                n = min(workload.evaluation_batch_size, examples_in(workload.train))
                 calls.append((partial(workload.streams.carry, 2), ()))
             evaluation = (evaluated(workload, state), _examples(workload, n))
             calls += [(workload.loss, evaluation), (workload.score, evaluation)]
@@ -140,7 +138,7 @@ def operations_per_update(workload: Workload, batch_size: int) -> int:
     A multiplication and an addition count as two. What is left out, such as the update itself and activations,
     is bounded by memory rather than by arithmetic.
     """
-    return _operations(_gradient(workload, batch_size))
+    return _operations(_traced_gradient(workload, batch_size))
 
 
 def slow_convolutions(workload: Workload) -> int:
@@ -149,7 +147,7 @@ def slow_convolutions(workload: Workload) -> int:
     It takes those from NHWC by HWIO to NHWC, which JAX's own gradient of a convolution is not (jax-ml/jax#12868).
     """
     fast = jax.lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), ("NHWC", "HWIO", "NHWC"))
-    traced = _gradient(workload, workload.ghost_batch_size * workload.unroll)
+    traced = _traced_gradient(workload, workload.ghost_batch_size * workload.unroll)
     found = [e for e in _equations(traced) if e.primitive.name == "conv_general_dilated"]
     return sum(e.params["dimension_numbers"] != fast for e in found)
 
@@ -160,20 +158,19 @@ def operations_per_evaluation(workload: Workload) -> int:
         state = check_functions(workload)
         total = 0
         for split in (workload.train, workload.validation, workload.test):
-            examples = len(next(iter(split.values())))
+            examples = examples_in(split)
             size = min(workload.evaluation_batch_size, examples)
             traced = jax.make_jaxpr(workload.loss)(evaluated(workload, state), _examples(workload, size))
             total += _operations(traced) * -(-examples // size)
     return total
 
 
-def _gradient(workload: Workload, batch_size: int) -> Any:
-    def gradient(parameters: Any, model: Any, batch: Any, keys: Any) -> Any:
-        return jax.grad(mean_loss(workload), has_aux=True)(parameters, model, batch, keys)
-
+@lru_cache(maxsize=1)  # its operations are counted and its convolutions looked at, and tracing takes a second
+def _traced_gradient(workload: Workload, batch_size: int) -> Any:
     with pinned():
         state = check_functions(workload)
-        return jax.make_jaxpr(gradient)(state.parameters, *training_arguments(workload, state, batch_size))
+        arguments = training_arguments(workload, state, batch_size)
+        return jax.make_jaxpr(jax.grad(mean_loss(workload), has_aux=True))(state.parameters, *arguments)
 
 
 def _equations(traced: Any) -> Iterator[Any]:

@@ -18,13 +18,13 @@ from sgdscope.errors import InputError
 from sgdscope.study import NUMERICS_VERSION, Trial
 from sgdscope.training.batches import dropped
 from sgdscope.training.checkpoint import Checkpoint, Checkpoints, Measurement
-from sgdscope.training.functions import check_functions
+from sgdscope.training.functions import check_functions, slow_convolutions
 from sgdscope.training.runtime import COMPILER_OPTIONS, QUICKLY_COMPILED, machine, pinned
 from sgdscope.training.state import Settings, State
-from sgdscope.training.trial import evaluated, measure, start, state_bytes, stretches, train
+from sgdscope.training.trial import evaluated, measure, one_update, start, state_bytes, stretches, train, train_once
 from sgdscope.workloads.base import SPLITS, Workload
 
-Method = Literal["map", "vmap"]
+Method = Literal["map", "vmap", "step"]
 
 # A segment is one call of the program: long enough to cost nothing, short enough that progress shows and that
 # an interrupt is heard.
@@ -73,8 +73,9 @@ class Trainer:
 
     A program's shape is fixed: the number of slots and devices. A slot without a trial has no updates to make.
     The devices split the slots among them; each runs its own one after the other (``map``, which gives bit
-    for bit what each trial gives alone), or all at once (``vmap``, for a GPU). Where several devices share a
-    trial, each takes a part of every batch.
+    for bit what each trial gives alone), or all at once (``vmap``, for a GPU). A workload whose convolutions are
+    slow inside a loop on a CPU is trained one trial a device, one update a call (``step``). Where several devices
+    share a trial, each takes a part of every batch.
 
     Args:
         workload: the model and its data, which are copied to every device.
@@ -82,7 +83,7 @@ class Trainer:
         microbatch_sizes: the examples of a forward pass for each batch size that has microbatches.
         devices_per_trial: how many devices share a trial.
         devices: JAX's devices; all of the default backend unless told otherwise.
-        method: ``map`` or ``vmap``; by the kind of device unless told otherwise.
+        method: ``map``, ``vmap`` or ``step``; by the kind of device and the workload unless told otherwise.
         slots: slots for each group of devices that share a trial; as many as memory allows, at most 32, unless
             told otherwise.
 
@@ -104,7 +105,6 @@ class Trainer:
         self.evaluate_at = tuple(evaluate_at)
         self.devices = tuple(devices or jax.devices())
         self.platform = self.devices[0].platform
-        self.method: Method = method or ("map" if self.platform == "cpu" else "vmap")
         self.compile_times: list[CompileTime] = []
         self._microbatch_sizes = microbatch_sizes or {}
         check_devices(devices_per_trial, len(self.devices))
@@ -123,8 +123,8 @@ class Trainer:
         self._compiler = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compile")
         with pinned():
             self._state = check_functions(workload)
-            fitting = STATE_BYTES[self.method] // max(1, self._groups * state_bytes(self._state))
-            self._slots = self._groups * (slots or max(1, min(SLOTS_PER_DEVICE, fitting)))
+            self.method: Method = method or self._fastest()
+            self._slots = self._groups * (1 if self.method == "step" else slots or self._fitting())
             self._splits = {
                 name: {
                     key: jax.device_put(np.asarray(array), self._copied) for key, array in workload.split(name).items()
@@ -203,7 +203,7 @@ class Trainer:
                 called = time.perf_counter()
                 end = min(step + length, next(stop for stop in stops if stop > step))
                 ends = jax.device_put(np.where(active, end, 0).astype(np.int32), self._by_trial)
-                state = jax.block_until_ready(program(self._splits["train"], settings, state, ends))
+                state = self._run(program, settings, state, ends, end - step)
                 before, done, step = done, np.asarray(state.step), end
                 live = active & np.asarray(state.finite)
                 on_updates(int((done - before).sum()))
@@ -239,11 +239,27 @@ class Trainer:
                 done += steps
                 ends = jax.device_put(np.where(active, done, 0).astype(np.int32), self._by_trial)
                 begun = time.perf_counter()
-                state = jax.block_until_ready(program(self._splits["train"], settings, state, ends))
+                state = self._run(program, settings, state, ends, steps)
                 took = time.perf_counter() - begun
                 per_update = took / (steps * int(active.sum()))
                 steps *= 2
         return per_update
+
+    def _run(self, program: Any, settings: Settings, state: State, ends: Any, steps: int) -> State:
+        """Return the pack after as many updates: one call, or one for each of them."""
+        for _ in range(steps if self.method == "step" else 1):
+            state = program(self._splits["train"], settings, state, ends)
+        done: State = jax.block_until_ready(state)
+        return done
+
+    def _fastest(self) -> Method:
+        if self.platform != "cpu":
+            return "vmap"
+        return "step" if slow_convolutions(self.workload) else "map"
+
+    def _fitting(self) -> int:
+        fitting = STATE_BYTES[self.method] // max(1, self._groups * state_bytes(self._state))
+        return max(1, min(SLOTS_PER_DEVICE, fitting))
 
     # ── A pack's state ───────────────────────────────────────────────────────────────────────────────────
 
@@ -337,7 +353,7 @@ class Trainer:
     def _probed(self) -> tuple[Settings, np.ndarray]:
         """Return settings of trials that are only timed, and which slots hold one."""
         active = np.ones(self.slots, bool)
-        if self.method == "map":
+        if self.method != "vmap":
             active = np.arange(self.slots) % (self.slots // self._groups) == 0
         zeros = np.zeros(self.slots, np.float32)
         updates = np.where(active, MOST_PROBED * 4, 0).astype(np.int32)
@@ -362,9 +378,12 @@ class Trainer:
         else:
             batch_size = int(program)
             sizes = (batch_size, self._microbatch_sizes.get(batch_size, batch_size))
-            body = lambda split, settings, state, end: self._each(
-                partial(train, self.workload, sizes, split, spread=self._spread)
-            )(settings, state, end)
+            advance = train_once if self.method == "step" else train
+
+            def trained(split: Any, settings: Settings, state: State, end: Any) -> State:
+                return advance(one_update(self.workload, sizes, split, settings, self._spread), state, end)
+
+            body = lambda split, *of_trial: self._each(partial(trained, split))(*of_trial)
             specs = (copied, trial, trial, trial)
             state = self._state_shapes(batch_size)
             arguments = (self._splits["train"], settings, state, self._shape((), np.int32))
@@ -388,6 +407,8 @@ class Trainer:
     def _each(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if self.method == "vmap":
             return jax.vmap(function)
+        if self.method == "step":  # one trial a device, and no loop around it
+            return lambda *args: jax.tree.map(lambda a: a[None], function(*jax.tree.map(lambda a: a[0], args)))
         return lambda *args: jax.lax.map(lambda each: function(*each), args)
 
     def _spread(self, tree: Any) -> Any:

@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import platformdirs
 
+from sgdscope import atomic
+
 
 def use_all_cores() -> str | None:
     """Make each core a device of JAX's, where JAX has not started yet; otherwise return a sentence that says so."""
@@ -93,9 +95,7 @@ class CompilationCache:
             for entry in self.entries.iterdir():
                 known = self.sums / entry.name
                 if not known.is_file():
-                    aside = known.with_name(f"{known.name}.{os.getpid()}.part")
-                    aside.write_text(_sha256(entry))
-                    aside.rename(known)
+                    atomic.replace(known, _sha256(entry).encode())
 
 
 def machine() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -37,18 +38,35 @@ def start(workload: Workload, settings: Settings) -> State:
     return State(parameters, velocity, model, jnp.zeros(CURVE_POINTS, jnp.float32), jnp.int32(0), jnp.bool_(True))
 
 
-def train(
+Advance = Callable[[State], State]
+
+
+def train(advance: Advance, state: State, end: jax.Array) -> State:
+    """Return the trial after ``end`` updates, or where its loss stopped being finite."""
+    trained: State = jax.lax.while_loop(partial(_goes_on, end), advance, state)
+    return trained
+
+
+def train_once(advance: Advance, state: State, end: jax.Array) -> State:
+    """Return the trial after one update more, unless it has made ``end`` or its loss stopped being finite."""
+    trained: State = jax.tree.map(partial(jnp.where, _goes_on(end, state)), advance(state), state)
+    return trained
+
+
+def _goes_on(end: jax.Array, state: State) -> Any:
+    return (state.step < end) & state.finite
+
+
+def one_update(
     workload: Workload,
     sizes: tuple[int, int],
     train_split: Batch,
     settings: Settings,
-    state: State,
-    end: jax.Array,
     spread: Callable[[Any], Any] = lambda tree: tree,
-) -> State:
-    """Return the trial after ``end`` updates, or where its loss stopped being finite.
+) -> Advance:
+    """Return the function that makes one update of a trial.
 
-    The update whose loss is not finite is not made: ``step`` is then the number of updates that were.
+    An update whose loss is not finite is not made: ``step`` is then the number of updates that were.
 
     Args:
         workload: what is trained.
@@ -56,8 +74,6 @@ def train(
             those of its microbatches, which come one after the other.
         train_split: the arrays of the training split.
         settings: what makes it this trial.
-        state: where it stands.
-        end: the number of updates to stop after.
         spread: places a tree of arrays, by their first axis, on the devices that share the trial.
     """
     batch_size, size = sizes
@@ -94,7 +110,7 @@ def train(
         loss, gradient, model = jax.lax.fori_loop(0, parts, lambda i, sums: add_microbatch(i, sums, state), sums)
         return loss / parts, jax.tree.map(lambda g: g / parts, gradient), model
 
-    def one_update(state: State) -> State:
+    def updated(state: State) -> State:
         loss, gradient, model = of_batch(state)
         if workload.penalty is not None:
             gradient = jax.tree.map(jnp.add, gradient, jax.grad(workload.penalty)(state.parameters))
@@ -105,7 +121,7 @@ def train(
         curve = state.curve.at[stretch].add(jnp.where(finite, loss, 0.0))
         return State(parameters, velocity, model, curve, state.step + finite.astype(jnp.int32), finite)
 
-    return jax.lax.while_loop(lambda state: (state.step < end) & state.finite, one_update, state)
+    return updated
 
 
 def mean_loss(workload: Workload) -> Callable[[Any, Any, Any, Any], tuple[Any, Any]]:

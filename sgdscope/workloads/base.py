@@ -186,7 +186,7 @@ class Workload:
             version=self.version,
             fields=tuple(sorted(self.fields.items())),
             data_sha256=_digest(self),
-            examples=(_length(self.train), _length(self.validation), _length(self.test)),
+            examples=(examples_in(self.train), examples_in(self.validation), examples_in(self.test)),
             score_name=self.score_name,
             score_goal=self.score_goal,
             constant_loss=float(self.constant_loss),
@@ -196,6 +196,15 @@ class Workload:
             evaluation_batch_size=1 if self.streams is None else self.evaluation_batch_size,
             chosen_on="test" if _equal(self.validation, self.test) else "validation",
         )
+
+
+def examples_in(split: Batch) -> int:
+    """Return N, the number of examples in a split.
+
+    >>> examples_in({"x": np.zeros((5, 2))})
+    5
+    """
+    return len(next(iter(split.values())))
 
 
 def constant_classifier(labels: np.ndarray) -> tuple[float, float]:
@@ -213,10 +222,6 @@ def constant_classifier(labels: np.ndarray) -> tuple[float, float]:
     return float(-(share * np.log(share)).sum()), float(share.max())
 
 
-def _length(split: Split) -> int:
-    return len(next(iter(split.values())))
-
-
 def _equal(a: Split, b: Split) -> bool:
     return all(np.array_equal(a[key], b[key]) for key in a)
 
@@ -228,7 +233,7 @@ def _check_split(where: str, name: str, split: Split, train: Split) -> None:
         raise InputError(f"{where}: the {name} split has {sorted(split)}, the train split {sorted(train)}.")
     for key, array in split.items():
         array = np.asarray(array)
-        if array.ndim == 0 or len(array) != _length(split) or len(array) == 0:
+        if array.ndim == 0 or len(array) != examples_in(split) or len(array) == 0:
             raise InputError(
                 f"{where}: {name}[{key!r}] has shape {array.shape}; every array of a split needs the same, "
                 f"positive number of examples first."

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-import jax
-import jax.numpy as jnp
-import optax
-
 from sgdscope.data.digits_file import read_digits
-from sgdscope.models.layers import Dense
+from sgdscope.models.losses import accuracy, cross_entropy
 from sgdscope.models.mlp import mlp, mlp_init
-from sgdscope.workloads.base import Batch, Workload, constant_classifier
+from sgdscope.workloads.base import Workload, constant_classifier
 
 CLASSES = 10
 
@@ -34,24 +30,9 @@ def digits(hidden: int = 64) -> Workload:
         validation=splits["validation"],
         test=splits["test"],
         init=partial(mlp_init, widths=(64, hidden, hidden, CLASSES)),
-        loss=cross_entropy,
-        score=accuracy,
+        loss=lambda layers, batch: cross_entropy(mlp(layers, batch["picture"]), batch["label"]),
+        score=lambda layers, batch: accuracy(mlp(layers, batch["picture"]), batch["label"]),
         constant_loss=constant_loss,
         constant_score=constant_score,
         fields={"hidden": hidden},
     )
-
-
-def cross_entropy(layers: list[Dense], batch: Batch) -> jax.Array:
-    """Return the cross-entropy of each picture in nats, shape (n,)."""
-    logits = mlp(layers, batch["picture"])
-    # One-hot labels: the gather of integer labels takes longer to trace and has a scatter for its gradient.
-    loss: jax.Array = optax.softmax_cross_entropy(logits, jax.nn.one_hot(batch["label"], CLASSES))
-    return loss
-
-
-def accuracy(layers: list[Dense], batch: Batch) -> jax.Array:
-    """Return 1 for each picture whose largest output is its label's, else 0, shape (n,)."""
-    right = mlp(layers, batch["picture"]).argmax(axis=1) == batch["label"].astype(jnp.int32)
-    correct: jax.Array = right.astype(jnp.float32)
-    return correct

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from sgdscope.data.augment import crop_and_flip
 from sgdscope.errors import InputError
+from sgdscope.models.losses import accuracy, cross_entropy
 from sgdscope.models.normalization import ghost_batch_norm, running_norm
 from sgdscope.models.wide_resnet import Tree, channels_of_blocks, wide_resnet_init, wide_resnet_state
 from sgdscope.models.wide_resnet import wide_resnet as network
@@ -22,9 +24,6 @@ CLASSES = 10
 # 255: 125.307, 122.950, 113.865 and 62.993, 62.089, 66.705, in the released code of arXiv 1605.07146 as here.
 CHANNEL_MEANS = (125.3, 123.0, 113.9)
 CHANNEL_DEVIATIONS = (63.0, 62.1, 66.7)
-
-# He et al. (2015), arXiv 1512.03385, section 4.2.
-CROP_PADDING = 4
 
 # A thousand pictures at once would take 10 GB in the network 16-4.
 EVALUATION_BATCH_SIZE = 256
@@ -53,79 +52,74 @@ def wide_resnet(
     >>> wide_resnet(dict.fromkeys(("train", "validation", "test"), split)).name
     'wide_resnet'
     """
-    check_fields(depth, width, l2)
-    constant_loss, constant_score = constant_classifier(splits["train"]["label"])
     train_norm = partial(ghost_batch_norm, ghost_batch_size=ghost_batch_size)
 
     def training_loss(parameters: Tree, state: Tree, batch: Batch, keys: jax.Array) -> tuple[jax.Array, Tree]:
         outputs, state = network(parameters, state, standardised(batch["picture"]), train_norm)
         return cross_entropy(outputs, batch["label"]), state
 
-    def evaluated(parameters_and_state: tuple[Tree, Tree], batch: Batch) -> jax.Array:
-        return network(*parameters_and_state, standardised(batch["picture"]), running_norm)[0]
+    return workload_of(
+        wide_resnet_init,
+        lambda model, pictures: network(model[0], model[1], pictures, running_norm)[0],
+        splits,
+        {"depth": depth, "width": width, "l2": l2},
+        name="wide_resnet",
+        training_loss=training_loss,
+        init_state=partial(wide_resnet_state, depth=depth, width=width),
+        ghost_batch_size=ghost_batch_size,
+    )
+
+
+def workload_of(
+    init: Callable[..., Tree],
+    outputs: Callable[[Any, jax.Array], jax.Array],
+    splits: Mapping[str, Split],
+    fields: Mapping[str, Any],
+    **of_its_own: Any,
+) -> Workload:
+    """Return CIFAR-10 with a network, cross-entropy and accuracy: what the two wide residual networks share.
+
+    Args:
+        init: ``init(key, depth, width, classes) -> parameters``.
+        outputs: of what is evaluated and standardised pictures, shape (n, classes).
+        splits: see :func:`wide_resnet`.
+        fields: depth, width and l2.
+        of_its_own: further fields of the workload.
+
+    Raises:
+        InputError: see :func:`wide_resnet`.
+    """
+    depth, width, l2 = fields["depth"], fields["width"], fields["l2"]
+    channels_of_blocks(depth, width)  # refuses what no network has
+    if not (math.isfinite(l2) and l2 >= 0):
+        raise InputError(f"wide_resnet: l2 must be a finite number of at least 0, not {l2!r}.")
+    constant_loss, constant_score = constant_classifier(splits["train"]["label"])
+
+    def evaluated(model: Any, batch: Batch) -> jax.Array:
+        return outputs(model, standardised(batch["picture"]))
 
     return Workload(
-        name="wide_resnet",
         version="1",
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
-        init=partial(wide_resnet_init, depth=depth, width=width, classes=CLASSES),
+        init=partial(init, depth=depth, width=width, classes=CLASSES),
         loss=lambda model, batch: cross_entropy(evaluated(model, batch), batch["label"]),
         score=lambda model, batch: accuracy(evaluated(model, batch), batch["label"]),
         constant_loss=constant_loss,
         constant_score=constant_score,
         augment=crop_and_flip,
-        training_loss=training_loss,
-        init_state=partial(wide_resnet_state, depth=depth, width=width),
-        penalty=lambda parameters: penalty_of_weights(l2, parameters),
-        ghost_batch_size=ghost_batch_size,
+        penalty=partial(penalty_of_weights, l2),
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
-        fields={"depth": depth, "width": width, "l2": l2},
+        fields=fields,
+        **of_its_own,
     )
-
-
-def check_fields(depth: int, width: int, l2: float) -> None:
-    """Refuse fields of which there is no network or no penalty.
-
-    Raises:
-        InputError: see :func:`wide_resnet`.
-    """
-    channels_of_blocks(depth, width)
-    if not (math.isfinite(l2) and l2 >= 0):
-        raise InputError(f"wide_resnet: l2 must be a finite number of at least 0, not {l2!r}.")
 
 
 def standardised(picture: jax.Array) -> jax.Array:
     """Return pictures, uint8 of shape (..., 3), with mean 0 and variance 1 in each channel over the training set."""
     means, deviations = (jnp.array(of_channel, jnp.float32) for of_channel in (CHANNEL_MEANS, CHANNEL_DEVIATIONS))
     return (picture.astype(jnp.float32) - means) / deviations
-
-
-def crop_and_flip(key: jax.Array, example: Batch) -> Batch:
-    """Return an example whose picture is a random crop of itself within a margin, and mirrored in half the cases.
-
-    In the margin of 4 pixels on each side the picture is mirrored at its edge, as in arXiv 1605.07146 (He et al. have
-    zeros there). Each of the 9 × 9 places and each of the 2 orientations is as likely as another.
-    """
-    crop_key, flip_key = jax.random.split(key)
-    side = CROP_PADDING
-    picture = example["picture"]
-    padded = jnp.pad(picture, ((side, side), (side, side), (0, 0)), mode="reflect")
-    row, column = jax.random.randint(crop_key, (2,), 0, 2 * side + 1)
-    crop = jax.lax.dynamic_slice(padded, (row, column, jnp.zeros_like(row)), picture.shape)
-    return {**example, "picture": jnp.where(jax.random.bernoulli(flip_key), crop[:, ::-1], crop)}
-
-
-def cross_entropy(outputs: jax.Array, label: jax.Array) -> jax.Array:
-    """Return the cross-entropy of each example in nats, (n, classes) and (n,) to (n,)."""
-    loss: jax.Array = optax.softmax_cross_entropy(outputs, jax.nn.one_hot(label, outputs.shape[1]))
-    return loss
-
-
-def accuracy(outputs: jax.Array, label: jax.Array) -> jax.Array:
-    """Return 1 for each example whose largest output is its label's, else 0, (n, classes) and (n,) to (n,)."""
-    return (outputs.argmax(axis=1) == label.astype(jnp.int32)).astype(jnp.float32)
 
 
 def penalty_of_weights(l2: float, parameters: Tree) -> jax.Array:

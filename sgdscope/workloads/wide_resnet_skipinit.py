@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
-import jax
-
-from sgdscope.models.wide_resnet import Tree, skipinit, skipinit_init
-from sgdscope.workloads.base import Batch, Split, Workload, constant_classifier
-from sgdscope.workloads.wide_resnet import (
-    CLASSES,
-    EVALUATION_BATCH_SIZE,
-    accuracy,
-    check_fields,
-    crop_and_flip,
-    cross_entropy,
-    penalty_of_weights,
-    standardised,
-)
+from sgdscope.models.wide_resnet import skipinit, skipinit_init
+from sgdscope.workloads.base import Split, Workload
+from sgdscope.workloads.wide_resnet import workload_of
 
 
 def wide_resnet_skipinit(splits: Mapping[str, Split], depth: int = 16, width: int = 4, l2: float = 5e-4) -> Workload:
@@ -41,25 +29,6 @@ def wide_resnet_skipinit(splits: Mapping[str, Split], depth: int = 16, width: in
     >>> wide_resnet_skipinit(dict.fromkeys(("train", "validation", "test"), split)).name
     'wide_resnet_skipinit'
     """
-    check_fields(depth, width, l2)
-    constant_loss, constant_score = constant_classifier(splits["train"]["label"])
-
-    def outputs(parameters: Tree, batch: Batch) -> jax.Array:
-        return skipinit(parameters, standardised(batch["picture"]))
-
-    return Workload(
-        name="wide_resnet_skipinit",
-        version="1",
-        train=splits["train"],
-        validation=splits["validation"],
-        test=splits["test"],
-        init=partial(skipinit_init, depth=depth, width=width, classes=CLASSES),
-        loss=lambda parameters, batch: cross_entropy(outputs(parameters, batch), batch["label"]),
-        score=lambda parameters, batch: accuracy(outputs(parameters, batch), batch["label"]),
-        constant_loss=constant_loss,
-        constant_score=constant_score,
-        augment=crop_and_flip,
-        evaluation_batch_size=EVALUATION_BATCH_SIZE,
-        penalty=lambda parameters: penalty_of_weights(l2, parameters),
-        fields={"depth": depth, "width": width, "l2": l2},
+    return workload_of(
+        skipinit_init, skipinit, splits, {"depth": depth, "width": width, "l2": l2}, name="wide_resnet_skipinit"
     )

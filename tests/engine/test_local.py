@@ -107,17 +107,29 @@ def test_a_damaged_file_is_named_and_its_trials_trained_again(finished, tmp_path
     assert (tmp_path / "s" / "damaged" / path.name).exists()
 
 
-def test_trials_that_fail_are_recorded_and_tried_again(tmp_path, monkeypatch):
+@pytest.fixture
+def out_of_memory(monkeypatch):
+    """Within it no batch of 64 fits in memory."""
+
+    @contextlib.contextmanager
+    def small_memory():
+        real = Trainer.train
+
+        def train(self, trials, *rest):
+            if trials[0].batch_size == 64:
+                raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nallocating\n  4 EiB")
+            return real(self, trials, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "train", train)
+            yield
+
+    return small_memory
+
+
+def test_trials_that_fail_are_recorded_and_tried_again(tmp_path, out_of_memory):
     study = quadratic_study(learning_rates=(0.5,), batch_sizes=(32, 64), seeds=2)
-    real = Trainer.train
-
-    def out_of_memory(self, trials, *rest):
-        if trials[0].batch_size == 64:
-            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nallocating\n  4 EiB")
-        return real(self, trials, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train", out_of_memory)
+    with out_of_memory():
         result, said = quietly(study, tmp_path / "s")
     assert result.ran.failed == 4
     assert dict(result.trials["status"].value_counts().iter_rows()) == {"failed": 4, "complete": 4}
@@ -132,17 +144,9 @@ def test_trials_that_fail_are_recorded_and_tried_again(tmp_path, monkeypatch):
     assert result.finished
 
 
-def test_a_batch_size_that_fails_does_not_hold_up_the_others(tmp_path, monkeypatch):
-    real = Trainer.train
-
-    def out_of_memory(self, trials, *rest):
-        if trials[0].batch_size == 64:
-            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return real(self, trials, *rest)
-
+def test_a_batch_size_that_fails_does_not_hold_up_the_others(tmp_path, out_of_memory):
     study = quadratic_study(batch_sizes=(16, 64), seeds=2)
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train", out_of_memory)
+    with out_of_memory():
         result, _ = quietly(study, tmp_path / "s")
     assert set(result.optima["batch_size"]) == {16}
     assert set(result.trials.filter(batch_size=64)["status"]) == {"failed"}
@@ -160,17 +164,9 @@ def test_one_seed_is_enough_to_run_and_shows_no_interval(tmp_path):
     assert "Infinity" not in (tmp_path / "page.html").read_text().split('id="charts">')[1].split("</script>")[0]
 
 
-def test_a_batch_size_that_only_failed_may_get_microbatches(tmp_path, monkeypatch):
+def test_a_batch_size_that_only_failed_may_get_microbatches(tmp_path, out_of_memory):
     study = quadratic_study(learning_rates=(0.5,), batch_sizes=(32, 64), seeds=2)
-    real = Trainer.train
-
-    def out_of_memory(self, trials, *rest):
-        if trials[0].batch_size == 64:
-            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return real(self, trials, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train", out_of_memory)
+    with out_of_memory():
         first, _ = quietly(study, tmp_path / "s")
     smaller = replace(study, microbatch_size=32)
     second, _ = quietly(smaller, tmp_path / "s")

@@ -204,28 +204,13 @@ def test_checkpoints_are_written_as_often_as_declared_and_no_more(trainer, tmp_p
     assert saved == sorted(saved)
 
 
-def test_the_state_of_streams_goes_on_too(tmp_path, monkeypatch):
-    import jax.numpy as jnp
-
-    from sgdscope.workloads.base import Streams, Workload
-
+def test_the_state_of_streams_goes_on_too(tmp_path, monkeypatch, echo):
     monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
     monkeypatch.setattr(pack, "SEGMENT_SECONDS", 0.0)
 
-    def training_loss(p, carry, batch, keys):
-        seen = carry[:, None] + jnp.cumsum(batch["x"][:, :-1], axis=1)
-        return (p["w"] * seen - batch["x"][:, 1:]) ** 2, seen[:, -1]
-
-    split = {"x": np.random.default_rng(0).normal(size=100).astype(np.float32)}
-    plain = lambda p, batch: (p["w"] - batch["x"]) ** 2
-    workload = Workload(
-        name="w", version="1", train=split, validation=split, test=split, init=lambda key: {"w": jnp.ones(())},
-        loss=plain, score=plain, constant_loss=1.0, constant_score=1.0, training_loss=training_loss,
-        streams=Streams(4, jnp.zeros),
-    )  # fmt: skip
-    declared = Study(name="s", workload=workload, batch_sizes=(8,), budget=Epochs(2)).declaration()
+    declared = Study(name="s", workload=echo, batch_sizes=(8,), budget=Epochs(2)).declaration()
     trial = declared.trial(SGD(), 8, 0.01, 0)
-    trainer = Trainer(workload, slots=1)
+    trainer = Trainer(echo, slots=1)
     (never,) = trainer.train([trial])
     kept, made = Checkpoints(tmp_path, trainer.circumstances), []
 

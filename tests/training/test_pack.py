@@ -7,6 +7,7 @@ import pytest
 from sgdscope.budget import Epochs, Steps
 from sgdscope.data.order import example_at
 from sgdscope.errors import InputError
+from sgdscope.models.convolution import convolution
 from sgdscope.optimizers import SGD, Momentum
 from sgdscope.study import Study
 from sgdscope.training.functions import fingerprint
@@ -147,6 +148,59 @@ def test_the_users_configuration_changes_no_bit(digits_trainer):
         (after,) = other.train([trial])
         other.close()
     assert numbers(before) == numbers(after)
+
+
+# ── One update a call ────────────────────────────────────────────────────────────────────────────────────
+
+
+def small_convolutional(convolved):
+    rng = np.random.default_rng(0)
+    split = {"x": rng.normal(size=(40, 6, 6, 2)).astype(np.float32), "y": rng.normal(size=40).astype(np.float32)}
+
+    def loss(p, batch):
+        hidden = jax.nn.relu(convolved(batch["x"], p["first"]))
+        return (convolved(hidden, p["second"]).mean(axis=(1, 2, 3)) - batch["y"]) ** 2
+
+    def init(key):
+        first, second = jax.random.split(key)
+        return {"first": jax.random.normal(first, (3, 3, 2, 4)), "second": jax.random.normal(second, (3, 3, 4, 1))}
+
+    return Workload(
+        name="w", version="1", train=split, validation=split, test=split, loss=loss, score=loss, init=init,
+        constant_loss=1.0, constant_score=1.0, score_goal="minimize",
+    )  # fmt: skip
+
+
+def jax_convolution(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def test_a_workload_whose_convolutions_are_slow_in_a_loop_is_trained_one_update_a_call():
+    stepped = Trainer(small_convolutional(jax_convolution), (0.5, 1.0))
+    looped = Trainer(small_convolutional(convolution), (0.5, 1.0))
+    assert (stepped.method, looped.method) == ("step", "map")
+    assert stepped.slots == stepped.groups == 2
+    declaration = declared(looped.workload, 16, Steps(30))
+    trials = [declaration.trial(Momentum(0.9), 16, 0.02, seed) for seed in range(2)]
+    told = []
+    ours, theirs = looped.train(trials), stepped.train(trials, told.append)
+    assert sum(told) == 60
+    for a, b in zip(ours, theirs, strict=True):
+        assert [(m.step, m.split, m.metric) for m in a.measurements] == [
+            (m.step, m.split, m.metric) for m in b.measurements
+        ]
+        np.testing.assert_allclose(
+            [m.value for m in b.measurements], [m.value for m in a.measurements], rtol=1e-4, atol=1e-6
+        )
+    # Alone, or beside one that diverges, it is bit for bit what it is with the other seed.
+    (alone,) = stepped.train(trials[:1])
+    beside, diverging = stepped.train([trials[0], declaration.trial(SGD(), 16, 1e30, 0)])
+    assert numbers(alone) == numbers(beside) == numbers(theirs[0])
+    assert diverging.diverged
+    assert diverging.steps < 5
+    assert stepped.time_updates(16) > 0
+    for trainer in (stepped, looped):
+        trainer.close()
 
 
 @pytest.mark.parametrize(("width", "slots"), [(16, 64), (2_000, 8), (100_000, 2)])

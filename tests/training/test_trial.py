@@ -107,28 +107,10 @@ def test_state_penalty_and_noise_against_a_plain_loop(microbatch_size, method):
 # ── Streams ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def echo():
-    """Predict the next number of a ring as w times the sum of all that the stream has seen in this epoch."""
-
-    def training_loss(parameters, carry, batch, keys):
-        seen = carry[:, None] + jnp.cumsum(batch["x"][:, :-1], axis=1)
-        return (parameters["w"] * 0.1 * seen - batch["x"][:, 1:]) ** 2, seen[:, -1]
-
-    rng = np.random.default_rng(0)
-    splits = {split: {"x": rng.normal(size=n).astype(np.float32)} for split, n in zip(
-        ("train", "validation", "test"), (61, 10, 9), strict=True)}  # fmt: skip
-    plain = lambda p, batch: (p["w"] - batch["x"]) ** 2
-    return Workload(
-        name="echo", version="1", **splits, init=lambda key: {"w": jnp.ones(())}, loss=plain, score=plain,
-        score_of_mean=jnp.sqrt, constant_loss=1.0, constant_score=1.0, training_loss=training_loss,
-        streams=Streams(4, jnp.zeros),
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("method", ["map", "vmap"])
 @pytest.mark.parametrize("microbatch_size", [None, 8])
-def test_streams_carry_within_an_epoch_and_begin_anew_with_the_next(microbatch_size, method):
-    workload = echo()
+def test_streams_carry_within_an_epoch_and_begin_anew_with_the_next(microbatch_size, method, echo):
+    workload = echo
     got = trained(workload, 16, microbatch_size, method)
     per_epoch = updates_per_epoch(workload, 16)
     assert per_epoch == 3
@@ -247,9 +229,9 @@ def test_functions_that_are_not_the_contracts_are_refused(functions, sentence):
         check_functions(regression(**functions))
 
 
-def test_a_carry_without_an_axis_of_streams_is_refused():
+def test_a_carry_without_an_axis_of_streams_is_refused(echo):
     with pytest.raises(InputError, match=r"carry\(n\) must return arrays whose first axis is n"):
-        check_functions(dataclasses.replace(echo(), streams=Streams(4, lambda n: jnp.zeros((2, n)))))
+        check_functions(dataclasses.replace(echo, streams=Streams(4, lambda n: jnp.zeros((2, n)))))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import functools
-from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -7,16 +6,9 @@ import numpy as np
 import pytest
 
 from sgdscope.errors import InputError
+from sgdscope.models.losses import accuracy, cross_entropy
 from sgdscope.models.wide_resnet import skipinit, wide_resnet_state
-from sgdscope.workloads.wide_resnet import (
-    CHANNEL_DEVIATIONS,
-    CHANNEL_MEANS,
-    accuracy,
-    crop_and_flip,
-    cross_entropy,
-    standardised,
-    wide_resnet,
-)
+from sgdscope.workloads.wide_resnet import CHANNEL_DEVIATIONS, CHANNEL_MEANS, standardised, wide_resnet
 from sgdscope.workloads.wide_resnet_skipinit import wide_resnet_skipinit
 
 # Compiling is nearly all that these tests do.
@@ -156,43 +148,6 @@ def test_the_penalty_is_on_kernels_and_the_last_matrix_alone(make):
 
 
 # ── Pictures ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def np_crops(picture):
-    """All 81 crops and their mirror images, by where they begin."""
-    # Pixel −k is pixel k, and pixel 31 + k is pixel 31 − k.
-    mirrored = np.array([*range(4, 0, -1), *range(32), *range(30, 26, -1)])
-    padded = picture[mirrored][:, mirrored]
-    for row in range(9):
-        for column in range(9):
-            crop = padded[row : row + 32, column : column + 32]
-            yield (row, column, False), crop
-            yield (row, column, True), crop[:, ::-1]
-
-
-def test_every_crop_and_flip_occurs_equally_often_and_is_exact():
-    example = {key: jnp.asarray(array[0]) for key, array in pictures(1).items()}
-    n = 4050
-    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(n))
-    augmented = jax.jit(jax.vmap(crop_and_flip, in_axes=(0, None)))(keys, example)
-    assert (augmented["label"] == example["label"]).all()
-    assert augmented["picture"].dtype == jnp.uint8
-    place = {crop.tobytes(): where for where, crop in np_crops(np.asarray(example["picture"]))}
-    found = Counter(place[crop.tobytes()] for crop in np.asarray(augmented["picture"]))  # a KeyError is no crop at all
-    assert len(found) == len(place) == 162
-    counts = np.array(list(found.values()))
-    chi_square = ((counts - n / 162) ** 2 / (n / 162)).sum()
-    assert chi_square < 161 + 4 * np.sqrt(2 * 161)
-
-
-def test_a_key_decides_the_crop_and_nothing_else_does():
-    batch = {key: jnp.asarray(array) for key, array in pictures(4).items()}
-    keys = jax.random.split(jax.random.key(3), 4)
-    augment = quick_jit(jax.vmap(crop_and_flip))
-    together = augment(keys, batch)
-    for i in range(4):
-        alone = augment(keys[i : i + 1], {key: array[i : i + 1] for key, array in batch.items()})
-        np.testing.assert_array_equal(alone["picture"][0], together["picture"][i])
 
 
 def test_standardised_is_mean_0_and_variance_1_where_the_pictures_have_the_training_sets_moments():
