@@ -1,0 +1,29 @@
+"""Margins: how much of a score is too little to matter, fixed by the workload before anything is trained."""
+
+from __future__ import annotations
+
+from sgdscope.workloads.base import WorkloadRecord
+
+# Of what is still to be gained, or of the score itself where it is no accuracy.
+SHARE = 0.05
+# An accuracy is no finer than its test examples.
+TEST_EXAMPLES = 2
+
+
+def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
+    """Return δ, the difference in score below which two scores are called the same.
+
+    δ = max(0.05·(1 − plateau), 2/N_test) where the score is an accuracy, 0.05·|plateau| otherwise.
+
+    Args:
+        plateau_score: the score that others are compared with.
+        record: the workload whose score it is.
+
+    >>> from sgdscope.workloads.base import WorkloadRecord
+    >>> record = WorkloadRecord("w", "1", (), "0", (1024, 256, 500), "accuracy", "maximize", 2.3, 0.1)
+    >>> round(score_margin(0.9, record), 6), round(score_margin(0.98, record), 6)
+    (0.005, 0.004)
+    """
+    if record.score_name == "accuracy":
+        return max(SHARE * (1 - plateau_score), TEST_EXAMPLES / record.examples[2])
+    return SHARE * abs(plateau_score)
