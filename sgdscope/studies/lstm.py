@@ -5,8 +5,8 @@ B × 35 tokens.
 
 Command: ``sgdscope run lstm --profile small`` (or full); it needs ``sgdscope data fetch ptb``.
 Cost: see ``sgdscope plan``; small runs in under 30 minutes on two cores, full takes a cluster.
-What should come out: small reads the first 12,000 tokens of the text once; that is far too little to learn more than
-how frequent words are, and shows how the optimal learning rate moves with the batch, not how well the model does.
+What should come out: small reads the first 12,000 tokens of the text once, too little to come below the perplexity of
+the words' frequencies: it shows how fast the first descent goes at each batch size, not how well the model does.
 """
 
 from __future__ import annotations
