@@ -1,120 +1,215 @@
-"""Where the optimal learning rate stops growing with the batch size."""
+"""Where the optimal learning rate stops growing with the batch size, and which batch sizes are in which regime."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.optimum import CRITERIA, Curve, cells, curve, on_common_seeds
+from sgdscope.analysis.curves import Criterion, Curve, Records, by_optimizer, curve, measured_criteria, on_common_seeds
+from sgdscope.analysis.dynamics import momentum_of
+from sgdscope.analysis.fits import KNEES_PER_OCTAVE, fit_hinge
 from sgdscope.analysis.statistics import BOOTSTRAP_SEED, bootstrap_t_interval, resampled_seeds
 from sgdscope.workloads.base import WorkloadRecord
 
 FEWEST_BATCH_SIZES = 4
-KNEES_PER_OCTAVE = 20
+# A regime with fewer batch sizes than this is not identified.
+FEWEST_IN_REGIME = 3
+# How far the vertex of a parabola may stray from the optimum of a curve that is none, in steps of the grid.
+STRAY = 1 / 8
+# Intervals of batch sizes are given as far as this, log₂.
+FARTHEST = 60.0
+
+REGIMES_SCHEMA: dict[str, type[pl.DataType]] = {
+    "workload": pl.String,
+    "budget": pl.String,
+    "optimizer": pl.String,
+    "criterion": pl.String,
+    "batch_sizes": pl.Int64,
+    "n": pl.Int64,
+    "status": pl.String,
+    "bend": pl.Float64,
+    "bend_low": pl.Float64,
+    "bend_high": pl.Float64,
+    "slope": pl.Float64,
+    "slope_low": pl.Float64,
+    "slope_high": pl.Float64,
+    "level": pl.Float64,
+}
 
 
 @dataclass(frozen=True)
-class Hinge:
-    """A fit y = level − slope·max(0, knee − x) to points: a line of free slope up to the knee, then constant."""
+class Cells:
+    """The curves of one optimizer by batch size, on common seeds; cells without an eligible rate are left out."""
 
-    knee: np.ndarray
-    slope: np.ndarray
-    level: np.ndarray
+    sizes: list[int]
+    curves: list[Curve]
+
+    @property
+    def x(self) -> np.ndarray:
+        """log₂ of the batch sizes."""
+        return np.log2(self.sizes)
+
+    @property
+    def n(self) -> int:
+        """The number of seeds."""
+        return len(self.curves[0].seeds) if self.curves else 0
+
+    @property
+    def vertices(self) -> np.ndarray:
+        """log₂ ε* by the vertex of a parabola around the winner, shape (1, k)."""
+        return np.array([c.vertex() for c in self.curves]).T
+
+    @cached_property
+    def drawn_vertices(self) -> tuple[np.ndarray, np.ndarray]:
+        """The vertices of each draw of seeds, shape (draws, k), and which of them are bounds.
+
+        The same seeds are drawn in every cell. Where a curve is no parabola its vertex strays by up to about an eighth
+        of a grid step, which seeds do not tell; each draw's vertices are moved by as much at random.
+        """
+        drawn = resampled_seeds(self.n)
+        best = np.array([c.best(drawn) for c in self.curves]).T
+        vertices = np.array([c.vertex(drawn) for c in self.curves]).T
+        stray = np.random.default_rng(BOOTSTRAP_SEED + 1).uniform(-STRAY, STRAY, vertices.shape)
+        return vertices + stray * np.array([_grid_step(c) for c in self.curves]), self._bounds(best)
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """−1 where the winner is the lowest rate tried, +1 where it is the highest, else 0; shape (1, k)."""
+        return self._bounds(np.array([[c.best()[0] for c in self.curves]]))
+
+    def _bounds(self, best: np.ndarray) -> np.ndarray:
+        last = np.array([len(c.rates) - 1 for c in self.curves])
+        bounds: np.ndarray = (best == last).astype(int) - (best == 0)
+        return bounds
+
+    def of(self, sizes: Sequence[int]) -> Cells:
+        """Return some of the batch sizes."""
+        kept = [(size, c) for size, c in zip(self.sizes, self.curves, strict=True) if size in sizes]
+        return Cells([size for size, _ in kept], [c for _, c in kept])
 
 
-def fit_hinge(x: np.ndarray, y: np.ndarray) -> Hinge:
-    """Fit a hinge by least squares, over a grid of knees between the second point and the last.
-
-    A knee at the last point is a line without a bend.
-
-    Args:
-        x: log₂ batch sizes, ascending, shape (k,).
-        y: log₂ learning rates, shape (draws, k); each draw is fitted by itself.
-
-    >>> x = np.arange(8.0)
-    >>> hinge = fit_hinge(x, np.minimum(x, 4.0)[None] - 7)
-    >>> [round(float(v[0]), 6) for v in (hinge.knee, hinge.slope, hinge.level)]
-    [4.0, 1.0, -3.0]
-    """
-    count = round((x[-1] - x[1]) * KNEES_PER_OCTAVE) + 1
-    knees = np.linspace(x[1], x[-1], count)
-    sums, coefficients = [], []
-    for knee in knees:
-        design = np.stack([np.ones_like(x), -np.maximum(0, knee - x)], axis=1)
-        solution = y @ np.linalg.pinv(design).T
-        coefficients.append(solution)
-        sums.append(((y - solution @ design.T) ** 2).sum(axis=1))
-    best = np.round(np.array(sums), 9).argmin(axis=0)
-    chosen = np.array(coefficients)[best, np.arange(len(y))]
-    return Hinge(knees[best], chosen[:, 1], chosen[:, 0])
+def cells_of(members: dict[int, pl.DataFrame], record: WorkloadRecord, criterion: Criterion) -> Cells:
+    """Return the curves of one optimizer's cells, which are given by batch size."""
+    curves = on_common_seeds([curve(cell, record, criterion) for cell in members.values()])
+    kept = [(size, c) for size, c in zip(members, curves, strict=True) if c.seeds.size and c.eligible.any()]
+    return Cells([size for size, _ in kept], [c for _, c in kept])
 
 
-def regimes(trials: pl.DataFrame, record: WorkloadRecord) -> pl.DataFrame:
+def regimes(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return B_ε, the batch size where log ε* bends against log B, for each optimizer, budget and criterion.
 
-    The hinge is fitted to the winning rates of all batch sizes. Seeds are drawn jointly over all batch sizes
-    and everything is fitted anew for each draw; the interval is estimate ± t(n−1)·SE·√(n/(n−1)) in log₂ B.
-    The winner is the optimum rounded to the grid, so each draw's winners are moved by up to half a grid step
-    at random: without that, studies whose seeds agree would claim a certainty that their grid cannot give.
+    The hinge is fitted to log₂ ε* of all batch sizes, each the vertex of a parabola within an octave of the winning
+    rate; a winner at the edge of the rates tried is a bound. Seeds are drawn jointly over all batch sizes and
+    everything is fitted anew for each draw; the interval is estimate ± t(n−1)·SE·√(n/(n−1)) in log₂ B, widened by
+    half a step of the grid of knees. Fitted to the winners themselves it covers no better and is two to four times as
+    wide (``benchmarks/coverage.py``).
 
     ``status`` is ``identified`` where that interval lies inside the batch sizes of the study and the slope's
     interval above 0; ``not identified`` otherwise, also where a winner lies at the edge of the rates tried; and
     ``too few batch sizes`` below 4.
+
+    Args:
+        trials: a table of trials.
+        records: what their workloads are, by name.
     """
+    rows = [
+        key | {"criterion": criterion} | _bend(cells_of(members, records[key["workload"]], criterion))
+        for key, members in by_optimizer(trials)
+        for criterion in measured_criteria(trials)
+    ]
+    return pl.DataFrame(rows, schema=REGIMES_SCHEMA)
+
+
+def _bend(found: Cells) -> dict[str, Any]:
+    row: dict[str, Any] = {"batch_sizes": len(found.sizes), "n": found.n, "status": "too few batch sizes"}
+    if len(found.sizes) < FEWEST_BATCH_SIZES or found.n == 0:
+        return row
+    x, n = found.x, found.n
+    estimate = fit_hinge(x, found.vertices, found.bounds)
+    drawn = fit_hinge(x, *found.drawn_vertices)
+    knee, slope = float(estimate.knee[0]), float(estimate.slope[0])
+    knee_low, knee_high = knee_interval(knee, drawn.knee, n)
+    slope_low, slope_high = bootstrap_t_interval(slope, drawn.slope, n)
+    inside = n > 1 and not found.bounds.any() and knee_low >= x[0] and knee_high < x[-1] and slope_low > 0
+    return row | {
+        "status": "identified" if inside else "not identified",
+        "bend": 2.0**knee,
+        "bend_low": 2.0 ** max(knee_low, -FARTHEST),
+        "bend_high": 2.0 ** min(knee_high, FARTHEST),
+        "slope": slope,
+        "slope_low": slope_low,
+        "slope_high": slope_high,
+        "level": 2.0 ** float(estimate.level[0]),
+    }
+
+
+def knee_interval(knee: float, drawn: np.ndarray, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a knee, in octaves, widened by what the grid of knees rounds."""
+    low, high = bootstrap_t_interval(knee, drawn, n)
+    return low - 0.5 / KNEES_PER_OCTAVE, high + 0.5 / KNEES_PER_OCTAVE
+
+
+def regime_of_batch_sizes(regimes: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:
+    """Return which regime each batch size of each optimizer is in: ``noise``, ``curvature`` or ``unassigned``.
+
+    Noise-dominated are the batch sizes below the lower limit of SGD's B_ε, curvature-dominated those above the upper
+    limit of the optimizer's own, both by the score.
+
+    Args:
+        regimes: the table of :func:`regimes`.
+        trials: the table of trials that it was made from.
+    """
+    limits = {
+        (row["workload"], row["budget"], row["optimizer"]): (row["bend_low"], row["bend_high"])
+        for row in regimes.filter((pl.col("criterion") == "score") & pl.col("bend").is_not_null()).iter_rows(named=True)
+    }
+    plain = {(workload, budget): ends for (workload, budget, name), ends in limits.items() if momentum_of(name) == 0}
     rows: list[dict[str, Any]] = []
-    groups: dict[tuple[Any, ...], list[tuple[int, pl.DataFrame]]] = {}
-    for key, cell in cells(trials):
-        groups.setdefault((key["workload"], key["budget"], key["optimizer"]), []).append((key["batch_size"], cell))
-    for (workload, budget, optimizer), members in groups.items():
-        for criterion in CRITERIA:
-            found = [(size, curve(cell, record, criterion)) for size, cell in members]
-            key = {"workload": workload, "budget": budget, "optimizer": optimizer, "criterion": criterion}
-            rows.append(key | _bend([size for size, _ in found], [c for _, c in found]))
+    for key, members in by_optimizer(trials):
+        low, _ = plain.get((key["workload"], key["budget"]), (0.0, math.inf))
+        _, high = limits.get((key["workload"], key["budget"], key["optimizer"]), (0.0, math.inf))
+        rows += [key | {"batch_size": size, "regime": _regime(size, low, high)} for size in members]
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def _bend(sizes: list[int], curves: list[Curve]) -> dict[str, Any]:
-    curves = on_common_seeds(curves)
-    kept = [number for number, c in enumerate(curves) if c.seeds.size and c.eligible.any()]
-    sizes, curves = [sizes[number] for number in kept], [curves[number] for number in kept]
-    n = len(curves[0].seeds) if curves else 0
-    row: dict[str, Any] = {"batch_sizes": len(sizes), "n": n, "status": "too few batch sizes"}
-    numbers = ("bend", "bend_low", "bend_high", "slope", "slope_low", "slope_high", "level")
-    if len(sizes) < FEWEST_BATCH_SIZES or n == 0:
-        return row | dict.fromkeys(numbers, None)
-    x = np.log2(sizes)
-    winners = np.array([np.log2(c.rates[c.best()[0]]) for c in curves])
-    redrawn = np.array([np.log2(c.rates[c.best(resampled_seeds(n))]) for c in curves]).T
-    estimate = fit_hinge(x, winners[None])
-    drawn = fit_hinge(x, redrawn + _rounding(redrawn.shape) * np.array([_grid_step(c) for c in curves]))
-    knee, slope = float(estimate.knee[0]), float(estimate.slope[0])
-    knee_low, knee_high = bootstrap_t_interval(knee, drawn.knee, n)
-    slope_low, slope_high = bootstrap_t_interval(slope, drawn.slope, n)
-    censored = any(c.best()[0] in (0, len(c.rates) - 1) for c in curves)
-    inside = n > 1 and not censored and knee_low >= x[0] and knee_high < x[-1] and slope_low > 0
-    values = (
-        2.0**knee,
-        2.0 ** max(knee_low, -60.0),
-        2.0 ** min(knee_high, 60.0),
-        slope,
-        slope_low,
-        slope_high,
-        2.0 ** float(estimate.level[0]),
-    )
-    return row | {"status": "identified" if inside else "not identified"} | dict(zip(numbers, values, strict=True))
+def batch_sizes_to_add(sizes: Sequence[int], low: float, high: float, possible: range) -> dict[str, list[int]]:
+    """Return the batch sizes, factors of 2 beyond those there, that would give each regime its three.
+
+    Args:
+        sizes: the batch sizes of the study.
+        low: below it lies the noise-dominated regime.
+        high: above it lies the curvature-dominated regime.
+        possible: the batch sizes that can be trained.
+
+    >>> batch_sizes_to_add([8, 16, 32, 64], low=20.0, high=50.0, possible=range(1, 1025))
+    {'noise': [4], 'curvature': [128, 256]}
+    """
+    smallest, largest = min(sizes), max(sizes)
+    below = [smallest >> k for k in range(1, smallest.bit_length()) if smallest >> k in possible]
+    above = [largest << k for k in range(1, possible.stop.bit_length()) if largest << k in possible]
+    noise, curvature = sum(size < low for size in sizes), sum(size > high for size in sizes)
+    return {
+        "noise": [size for size in below if size < low][: max(0, FEWEST_IN_REGIME - noise)],
+        "curvature": [size for size in above if size > high][: max(0, FEWEST_IN_REGIME - curvature)],
+    }
 
 
-def _rounding(shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(BOOTSTRAP_SEED + 1).uniform(-0.5, 0.5, shape)
+def _regime(size: int, low: float, high: float) -> str:
+    if size < low:
+        return "noise"
+    return "curvature" if size > high else "unassigned"
 
 
 def _grid_step(found: Curve) -> float:
     """The step of the grid around the winner, in octaves; none where a single rate was tried."""
     if len(found.rates) == 1:
         return 0.0
-    steps = np.diff(np.log2(found.rates))
+    steps = np.diff(found.octaves)
     best = int(found.best()[0])
     return float(steps[max(best - 1, 0) : best + 1].mean())

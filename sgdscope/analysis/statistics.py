@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
@@ -17,8 +18,8 @@ def t_quantile(n: int, level: float = LEVEL) -> float:
     return float(special.stdtrit(n - 1, (1 + level) / 2)) if n > 1 else math.inf
 
 
-def t_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Return mean and 95 % t interval, mean ± t(n−1) s/√n; infinitely wide for n = 1.
+def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float, float]:
+    """Return mean and t interval, mean ± t(n−1) s/√n, 95 % unless told otherwise; infinitely wide for n = 1.
 
     >>> mean, low, high = t_interval(np.array([1.0, 2.0, 3.0]))
     >>> round(mean, 3), round(low, 3), round(high, 3)
@@ -28,7 +29,7 @@ def t_interval(values: np.ndarray) -> tuple[float, float, float]:
     mean = float(np.mean(values))
     if n == 1:
         return mean, -math.inf, math.inf
-    half = t_quantile(n) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    half = t_quantile(n, level) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return mean, mean - half, mean + half
 
 
@@ -37,7 +38,7 @@ def resampled_seeds(n: int) -> np.ndarray:
     return np.random.default_rng(BOOTSTRAP_SEED).integers(0, n, (RESAMPLES, n))
 
 
-def bootstrap_t_interval(estimate: float, resampled: np.ndarray, n: int) -> tuple[float, float]:
+def bootstrap_t_interval(estimate: float, resampled: np.ndarray, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Return estimate ± t(n−1)·SE·√(n/(n−1)), with SE the standard deviation of the bootstrap's estimates.
 
     At n = 5 plain percentiles cover only about 90 %; the factor undoes the bootstrap's 1/n variance, and t its
@@ -45,5 +46,50 @@ def bootstrap_t_interval(estimate: float, resampled: np.ndarray, n: int) -> tupl
     """
     if n < 2:
         return -math.inf, math.inf
-    half = t_quantile(n) * float(np.std(resampled)) * math.sqrt(n / (n - 1))
+    half = t_quantile(n, level) * float(np.std(resampled)) * math.sqrt(n / (n - 1))
     return estimate - half, estimate + half
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 90 % and 95 % intervals."""
+
+    value: float
+    low90: float
+    high90: float
+    low95: float
+    high95: float
+
+    def verdict(self, low: float, high: float) -> str:
+        """Return ``supported`` where the 90 % interval lies in a zone, ``contradicted`` where the 95 % lies outside.
+
+        >>> Estimate(1.0, 0.9, 1.1, 0.85, 1.15).verdict(0.75, 1.25)
+        'supported'
+        """
+        if low <= self.low90 and self.high90 <= high:
+            return "supported"
+        return "contradicted" if self.high95 < low or self.low95 > high else "inconclusive"
+
+
+def bootstrapped(value: float, resampled: np.ndarray, n: int) -> Estimate:
+    """Return an estimate with the intervals of :func:`bootstrap_t_interval`."""
+    ends = [bootstrap_t_interval(value, resampled, n, level) for level in (0.90, 0.95)]
+    return Estimate(value, *ends[0], *ends[1])
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Return Holm's adjusted p values: of k tests the i-th smallest times k − i + 1, never below a smaller one's.
+
+    An adjusted value below α rejects its hypothesis, and of all k together at most a share α of studies rejects a
+    true one.
+
+    Source: Holm (1979), Scandinavian Journal of Statistics 6, 65-70.
+
+    >>> holm(np.array([0.01, 0.04, 0.03])).round(6).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values)
+    adjusted = np.empty(len(p_values))
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p_values[order] * factors))
+    return adjusted

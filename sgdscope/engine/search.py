@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.optimum import COLUMN, Curve, constant_goodness, goodness
+from sgdscope.analysis.curves import COLUMN, Curve, constant_goodness, goodness
 from sgdscope.analysis.statistics import t_interval
 from sgdscope.optimizers import SGD
 from sgdscope.store import ended

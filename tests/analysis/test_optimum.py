@@ -10,11 +10,13 @@ from polars.testing import assert_frame_equal
 from scipy import stats
 
 from sgdscope.analysis import statistics
-from sgdscope.analysis.optimum import Curve, curve, goodness, learning_rate_curves, optima
+from sgdscope.analysis.curves import Curve, curve, goodness
+from sgdscope.analysis.optimum import learning_rate_curves, optima
 from sgdscope.workloads.base import WorkloadRecord
 
 ACCURACY = WorkloadRecord("w", "1", (), "0" * 64, (1024, 256, 517), "accuracy", "maximize", 2.3, 0.11)
 PERPLEXITY = WorkloadRecord("w", "1", (), "0" * 64, (1024, 256, 517), "perplexity", "minimize", 2.3, 100.0)
+RECORDS = {"w": ACCURACY}
 SCHEMA = {
     "workload": pl.String,
     "budget": pl.String,
@@ -57,7 +59,7 @@ def grid(scores, losses=None, first=-4):
 
 
 def optimum(trials, criterion="score", record=ACCURACY):
-    return optima(trials, record).filter(pl.col("criterion") == criterion).row(0, named=True)
+    return optima(trials, {"w": record}).filter(pl.col("criterion") == criterion).row(0, named=True)
 
 
 def curve_of(means, diverged=None, seeds=3):
@@ -104,7 +106,7 @@ def test_the_interval_covers_the_best_rate(n, monkeypatch):
     monkeypatch.setattr(statistics, "RESAMPLES", 400)  # for speed; the hull's ends hardly move
     cells = 100
     trials, best = planted(np.random.default_rng(n), cells, n)
-    found = optima(trials, ACCURACY)
+    found = optima(trials, RECORDS)
     for criterion in ("score", "train_loss"):
         rows = found.filter(pl.col("criterion") == criterion).sort("batch_size")
         assert rows["batch_size"].to_list() == list(range(1, cells + 1))
@@ -120,7 +122,7 @@ def test_more_seeds_find_the_best_rate_more_surely():
     widths = []
     for n in (5, 40):
         trials, _ = planted(np.random.default_rng(n), 10, n, cliffs=False)
-        found = optima(trials, ACCURACY).filter(pl.col("criterion") == "score")
+        found = optima(trials, RECORDS).filter(pl.col("criterion") == "score")
         widths.append(np.log2(found["learning_rate_high"] / found["learning_rate_low"]).mean())
     assert widths[1] < widths[0]
 
@@ -245,7 +247,7 @@ def test_a_loss_of_nothing_is_the_best_and_finite():
 def test_criteria_are_kept_apart():
     scores = [[0.9] * 5, [0.8] * 5, [0.7] * 5]
     losses = [[3.0] * 5, [2.0] * 5, [1.0] * 5]
-    both = optima(grid(scores, losses), ACCURACY)
+    both = optima(grid(scores, losses), RECORDS)
     assert dict(both.select("criterion", "learning_rate").iter_rows()) == {"score": 2.0**-4, "train_loss": 2.0**-2}
 
 
@@ -255,7 +257,7 @@ def test_criteria_are_kept_apart():
 @pytest.mark.parametrize("record", [ACCURACY, PERPLEXITY])
 def test_a_diverged_trial_counts_as_the_constant_predictor(record):
     trials = grid([[0.5, 0.6, 0.7, 0.8, DIVERGED]], [[1.0, 2.0, 3.0, 4.0, 9.0]])
-    row = learning_rate_curves(trials, record).row(0, named=True)
+    row = learning_rate_curves(trials, {"w": record}).row(0, named=True)
     assert (row["n"], row["diverged"]) == (5, 1)
     scores = [0.5, 0.6, 0.7, 0.8, record.constant_score]
     losses = [1.0, 2.0, 3.0, 4.0, record.constant_loss]
@@ -302,22 +304,22 @@ def test_where_everything_diverges_there_is_no_optimum():
     np.testing.assert_array_equal(curve(trials, ACCURACY, "score").best(), [-1])
     np.testing.assert_array_equal(curve(trials, ACCURACY, "score").best(np.zeros((7, 5), int)), [-1] * 7)
     other = table(*(trial(1.0, seed, 0.5, batch_size=64) for seed in range(5)))
-    assert set(optima(pl.concat([trials, other]), ACCURACY)["batch_size"]) == {64}
-    assert optima(trials, ACCURACY).height == 0
-    rows = learning_rate_curves(trials, ACCURACY)
+    assert set(optima(pl.concat([trials, other]), RECORDS)["batch_size"]) == {64}
+    assert optima(trials, RECORDS).height == 0
+    rows = learning_rate_curves(trials, RECORDS)
     assert rows["validation_score"].to_list() == pytest.approx([0.11] * 3)
     assert rows["diverged"].to_list() == [5] * 3
 
 
 def test_a_table_without_rows_keeps_its_columns():
     other = grid([[0.5] * 2, [0.6] * 2])
-    assert optima(grid([[DIVERGED] * 2] * 2), ACCURACY).columns == optima(other, ACCURACY).columns
+    assert optima(grid([[DIVERGED] * 2] * 2), RECORDS).columns == optima(other, RECORDS).columns
 
 
 def test_a_failed_trial_is_no_outcome():
     rows = [trial(rate, seed, score) for rate, score in ((0.5, 0.9), (1.0, 0.8)) for seed in range(3)]
     failed = [trial(0.5, 3, None, status="failed"), trial(2.0, 0, None, status="failed")]
-    with_failed, without = (learning_rate_curves(table(*t), ACCURACY) for t in (rows + failed, rows))
+    with_failed, without = (learning_rate_curves(table(*t), RECORDS) for t in (rows + failed, rows))
     assert with_failed.equals(without)
     assert optimum(table(*rows, *failed))["learning_rate"] == 0.5
 
@@ -400,7 +402,7 @@ def test_curves_are_those_of_plain_python():
                     score = DIVERGED if rng.random() < 0.3 else score
                     rows.append(trial(rate, seed, score, loss, batch_size, optimizer, test, factor=factor))
     rows = [rows[k] for k in rng.permutation(len(rows))]
-    found = learning_rate_curves(table(*rows), ACCURACY).sort("optimizer", "batch_size", "learning_rate")
+    found = learning_rate_curves(table(*rows), RECORDS).sort("optimizer", "batch_size", "learning_rate")
     groups = {}
     for row in rows:
         named = dict(zip(SCHEMA, row, strict=True))
@@ -424,8 +426,8 @@ def test_curves_are_those_of_plain_python():
 def test_the_optimums_numbers_are_those_of_its_rate():
     rng = np.random.default_rng(5)
     trials = grid(rng.uniform(0.3, 0.9, (6, 5)).tolist(), rng.uniform(0.1, 2.0, (6, 5)).tolist())
-    curves = learning_rate_curves(trials, ACCURACY)
-    for row in optima(trials, ACCURACY).iter_rows(named=True):
+    curves = learning_rate_curves(trials, RECORDS)
+    for row in optima(trials, RECORDS).iter_rows(named=True):
         of_rate = curves.filter(pl.col("learning_rate") == row["learning_rate"]).row(0, named=True)
         assert {name: row[name] for name in of_rate} == of_rate
         assert (row["rates"], row["trials"]) == (6, 30)
@@ -435,7 +437,7 @@ def test_the_optimums_numbers_are_those_of_its_rate():
 def test_tables_do_not_depend_on_the_order_of_the_trials(table_of):
     """But for the last digit of a sum; the store gives trials in one order."""
     trials, _ = planted(np.random.default_rng(8), 3, 5)
-    tables = [table_of(t, ACCURACY) for t in (trials, trials.sample(fraction=1, shuffle=True, seed=1))]
+    tables = [table_of(t, RECORDS) for t in (trials, trials.sample(fraction=1, shuffle=True, seed=1))]
     keys = ["optimizer", "batch_size", "learning_rate", *(["criterion"] if "criterion" in tables[0].columns else [])]
     assert_frame_equal(tables[0].sort(keys), tables[1].sort(keys), rel_tol=1e-12)
 
@@ -443,15 +445,15 @@ def test_tables_do_not_depend_on_the_order_of_the_trials(table_of):
 def test_trials_are_not_changed():
     trials, _ = planted(np.random.default_rng(8), 2, 3)
     before = trials.clone()
-    learning_rate_curves(trials, ACCURACY)
-    optima(trials, ACCURACY)
+    learning_rate_curves(trials, RECORDS)
+    optima(trials, RECORDS)
     assert trials.equals(before)
 
 
 def test_one_seed_gives_infinite_intervals():
     """With warnings as errors, as everywhere in these tests."""
     trials = grid([[0.5], [0.9], [DIVERGED]], [[0.5], [0.1], [1.0]])
-    rows = learning_rate_curves(trials, ACCURACY)
+    rows = learning_rate_curves(trials, RECORDS)
     assert rows["n"].to_list() == [1, 1, 1]
     for name in ("validation_score", "test_score"):
         assert set(rows[f"{name}_low"]) == {-math.inf}

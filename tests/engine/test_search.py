@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sgdscope.analysis.optimum import Curve, optima
+from sgdscope.analysis.curves import Curve
+from sgdscope.analysis.optimum import optima
 from sgdscope.budget import Epochs
 from sgdscope.engine.search import FIRST_WINDOW, HIGHEST, LOWEST, next_rates, rounds
 from sgdscope.optimizers import SGD, Momentum
@@ -219,7 +220,7 @@ def test_where_only_the_lowest_rates_live_they_are_found():
     """All of the first window diverges; the optimum lies 10 octaves below it."""
     (cell,), trials = searched(declaration(batch_sizes=(64,)), Oracle(score=-15.0, loss=-15.0, cliff=1.0))
     assert_bracketed(cell, trials)
-    assert optima(trials, RECORD)["learning_rate"].to_list() == [2.0**-15] * 2
+    assert optima(trials, {"w": RECORD})["learning_rate"].to_list() == [2.0**-15] * 2
 
 
 def test_a_score_that_is_better_when_smaller_gives_the_same_search():
@@ -523,7 +524,7 @@ def test_fewer_trials_than_a_full_grid_and_the_same_rates():
     assert len(everything) == 18 * 13 * 5
     assert len(trials) < 0.5 * len(everything)
     keys = ["optimizer", "batch_size", "criterion"]
-    both = optima(trials, RECORD).join(optima(everything, RECORD), on=keys, suffix="_full")
+    both = optima(trials, {"w": RECORD}).join(optima(everything, {"w": RECORD}), on=keys, suffix="_full")
     assert both.height == 18 * 2
     assert set(both["censored"]) == {""}
     assert (both["learning_rate"] == both["learning_rate_full"]).mean() >= 0.94

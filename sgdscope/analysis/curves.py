@@ -1,0 +1,188 @@
+"""How good each learning rate of a cell is: the curve from which every estimate of an optimum is taken."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from sgdscope.errors import InputError
+from sgdscope.store import ended
+from sgdscope.workloads.base import WorkloadRecord
+
+CELL = ("workload", "budget", "optimizer", "batch_size")
+Criterion = Literal["score", "train_loss"]
+CRITERIA: tuple[Criterion, ...] = ("score", "train_loss")
+# What each criterion chooses by.
+COLUMN: dict[Criterion, str] = {"score": "validation_score", "train_loss": "train_loss"}
+# What a table's workloads are, by name.
+Records = Mapping[str, WorkloadRecord]
+
+# A rate at which more than this share of trials diverges is not eligible as the optimum.
+MOST_DIVERGED = 0.2
+# Below the smallest float32 a training loss is 0, whose logarithm would rule every mean.
+SMALLEST_LOSS = 1e-38
+# A parabola over more octaves than this on each side is biased where the curve is not symmetric.
+VERTEX_OCTAVES = 1.0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How good each learning rate of a cell is, by one criterion.
+
+    ``goodness`` has shape (rates, seeds) and larger is better: the score with its sign turned where a smaller one
+    is better, or minus the logarithm of the training loss. A diverged trial counts as the constant predictor.
+    """
+
+    rates: np.ndarray
+    seeds: np.ndarray
+    goodness: np.ndarray
+    diverged: np.ndarray
+    constant: float = -math.inf  # the constant predictor's goodness, where it is known
+
+    @property
+    def eligible(self) -> np.ndarray:
+        """Whether at most 20 % of a rate's trials diverged, shape (rates,)."""
+        eligible: np.ndarray = self.diverged.mean(axis=1) <= MOST_DIVERGED
+        return eligible
+
+    @property
+    def octaves(self) -> np.ndarray:
+        """log₂ of the rates, shape (rates,)."""
+        octaves: np.ndarray = np.log2(self.rates)
+        return octaves
+
+    def best(self, seeds: np.ndarray | None = None, statistic: Any = np.mean) -> np.ndarray:
+        """Return the index of the best eligible rate; with draws of seeds, shape (draws, n), one for each draw.
+
+        Of tied rates it is the middle one; −1 where no rate is eligible.
+        """
+        if not self.eligible.any():
+            return np.full(1 if seeds is None else len(seeds), -1)
+        return _middle_of_tied(self._values(seeds, statistic))
+
+    def vertex(self, seeds: np.ndarray | None = None) -> np.ndarray:
+        """Return log₂ of the rate at the vertex of a parabola through the rates around the best, one for each draw.
+
+        The parabola is fitted by least squares to the means of the eligible rates within an octave of the best; where
+        there are fewer than three, none beyond the best on one side, or it does not open downwards, the best rate
+        itself is returned. The vertex is never more than an octave from it.
+        """
+        values = self._values(seeds, np.mean)
+        best = _middle_of_tied(values)
+        octaves = self.octaves
+        found: np.ndarray = octaves[best]
+        for index in np.unique(best):
+            near = np.flatnonzero((np.abs(octaves - octaves[index]) <= VERTEX_OCTAVES + 1e-9) & self.eligible)
+            if len(near) < 3 or index in (near[0], near[-1]):
+                continue
+            x = octaves[near] - octaves[index]
+            draws = np.flatnonzero(best == index)
+            _, slope, bend = np.linalg.pinv(np.vander(x, 3, increasing=True)) @ values[np.ix_(near, draws)]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                vertex = np.where(bend < 0, -slope / (2 * bend), 0.0)
+            found[draws] += np.clip(vertex, -VERTEX_OCTAVES, VERTEX_OCTAVES)
+        return found
+
+    def _values(self, seeds: np.ndarray | None, statistic: Any) -> np.ndarray:
+        """Return how good each rate is in each draw, shape (rates, draws); −∞ where it is not eligible."""
+        value: np.ndarray
+        if seeds is None:
+            value = statistic(self.goodness, axis=1)[:, None]
+        elif statistic is np.mean:
+            counts = (seeds[:, :, None] == np.arange(self.goodness.shape[1])).sum(axis=1)
+            value = self.goodness @ (counts / seeds.shape[1]).T
+        else:
+            value = statistic(self.goodness[:, seeds], axis=2)
+        value = np.round(value, 12)
+        value[~self.eligible] = -np.inf
+        return value
+
+
+def _middle_of_tied(values: np.ndarray) -> np.ndarray:
+    tied = values == values.max(axis=0)
+    middle = (tied.sum(axis=0) + 1) // 2
+    index: np.ndarray = (np.cumsum(tied, axis=0) >= middle).argmax(axis=0)
+    return index
+
+
+def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion, column: str | None = None) -> Curve:
+    """Return the curve of one cell from its complete and diverged trials.
+
+    Only seeds that every rate has are used, so that rates are compared on the same seeds.
+
+    Args:
+        cell: the trials of one cell.
+        record: what their workload is.
+        criterion: whether scores or training losses are looked at.
+        column: which column holds them; the one that the criterion chooses by unless told otherwise.
+    """
+    cell = ended(cell)
+    rates = cell["learning_rate"].unique().sort()
+    per_seed = cell.group_by("seed").len().filter(pl.col("len") == len(rates))
+    seeds = per_seed["seed"].sort()
+    rows = cell.filter(pl.col("seed").is_in(seeds.to_list())).sort("learning_rate", "seed")
+    shape = (len(rates), len(seeds))
+    return Curve(
+        rates.to_numpy(),
+        seeds.to_numpy(),
+        goodness(rows[column or COLUMN[criterion]].to_numpy(), record, criterion).reshape(shape),
+        (rows["status"] == "diverged").to_numpy().reshape(shape),
+        constant_goodness(record, criterion),
+    )
+
+
+def constant_goodness(record: WorkloadRecord, criterion: Criterion) -> float:
+    """Return how good the constant predictor is."""
+    return float(goodness(np.array([np.nan]), record, criterion)[0])
+
+
+def goodness(values: np.ndarray, record: WorkloadRecord, criterion: Criterion) -> np.ndarray:
+    """Return how good a column's values are, larger being better; NaN stands for a diverged trial's."""
+    if criterion == "score":
+        return np.where(np.isnan(values), record.constant_score, values) * record.score_sign
+    losses = np.where(np.isnan(values), record.constant_loss, values)
+    if (losses < 0).any():
+        raise InputError(
+            f"workload {record.name!r}: a training loss of {losses.min():.3g} has no logarithm to compare it by; "
+            f"add a constant to the loss so that it cannot be negative."
+        )
+    return -np.log(np.maximum(losses, SMALLEST_LOSS))
+
+
+def measured_criteria(trials: pl.DataFrame) -> list[Criterion]:
+    """Return the criteria by which at least one of the trials was measured, or all where every trial diverged."""
+    measured: list[Criterion] = [name for name in CRITERIA if trials[COLUMN[name]].null_count() < len(trials)]
+    return measured or list(CRITERIA)
+
+
+def on_common_seeds(curves: Sequence[Curve]) -> list[Curve]:
+    """Return the curves on the seeds that all of them have, so that drawing seeds is the same in each."""
+    if not curves:
+        return []
+    common = functools.reduce(np.intersect1d, [c.seeds for c in curves])
+    kept = [np.isin(c.seeds, common) for c in curves]
+    return [
+        replace(c, seeds=common, goodness=c.goodness[:, k], diverged=c.diverged[:, k])
+        for c, k in zip(curves, kept, strict=True)
+    ]
+
+
+def cells(trials: pl.DataFrame) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
+    """Yield each cell's key and trials, in the order of the keys."""
+    for key, cell in trials.sort(CELL).group_by(CELL, maintain_order=True):
+        yield dict(zip(CELL, key, strict=True)), cell
+
+
+def by_optimizer(trials: pl.DataFrame) -> Iterator[tuple[dict[str, Any], dict[int, pl.DataFrame]]]:
+    """Yield workload, budget and optimizer, each with its cells by batch size, ascending."""
+    groups: dict[tuple[str, ...], dict[int, pl.DataFrame]] = {}
+    for key, cell in cells(trials):
+        groups.setdefault(tuple(key[name] for name in CELL[:-1]), {})[key["batch_size"]] = cell
+    for names, members in groups.items():
+        yield dict(zip(CELL[:-1], names, strict=True)), members

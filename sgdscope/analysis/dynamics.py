@@ -1,0 +1,65 @@
+"""What a rate and a batch size mean for the dynamics: the temperature, and whether momentum has warmed up."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from sgdscope.errors import InputError
+from sgdscope.optimizers import parse_optimizer
+
+# Momentum's velocity settles over 1/(1 − m) updates; after so many times that it moves as ε/(1 − m) says.
+SETTLING_TIMES = 20
+
+
+def temperature(learning_rate: float, momentum: float, batch_size: int, examples: int) -> float:
+    """Return ε(N/B − 1)/(N(1 − m)), the scale of the noise of the gradient in the stochastic differential equation.
+
+    It is about ε/(B(1 − m)) for B far below N, and 0 at B = N, where the order of examples is the only thing that is
+    drawn; augmentation, dropout and ghost batches keep a full batch noisy, which this does not count.
+
+    Args:
+        learning_rate: ε.
+        momentum: m.
+        batch_size: B.
+        examples: N, of the training split.
+
+    Source: Smith and Le (2018), arXiv 1710.06451, where g = ε(N/B − 1) is the same but for the factor 1/(N(1 − m)).
+
+    >>> round(temperature(0.5, momentum=0.9, batch_size=50, examples=1000), 6)
+    0.095
+    """
+    return learning_rate * (examples / batch_size - 1) / (examples * (1 - momentum))
+
+
+def warmed_up(updates: int, momentum: float) -> bool:
+    """Return whether momentum had at least 20/(1 − m) updates, below which ε/(1 − m) does not compare with SGD's ε.
+
+    Without momentum there is nothing to warm up.
+
+    >>> warmed_up(199, momentum=0.9), warmed_up(200, momentum=0.9), warmed_up(5, momentum=0.0)
+    (False, True, True)
+    """
+    return momentum == 0 or updates * (1 - momentum) >= SETTLING_TIMES * (1 - 1e-9)
+
+
+def momentum_of(optimizer: str) -> float | None:
+    """Return m of an optimizer as tables name it, or None where it is none of ours.
+
+    >>> momentum_of("sgd"), momentum_of("momentum:0.9"), momentum_of("adam")
+    (0.0, 0.9, None)
+    """
+    try:
+        return parse_optimizer(optimizer).momentum
+    except InputError:
+        return None
+
+
+def cell_warmed_up(cell: pl.DataFrame) -> bool | None:
+    """Return whether the trials of a cell warmed up, by the updates that its complete trials made; None if unknown."""
+    momentum = momentum_of(cell["optimizer"][0])
+    if momentum == 0:
+        return True
+    if "steps" not in cell.columns:
+        return None
+    steps = cell.filter(pl.col("status") == "complete")["steps"].drop_nulls().to_list()
+    return warmed_up(max(steps), momentum) if steps and momentum is not None else None

@@ -1,0 +1,176 @@
+"""The batch sizes at which scores begin to differ: B_score, where the plateau ends, and B_mom, where momentum leads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy import special
+
+from sgdscope.analysis.choosing import Chosen, scores_by_batch_size
+from sgdscope.analysis.curves import Records, by_optimizer
+from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of
+from sgdscope.analysis.margins import score_margin
+from sgdscope.workloads.base import WorkloadRecord
+
+# Each end of a 95 % interval is wrong in at most this share of studies.
+LEVEL = 0.025
+
+THRESHOLDS_SCHEMA: dict[str, type[pl.DataType]] = {
+    "workload": pl.String,
+    "budget": pl.String,
+    "optimizer": pl.String,
+    "quantity": pl.String,
+    "warmed_up": pl.Boolean,
+    "batch_sizes": pl.Int64,
+    "n": pl.Int64,
+    "margin": pl.Float64,
+    "estimate": pl.Int64,
+    "low": pl.Int64,
+    "high": pl.Int64,
+}
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where along ascending batch sizes a difference first exceeds a margin, as indices.
+
+    ``first`` is the first whose mean does; ``within`` counts those from the smallest on that are shown not to;
+    ``beyond`` is the first of those up to the largest that are shown to. An index of k means none.
+    """
+
+    first: int
+    within: int
+    beyond: int
+
+
+def threshold(differences: np.ndarray, margin: float) -> Threshold:
+    """Find where a difference first exceeds a margin, by two fixed sequences of one-sided tests at 2.5 %.
+
+    Upward from the smallest batch size as long as the difference is shown to be below the margin, and downward from
+    the largest as long as it is shown to be above: each sequence stops at its first failure, so that it is wrong in
+    at most 2.5 % of studies however many sizes there are, and the first batch size whose true difference exceeds the
+    margin lies above the one and not above the other in at least 95 %.
+
+    Args:
+        differences: shape (k, n): of each batch size, seed by seed; positive is what the margin bounds.
+        margin: δ.
+
+    Source: Maurer, Hothorn and Lehmacher (1995), on a priori ordered hypotheses.
+
+    >>> noise = np.array([0.1, -0.1, 0.0])
+    >>> threshold(np.array([[0.0], [0.0], [1.0], [4.0], [5.0]]) + noise, margin=1.0)
+    Threshold(first=3, within=2, beyond=3)
+    """
+    k, n = differences.shape
+    mean = differences.mean(axis=1)
+    exceeding = np.flatnonzero(mean > margin)
+    first = int(exceeding[0]) if exceeding.size else k
+    if n == 1:
+        return Threshold(first, 0, k)
+    half = special.stdtrit(n - 1, 1 - LEVEL) * differences.std(axis=1, ddof=1) / math.sqrt(n)
+    below, above = mean + half < margin, mean - half > margin
+    return Threshold(first, int(np.cumprod(below).sum()), k - int(np.cumprod(above[::-1]).sum()))
+
+
+def plateau_end(scores: np.ndarray, margin: float) -> tuple[Threshold, np.ndarray]:
+    """Find where scores begin to be worse than the plateau by more than a margin, and the plateau, seed by seed.
+
+    Upward from the smallest, each batch size is compared with the mean of those below it, which have passed; what has
+    passed is the plateau with which the largest are compared, downward. The smallest is on the plateau by
+    definition.
+
+    Args:
+        scores: larger being better, shape (batch sizes, n), ascending.
+        margin: δ.
+    """
+    smaller = np.cumsum(scores, axis=0)[:-1] / np.arange(1, len(scores))[:, None]
+    passed = threshold(smaller - scores[1:], margin).within + 1
+    plateau: np.ndarray = scores[:passed].mean(axis=0)
+    found = threshold(plateau - scores[1:], margin)
+    beyond = max(found.beyond + 1, passed)
+    return Threshold(min(max(found.first + 1, passed), beyond), passed, beyond), plateau
+
+
+def thresholds(trials: pl.DataFrame, records: Records, margin: float | None = None) -> pl.DataFrame:
+    """Return B_score of each optimizer and B_mom of each with momentum, with 95 % intervals, one row each.
+
+    - ``B_score``: the largest batch size whose test score is not worse than the plateau by δ. It is at least ``low``
+      and below ``high``.
+    - ``B_mom``: the smallest batch size at which momentum's test score is ahead of SGD's by more than δ, paired by
+      seed. It is above ``low`` and at most ``high``. Where some batch sizes leave momentum too few updates to warm
+      up, there is a second row, ``warmed_up``, without those.
+
+    An end is null where the study shows nothing on that side, and ``estimate`` where no batch size exceeds δ.
+    Scores are taken at rates that were chosen without them, for this test set.
+
+    Args:
+        trials: a table of trials.
+        records: what their workloads are, by name.
+        margin: δ in units of the score; by ``score_margin`` from the score at the smallest batch size unless
+            declared.
+    """
+    studied = list(by_optimizer(trials))
+    scores = [scores_by_batch_size(members, records[key["workload"]]) for key, members in studied]
+    rows: list[dict[str, Any]] = []
+    plain = {
+        (key["workload"], key["budget"]): by_size
+        for (key, _), by_size in zip(studied, scores, strict=True)
+        if momentum_of(key["optimizer"]) == 0 and by_size
+    }
+    for (key, members), by_size in zip(studied, scores, strict=True):
+        if not by_size:
+            continue
+        sgd = plain.get((key["workload"], key["budget"]))
+        allowed = _margin(sgd or by_size, records[key["workload"]]) if margin is None else margin
+        rows.append(key | _plateau_end(by_size, allowed))
+        if not momentum_of(key["optimizer"]) or sgd is None:
+            continue
+        warm = {size: chosen for size, chosen in by_size.items() if cell_warmed_up(members[size])}
+        rows.append(key | {"warmed_up": False} | _lead(sgd, by_size, allowed))
+        if len(warm) < len(by_size):
+            rows.append(key | {"warmed_up": True} | _lead(sgd, warm, allowed))
+    return pl.DataFrame(rows, schema=THRESHOLDS_SCHEMA)
+
+
+def _margin(by_size: Mapping[int, Chosen], record: WorkloadRecord) -> float:
+    smallest = next(iter(by_size.values()))
+    return score_margin(record.score_sign * float(smallest.scores.mean()), record)
+
+
+def _plateau_end(by_size: Mapping[int, Chosen], margin: float) -> dict[str, Any]:
+    sizes, scores = list(by_size), np.array([chosen.scores for chosen in by_size.values()])
+    place, _ = plateau_end(scores, margin)
+    return {
+        "quantity": "B_score",
+        "batch_sizes": len(sizes),
+        "n": scores.shape[1],
+        "margin": margin,
+        "estimate": sizes[place.first - 1] if place.first < len(sizes) else None,
+        "low": sizes[place.within - 1],
+        "high": _at(sizes, place.beyond),
+    }
+
+
+def _lead(sgd: Mapping[int, Chosen], momentum: Mapping[int, Chosen], margin: float) -> dict[str, Any]:
+    sizes = [size for size in momentum if size in sgd]
+    row = {"quantity": "B_mom", "batch_sizes": len(sizes), "margin": margin, "n": 0}
+    if not sizes:
+        return row
+    common = np.intersect1d(sgd[sizes[0]].seeds, momentum[sizes[0]].seeds)
+    leads = np.array([momentum[size].of(common).scores - sgd[size].of(common).scores for size in sizes])
+    place = threshold(leads, margin)
+    return row | {
+        "n": len(common),
+        "estimate": _at(sizes, place.first),
+        "low": sizes[place.within - 1] if place.within else None,
+        "high": _at(sizes, place.beyond),
+    }
+
+
+def _at(sizes: Sequence[int], index: int) -> int | None:
+    return sizes[index] if index < len(sizes) else None
