@@ -62,6 +62,7 @@ class Result:
             cells_waiting=len(declaration.optimizers) * len(declaration.batch_sizes) - len(found),
         )
         self._all_measurements = contents.measurements
+        self._all_correctness = contents.correctness
 
     @property
     def declaration(self) -> Declaration:
@@ -78,6 +79,15 @@ class Result:
         """One row for each measured number: trial, step, examples seen, split, metric, value."""
         mine = self._all_measurements.join(self.trials.select("trial_id"), on="trial_id", how="semi")
         return mine.sort("trial_id", "step", "split", "metric")
+
+    @cached_property
+    def correctness(self) -> pl.DataFrame:
+        """Which examples each trial scored 1 on: trial, split, examples, bits; without rows where scores are others.
+
+        :func:`sgdscope.analysis.correctness.correct` unpacks them.
+        """
+        mine = self._all_correctness.join(self.trials.select("trial_id"), on="trial_id", how="semi")
+        return mine.sort("trial_id", "split")
 
     @property
     def curves(self) -> pl.DataFrame:

@@ -7,14 +7,15 @@
       programs.json                           fingerprints of the traced workload, by version of JAX
       trials/COMMIT.SHA256.parquet            one row for each finished trial of a commit
       measurements/COMMIT.SHA256.parquet      its measurements
+      correctness/COMMIT.SHA256.parquet       which examples each of its trials scored 1 on, one bit an example
       checkpoints/TRIAL.*.npz                 trials that are being trained
       damaged/                                files that failed their check, set aside
       lock                                    held by the process that writes
 
 Every file is written aside, synchronised and renamed, so a reader sees it whole or not at all. A commit is its
-file in ``trials``: measurements are written first, and those without their trials are not read. The first 16
-digits of its SHA-256 stand in each file's name, so damage anywhere in it is found. Correctness never needs
-the lock; it only tells a second writer that there is a first.
+file in ``trials``: the others are written first, and those without their trials are not read. Folders from before
+``correctness`` was kept lack it. The first 16 digits of its SHA-256 stand in each file's name, so damage anywhere in
+it is found. That nothing is torn never needs the lock; it only tells a second writer that there is a first.
 """
 
 from __future__ import annotations
@@ -69,6 +70,12 @@ MEASUREMENTS_SCHEMA: dict[str, type[pl.DataType]] = {
     "metric": pl.String,
     "value": pl.Float64,
 }
+CORRECTNESS_SCHEMA: dict[str, type[pl.DataType]] = {
+    "trial_id": pl.String,
+    "split": pl.String,
+    "examples": pl.Int64,
+    "bits": pl.Binary,
+}
 # Columns that describe how a trial was run, not what came out of it.
 CIRCUMSTANCES = ("seconds", "method", "pack_size", "device", "devices", "jax_version")
 
@@ -79,6 +86,7 @@ class Contents:
 
     trials: pl.DataFrame
     measurements: pl.DataFrame
+    correctness: pl.DataFrame
     damaged: list[Path] = field(default_factory=list)
 
 
@@ -164,17 +172,18 @@ class Store:
         if version not in known:
             atomic.write(path, json.dumps(known | {version: fingerprint}, indent=2).encode())
 
-    def commit(self, trials: pl.DataFrame, measurements: pl.DataFrame) -> None:
-        """Add finished trials and their measurements, all or nothing."""
+    def commit(self, trials: pl.DataFrame, measurements: pl.DataFrame, correctness: pl.DataFrame) -> None:
+        """Add finished trials, their measurements and what they are right about, all or nothing."""
         ids = sorted(trials["trial_id"])
         name = hashlib.sha256(",".join(ids).encode()).hexdigest()[:16]
         self._write_table("measurements", name, measurements.select(MEASUREMENTS_SCHEMA.keys()))
+        self._write_table("correctness", name, correctness.select(CORRECTNESS_SCHEMA.keys()))
         self._write_table("trials", name, trials.select(TRIALS_SCHEMA.keys()))
 
     def read(self) -> Contents:
         """Return all that is committed, checked; changes nothing in the folder."""
         damaged: list[Path] = []
-        tables: dict[str, dict[str, pl.DataFrame]] = {"measurements": {}, "trials": {}}
+        tables: dict[str, dict[str, pl.DataFrame]] = {"measurements": {}, "correctness": {}, "trials": {}}
         for kind, commits in tables.items():
             for path in sorted((self.folder / kind).glob("*.parquet")):
                 content = path.read_bytes()
@@ -182,17 +191,23 @@ class Store:
                     commits[path.name.split(".")[0]] = pl.read_parquet(io.BytesIO(content))
                 else:
                     damaged.append(path)
-        whole = sorted(tables["trials"].keys() & tables["measurements"].keys())
+        torn = {path.name.split(".")[0] for path in damaged} - tables["correctness"].keys()
+        whole = sorted((tables["trials"].keys() & tables["measurements"].keys()) - torn)
+        correctness = [tables["correctness"][name] for name in whole if name in tables["correctness"]]
         return Contents(
             trials=_concatenated([tables["trials"][name] for name in whole], TRIALS_SCHEMA).pipe(_latest),
             measurements=_concatenated([tables["measurements"][name] for name in whole], MEASUREMENTS_SCHEMA),
+            correctness=_concatenated(correctness, CORRECTNESS_SCHEMA),
             damaged=damaged,
         )
 
     def set_aside(self, damaged: Sequence[Path]) -> None:
         """Move damaged files out of the way, so that their trials count as missing."""
         (self.folder / "damaged").mkdir(exist_ok=True)
-        for path in damaged:
+        # Their commits' trials go first: without a damaged file of correctness alone, one would read as from before.
+        commits = [path.name.split(".")[0] for path in damaged]
+        trials = [path for name in commits for path in (self.folder / "trials").glob(f"{name}.*.parquet")]
+        for path in dict.fromkeys([*trials, *damaged]):
             path.rename(self.folder / "damaged" / path.name)
 
     def _write_table(self, kind: str, name: str, table: pl.DataFrame) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from sgdscope.budget import Epochs
 from sgdscope.errors import InputError
-from sgdscope.store import MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store
+from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store
 from sgdscope.study import Study
 from sgdscope.workloads.quadratic import NoisyQuadratic
 
@@ -23,7 +23,12 @@ def tables(trial_row):
     def make(*ids, status="complete"):
         trials = pl.DataFrame([trial_row(trial_id=i, status=status) for i in ids], schema=TRIALS_SCHEMA)
         rows = [{"trial_id": i, "step": 1, "examples": 1, "split": "test", "metric": "loss", "value": 0.1} for i in ids]
-        return trials, pl.DataFrame(rows, schema=MEASUREMENTS_SCHEMA)
+        bits = [{"trial_id": i, "split": "test", "examples": 3, "bits": b"\xa0"} for i in ids if status == "complete"]
+        return (
+            trials,
+            pl.DataFrame(rows, schema=MEASUREMENTS_SCHEMA),
+            pl.DataFrame(bits, schema=CORRECTNESS_SCHEMA),
+        )
 
     return make
 
@@ -39,6 +44,7 @@ def store(tmp_path):
 def ids(store):
     contents = store.read()
     assert sorted(contents.trials["trial_id"]) == sorted(contents.measurements["trial_id"])
+    assert sorted(contents.trials["trial_id"]) == sorted(contents.correctness["trial_id"])
     return sorted(contents.trials["trial_id"])
 
 
@@ -53,7 +59,7 @@ def test_a_commit_cut_off_at_any_file_is_absent_or_whole(store, tables, tmp_path
     """Every prefix of a commit's system calls leaves a folder that reads as before or as after."""
     store.commit(*tables("a"))
     outcomes = set()
-    for cut in range(12):
+    for cut in range(18):
         folder = tmp_path / f"cut{cut}"
         shutil.copytree(store.folder, folder)
         calls = iter(range(100))
@@ -81,7 +87,7 @@ def test_a_commit_cut_off_at_any_file_is_absent_or_whole(store, tables, tmp_path
     assert outcomes == {1, 3}
 
 
-@pytest.mark.parametrize("kind", ["trials", "measurements"])
+@pytest.mark.parametrize("kind", ["trials", "measurements", "correctness"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
 def test_damage_anywhere_is_found_named_and_set_aside(store, tables, kind, damage):
     store.commit(*tables("a"))
@@ -97,6 +103,20 @@ def test_damage_anywhere_is_found_named_and_set_aside(store, tables, kind, damag
     assert store.read().damaged == []
     assert (store.folder / "damaged" / path.name).exists()
     assert len(ids(store)) == 1
+
+
+def test_a_folder_from_before_correctness_was_kept_is_read_and_extended(store, tables):
+    store.commit(*tables("a", "b"))
+    shutil.rmtree(store.folder / "correctness")
+    contents = store.read()
+    assert contents.damaged == []
+    assert len(contents.trials) == 2
+    assert contents.correctness.schema == pl.Schema(CORRECTNESS_SCHEMA)
+    assert contents.correctness.is_empty()
+    store.commit(*tables("c"))
+    contents = store.read()
+    assert sorted(contents.trials["trial_id"]) == ["a", "b", "c"]
+    assert contents.correctness.rows() == [("c", "test", 3, b"\xa0")]
 
 
 def test_a_failure_gives_way_to_an_outcome_in_either_order(store, tables):

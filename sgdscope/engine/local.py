@@ -18,7 +18,7 @@ from sgdscope.engine.plan import Costs, Plan, packs, remaining
 from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import Round, rounds
 from sgdscope.errors import InputError
-from sgdscope.store import MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended
+from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended
 from sgdscope.study import Declaration, Study, Trial
 from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.pack import CompileTime, Outcome, Trainer
@@ -99,8 +99,10 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
                 while pending := _pending(found, failed):
                     plan = remaining(declaration, found, costs)
                     pack = packs(pending, partial(_room, trainer, costs))[0]
-                    rows, measurements = _train_pack(trainer, pack, plan, costs, progress, trained, checkpoints)
-                    store.commit(rows, measurements)
+                    rows, measurements, correctness = _train_pack(
+                        trainer, pack, plan, costs, progress, trained, checkpoints
+                    )
+                    store.commit(rows, measurements, correctness)
                     checkpoints.drop(ended(rows)["trial_id"])
                     failures = rows.filter(pl.col("status") == "failed")
                     failed.update(failures["trial_id"])
@@ -179,7 +181,8 @@ def _train_pack(
     progress: RunProgress,
     trained: int,
     checkpoints: Checkpoints,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return the rows of a pack's trials, of their measurements and of their correctness."""
     batch_size, total = pack[0].batch_size, sum(trial.updates for trial in pack)
     # Of a pack's time, what its updates take: the evaluation after the last of them is still to come.
     expected = (costs.per_update(batch_size) or 0.0) * total
@@ -215,7 +218,21 @@ def _train_pack(
         for outcome in outcomes
         for m in outcome.measurements
     ]
-    return rows, pl.DataFrame(measurements, schema=MEASUREMENTS_SCHEMA)
+    correctness = [
+        {
+            "trial_id": outcome.trial.id,
+            "split": split,
+            "examples": outcome.trial.workload.examples[SPLITS.index(split)],
+            "bits": bits,
+        }
+        for outcome in outcomes
+        for split, bits in outcome.correctness.items()
+    ]
+    return (
+        rows,
+        pl.DataFrame(measurements, schema=MEASUREMENTS_SCHEMA),
+        pl.DataFrame(correctness, schema=CORRECTNESS_SCHEMA),
+    )
 
 
 def _row(trainer: Trainer, outcome: Outcome) -> dict[str, object]:
@@ -237,14 +254,17 @@ def _row(trainer: Trainer, outcome: Outcome) -> dict[str, object]:
     )
 
 
-def _failed(trainer: Trainer, pack: Sequence[Trial], error: Exception) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _failed(
+    trainer: Trainer, pack: Sequence[Trial], error: Exception
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     lines = (str(error).strip() or type(error).__name__).splitlines()
     # The first line says what kind of error, and the last what it was, where a callback's traceback lies between.
     text = " … ".join(dict.fromkeys([lines[0], lines[-1].strip()]))
     if "RESOURCE_EXHAUSTED" in text:
         text += "; a smaller microbatch_size takes a large batch in parts"
     rows = [_fields(trainer, trial) | {"status": "failed", "error": text} for trial in pack]
-    return pl.DataFrame(rows, schema=TRIALS_SCHEMA), pl.DataFrame(schema=MEASUREMENTS_SCHEMA)
+    nothing = pl.DataFrame(schema=MEASUREMENTS_SCHEMA), pl.DataFrame(schema=CORRECTNESS_SCHEMA)
+    return pl.DataFrame(rows, schema=TRIALS_SCHEMA), *nothing
 
 
 def _fields(trainer: Trainer, trial: Trial) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,16 @@ import jax.numpy as jnp
 from sgdscope.workloads.base import Batch, Workload, examples_in
 
 
-def evaluate(workload: Workload, model: Any, split: Batch) -> tuple[jax.Array, jax.Array]:
+class Evaluation(NamedTuple):
+    """What an evaluation of a split gives: two means, and where they are asked for which examples scored 1."""
+
+    loss: Any
+    score: Any
+    bits: Any = None  # bit j, from the highest of byte 0, is set where example j scored 1; uint8 (⌈N/8⌉,)
+    zero_or_one: Any = None  # whether every example scored 0 or 1; the bits mean nothing where it is False
+
+
+def evaluate(workload: Workload, model: Any, split: Batch, each_example: bool = False) -> Evaluation:
     """Return the mean loss over all N examples of a split, and its score, without augmentation.
 
     The split is read in chunks of ``evaluation_batch_size``; the last one is filled up with repeats of the last
@@ -20,23 +29,43 @@ def evaluate(workload: Workload, model: Any, split: Batch) -> tuple[jax.Array, j
         workload: whose ``loss`` and ``score`` are taken.
         model: its parameters, with its state where it has one.
         split: arrays of shape (N, ...).
+        each_example: whether to tell as well which examples scored 1. A score that is the loss, or of which only a
+            function of the mean is reported, is no right or wrong, and nothing is told of it.
     """
     examples = examples_in(split)
     size = min(workload.evaluation_batch_size, examples)
+    chunks = -(-examples // size)
+    told = each_example and workload.score is not workload.loss and workload.score_of_mean is None
 
-    def add_chunk(number: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def add_chunk(number: jax.Array, sums: Evaluation) -> Evaluation:
         position = number * size + jnp.arange(size)
         batch = {key: array[jnp.minimum(position, examples - 1)] for key, array in split.items()}
         counts = position < examples
 
-        def total(function: Any) -> jax.Array:
-            return jnp.where(counts, function(model, batch).astype(jnp.float32), 0.0).sum()
+        def counted(function: Any) -> jax.Array:
+            return jnp.where(counts, function(model, batch).astype(jnp.float32), 0.0)
 
-        loss = total(workload.loss)
-        score = loss if workload.score is workload.loss else total(workload.score)
-        return sums[0] + loss, sums[1] + score
+        losses = counted(workload.loss)
+        scores = losses if workload.score is workload.loss else counted(workload.score)
+        sums = sums._replace(loss=sums.loss + losses.sum(), score=sums.score + scores.sum())
+        if not told:
+            return sums
+        one = scores == 1
+        zero_or_one = sums.zero_or_one & (one | (scores == 0)).all()
+        return sums._replace(
+            bits=jax.lax.dynamic_update_index_in_dim(sums.bits, jnp.packbits(one), number, 0), zero_or_one=zero_or_one
+        )
 
     zero = jnp.float32(0)
-    loss, score = jax.lax.fori_loop(0, -(-examples // size), add_chunk, (zero, zero))
-    mean = score / examples
-    return loss / examples, mean if workload.score_of_mean is None else workload.score_of_mean(mean)
+    sums = Evaluation(zero, zero)
+    if told:
+        sums = Evaluation(zero, zero, jnp.zeros((chunks, -(-size // 8)), jnp.uint8), jnp.bool_(True))
+    sums = jax.lax.fori_loop(0, chunks, add_chunk, sums)
+    mean = sums.score / examples
+    whole = Evaluation(sums.loss / examples, mean if workload.score_of_mean is None else workload.score_of_mean(mean))
+    if not told:
+        return whole
+    bits = sums.bits
+    if chunks > 1 and size % 8:  # each chunk begins a byte of its own
+        bits = jnp.packbits(jnp.unpackbits(bits, axis=1)[:, :size].reshape(-1))
+    return whole._replace(bits=bits.reshape(-1)[: -(-examples // 8)], zero_or_one=sums.zero_or_one)

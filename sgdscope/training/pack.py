@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from sgdscope.errors import InputError
 from sgdscope.study import NUMERICS_VERSION, Trial
 from sgdscope.training.batches import dropped
 from sgdscope.training.checkpoint import Checkpoint, Checkpoints, Measurement
+from sgdscope.training.evaluate import Evaluation
 from sgdscope.training.functions import check_functions, slow_convolutions
 from sgdscope.training.runtime import COMPILER_OPTIONS, QUICKLY_COMPILED, machine, pinned
 from sgdscope.training.state import Settings, State
@@ -39,13 +40,18 @@ CHECKPOINT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one trial of a pack."""
+    """What became of one trial of a pack.
+
+    ``correctness`` tells for the validation and the test split which examples scored 1 at the end of the budget, one
+    bit each; it is empty where a score is neither 0 nor 1, and where the trial diverged.
+    """
 
     trial: Trial
     steps: int
     diverged: bool
     seconds: float
     measurements: list[Measurement]
+    correctness: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,17 @@ class CompileTime:
 
 @dataclass
 class _Slot:
-    """A trial in its place in a pack: what it brought along, and what is measured of it."""
+    """A trial in its place in a pack: what it brought along, and what is measured of it.
+
+    A checkpoint has no room for ``correctness``: it is of the last evaluation, which no checkpoint comes after.
+    """
 
     trial: Trial
     number: int
     begun_at: int
     seconds: float
     measurements: list[Measurement]
+    correctness: dict[str, bytes] = field(default_factory=dict)
 
 
 class Trainer:
@@ -312,7 +322,7 @@ class Trainer:
         if self.workload.streams is not None:
             count = dropped(self.workload, slot.trial.batch_size)
             measurements.append(Measurement(steps, "train", "dropped_per_epoch", float(count)))
-        return Outcome(slot.trial, steps, not finite, seconds, measurements)
+        return Outcome(slot.trial, steps, not finite, seconds, measurements, slot.correctness if finite else {})
 
     def _unmeasured(self, slots: Sequence[_Slot], step: int) -> np.ndarray:
         """Return which slots hold a trial whose evaluation at a step is still to be made."""
@@ -443,11 +453,16 @@ def check_devices(devices_per_trial: int, devices: int) -> None:
         )
 
 
-def _take(slots: Sequence[_Slot], wanted: np.ndarray, step: int, values: dict[str, Any]) -> None:
+def _take(slots: Sequence[_Slot], wanted: np.ndarray, step: int, values: dict[str, Evaluation]) -> None:
     for slot in slots:
         if wanted[slot.number]:
             slot.measurements += [
                 Measurement(step, split, metric, float(value[slot.number]))
-                for split, pair in values.items()
-                for metric, value in zip(("loss", "score"), pair, strict=True)
+                for split, found in values.items()
+                for metric, value in (("loss", found.loss), ("score", found.score))
             ]
+            slot.correctness = {
+                split: found.bits[slot.number].tobytes()
+                for split, found in values.items()
+                if found.bits is not None and found.zero_or_one[slot.number]
+            }

@@ -14,7 +14,7 @@ import numpy as np
 from sgdscope.optimizers import update
 from sgdscope.schedules import halving
 from sgdscope.training.batches import begins_epoch, init_key, microbatch_at
-from sgdscope.training.evaluate import evaluate
+from sgdscope.training.evaluate import Evaluation, evaluate
 from sgdscope.training.state import Settings, State
 from sgdscope.workloads.base import Batch, Workload
 
@@ -136,14 +136,14 @@ def mean_loss(workload: Workload) -> Callable[[Any, Any, Any, Any], tuple[Any, A
     return mean
 
 
-def measure(workload: Workload, splits: dict[str, Batch], model: Any, wanted: jax.Array) -> dict[str, Any]:
-    """Return (loss, score) on each whole split; zeros where nothing is wanted."""
+def measure(workload: Workload, splits: dict[str, Batch], model: Any, wanted: jax.Array) -> dict[str, Evaluation]:
+    """Return the evaluation of each whole split, of the held-out ones by example too; zeros where nothing is wanted."""
 
-    def measured(model: Any) -> dict[str, Any]:
-        return {name: evaluate(workload, model, split) for name, split in splits.items()}
+    def measured(model: Any) -> dict[str, Evaluation]:
+        return {name: evaluate(workload, model, split, name != "train") for name, split in splits.items()}
 
     nothing = zeros(jax.eval_shape(measured, model))
-    values: dict[str, Any] = jax.lax.cond(wanted, measured, lambda _: nothing, model)
+    values: dict[str, Evaluation] = jax.lax.cond(wanted, measured, lambda _: nothing, model)
     return values
 
 

@@ -12,9 +12,13 @@ import pytest
 from rich.console import Console
 
 import sgdscope as sg
+from sgdscope.analysis.correctness import correct
 from sgdscope.engine.local import plan_study
 from sgdscope.report.summary import bend_sentences
+from sgdscope.store import Store
+from sgdscope.training import pack
 from sgdscope.training.pack import Trainer
+from sgdscope.workloads.digits import digits
 from sgdscope.workloads.quadratic import NoisyQuadratic
 
 
@@ -286,7 +290,31 @@ def test_a_study_killed_again_and_again_ends_as_one_that_never_was(study_file, c
     killed, never = sg.Result(folder), sg.Result(tmp_path / "whole")
     assert killed.numbers().equals(never.numbers())
     assert killed.measurements.equals(never.measurements)
+    assert killed.correctness.equals(never.correctness)
     assert "finished" in command("status", folder).stdout
+
+
+def test_killed_between_the_last_evaluation_and_the_commit_the_bits_are_made_again(tmp_path, monkeypatch):
+    study = sg.Study(
+        name="s", workload=digits(hidden=16), batch_sizes=(64,), budget=sg.Steps(20), seeds=2, optimizers=(sg.SGD(),),
+        learning_rates=(0.125, 1e30),
+    )  # fmt: skip
+    never, _ = quietly(study, tmp_path / "never")
+    complete = never.trials.filter(pl.col("status") == "complete")
+    assert never.correctness.select("trial_id", "split", "examples").rows() == [
+        (trial, split, n) for trial in sorted(complete["trial_id"]) for split, n in (("test", 517), ("validation", 256))
+    ]
+    right = correct(never.correctness, complete["trial_id"].to_list(), "test")
+    np.testing.assert_allclose(right.mean(axis=1), complete["test_score"], rtol=1e-6)
+    monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "commit", lambda *tables: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            quietly(study, tmp_path / "killed")
+    assert list((tmp_path / "killed" / "checkpoints").iterdir())
+    again, _ = quietly(study, tmp_path / "killed")
+    assert again.numbers().equals(never.numbers())
+    assert again.correctness.equals(never.correctness)
 
 
 OFTEN = """
@@ -323,3 +351,5 @@ def test_a_trial_killed_in_its_midst_goes_on_from_its_checkpoint_to_the_same_bit
         assert not list(folder.glob("checkpoints/*"))
     assert sg.Result(killed).numbers().equals(sg.Result(never).numbers())
     assert sg.Result(killed).measurements.equals(sg.Result(never).measurements)
+    assert len(sg.Result(never).correctness) == 2 * len(sg.Result(never).trials)
+    assert sg.Result(killed).correctness.equals(sg.Result(never).correctness)

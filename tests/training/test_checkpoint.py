@@ -87,7 +87,7 @@ class KilledError(Exception):
 
 
 def numbers(outcome):
-    return (outcome.steps, outcome.diverged, outcome.measurements)
+    return (outcome.steps, outcome.diverged, outcome.measurements, outcome.correctness)
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +178,7 @@ def test_killed_in_an_evaluation_it_is_made_again_and_no_update_is(trainer, tmp_
                 trainer.train(trials, checkpoints=kept)
         assert kept.load(trials[0].id).step == stop
         again = trainer.train(trials, checkpoints=kept)
+        assert all(set(outcome.correctness) == {"validation", "test"} for outcome in again)
         assert list(map(numbers, again)) == list(map(numbers, never))
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,8 @@ from sgdscope.errors import InputError
 from sgdscope.models.convolution import convolution
 from sgdscope.optimizers import SGD, Momentum
 from sgdscope.study import Study
+from sgdscope.training import pack
+from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.functions import fingerprint
 from sgdscope.training.pack import Trainer
 from sgdscope.workloads.base import Workload
@@ -22,7 +26,7 @@ def declared(workload, batch_size, budget):
 
 
 def numbers(outcome):
-    return (outcome.steps, outcome.diverged, outcome.measurements)
+    return (outcome.steps, outcome.diverged, outcome.measurements, outcome.correctness)
 
 
 def rates_of_schedule(updates, rate):
@@ -247,6 +251,55 @@ def test_a_loss_that_overflows_in_the_last_update_is_divergence():
     assert (outcome.diverged, outcome.steps) == (True, 1)
     # Its one update was made on a finite loss, that of the start.
     assert [(m.metric, m.value) for m in outcome.measurements] == [("minibatch_loss", 0.5)]
+
+
+# ── Which examples were right at the end ─────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("method", "devices_per_trial", "chunk"), [("map", 1, 1024), ("map", 1, 100), ("vmap", 1, 100), ("step", 2, 96)]
+)
+def test_the_bits_are_those_of_a_plain_evaluation_with_the_trained_parameters(
+    method, devices_per_trial, chunk, tmp_path, monkeypatch
+):
+    """The parameters are those of the checkpoint before the last evaluation."""
+    monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
+    workload = dataclasses.replace(digits(hidden=16), evaluation_batch_size=chunk)
+    trainer = Trainer(workload, (0.5, 1.0), slots=3, method=method, devices_per_trial=devices_per_trial)
+    declaration = declared(workload, 32, Steps(40))
+    trials = [declaration.trial(SGD(), 32, rate, 0) for rate in (0.25, 1e30)][: trainer.slots]
+    kept = Checkpoints(tmp_path, trainer.circumstances)
+    outcomes = trainer.train(trials, checkpoints=kept)
+    trainer.close()
+    checkpoint = kept.load(trials[0].id)
+    assert checkpoint.step == 40
+    tree = jax.tree.structure(workload.init(jax.random.key(0)))
+    parameters = jax.tree.unflatten(tree, checkpoint.leaves[: tree.num_leaves])
+    last = {(m.split, m.metric): m.value for m in outcomes[0].measurements if m.step == 40}
+    assert set(outcomes[0].correctness) == {"validation", "test"}
+    for split, bits in outcomes[0].correctness.items():
+        scores = np.asarray(workload.score(parameters, workload.split(split)))
+        assert 0.1 < scores.mean() < 1
+        assert bits == np.packbits(scores == 1).tobytes()
+        assert last[split, "score"] == pytest.approx(scores.mean(), rel=1e-6)
+    assert all(outcome.diverged and outcome.correctness == {} for outcome in outcomes[1:])
+
+
+def test_a_score_of_other_numbers_leaves_no_bits_and_one_that_is_0_or_1_by_any_name_does():
+    plain = digits(hidden=16)
+    probability = dataclasses.replace(plain, score=lambda p, batch: jnp.exp(-plain.loss(p, batch)))
+    wrong = dataclasses.replace(plain, score=lambda p, batch: 1 - plain.score(p, batch), score_goal="minimize")
+    found = {}
+    for name, workload in (("right", plain), ("wrong", wrong), ("probability", probability)):
+        trainer = Trainer(workload, slots=1)
+        (outcome,) = trainer.train([declared(workload, 64, Steps(5)).trial(SGD(), 64, 0.25, 0)])
+        trainer.close()
+        found[name] = outcome.correctness
+    assert found["probability"] == {}
+    for split, count in (("validation", 256), ("test", 517)):
+        right, wrong = (np.unpackbits(np.frombuffer(found[name][split], np.uint8)) for name in ("right", "wrong"))
+        np.testing.assert_array_equal(right[:count], 1 - wrong[:count])
+        assert not right[count:].any()
 
 
 # ── What batch size may not change ───────────────────────────────────────────────────────────────────────
