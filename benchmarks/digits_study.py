@@ -43,7 +43,7 @@ def compile_alone(cache: Path) -> float:
         "import time; from sgdscope.training.runtime import CompilationCache, use_all_cores; use_all_cores()\n"
         "from sgdscope.studies.digits import study; from sgdscope.training.pack import Trainer\n"
         "cache = CompilationCache(); cache.open(); begun = time.perf_counter()\n"
-        "trainer = Trainer(study.workload, study.evaluate_at)\n"
+        "trainer = Trainer(study.workloads[0], study.evaluate_at)\n"
         "programs = [trainer.prepare(size) for size in ('start', 'measure', *study.batch_sizes)]\n"
         "[program.result() for program in programs]; print(time.perf_counter() - begun); cache.seal()"
     )

@@ -29,22 +29,28 @@ def study_of(name: str, data: Path | None) -> sg.Study:
     common = {"name": name, "seeds": 2, "evaluate_at": (1.0,), "optimizers": momentum}
     if name == "autoencoder":
         workload = autoencoder(read_mnist(data))
-        return sg.Study(workload=workload, batch_sizes=(64,), learning_rates=(2.0**-9,), budget=sg.Epochs(5), **common)
+        return sg.Study(
+            workloads=workload, batch_sizes=(64,), learning_rates=(2.0**-9,), budgets=sg.Epochs(5), **common
+        )
     if name == "lstm":
         workload = lstm(read_ptb(data), size="small")
         sizes = (20 * UNROLL,)
         common["seeds"] = 1
-        return sg.Study(workload=workload, batch_sizes=sizes, learning_rates=(2.0,), budget=sg.Epochs(1), **common)
+        return sg.Study(workloads=workload, batch_sizes=sizes, learning_rates=(2.0,), budgets=sg.Epochs(1), **common)
     splits = read_cifar10(data)
     if name == "wide_resnet_10_1":
         workload = wide_resnet(splits, depth=10, width=1)
-        return sg.Study(workload=workload, batch_sizes=(64,), learning_rates=(2.0**-4,), budget=sg.Epochs(3), **common)
+        return sg.Study(
+            workloads=workload, batch_sizes=(64,), learning_rates=(2.0**-4,), budgets=sg.Epochs(3), **common
+        )
     if name == "wide_resnet_16_4":
         # A CPU does some 30 pictures a second: one seed, and a part of the pictures, or evaluating would take hours.
         common["seeds"] = 1
         kept = {"train": 6_400, "validation": 1_000, "test": 2_000}
         workload = wide_resnet(first_examples(splits, kept))
-        return sg.Study(workload=workload, batch_sizes=(64,), learning_rates=(2.0**-4,), budget=sg.Steps(120), **common)
+        return sg.Study(
+            workloads=workload, batch_sizes=(64,), learning_rates=(2.0**-4,), budgets=sg.Steps(120), **common
+        )
     raise SystemExit(f"{name}: there is no such setting")
 
 
@@ -53,8 +59,10 @@ def main(name: str, data: Path | None) -> None:
     study = study_of(name, data)
     begun = time.perf_counter()
     result = sg.run(study, f"sgdscope-learning-{name}")
-    record = result.declaration.workload
-    print(f"{name}: {study.budget}, batch size {study.batch_sizes[0]}, momentum 0.9, rate {study.learning_rates[0]:g}")
+    record = result.declaration.workloads[0]
+    print(
+        f"{name}: {study.budgets[0]}, batch size {study.batch_sizes[0]}, momentum 0.9, rate {study.learning_rates[0]:g}"
+    )
     print(
         f"constant predictor: training loss {record.constant_loss:.4g}, {record.score_name} {record.constant_score:.4g}"
     )

@@ -37,4 +37,4 @@ workload = sg.Workload(
     loss=lambda p, batch: jax.nn.softplus(-margin(p, batch)), score=lambda p, batch: 1.0 * (margin(p, batch) > 0),
     constant_loss=loss, constant_score=score,
 )  # fmt: skip
-study = sg.Study(name="moons", workload=workload, batch_sizes=(8, 32, 128, 512), budget=sg.Epochs(20), seeds=5)
+study = sg.Study(name="moons", workloads=workload, batch_sizes=(8, 32, 128, 512), budgets=sg.Epochs(20), seeds=5)

@@ -27,7 +27,7 @@ class Epochs:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.n) and self.n > 0):
-            raise InputError(f"budget: epochs must be a positive finite number, not {self.n!r}.")
+            raise InputError(f"budgets: epochs must be a positive finite number, not {self.n!r}.")
 
     def updates(self, batch_size: int, examples: int) -> int:
         """Return the number of parameter updates for this batch size and training-set size."""
@@ -49,7 +49,7 @@ class Steps:
 
     def __post_init__(self) -> None:
         if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
-            raise InputError(f"budget: steps must be a whole number of at least 1, not {self.n!r}.")
+            raise InputError(f"budgets: steps must be a whole number of at least 1, not {self.n!r}.")
 
     def updates(self, batch_size: int, examples: int) -> int:
         """Return the number of parameter updates, which is the same for every batch size."""
@@ -75,7 +75,7 @@ def exact(number: float) -> str:
 def _checked(updates: int, batch_size: int, budget: Budget) -> int:
     if updates > MOST_UPDATES or updates * batch_size > MOST_EXAMPLES:
         raise InputError(
-            f"budget: {budget} at batch size {batch_size} is {updates:,} updates, "
+            f"budgets: {budget} at batch size {batch_size} is {updates:,} updates, "
             f"more than one trial may take ({MOST_UPDATES:,} updates, {MOST_EXAMPLES:,} examples)."
         )
     return updates
@@ -100,4 +100,4 @@ def parse_budget(text: str) -> Budget:
         raise
     except ValueError:
         pass
-    raise InputError(f"budget: {text!r} is not a budget; write epochs:N or steps:N, for example epochs:30.")
+    raise InputError(f"budgets: {text!r} is not a budget; write epochs:N or steps:N, for example epochs:30.")

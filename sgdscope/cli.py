@@ -40,8 +40,8 @@ class Fields:
     """Examples per parameter update."""
     learning_rates: Annotated[Texts, arg(metavar="RATE ...")] = None
     """Initial learning rates to try, instead of a search."""
-    budget: Annotated[Text, arg(metavar="epochs:N|steps:N")] = None
-    """The compute budget of a trial."""
+    budgets: Annotated[Texts, arg(metavar="epochs:N|steps:N ...")] = None
+    """The compute budgets of a trial."""
     seeds: Annotated[Text, arg(metavar="N")] = None
     """How many seeds."""
 
@@ -59,7 +59,7 @@ class Fields:
             "optimizers": lambda texts: tuple(map(parse_optimizer, texts)),
             "batch_sizes": lambda texts: tuple(_number("batch_sizes", text, int) for text in texts),
             "learning_rates": lambda texts: tuple(_number("learning_rates", text, float) for text in texts),
-            "budget": parse_budget,
+            "budgets": lambda texts: tuple(map(parse_budget, texts)),
             "seeds": lambda text: _number("seeds", text, int),
             "microbatch_size": lambda text: _number("microbatch_size", text, int),
             "devices_per_trial": lambda text: _number("devices_per_trial", text, int),
@@ -144,12 +144,16 @@ class Plan:
         from sgdscope.engine.progress import duration
 
         study = _load(self.study, self.source, self.fields)
-        costs = Costs(study.workload, len(study.evaluate_at))
+        costs = {workload.name: Costs(workload, len(study.evaluate_at)) for workload in study.workloads}
         console.print(expansion(study.declaration(), costs), highlight=False, markup=False, soft_wrap=True)
         console.print()
         plan = plan_study(study, self.out)
+        lengths = {"workloads": study.workloads, "budgets": study.budgets}
+        product = " × ".join(
+            [name for name, values in lengths.items() if len(values) > 1] + ["optimizers × batch sizes"]
+        )
         about = "" if study.learning_rates else "about "
-        console.print(f"cells      {plan.cells}  (optimizers × batch sizes still to do)", highlight=False)
+        console.print(f"cells      {plan.cells}  ({product} still to do)", highlight=False)
         console.print(f"trials     {about}{plan.trials:,}", highlight=False)
         console.print(f"updates    {about}{plan.updates:,}", highlight=False)
         console.print(f"examples   {about}{plan.examples:,}", highlight=False)
@@ -177,8 +181,10 @@ class Status:
         counts = dict(result.trials["status"].value_counts().sort("status").iter_rows())
         ended = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"
         text = [
-            f"study      {declaration.name}: {', '.join(map(str, declaration.optimizers))}; batch sizes "
-            f"{', '.join(map(str, declaration.batch_sizes))}; {declaration.budget}; {declaration.seeds} seeds",
+            f"study      {declaration.name}: {', '.join(record.name for record in declaration.workloads)}; "
+            f"{', '.join(map(str, declaration.optimizers))}; batch sizes "
+            f"{', '.join(map(str, declaration.batch_sizes))}; {', '.join(map(str, declaration.budgets))}; "
+            f"{declaration.seeds} seeds",
             f"trials     {ended}; {result.tables.pending} pending",
         ]
         text += [f"damaged    {path}: its trials count as missing and will be trained again" for path in result.damaged]

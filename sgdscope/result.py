@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from sgdscope.analysis.tables import StudyTables
-from sgdscope.engine.search import rounds
+from sgdscope.engine.search import search
 from sgdscope.errors import InputError
 from sgdscope.store import CIRCUMSTANCES, Store, ended
 from sgdscope.study import Declaration, Study
@@ -52,14 +52,14 @@ class Result:
         self.ran = ran
         contents = Store(folder).read()
         declaration = Store(folder).declaration()
-        found = rounds(declaration, contents.trials)
-        wanted = [trial.id for cell in found for trial in cell.trials]
+        found = search(declaration, contents.trials)
+        wanted = [trial.id for trial in found.trials]
         self.damaged = contents.damaged
         self.tables = StudyTables(
             declaration,
             trials=contents.trials.filter(pl.col("trial_id").is_in(wanted)),
-            pending=sum(len(cell.pending) for cell in found),
-            cells_waiting=len(declaration.optimizers) * len(declaration.batch_sizes) - len(found),
+            pending=len(found.pending),
+            cells_waiting=len(found.waiting),
         )
         self._all_measurements = contents.measurements
         self._all_correctness = contents.correctness

@@ -150,27 +150,29 @@ class Store:
             known = self.declaration()
             differences = known.differences(declaration)
             if differences:  # perhaps in nothing that a trial depends on
-                differences = known.differences(declaration, set(ended(self.read().trials)["batch_size"]))
+                trained = ended(self.read().trials).select("workload", "batch_size").unique().iter_rows()
+                differences = known.differences(declaration, {(name, size) for name, size in trained})
             if differences:
                 raise InputError(
                     f"{self.folder} holds another study, which differs in {'; '.join(differences)}; "
                     f"choose another folder."
                 )
 
-    def check_program(self, version: str, fingerprint: str) -> None:
+    def check_program(self, version: str, workload: str, fingerprint: str) -> None:
         """Refuse a workload whose traced functions changed under the same name and version."""
         path = self.folder / "programs.json"
+        key = f"{version}, workload {workload}"
         try:
             known = json.loads(path.read_text()) if path.is_file() else {}
         except ValueError as error:
             raise InputError(f"{path} is damaged; delete it if the workload's functions are what they were.") from error
-        if known.get(version, fingerprint) != fingerprint:
+        if known.get(key, fingerprint) != fingerprint:
             raise InputError(
-                f"the workload's functions compute something else than when {self.folder} was begun; "
+                f"workload {workload!r}: its functions compute something else than when {self.folder} was begun; "
                 f"give the workload another version and the study another folder."
             )
-        if version not in known:
-            atomic.write(path, json.dumps(known | {version: fingerprint}, indent=2).encode())
+        if key not in known:
+            atomic.write(path, json.dumps(known | {key: fingerprint}, indent=2).encode())
 
     def commit(self, trials: pl.DataFrame, measurements: pl.DataFrame, correctness: pl.DataFrame) -> None:
         """Add finished trials, their measurements and what they are right about, all or nothing."""

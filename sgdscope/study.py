@@ -8,6 +8,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
+from itertools import product
 from typing import Any, Self
 
 from sgdscope.budget import Budget, Epochs, Steps, parse_budget
@@ -19,7 +20,22 @@ from sgdscope.workloads.base import Workload, WorkloadRecord, examples_in
 NUMERICS_VERSION = 1
 
 # Fields in which a folder can grow; all others must be what they were.
-EXTENSIBLE = ("optimizers", "batch_sizes", "learning_rates", "seeds")
+EXTENSIBLE = ("workloads", "budgets", "optimizers", "batch_sizes", "learning_rates", "seeds")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The trials that differ in learning rate and seed alone."""
+
+    workload: WorkloadRecord
+    budget: Budget
+    optimizer: SGD
+    batch_size: int
+
+    @property
+    def updates(self) -> int:
+        """The number of parameter updates that the budget allows."""
+        return self.budget.updates(self.batch_size, self.workload.examples[0])
 
 
 @dataclass(frozen=True)
@@ -82,7 +98,7 @@ class _Design:
     name: str
     optimizers: Sequence[SGD] = (SGD(), SGD(momentum=0.9))
     batch_sizes: Sequence[int]
-    budget: Budget
+    budgets: Sequence[Budget]
     seeds: int = 5
     learning_rates: Sequence[float] = ()
     evaluate_at: Sequence[float] = (0.5, 1.0)
@@ -99,8 +115,11 @@ class _Design:
                 raise InputError(f"{name}: {value!r} is not a whole number of at least 1.")
         if self.seeds < 1:
             raise InputError(f"seeds: {self.seeds} leaves nothing to train; give at least 1, better 5 or more.")
-        if not isinstance(self.budget, Epochs | Steps):
-            raise InputError(f"budget: {self.budget!r} is not a budget; use Epochs(n) or Steps(n).")
+        budgets = _unique("budgets", self.budgets)
+        for budget in budgets:
+            if not isinstance(budget, Epochs | Steps):
+                raise InputError(f"budgets: {budget!r} is not a budget; use Epochs(n) or Steps(n).")
+        self._set("budgets", tuple(sorted(budgets, key=lambda budget: (isinstance(budget, Steps), budget.n))))
         self._set("optimizers", _unique("optimizers", self.optimizers))
         for optimizer in self.optimizers:
             if not isinstance(optimizer, SGD):
@@ -127,6 +146,17 @@ class _Design:
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
+    def _set_workloads(self, kind: type, values: Any) -> None:
+        workloads = _unique("workloads", values)
+        for workload in workloads:
+            if not isinstance(workload, kind):
+                raise InputError(f"workloads: {workload!r} is not a {kind.__name__}.")
+        names = [workload.name for workload in workloads]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"workloads: two are called {twice!r}; give each a name of its own.")
+        self._set("workloads", workloads)
+
     def _check_batch_sizes(self, examples: int, ghost_batch_size: int, unroll: int) -> None:
         for size in self.batch_sizes:
             if size % ghost_batch_size:
@@ -144,7 +174,8 @@ class _Design:
                 raise InputError(
                     f"batch_sizes: {size} is larger than the training set; use at most its {examples} examples."
                 )
-            self.budget.updates(size, examples)
+            for budget in self.budgets:
+                budget.updates(size, examples)
 
     def _resolved_microbatch_size(self, batch_size: int, multiple: int) -> int:
         """Return the largest part of at most ``microbatch_size`` examples that divides a batch evenly.
@@ -167,41 +198,46 @@ class _Design:
 class Declaration(_Design):
     """A study without its functions and data: what a folder keeps, enough to plan and to report."""
 
-    workload: WorkloadRecord
+    workloads: Sequence[WorkloadRecord]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        record = self.workload
-        self._check_batch_sizes(record.examples[0], record.ghost_batch_size, record.unroll)
+        self._set_workloads(WorkloadRecord, self.workloads)
+        for record in self.workloads:
+            self._check_batch_sizes(record.examples[0], record.ghost_batch_size, record.unroll)
 
     @property
-    def microbatch_sizes(self) -> dict[int, int]:
-        """The examples of one forward pass, for each batch size."""
-        return {size: self._microbatch_size(size) for size in self.batch_sizes}
+    def cells(self) -> list[Cell]:
+        """Every workload at every budget, optimizer and batch size."""
+        return [Cell(*key) for key in product(self.workloads, self.budgets, self.optimizers, self.batch_sizes)]
 
-    def trial(self, optimizer: SGD, batch_size: int, learning_rate: float, seed: int) -> Trial:
-        """Return one trial of this study."""
+    def microbatch_sizes(self, workload: WorkloadRecord) -> dict[int, int]:
+        """Return the examples of one forward pass of a workload, for each batch size."""
+        return {size: self._resolved_microbatch_size(size, workload.batch_multiple) for size in self.batch_sizes}
+
+    def trial(
+        self,
+        optimizer: SGD,
+        batch_size: int,
+        learning_rate: float,
+        seed: int,
+        workload: WorkloadRecord | None = None,
+        budget: Budget | None = None,
+    ) -> Trial:
+        """Return one trial, of the first workload and budget unless told otherwise."""
+        workload, budget = workload or self.workloads[0], budget or self.budgets[0]
+        microbatch_size = self._resolved_microbatch_size(batch_size, workload.batch_multiple)
         return Trial(
-            self.workload,
-            optimizer,
-            batch_size,
-            learning_rate,
-            self.budget,
-            seed,
-            self._microbatch_size(batch_size),
-            self.devices_per_trial,
+            workload, optimizer, batch_size, learning_rate, budget, seed, microbatch_size, self.devices_per_trial
         )
-
-    def _microbatch_size(self, batch_size: int) -> int:
-        return self._resolved_microbatch_size(batch_size, self.workload.batch_multiple)
 
     def to_json(self) -> str:
         """Return the declaration as JSON text, the form in which a folder keeps it."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         plain |= {
             "optimizers": [str(optimizer) for optimizer in self.optimizers],
-            "budget": str(self.budget),
-            "workload": asdict(self.workload),
+            "budgets": [str(budget) for budget in self.budgets],
+            "workloads": [asdict(workload) for workload in self.workloads],
             "numerics": NUMERICS_VERSION,
         }
         return json.dumps(plain, indent=2) + "\n"
@@ -212,40 +248,28 @@ class Declaration(_Design):
         plain = json.loads(text)
         if plain.pop("numerics") != NUMERICS_VERSION:
             raise InputError("the folder was written by a version of sgdscope that gives other numbers.")
-        record = plain.pop("workload")
-        record["fields"] = tuple((key, value) for key, value in record["fields"])
-        record["examples"] = tuple(record["examples"])
         plain["optimizers"] = [parse_optimizer(text) for text in plain["optimizers"]]
-        plain["budget"] = parse_budget(plain["budget"])
-        return cls(workload=WorkloadRecord(**record), **plain)
+        plain["budgets"] = [parse_budget(text) for text in plain["budgets"]]
+        plain["workloads"] = [_read_record(record) for record in plain["workloads"]]
+        return cls(**plain)
 
-    def differences(self, other: Declaration, trained: Collection[int] | None = None) -> list[str]:
+    def differences(self, other: Declaration, trained: Collection[tuple[str, int]] | None = None) -> list[str]:
         """Say, one phrase a field, where ``other`` is neither this study nor an extension of it.
 
         Args:
             other: the study that is asked for.
-            trained: the batch sizes that have trials, all of them unless told otherwise; only there must the
-                microbatch size be what it was.
+            trained: the workloads' names and batch sizes that have trials, all of them unless told otherwise; only
+                there must the microbatch size be what it was.
         """
         said = []
         for f in fields(self):
             mine, theirs = getattr(self, f.name), getattr(other, f.name)
             if mine == theirs:
                 continue
-            if f.name == "workload":
-                said += [
-                    f"workload {part.name} (there {getattr(mine, part.name)!r}, here {getattr(theirs, part.name)!r})"
-                    for part in fields(mine)
-                    if getattr(mine, part.name) != getattr(theirs, part.name)
-                ]
+            if f.name == "workloads":
+                said += self._workload_differences(other)
             elif f.name == "microbatch_size":
-                common = set(self.batch_sizes if trained is None else trained) & set(other.batch_sizes)
-                for size in sorted(common):
-                    if self.microbatch_sizes[size] != other.microbatch_sizes[size]:
-                        said.append(
-                            f"the microbatch size of batch size {size} (there {self.microbatch_sizes[size]}, "
-                            f"here {other.microbatch_sizes[size]})"
-                        )
+                said += self._microbatch_differences(other, trained)
             elif f.name == "seeds":
                 if theirs < mine:
                     said.append(f"seeds (there {mine}, here only {theirs})")
@@ -255,17 +279,51 @@ class Declaration(_Design):
                 said.append(f"{f.name} (there {_plain(mine)}, here {_plain(theirs)})")
         return said
 
+    def _workload_differences(self, other: Declaration) -> list[str]:
+        mine, theirs = ({record.name: record for record in d.workloads} for d in (self, other))
+        if not mine.keys() <= theirs.keys():
+            return [f"workloads (there {_plain(tuple(mine))}, here {_plain(tuple(theirs))})"]
+        return [
+            f"workload {name}'s {part.name} (there {getattr(mine[name], part.name)!r}, "
+            f"here {getattr(theirs[name], part.name)!r})"
+            for name in mine
+            for part in fields(mine[name])
+            if getattr(mine[name], part.name) != getattr(theirs[name], part.name)
+        ]
+
+    def _microbatch_differences(self, other: Declaration, trained: Collection[tuple[str, int]] | None) -> list[str]:
+        here = {record.name: other.microbatch_sizes(record) for record in other.workloads}
+        said = []
+        for record in self.workloads:
+            for size, there in self.microbatch_sizes(record).items():
+                if trained is not None and (record.name, size) not in trained:
+                    continue
+                if here.get(record.name, {}).get(size, there) != there:
+                    said.append(
+                        f"the microbatch size of batch size {size} (there {there}, here {here[record.name][size]})"
+                    )
+        return list(dict.fromkeys(said))
+
+
+def _read_record(plain: dict[str, Any]) -> WorkloadRecord:
+    plain["fields"] = tuple((key, value) for key, value in plain["fields"])
+    plain["examples"] = tuple(plain["examples"])
+    return WorkloadRecord(**plain)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Study(_Design):
-    """A declared set of trials: every optimizer at every batch size, learning rates searched, seeds paired.
+    """A declared set of trials: the product of its fields, learning rates searched, seeds paired.
+
+    ``workloads``, ``budgets``, ``optimizers`` and ``batch_sizes`` take several values or a single one; each
+    combination of them is a cell.
 
     Args:
         name: how the folder and the page call it.
-        workload: the model and its data.
+        workloads: models and their data, each with a name of its own.
         optimizers: SGD and momentum 0.9 unless told otherwise.
         batch_sizes: examples per parameter update, each between 1 and the size of the training set.
-        budget: ``Epochs(n)`` or ``Steps(n)``.
+        budgets: ``Epochs(n)`` or ``Steps(n)``.
         seeds: how many; seed s gives the same initialization everywhere and the same order of examples at
             the same batch size, so that differences are taken seed by seed.
         learning_rates: the initial learning rates to try; none means that they are searched, in factors of
@@ -279,18 +337,18 @@ class Study(_Design):
         InputError: where a field cannot be what it is, before anything is trained.
     """
 
-    workload: Workload
+    workloads: Sequence[Workload]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.workload, Workload):
-            raise InputError(f"workload: {self.workload!r} is not a Workload.")
-        self._check_batch_sizes(examples_in(self.workload.train), self.workload.ghost_batch_size, self.workload.unroll)
+        self._set_workloads(Workload, self.workloads)
+        for workload in self.workloads:
+            self._check_batch_sizes(examples_in(workload.train), workload.ghost_batch_size, workload.unroll)
 
     def declaration(self) -> Declaration:
-        """Return what identifies this study; hashes the workload's data."""
+        """Return what identifies this study; hashes the workloads' data."""
         shared = {f.name: getattr(self, f.name) for f in fields(_Design)}
-        return Declaration(workload=self.workload.record(), **shared)
+        return Declaration(workloads=[workload.record() for workload in self.workloads], **shared)
 
     def changed(self, changes: Mapping[str, Any]) -> Study:
         """Return this study with other values for some of its fields."""

@@ -22,7 +22,7 @@ import sgdscope as sg
 from sgdscope.workloads.digits import digits
 
 study = sg.Study(
-    name="small", workload=digits(hidden=16), batch_sizes=(64, 256), budget=sg.Epochs(2), seeds=3,
+    name="small", workloads=digits(hidden=16), batch_sizes=(64, 256), budgets=sg.Epochs(2), seeds=3,
     optimizers=(sg.SGD(), sg.Momentum(0.9)),
 )
 """

@@ -29,7 +29,7 @@ def test_text_is_read_back(budget):
 @pytest.mark.parametrize("text", ["", "30", "epochs", "epochs:", "epochs:x", "epochs:0", "epochs:-1", "epochs:nan"])
 @pytest.mark.parametrize("kind", ["{}", "{}:1:2", "steps:1.5{}"])
 def test_bad_text_is_refused_in_a_sentence(text, kind):
-    with pytest.raises(InputError, match=r"^budget: .*\.$"):
+    with pytest.raises(InputError, match=r"^budgets: .*\.$"):
         parse_budget(kind.format(text))
 
 

@@ -17,7 +17,7 @@ FAST = ("--batch-sizes", "256", "512", "--learning-rates", "0.125", "0.5", "--se
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "study"
-    assert main(["run", "digits", "--out", str(folder), "--budget", "epochs:1", *FAST]) == 0
+    assert main(["run", "digits", "--out", str(folder), "--budgets", "epochs:1", *FAST]) == 0
     return folder
 
 
@@ -44,7 +44,7 @@ def test_status_report_and_export(folder, tmp_path, capsys):
 
 
 def test_plan_and_list(capsys):
-    assert main(["plan", "digits", "--budget", "epochs:1", *FAST]) == 0
+    assert main(["plan", "digits", "--budgets", "epochs:1", *FAST]) == 0
     assert "trials     16" in capsys.readouterr().out
     assert main(["list"]) == 0
     assert capsys.readouterr().out.startswith("digits  Batch size at a constant epoch budget")
@@ -67,7 +67,7 @@ def test_plan_and_list(capsys):
         (["run", "digits", "--learning-rates", "fast"], "learning_rates: 'fast' is not a number"),
         (["run", "digits", "--seeds", "0"], "seeds: 0 leaves nothing to train"),
         (["run", "digits", "--seeds", "five"], "seeds: 'five' is not a whole number"),
-        (["run", "digits", "--budget", "30"], "budget: '30' is not a budget; write epochs:N or steps:N"),
+        (["run", "digits", "--budgets", "30"], "budgets: '30' is not a budget; write epochs:N or steps:N"),
         (["plan", "digits", "--seeds", "-1"], "seeds: -1 leaves nothing to train"),
         (["data"], "Expected one of {fetch, check}; sgdscope --help tells what there is."),
         (["data", "fetch"], "Missing from sgdscope data fetch: NAME"),
@@ -94,8 +94,8 @@ def test_bad_input_is_one_sentence_and_exit_2(arguments, said, capsys, tmp_path)
         ("study = 3\n", "defines no `study`"),
         ("x = (\n", "line 1: SyntaxError"),
         (
-            "import sgdscope as sg\n\nstudy = sg.Study(name='s', workload=1, batch_sizes=(1,), budget=sg.Steps(0))",
-            "line 3: budget",
+            "import sgdscope as sg\n\nstudy = sg.Study(name='s', workloads=1, batch_sizes=(1,), budgets=sg.Steps(0))",
+            "line 3: budgets",
         ),
     ],
 )
@@ -110,8 +110,8 @@ def test_a_study_file_that_fails_tells_its_own_error_with_its_line(text, said, t
 
 
 def test_another_studys_folder_is_refused_with_what_differs(folder, capsys):
-    assert main(["run", "digits", "--out", str(folder), "--budget", "epochs:2", *FAST]) == 2
-    assert "holds another study, which differs in budget (there epochs:1, here epochs:2)" in capsys.readouterr().err
+    assert main(["run", "digits", "--out", str(folder), "--budgets", "epochs:2", *FAST]) == 2
+    assert "holds another study, which differs in budgets (there epochs:1, here epochs:2)" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_and_a_file_of_another_kind(folder, tmp_path, capsys):
@@ -174,5 +174,5 @@ def test_two_processes_on_one_folder(folder, capsys):
     from sgdscope.store import Store
 
     with Store(folder).writing():
-        assert main(["run", "digits", "--out", str(folder), "--budget", "epochs:1", *FAST]) == 2
+        assert main(["run", "digits", "--out", str(folder), "--budgets", "epochs:1", *FAST]) == 2
     assert "is being written by another process" in capsys.readouterr().err

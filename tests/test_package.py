@@ -45,7 +45,7 @@ def test_the_wheel_runs_without_the_source_tree(tmp_path):
     program = (
         "import sys; import sgdscope; from sgdscope.cli import main\n"
         f"assert sgdscope.__file__.startswith({str(site)!r}), sgdscope.__file__\n"
-        "sys.exit(main(['run', 'digits', '--out', 's', '--budget', 'epochs:1', '--batch-sizes', '512', "
+        "sys.exit(main(['run', 'digits', '--out', 's', '--budgets', 'epochs:1', '--batch-sizes', '512', "
         "'--learning-rates', '0.5', '--seeds', '2']))"
     )
     done = subprocess.run(

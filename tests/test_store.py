@@ -14,7 +14,7 @@ from sgdscope.workloads.quadratic import NoisyQuadratic
 
 
 def declaration(**changes):
-    plain = {"name": "s", "workload": NoisyQuadratic().workload(), "batch_sizes": (1,), "budget": Epochs(1)}
+    plain = {"name": "s", "workloads": NoisyQuadratic().workload(), "batch_sizes": (1,), "budgets": Epochs(1)}
     return Study(**(plain | changes)).declaration()
 
 
@@ -135,9 +135,9 @@ def test_a_second_writer_is_told_and_stopped(store):
 
 def test_another_study_is_refused_and_an_extension_taken(store):
     with pytest.raises(
-        InputError, match=r"holds another study, which differs in budget \(there epochs:1, here epochs:2"
+        InputError, match=r"holds another study, which differs in budgets \(there epochs:1, here epochs:2"
     ):
-        store.declare(declaration(budget=Epochs(2)))
+        store.declare(declaration(budgets=Epochs(2)))
     store.declare(declaration(seeds=9))
     assert store.declaration().seeds == 9
 
@@ -168,11 +168,11 @@ def test_folders_that_cannot_be_are_refused(tmp_path, store):
 
 
 def test_a_changed_program_under_the_same_name_is_refused(store):
-    store.check_program("0.10.0", "abc")
-    store.check_program("0.10.0", "abc")
-    store.check_program("0.11.0", "def")
-    with pytest.raises(InputError, match="functions compute something else"):
-        store.check_program("0.11.0", "abc")
+    store.check_program("0.10.0", "w", "abc")
+    store.check_program("0.10.0", "w", "abc")
+    store.check_program("0.11.0", "w", "def")
+    with pytest.raises(InputError, match="workload 'w': its functions compute something else"):
+        store.check_program("0.11.0", "w", "abc")
     (store.folder / "programs.json").write_text("{")
     with pytest.raises(InputError, match=r"programs.json is damaged"):
-        store.check_program("0.11.0", "abc")
+        store.check_program("0.11.0", "w", "abc")

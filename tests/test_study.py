@@ -14,7 +14,7 @@ from sgdscope.workloads.digits import digits
 from sgdscope.workloads.quadratic import NoisyQuadratic
 
 QUADRATIC = NoisyQuadratic().workload()
-PLAIN = MappingProxyType({"name": "s", "workload": QUADRATIC, "batch_sizes": (1, 2), "budget": Epochs(1)})
+PLAIN = MappingProxyType({"name": "s", "workloads": QUADRATIC, "batch_sizes": (1, 2), "budgets": Epochs(1)})
 
 
 def study(**changes):
@@ -40,11 +40,23 @@ def study(**changes):
         ({"learning_rates": ("fast",)}, "learning_rates: 'fast' is not a number"),
         ({"seeds": 0}, "seeds: 0 leaves nothing to train"),
         ({"seeds": 1.5}, "seeds: 1.5 is not a whole number"),
-        ({"budget": 30}, "budget: 30 is not a budget"),
+        ({"budgets": 30}, "budgets: 30 is not a budget"),
+        ({"budgets": ()}, "budgets: give at least one"),
+        ({"budgets": (Epochs(1), Epochs(1.0))}, "budgets: epochs:1, epochs:1 names one twice"),
+        ({"workloads": (QUADRATIC, digits())[:0]}, "workloads: give at least one"),
+        (
+            {"workloads": (QUADRATIC, NoisyQuadratic(noise=2.0).workload())},
+            "workloads: two are called 'quadratic'; give each a",
+        ),
+        (
+            {"workloads": (QUADRATIC, digits()), "batch_sizes": (512,)},
+            "batch_sizes: 512 is larger than the training set",
+        ),
+        ({"budgets": (Epochs(1), Epochs(1e9))}, "budgets: epochs:1e\\+09 at batch size 1 is"),
         ({"optimizers": ()}, "optimizers: give at least one"),
         ({"optimizers": ("adam",)}, "optimizers: 'adam' is not an optimizer"),
         ({"name": " "}, "name: a study needs a name"),
-        ({"workload": "digits"}, "workload: 'digits' is not a Workload"),
+        ({"workloads": "digits"}, "workloads: 'digits' is not a Workload"),
         ({"evaluate_at": (0.5,)}, "evaluate_at: .* must rise within"),
         ({"evaluate_at": (0.0, 1.0)}, "evaluate_at: .* must rise within"),
         ({"microbatch_size": 0}, "microbatch_size: 0 is not a whole number of at least 1"),
@@ -71,7 +83,7 @@ def test_batch_sizes_that_split_ghost_batches_or_streams_are_refused(workload, b
         QUADRATIC, training_loss=lambda p, state, batch, keys: (QUADRATIC.loss(p, batch), state), **workload
     )
     with pytest.raises(InputError, match=f"^{said}"):
-        study(workload=moved, batch_sizes=batch_sizes)
+        study(workloads=moved, batch_sizes=batch_sizes)
 
 
 @pytest.mark.parametrize(
@@ -87,16 +99,16 @@ def test_batch_sizes_that_split_ghost_batches_or_streams_are_refused(workload, b
 def test_a_microbatch_is_the_largest_even_part_of_whole_ghost_batches(most, ghost_batch_size, devices, resolved):
     workload = replace(QUADRATIC, ghost_batch_size=ghost_batch_size)
     declared = study(
-        workload=workload, batch_sizes=(64, 96, 128), microbatch_size=most, devices_per_trial=devices
+        workloads=workload, batch_sizes=(64, 96, 128), microbatch_size=most, devices_per_trial=devices
     ).declaration()
-    assert declared.microbatch_sizes == resolved
+    assert declared.microbatch_sizes(declared.workloads[0]) == resolved
     assert declared.trial(SGD(), 96, 1.0, 0).microbatch_size == resolved[96]
-    assert Declaration.from_json(declared.to_json()).microbatch_sizes == resolved
+    assert Declaration.from_json(declared.to_json()).microbatch_sizes(declared.workloads[0]) == resolved
 
 
 def test_a_microbatch_that_holds_no_ghost_batch_is_refused():
     with pytest.raises(InputError, match=r"has no part of at most 8 examples .* a multiple of 16; raise it"):
-        study(workload=replace(QUADRATIC, ghost_batch_size=16), batch_sizes=(64,), microbatch_size=8)
+        study(workloads=replace(QUADRATIC, ghost_batch_size=16), batch_sizes=(64,), microbatch_size=8)
 
 
 def test_the_command_lines_fields_are_the_studys():
@@ -108,6 +120,32 @@ def test_a_declaration_is_read_back():
     assert Declaration.from_json(declaration.to_json()) == declaration
     trial = declaration.trial(SGD(), 2, 0.1, 0)
     assert Declaration.from_json(declaration.to_json()).trial(SGD(), 2, 0.1, 0).id == trial.id
+
+
+def test_a_single_value_is_as_good_as_several():
+    single = study(workloads=QUADRATIC, budgets=Epochs(1), optimizers=SGD(), batch_sizes=2)
+    several = study(workloads=[QUADRATIC], budgets=[Epochs(1)], optimizers=[SGD()], batch_sizes=[2])
+    assert single.declaration() == several.declaration()
+
+
+def test_a_study_is_the_product_of_its_fields():
+    other = replace(QUADRATIC, name="other")
+    declared = study(workloads=(QUADRATIC, other), budgets=(Steps(7), Epochs(2), Epochs(0.5))).declaration()
+    assert [str(budget) for budget in declared.budgets] == ["epochs:0.5", "epochs:2", "steps:7"]
+    assert len(declared.cells) == len(set(declared.cells)) == 2 * 3 * 2 * 2
+    assert Declaration.from_json(declared.to_json()) == declared
+    trials = {
+        declared.trial(SGD(), 2, 0.1, 0, record, budget).id
+        for record in declared.workloads
+        for budget in declared.budgets
+    }
+    alone = {
+        study(workloads=workload, budgets=budget).declaration().trial(SGD(), 2, 0.1, 0).id
+        for workload in (QUADRATIC, other)
+        for budget in declared.budgets
+    }
+    assert trials == alone
+    assert len(trials) == 6
 
 
 # ── Identity ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -166,6 +204,8 @@ def test_data_are_part_of_the_identity():
         {"seeds": 8},
         {"batch_sizes": (1, 2, 4)},
         {"optimizers": (SGD(), Momentum(0.9), Momentum(0.5))},
+        {"budgets": (Epochs(1), Steps(7), Epochs(0.5))},
+        {"workloads": (replace(QUADRATIC, name="other"), QUADRATIC)},
         {},
         {"microbatch_size": 2, "batch_sizes": (1, 2, 4)},  # what there is fits in it
     ],
@@ -179,13 +219,17 @@ def test_a_study_can_grow(changes):
     [
         ({"seeds": 4}, r"seeds \(there 5, here only 4\)"),
         ({"batch_sizes": (1,)}, r"batch_sizes \(there 1, 2, here 1\)"),
-        ({"budget": Epochs(2)}, r"budget \(there epochs:1, here epochs:2\)"),
+        ({"budgets": Epochs(2)}, r"budgets \(there epochs:1, here epochs:2\)"),
+        ({"workloads": digits()}, r"workloads \(there quadratic, here digits\)"),
         ({"learning_rates": (0.1,)}, r"learning_rates \(there none, here 0.1\)"),
         ({"name": "t"}, r"name \(there s, here t\)"),
         ({"microbatch_size": 1}, r"the microbatch size of batch size 2 \(there 2, here 1\)"),
         ({"devices_per_trial": 2, "batch_sizes": (2, 4)}, r"devices_per_trial \(there 1, here 2\)"),
-        ({"workload": NoisyQuadratic(noise=2.0).workload()}, r"workload fields \(there .*'noise', 1.0.*here"),
-        ({"workload": NoisyQuadratic(examples=512).workload()}, r"workload data_sha256 .*"),
+        (
+            {"workloads": NoisyQuadratic(noise=2.0).workload()},
+            r"workload quadratic's fields \(there .*'noise', 1.0.*here",
+        ),
+        ({"workloads": NoisyQuadratic(examples=512).workload()}, r"workload quadratic's data_sha256 .*"),
     ],
 )
 def test_what_cannot_be_mixed_is_named(changes, said):

@@ -47,7 +47,7 @@ def fit_line(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> 
     array([1.])
     """
     design = np.stack([np.ones_like(x), x], axis=1)
-    slopes = y @ np.linalg.pinv(design)[1]
+    slopes: np.ndarray = y @ np.linalg.pinv(design)[1]
     if bounds is not None and (bounded := bounds.any(axis=1)).any():
         _, coefficients = _with_bounds(design, y[bounded], bounds[bounded])
         slopes[bounded] = coefficients[:, 1]
@@ -102,7 +102,8 @@ def fit_bend(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> 
     """
     knees, softness = (grid.ravel() for grid in np.meshgrid(_knees(x[0], x[-1]), SOFTNESSES))
     templates = _bends(knees, softness, x)
-    bounded = np.zeros(len(y), bool) if bounds is None else bounds.any(axis=1)
+    bounds = np.zeros(y.shape) if bounds is None else bounds
+    bounded = bounds.any(axis=1)
     best, level = np.empty(len(y), int), np.empty(len(y))
     best[~bounded], level[~bounded] = _nearest(templates, y[~bounded])
     for draw in np.flatnonzero(bounded):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import Curve, goodness
+from sgdscope.analysis.curves import Criterion, Curve, constant_goodness, goodness
 from sgdscope.workloads.base import WorkloadRecord
 
 # As on the digits: 1,024 examples to train, 256 to validate, 517 to test, ten classes.
@@ -76,10 +76,10 @@ class SimulatedCell:
 
     def curve(self, column: str) -> Curve:
         """Return the curve of ``validation_score``, ``test_score`` or ``train_loss``."""
-        criterion = "train_loss" if column == "train_loss" else "score"
+        criterion: Criterion = "train_loss" if column == "train_loss" else "score"
         values = np.where(self.diverged, np.nan, getattr(self, column))
         seeds = np.arange(values.shape[1])
-        constant = float(goodness(np.array([np.nan]), RECORD, criterion)[0])
+        constant = constant_goodness(RECORD, criterion)
         return Curve(self.rates, seeds, goodness(values, RECORD, criterion), self.diverged, constant)
 
 

@@ -41,7 +41,7 @@ class StudyTables:
     @property
     def records(self) -> Records:
         """What the study's workloads are, by name."""
-        return {self.declaration.workload.name: self.declaration.workload}
+        return {record.name: record for record in self.declaration.workloads}
 
     @cached_property
     def curves(self) -> pl.DataFrame:

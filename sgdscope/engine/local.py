@@ -16,13 +16,13 @@ from rich.console import Console
 
 from sgdscope.engine.plan import Costs, Plan, packs, remaining
 from sgdscope.engine.progress import RunProgress
-from sgdscope.engine.search import Round, rounds
+from sgdscope.engine.search import search
 from sgdscope.errors import InputError
 from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended
 from sgdscope.study import Declaration, Study, Trial
 from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.pack import CompileTime, Outcome, Trainer
-from sgdscope.workloads.base import SPLITS
+from sgdscope.workloads.base import SPLITS, Workload
 
 SLOW_CONVOLUTIONS = (
     "JAX's gradient of a convolution is many times slower inside a loop on a CPU than alone, so this workload is "
@@ -45,6 +45,8 @@ class Ran:
 def train_study(study: Study, folder: str | Path, console: Console | None = None) -> Ran:
     """Train what a folder lacks of a study; each pack is committed as soon as it is trained.
 
+    Workloads come one after the other, and only one is on the devices at a time.
+
     Args:
         study: what is asked.
         folder: a new folder, or one that holds this study or a smaller one of its kind.
@@ -64,12 +66,13 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     notice = use_all_cores()
     declaration = study.declaration()
     store = Store(folder)
-    program = fingerprint(study.workload)
+    programs = {workload.name: fingerprint(workload) for workload in study.workloads}
     with store.writing(), RunProgress(console, declaration.name) as progress:
         if notice:
             progress.say(notice)
         store.check_declaration(declaration)
-        store.check_program(f"jax {jax.__version__}, form {FINGERPRINT_FORM}", program)
+        for name, program in programs.items():
+            store.check_program(f"jax {jax.__version__}, form {FINGERPRINT_FORM}", name, program)
         check_devices(declaration.devices_per_trial, jax.device_count())
         store.declare(declaration)
         contents = store.read()
@@ -77,42 +80,68 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
             store.set_aside(contents.damaged)
             for path in contents.damaged:
                 progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
-        trials = contents.trials
         left_over = Checkpoints(store.folder, "")
-        left_over.drop(left_over.trials() & set(ended(trials)["trial_id"]))
-        failed, trained = set[str](), 0
-        compile_times: list[CompileTime] = []
-        found = rounds(declaration, trials)
-        if _pending(found, failed):
-            with _trainer(study, declaration) as trainer:
-                checkpoints = Checkpoints(store.folder, trainer.circumstances)
-                costs = Costs(study.workload, len(study.evaluate_at))
-                for batch_size in _compile_order(declaration):
-                    trainer.prepare(batch_size)
-                progress.show(0, remaining(declaration, found, costs).trials, None)
-                if trainer.method == "step":
-                    progress.say(SLOW_CONVOLUTIONS)
-                with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
-                    costs.probe(trainer, declaration.batch_sizes)
-                expected = remaining(declaration, found, costs)
-                progress.show(0, expected.trials, expected.seconds)
-                while pending := _pending(found, failed):
-                    plan = remaining(declaration, found, costs)
-                    pack = packs(pending, partial(_room, trainer, costs))[0]
-                    rows, measurements, correctness = _train_pack(
-                        trainer, pack, plan, costs, progress, trained, checkpoints
-                    )
-                    store.commit(rows, measurements, correctness)
-                    checkpoints.drop(ended(rows)["trial_id"])
-                    failures = rows.filter(pl.col("status") == "failed")
-                    failed.update(failures["trial_id"])
-                    for error in failures["error"].unique():
-                        progress.say(f"{len(failures)} trials at batch size {pack[0].batch_size} failed: {error}")
-                    trained += len(rows)
-                    trials = pl.concat([trials, rows])
-                    found = rounds(declaration, trials)
-                compile_times = trainer.compile_times
-    return Ran(trained, len(failed), compile_times, time.perf_counter() - begun)
+        left_over.drop(left_over.trials() & set(ended(contents.trials)["trial_id"]))
+        run = _Run(declaration, store, progress, _costs(study), contents.trials)
+        for workload in study.workloads:
+            if run.pending(workload.name):
+                with _trainer(study, workload, declaration) as trainer:
+                    run.train(trainer)
+    return Ran(run.trained, len(run.failed), run.compile_times, time.perf_counter() - begun)
+
+
+class _Run:
+    """One run of a study: what its folder holds by now, and where its search stands."""
+
+    def __init__(
+        self,
+        declaration: Declaration,
+        store: Store,
+        progress: RunProgress,
+        costs: dict[str, Costs],
+        trials: pl.DataFrame,
+    ) -> None:
+        self._declaration, self._store, self._progress, self._costs = declaration, store, progress, costs
+        self._trials = trials
+        self._found = search(declaration, trials)
+        self.failed = set[str]()
+        self.trained = 0
+        self.compile_times: list[CompileTime] = []
+
+    def pending(self, workload: str) -> list[Trial]:
+        """Return the trials of a workload that can be trained now and have not failed in this run."""
+        return [t for t in self._found.pending if t.workload.name == workload and t.id not in self.failed]
+
+    def train(self, trainer: Trainer) -> None:
+        """Train all of a workload's trials, pack by pack, as its search asks for them."""
+        name, sizes = trainer.workload.name, self._declaration.batch_sizes
+        costs, checkpoints = self._costs[name], Checkpoints(self._store.folder, trainer.circumstances)
+        for batch_size in _compile_order(sizes):
+            trainer.prepare(batch_size)
+        self._progress.show(self.trained, self.trained + self._remaining().trials, None)
+        if trainer.method == "step":
+            self._progress.say(SLOW_CONVOLUTIONS)
+        with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
+            costs.probe(trainer, sizes)
+        expected = self._remaining()
+        self._progress.show(self.trained, self.trained + expected.trials, expected.seconds)
+        while pending := self.pending(name):
+            plan = self._remaining()
+            pack = packs(pending, partial(_room, trainer, costs))[0]
+            rows, *rest = _train_pack(trainer, pack, plan, costs, self._progress, self.trained, checkpoints)
+            self._store.commit(rows, *rest)
+            checkpoints.drop(ended(rows)["trial_id"])
+            failures = rows.filter(pl.col("status") == "failed")
+            self.failed.update(failures["trial_id"])
+            for error in failures["error"].unique():
+                self._progress.say(f"{len(failures)} trials at batch size {pack[0].batch_size} failed: {error}")
+            self.trained += len(rows)
+            self._trials = pl.concat([self._trials, rows])
+            self._found = search(self._declaration, self._trials)
+        self.compile_times += trainer.compile_times
+
+    def _remaining(self) -> Plan:
+        return remaining(self._declaration, self._found, self._costs)
 
 
 def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
@@ -129,30 +158,32 @@ def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
     if folder is not None and Store(folder).exists:
         Store(folder).check_declaration(declaration)
         trials = Store(folder).read().trials
-    costs = Costs(study.workload, len(study.evaluate_at))
-    with _trainer(study, declaration) as trainer:
-        costs.probe(trainer, declaration.batch_sizes)
-    return remaining(declaration, rounds(declaration, trials), costs)
+    costs = _costs(study)
+    for workload in study.workloads:
+        with _trainer(study, workload, declaration) as trainer:
+            costs[workload.name].probe(trainer, declaration.batch_sizes)
+    return remaining(declaration, search(declaration, trials), costs)
+
+
+def _costs(study: Study) -> dict[str, Costs]:
+    return {workload.name: Costs(workload, len(study.evaluate_at)) for workload in study.workloads}
 
 
 @contextmanager
-def _trainer(study: Study, declaration: Declaration) -> Iterator[Trainer]:
+def _trainer(study: Study, workload: Workload, declaration: Declaration) -> Iterator[Trainer]:
     """Train with the compilation cache, which keeps what was compiled also where the training is interrupted."""
     from sgdscope.training.pack import Trainer
     from sgdscope.training.runtime import CompilationCache
 
     cache = CompilationCache()
     cache.open()
-    trainer = Trainer(study.workload, study.evaluate_at, declaration.microbatch_sizes, study.devices_per_trial)
+    (record,) = (record for record in declaration.workloads if record.name == workload.name)
+    trainer = Trainer(workload, study.evaluate_at, declaration.microbatch_sizes(record), study.devices_per_trial)
     try:
         yield trainer
     finally:
         trainer.close()
         cache.seal()
-
-
-def _pending(found: Sequence[Round], failed: set[str]) -> list[Trial]:
-    return [trial for cell in found for trial in cell.pending if trial.id not in failed]
 
 
 def _room(trainer: Trainer, costs: Costs, trial: Trial) -> int:
@@ -167,9 +198,9 @@ def _room(trainer: Trainer, costs: Costs, trial: Trial) -> int:
     return min(trainer.slots, trainer.groups * max(1, rounds_of_devices))
 
 
-def _compile_order(declaration: Declaration) -> list[int]:
+def _compile_order(batch_sizes: Sequence[int]) -> list[int]:
     """The two sizes that are probed, then the order of the search."""
-    sizes = list(reversed(declaration.batch_sizes))
+    sizes = list(reversed(batch_sizes))
     return [sizes[0], sizes[-1], *sizes[1:-1]]
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sgdscope.engine.search import Round
+from sgdscope.budget import Budget
+from sgdscope.engine.search import Search
 from sgdscope.study import Declaration, Trial
-from sgdscope.workloads.base import Workload
+from sgdscope.workloads.base import Workload, WorkloadRecord
 
 if TYPE_CHECKING:
     from sgdscope.training.pack import Trainer
@@ -94,6 +95,14 @@ class Costs:
         """Return the operations of a trial, evaluation included."""
         return round(trial_updates * batch_size * self._per_example) + self._per_evaluation
 
+    @property
+    def seconds_per_operation(self) -> float | None:
+        """The speed of the largest batch that was timed, or None where nothing has been timed."""
+        if not self._timed:
+            return None
+        largest, seconds = max(self._timed.items())
+        return seconds / (largest * self._per_example) if self._per_example else 0.0
+
     def per_update(self, batch_size: int) -> float | None:
         """Return the seconds that an update is expected to take, or None where nothing has been timed."""
         return _on_the_line(batch_size, self._timed) if self._timed else None
@@ -111,9 +120,7 @@ class Costs:
 
     def _evaluating(self) -> float:
         """Return the seconds of a trial's evaluations: large batches, at the speed of the largest that was timed."""
-        largest, seconds = max(self._timed.items(), default=(0, 0.0))
-        operations = largest * self._per_example
-        return self._per_evaluation / operations * seconds if operations else 0.0
+        return self._per_evaluation * (self.seconds_per_operation or 0.0)
 
 
 def _on_the_line(batch_size: int, timed: Mapping[int, float]) -> float:
@@ -128,57 +135,68 @@ def _on_the_line(batch_size: int, timed: Mapping[int, float]) -> float:
     return seconds[-1] + slope * (batch_size - sizes[-1])
 
 
-def remaining(declaration: Declaration, found: Sequence[Round], costs: Costs) -> Plan:
-    """Return what is still to be trained, given where the search of each cell stands."""
-    finished = [cell for cell in found if cell.finished]
-    searched = not declaration.learning_rates
-    if not searched:
+def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs]) -> Plan:
+    """Return what is still to be trained, given where the search of each cell stands.
+
+    A workload that has not been timed is expected to take as long per operation as those that have been.
+
+    Args:
+        declaration: the study.
+        found: where its search stands.
+        costs: what a trial costs, by the workload's name.
+    """
+    finished = [stands for stands in found.rounds if stands.finished]
+    if declaration.learning_rates:
         rates = float(len(declaration.learning_rates))
     elif finished:
-        rates = float(np.mean([len(cell.trials) / declaration.seeds for cell in finished]))
+        rates = float(np.mean([len(stands.trials) / declaration.seeds for stands in finished]))
     else:
         rates = RATES_EXPECTED
-    standing = {(str(cell.optimizer), cell.batch_size): cell for cell in found}
-    trials = updates = examples = operations = cells = 0
-    seconds: float | None = 0.0
-    for optimizer in declaration.optimizers:
-        for batch_size in declaration.batch_sizes:
-            cell = standing.get((str(optimizer), batch_size))
-            if cell is not None and cell.finished:
-                continue
-            tried = len(cell.trials) - len(cell.pending) if cell is not None else 0
-            known = len(cell.pending) if cell is not None else 0
-            expected = max(known, round(rates * declaration.seeds) - tried)
-            each = declaration.budget.updates(batch_size, declaration.workload.examples[0])
-            cells += 1
-            trials += expected
-            updates += expected * each
-            examples += expected * each * batch_size
-            operations += expected * costs.operations(each, batch_size)
-            per_trial = costs.per_trial(each, batch_size)
-            seconds = None if seconds is None or per_trial is None else seconds + expected * per_trial
-    return Plan(cells, trials, updates, examples, operations, seconds)
+    speeds = [cost.seconds_per_operation for cost in costs.values()]
+    timed = [speed for speed in speeds if speed is not None]
+    # Cells with the trials that they have, and those that they are known to want.
+    unfinished = [(s.cell, len(s.trials) - len(s.pending), len(s.pending)) for s in found.rounds if s.pending]
+    unfinished += [(cell, 0, 0) for cell in found.waiting]
+    trials = updates = examples = operations = 0
+    seconds = 0.0
+    for cell, tried, known in unfinished:
+        cost, expected = costs[cell.workload.name], max(known, round(rates * declaration.seeds) - tried)
+        trials += expected
+        updates += expected * cell.updates
+        examples += expected * cell.updates * cell.batch_size
+        each = cost.operations(cell.updates, cell.batch_size)
+        operations += expected * each
+        per_trial = cost.per_trial(cell.updates, cell.batch_size)
+        if per_trial is None and timed:
+            per_trial = each * float(np.mean(timed))
+        seconds += expected * (per_trial or 0.0)
+    return Plan(len(unfinished), trials, updates, examples, operations, seconds if timed else None)
 
 
-def expansion(declaration: Declaration, costs: Costs) -> str:
-    """Return a study written out: what is the same in all its trials, and a line for each batch size."""
-    record, examples = declaration.workload, declaration.workload.examples[0]
+def expansion(declaration: Declaration, costs: Mapping[str, Costs]) -> str:
+    """Return a study written out: for each workload and budget what its trials share, and a line a batch size."""
+    blocks = product(declaration.workloads, declaration.budgets)
+    return "\n\n".join(_block(declaration, record, budget, costs[record.name]) for record, budget in blocks)
+
+
+def _block(declaration: Declaration, record: WorkloadRecord, budget: Budget, costs: Costs) -> str:
     rates = len(declaration.learning_rates) or f"about {RATES_EXPECTED:g}, searched"
     what = dict(record.fields) | {"ghost batch size": record.ghost_batch_size, "unroll": record.unroll}
     written = ", ".join(f"{name} {value}" for name, value in what.items() if value != 1)
+    examples = record.examples
     trials = len(declaration.optimizers) * (len(declaration.learning_rates) or RATES_EXPECTED) * declaration.seeds
     lines = [
         f"study       {declaration.name}",
         f"workload    {record.name}, version {record.version}{': ' + written if written else ''}",
-        f"examples    {examples:,} to train, {record.examples[1]:,} to validate, {record.examples[2]:,} to test",
+        f"examples    {examples[0]:,} to train, {examples[1]:,} to validate, {examples[2]:,} to test",
         f"optimizers  {', '.join(map(str, declaration.optimizers))}",
-        f"budget      {declaration.budget}, evaluated at {', '.join(f'{part:g}' for part in declaration.evaluate_at)}",
+        f"budget      {budget}, evaluated at {', '.join(f'{part:g}' for part in declaration.evaluate_at)}",
         f"seeds       {declaration.seeds}",
         f"rates       {rates} at each batch size and optimizer",
         "batch size  microbatch     updates  operations a trial  trials",
     ]
-    for size, part in declaration.microbatch_sizes.items():
-        updates = declaration.budget.updates(size, examples)
+    for size, part in declaration.microbatch_sizes(record).items():
+        updates = budget.updates(size, examples[0])
         operations = costs.operations(updates, size)
         lines.append(f"{size:>10,}  {part:>10,}  {updates:>10,}  {operations:>18.3g}  {trials:>6.0f}")
     return "\n".join(lines)

@@ -29,7 +29,7 @@ class Charts:
 
     def best_score(self) -> alt.LayerChart:
         """Best test score against batch size."""
-        return best_score(self.tables.optima, self.tables.declaration.workload.score_name)
+        return best_score(self.tables.optima, self.tables.declaration.workloads[0].score_name)
 
     def optimal_learning_rate(self) -> alt.LayerChart:
         """Score-optimal effective learning rate against batch size, with the fitted regimes."""
@@ -41,7 +41,7 @@ class Charts:
 
     def score_by_learning_rate(self) -> alt.HConcatChart:
         """Test score against learning rate, one line for each batch size."""
-        workload = self.tables.declaration.workload
+        workload = self.tables.declaration.workloads[0]
         return score_by_learning_rate(self.tables.curves, workload.score_name, workload.score_sign)
 
 

@@ -34,7 +34,8 @@ RULES = (
 def write_page(tables: StudyTables, path: Path) -> Path:
     """Write the page of a study that has finished trials, and return its path."""
     charts = Charts(tables)
-    score = tables.declaration.workload.score_name
+    record = tables.declaration.workloads[0]
+    score = record.score_name
     interval = f"Points are means over n = {_seeds(tables)} seeds, bars their 95 % t intervals."
     figures = {
         "best-score": (
@@ -44,7 +45,7 @@ def write_page(tables: StudyTables, path: Path) -> Path:
         ),
         "optimal-learning-rate": (
             "Optimal learning rate against batch size",
-            f"The rate that is best for the {tables.declaration.workload.chosen_on} {score}; momentum at its effective "
+            f"The rate that is best for the {record.chosen_on} {score}; momentum at its effective "
             f"rate. Bars: 95 % hull over n = {_seeds(tables)} seeds, widened by half a grid step. Dashed: fitted "
             f"hinge, free slope and then 0. Pale: the interval reaches the edge of what was tried.",
             charts.optimal_learning_rate(),
@@ -107,10 +108,13 @@ def _facts(tables: StudyTables) -> str:
         trials.filter(pl.col("device").is_not_null()).select("device", "devices").unique().sort("device", "devices")
     )
     machine = "; ".join(f"{row['devices']} {row['device']} devices" for row in devices.iter_rows(named=True))
-    examples = " / ".join(f"{n:,}" for n in declaration.workload.examples)
+    workloads = ", ".join(
+        f"{record.name} ({' / '.join(f'{n:,}' for n in record.examples)} training / validation / test examples)"
+        for record in declaration.workloads
+    )
     status = ", ".join(f"{row['count']} {row['status']}" for row in counts)
     return (
-        f"Workload {declaration.workload.name} ({examples} training / validation / test examples); "
-        f"{', '.join(map(str, declaration.optimizers))}; budget {declaration.budget}; {declaration.seeds} seeds; "
+        f"Workload {workloads}; {', '.join(map(str, declaration.optimizers))}; "
+        f"budget {', '.join(map(str, declaration.budgets))}; {declaration.seeds} seeds; "
         f"{len(trials):,} trials ({status}); {updates:,} updates in {seconds:,.0f} s of training on {machine}."
     )

@@ -33,7 +33,7 @@ CAPTION = (
 
 def how_chosen(tables: StudyTables) -> str:
     """Say on which split learning rates were chosen for their score, and what that means for what is reported."""
-    if tables.declaration.workload.chosen_on == "test":
+    if tables.declaration.workloads[0].chosen_on == "test":
         return (
             "best on the test split itself, as in the talk: scores that are chosen and reported on the same examples "
             "are flattered"
@@ -81,7 +81,7 @@ def summary_table(tables: StudyTables) -> Table:
 
 
 def _caption(tables: StudyTables) -> str:
-    flattered = tables.declaration.workload.chosen_on == "test"
+    flattered = tables.declaration.workloads[0].chosen_on == "test"
     return f"{CAPTION}; the learning rate is the one that is {how_chosen(tables)}" if flattered else CAPTION
 
 

@@ -28,7 +28,7 @@ __all__ = ["PROFILES", "read", "study"]
 
 PROFILES: dict[str, dict[str, Any]] = {
     "full": FULL | {"batch_sizes": (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)},
-    "small": SMALL | {"batch_sizes": (16, 64, 256, 1024), "budget": Epochs(2)},
+    "small": SMALL | {"batch_sizes": (16, 64, 256, 1024), "budgets": (Epochs(2),)},
 }
 # How many pictures of each split the small profile has, the first ones: the test set whole.
 SMALL_EXAMPLES = {"train": 10_000, "validation": 5_000, "test": 10_000}

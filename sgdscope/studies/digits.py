@@ -15,9 +15,9 @@ from sgdscope.workloads.digits import digits
 
 study = Study(
     name="digits",
-    workload=digits(),
+    workloads=(digits(),),
     optimizers=(SGD(), Momentum(0.9)),
     batch_sizes=(4, 8, 16, 32, 64, 128, 256, 512, 1024),
-    budget=Epochs(30),
+    budgets=(Epochs(30),),
     seeds=5,
 )

@@ -30,7 +30,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "batch_sizes": tuple(UNROLL * streams for streams in (4, 8, 16, 32, 64, 128, 256, 512)),
         "microbatch_size": UNROLL * 256,
     },
-    "small": SMALL | {"batch_sizes": tuple(UNROLL * streams for streams in (2, 4, 8, 16)), "budget": Epochs(1)},
+    "small": SMALL | {"batch_sizes": tuple(UNROLL * streams for streams in (2, 4, 8, 16)), "budgets": (Epochs(1),)},
 }
 # The first tokens of each split that the small profile reads: on a CPU an epoch of the whole takes minutes.
 SMALL_EXAMPLES = {"train": 12_000, "validation": 4_000, "test": 4_000}

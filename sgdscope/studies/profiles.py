@@ -11,11 +11,11 @@ from sgdscope.study import Study
 from sgdscope.workloads.base import Workload
 
 # Smith, Elsen and De (2020), arXiv 2006.15081: 200 epochs, both optimizers, 15 seeds.
-FULL: dict[str, Any] = {"budget": Epochs(200), "seeds": 15, "evaluate_at": (0.5, 1.0)}
+FULL: dict[str, Any] = {"budgets": (Epochs(200),), "seeds": 15, "evaluate_at": (0.5, 1.0)}
 SMALL: dict[str, Any] = {"seeds": 3, "evaluate_at": (1.0,)}
 
 
 def profiled(workload: Workload, profile: str, profiles: Mapping[str, Mapping[str, Any]]) -> Study:
     """Return the study of a workload at one of its profiles."""
     name = f"{workload.name.replace('_', '-')}-{profile}"
-    return Study(name=name, workload=workload, optimizers=(SGD(), Momentum(0.9)), **profiles[profile])
+    return Study(name=name, workloads=(workload,), optimizers=(SGD(), Momentum(0.9)), **profiles[profile])

@@ -26,7 +26,8 @@ __all__ = ["PROFILES", "read", "study"]
 MICROBATCH_SIZE = 1024
 PROFILES: dict[str, dict[str, Any]] = {
     "full": FULL | {"batch_sizes": (64, 128, 256, 512, 1024, 2048, 4096, 8192), "microbatch_size": MICROBATCH_SIZE},
-    "small": SMALL | {"batch_sizes": (64, 256, 1024, 4096), "budget": Epochs(1), "microbatch_size": MICROBATCH_SIZE},
+    "small": SMALL
+    | {"batch_sizes": (64, 256, 1024, 4096), "budgets": (Epochs(1),), "microbatch_size": MICROBATCH_SIZE},
 }
 
 

@@ -31,9 +31,9 @@ def quietly(study, folder):
 def quadratic_study(**changes):
     plain = {
         "name": "quadratic",
-        "workload": NoisyQuadratic().workload(),
+        "workloads": NoisyQuadratic().workload(),
         "batch_sizes": (1, 4, 16),
-        "budget": sg.Epochs(1),
+        "budgets": sg.Epochs(1),
         "seeds": 5,
     }
     return sg.Study(**(plain | changes))
@@ -206,7 +206,7 @@ def test_a_changed_workload_is_refused_before_the_folder_is_touched(finished):
     plain = NoisyQuadratic().workload()
     changed = replace(plain, loss=lambda theta, batch: 2 * plain.loss(theta, batch))
     with pytest.raises(sg.InputError, match="functions compute something else"):
-        quietly(quadratic_study(workload=changed, seeds=9), finished.folder)
+        quietly(quadratic_study(workloads=changed, seeds=9), finished.folder)
     assert (finished.folder / "study.json").read_text() == declared
 
 
@@ -232,7 +232,7 @@ def test_a_negative_loss_is_refused_with_what_would_do(tmp_path):
     plain = NoisyQuadratic().workload()
     negative = replace(plain, loss=lambda theta, batch: plain.loss(theta, batch) - 100)
     with pytest.raises(sg.InputError, match="add a constant to the loss so that it cannot be negative"):
-        quietly(quadratic_study(workload=negative, batch_sizes=(16,)), tmp_path / "s")
+        quietly(quadratic_study(workloads=negative, batch_sizes=(16,)), tmp_path / "s")
 
 
 def test_a_plan_counts_what_remains(finished, tmp_path):
@@ -243,6 +243,53 @@ def test_a_plan_counts_what_remains(finished, tmp_path):
     assert plan.examples == 24 * 256
     assert plan.seconds > 0
     assert plan_study(quadratic_study(), finished.folder).trials == 0
+
+
+# ── Several workloads and budgets ────────────────────────────────────────────────────────────────────────
+
+
+def test_workloads_and_budgets_are_each_what_they_are_alone(tmp_path, monkeypatch):
+    """One trainer at a time, and the numbers of the studies of one workload and one budget."""
+    plain = NoisyQuadratic().workload()
+    workloads = (plain, replace(plain, name="other"))
+    budgets = (sg.Epochs(1), sg.Steps(8))
+    common = {"batch_sizes": (16, 32), "learning_rates": (0.25, 0.5), "seeds": 2}
+    happened = []
+    for moment in ("__init__", "close"):
+        real = getattr(Trainer, moment)
+
+        def noted(self, *arguments, real=real, moment=moment, **named):
+            real(self, *arguments, **named)
+            happened.append((self.workload.name, moment))
+
+        monkeypatch.setattr(Trainer, moment, noted)
+    result, said = quietly(quadratic_study(workloads=workloads, budgets=budgets, **common), tmp_path / "all")
+    assert happened == [(name, moment) for name in ("quadratic", "other") for moment in ("__init__", "close")]
+    assert result.finished
+    assert result.ran.trained == len(result.trials) == 2 * 2 * 2 * 2 * 2 * 2
+    assert "0 of about 64 trials" in said
+    alone = [
+        quietly(quadratic_study(workloads=w, budgets=b, **common), tmp_path / f"{w.name}{b}")[0].numbers()
+        for w in workloads
+        for b in budgets
+    ]
+    assert pl.concat(alone).sort("trial_id").equals(result.numbers().sort("trial_id"))
+
+
+def test_a_folder_grows_by_budgets_and_workloads(tmp_path):
+    common = {"batch_sizes": (16,), "learning_rates": (0.25, 0.5), "seeds": 2}
+    quietly(quadratic_study(**common), tmp_path / "s")
+    plain = NoisyQuadratic().workload()
+    more = quadratic_study(
+        workloads=(plain, replace(plain, name="other")), budgets=(sg.Epochs(1), sg.Epochs(2)), **common
+    )
+    plan = plan_study(more, tmp_path / "s")
+    assert (plan.cells, plan.trials) == (6, 24)
+    result, _ = quietly(more, tmp_path / "s")
+    assert result.ran.trained == 24
+    assert len(result.trials) == 32
+    with pytest.raises(sg.InputError, match=r"workloads \(there quadratic, other, here quadratic\)"):
+        quietly(quadratic_study(budgets=(sg.Epochs(1), sg.Epochs(2)), **common), tmp_path / "s")
 
 
 # ── Killed at any moment ─────────────────────────────────────────────────────────────────────────────────

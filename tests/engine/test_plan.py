@@ -99,7 +99,7 @@ def test_evaluation_is_part_of_a_trials_seconds_and_taken_off_a_packs(workload):
 
 
 def test_packs_hold_one_batch_size_and_no_more_than_there_is_room(workload):
-    declared = Study(name="s", workload=workload, batch_sizes=(32, 64), budget=Epochs(1)).declaration()
+    declared = Study(name="s", workloads=workload, batch_sizes=(32, 64), budgets=Epochs(1)).declaration()
     trials = [declared.trial(o, b, 1.0, s) for s in range(3) for b in (32, 64) for o in (SGD(), Momentum())]
     grouped = packs(trials, lambda trial: 4 if trial.batch_size == 64 else 6)
     assert [(pack[0].batch_size, len(pack)) for pack in grouped] == [(64, 4), (64, 2), (32, 6)]

@@ -14,7 +14,7 @@ from scipy import stats
 from sgdscope.analysis.curves import Curve
 from sgdscope.analysis.optimum import optima
 from sgdscope.budget import Epochs
-from sgdscope.engine.search import FIRST_WINDOW, HIGHEST, LOWEST, next_rates, rounds
+from sgdscope.engine.search import FIRST_WINDOW, HIGHEST, LOWEST, next_rates, search
 from sgdscope.optimizers import SGD, Momentum
 from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Declaration
@@ -35,10 +35,10 @@ def _each_trial_is_made_once():
 def declaration(**changes):
     plain = {
         "name": "s",
-        "workload": RECORD,
+        "workloads": RECORD,
         "optimizers": (SGD(),),
         "batch_sizes": (16, 64, 256),
-        "budget": Epochs(10),
+        "budgets": Epochs(10),
         "seeds": 3,
     }
     return Declaration(**plain | changes)
@@ -97,11 +97,12 @@ class Oracle:
 def searched(declared, oracle, trials=NOTHING, choose=lambda pending: pending):
     """Train what is pending until nothing is; ``choose`` picks which of it is committed next."""
     for _ in range(10_000):
-        found = rounds(declared, trials)
-        pending = [trial for cell in found for trial in cell.pending]
+        state = search(declared, trials)
+        found, pending = state.rounds, state.pending
         if not pending:
-            assert all(cell.finished for cell in found)
-            assert len(found) == len(declared.optimizers) * len(declared.batch_sizes)
+            assert all(stands.finished for stands in found)
+            assert {stands.cell for stands in found} == set(declared.cells)
+            assert not state.waiting
             assert len(oracle.trained) == len(set(oracle.trained))  # nothing twice
             return found, trials
         trials = pl.concat([trials, oracle.train(choose(pending))])
@@ -110,11 +111,14 @@ def searched(declared, oracle, trials=NOTHING, choose=lambda pending: pending):
 
 def wanted(found):
     """What a finished search consists of."""
-    return {(str(cell.optimizer), cell.batch_size, frozenset(trial.id for trial in cell.trials)) for cell in found}
+    return {
+        (str(stands.cell.optimizer), stands.cell.batch_size, frozenset(trial.id for trial in stands.trials))
+        for stands in found
+    }
 
 
-def octaves(cell):
-    return sorted({round(math.log2(trial.learning_rate)) for trial in cell.trials})
+def octaves(stands):
+    return sorted({round(math.log2(trial.learning_rate)) for trial in stands.trials})
 
 
 # ── Bracketing, worked out a second time ─────────────────────────────────────────────────────────────────────
@@ -139,15 +143,15 @@ def worse_end(values, diverged, end):
     return verdicts
 
 
-def assert_bracketed(cell, trials, record=RECORD):
+def assert_bracketed(stands, trials, record=RECORD):
     """Both optima are bracketed at both ends, or the search has gone as far as it may."""
-    tried = octaves(cell)
+    tried = octaves(stands)
     assert tried == list(range(tried[0], tried[-1] + 1))  # no gaps
     assert tried[0] >= LOWEST
     assert tried[-1] <= HIGHEST
     rows = {row["trial_id"]: row for row in trials.iter_rows(named=True)}
     of_rate = {octave: [] for octave in tried}
-    for trial in sorted(cell.trials, key=lambda trial: trial.seed):
+    for trial in sorted(stands.trials, key=lambda trial: trial.seed):
         of_rate[round(math.log2(trial.learning_rate))].append(rows[trial.id])
     diverged = [[row["status"] == "diverged" for row in of_rate[octave]] for octave in tried]
     eligible = [sum(row) <= 0.2 * len(row) for row in diverged]
@@ -205,31 +209,31 @@ FAR_APART = Oracle(score=-14.0, loss=8.0, cliff=100.0)
 def test_the_search_ends_with_both_optima_bracketed(oracle, seeds):
     oracle.trained.clear()
     found, trials = searched(declaration(batch_sizes=(16, 256), seeds=seeds), oracle)
-    for cell in found:
-        assert len(cell.trials) == len(octaves(cell)) * seeds
-        assert_bracketed(cell, trials)
+    for stands in found:
+        assert len(stands.trials) == len(octaves(stands)) * seeds
+        assert_bracketed(stands, trials)
 
 
 def test_where_everything_diverges_the_search_goes_down_to_its_end():
-    (cell,), trials = searched(declaration(batch_sizes=(64,)), Oracle(cliff=-100.0))
-    assert octaves(cell)[0] == LOWEST
+    (stands,), trials = searched(declaration(batch_sizes=(64,)), Oracle(cliff=-100.0))
+    assert octaves(stands)[0] == LOWEST
     assert set(trials["status"]) == {"diverged"}
 
 
 def test_where_only_the_lowest_rates_live_they_are_found():
     """All of the first window diverges; the optimum lies 10 octaves below it."""
-    (cell,), trials = searched(declaration(batch_sizes=(64,)), Oracle(score=-15.0, loss=-15.0, cliff=1.0))
-    assert_bracketed(cell, trials)
+    (stands,), trials = searched(declaration(batch_sizes=(64,)), Oracle(score=-15.0, loss=-15.0, cliff=1.0))
+    assert_bracketed(stands, trials)
     assert optima(trials, {"w": RECORD})["learning_rate"].to_list() == [2.0**-15] * 2
 
 
 def test_a_score_that_is_better_when_smaller_gives_the_same_search():
     mirrored = WorkloadRecord("w", "1", (), "0" * 64, (1024, 256, 517), "error", "minimize", 2.3, 1 - 0.11)
     found, _ = searched(declaration(), Oracle(spread=0.3))
-    of_error, trials = searched(declaration(workload=mirrored), Oracle(spread=0.3, record=mirrored))
+    of_error, trials = searched(declaration(workloads=mirrored), Oracle(spread=0.3, record=mirrored))
     assert wanted(of_error) == wanted(found)
-    for cell in of_error:
-        assert_bracketed(cell, trials, mirrored)
+    for stands in of_error:
+        assert_bracketed(stands, trials, mirrored)
 
 
 # ── One step of it ───────────────────────────────────────────────────────────────────────────────────────────
@@ -318,26 +322,28 @@ def test_where_everything_diverges_it_goes_down_several_octaves_at_once():
 
 def test_it_begins_at_the_largest_batch_size_of_each_optimizer():
     declared = declaration(optimizers=(SGD(), Momentum(0.9), Momentum(0.5)))
-    found = rounds(declared, NOTHING)
-    assert [(cell.optimizer, cell.batch_size) for cell in found] == [(o, 256) for o in declared.optimizers]
-    for cell in found:
-        assert not cell.finished
-        assert cell.pending == cell.trials
-        effective = {math.log2(cell.optimizer.effective_learning_rate(t.learning_rate)) for t in cell.trials}
+    found = search(declared, NOTHING).rounds
+    assert [(stands.cell.optimizer, stands.cell.batch_size) for stands in found] == [
+        (o, 256) for o in declared.optimizers
+    ]
+    for stands in found:
+        assert not stands.finished
+        assert stands.pending == stands.trials
+        effective = {math.log2(stands.cell.optimizer.effective_learning_rate(t.learning_rate)) for t in stands.trials}
         # Factors of 2 in the rate that is used; where the window is in the effective rate, to half an octave.
-        assert all(math.log2(trial.learning_rate).is_integer() for trial in cell.trials)
+        assert all(math.log2(trial.learning_rate).is_integer() for trial in stands.trials)
         np.testing.assert_allclose([min(effective), max(effective)], FIRST_WINDOW, atol=0.5)
-        assert {trial.seed for trial in cell.trials} == {0, 1, 2}
+        assert {trial.seed for trial in stands.trials} == {0, 1, 2}
 
 
 def test_a_cell_waits_for_the_next_larger_batch_size():
     declared, oracle, trials = declaration(), Oracle(), NOTHING
     reached = []
-    while pending := [trial for cell in rounds(declared, trials) for trial in cell.pending]:
-        found = rounds(declared, trials)
-        sizes = [cell.batch_size for cell in found]
+    while pending := search(declared, trials).pending:
+        found = search(declared, trials).rounds
+        sizes = [stands.cell.batch_size for stands in found]
         assert sizes == [256, 64, 16][: len(sizes)]
-        assert all(cell.finished for cell in found[:-1])
+        assert all(stands.finished for stands in found[:-1])
         reached.append(sizes[-1])
         trials = pl.concat([trials, oracle.train(pending)])
     assert reached == sorted(reached, reverse=True)
@@ -354,7 +360,7 @@ def test_neighbours_tell_where_to_look():
 
 
 def test_a_momentum_next_to_one_has_a_first_window_too():
-    found = rounds(declaration(optimizers=(Momentum(1 - 1e-8),)), NOTHING)
+    found = search(declaration(optimizers=(Momentum(1 - 1e-8),)), NOTHING).rounds
     assert found[0].pending
 
 
@@ -384,27 +390,27 @@ def test_parts_of_rounds_in_any_order_give_the_same_trials(at_once, seed):
 
 def test_while_a_round_is_incomplete_it_asks_for_the_rest_of_it_only():
     declared, oracle = declaration(batch_sizes=(64,)), Oracle()
-    (first,) = rounds(declared, NOTHING)
+    (first,) = search(declared, NOTHING).rounds
     for committed in range(1, len(first.pending)):
-        (cell,) = rounds(declared, oracle.train(first.pending[:committed]))
-        assert cell.trials == first.trials
-        assert cell.pending == first.pending[committed:]
-        assert not cell.finished
+        (stands,) = search(declared, oracle.train(first.pending[:committed])).rounds
+        assert stands.trials == first.trials
+        assert stands.pending == first.pending[committed:]
+        assert not stands.finished
 
 
 def test_a_finished_search_asks_for_nothing_whatever_the_order_of_the_rows(at_once):
     found, trials = at_once
     for seed in range(3):
         shuffled = trials.sample(fraction=1, shuffle=True, seed=seed)
-        again = rounds(declaration(**NOISY), shuffled)
-        assert [(cell.trials, cell.pending) for cell in again] == [(cell.trials, []) for cell in found]
+        again = search(declaration(**NOISY), shuffled).rounds
+        assert [(stands.trials, stands.pending) for stands in again] == [(stands.trials, []) for stands in found]
 
 
 def test_without_any_one_of_its_trials_that_one_is_asked_for(at_once):
     found, trials = at_once
-    for missing in random.Random(0).sample([trial for cell in found for trial in cell.trials], 12):
-        again = rounds(declaration(**NOISY), trials.filter(pl.col("trial_id") != missing.id))
-        assert [trial for cell in again for trial in cell.pending] == [missing]
+    for missing in random.Random(0).sample([trial for stands in found for trial in stands.trials], 12):
+        again = search(declaration(**NOISY), trials.filter(pl.col("trial_id") != missing.id)).rounds
+        assert [trial for stands in again for trial in stands.pending] == [missing]
 
 
 def foreign(oracle):
@@ -418,7 +424,7 @@ def foreign(oracle):
         for seed in (0, 1, 3, 7)
     ]
     elsewhere = [
-        declaration(**NOISY | {"budget": Epochs(11)}).trial(SGD(), 64, 2.0**octave, seed)
+        declaration(**NOISY | {"budgets": Epochs(11)}).trial(SGD(), 64, 2.0**octave, seed)
         for octave in range(-9, 3)
         for seed in range(3)
     ]
@@ -430,24 +436,24 @@ def test_what_else_the_folder_holds_changes_nothing(at_once):
     found, trials = searched(declaration(**NOISY), Oracle(spread=0.5), extra)
     assert wanted(found) == wanted(at_once[0])
     # What the extra trials happen to answer is not asked for again.
-    asked = {trial.id for cell in found for trial in cell.trials}
+    asked = {trial.id for stands in found for trial in stands.trials}
     assert len(trials) - len(extra) == len(asked - set(extra["trial_id"]))
 
 
 def test_failed_trials_are_no_answers():
     declared, oracle = declaration(batch_sizes=(64,)), Oracle()
-    (first,) = rounds(declared, NOTHING)
+    (first,) = search(declared, NOTHING).rounds
     rows = oracle.train(first.pending)
     failed = rows.with_columns(
         pl.when(pl.col("seed") == 1).then(pl.lit("failed")).otherwise(pl.col("status")).alias("status")
     )
-    (cell,) = rounds(declared, failed)
-    assert cell.pending == [trial for trial in first.pending if trial.seed == 1]
+    (stands,) = search(declared, failed).rounds
+    assert stands.pending == [trial for trial in first.pending if trial.seed == 1]
 
 
 def test_trials_and_declaration_are_left_as_they_were(at_once):
     declared, trials = declaration(**NOISY), at_once[1].clone()
-    rounds(declared, trials)
+    search(declared, trials)
     assert trials.equals(at_once[1])
     assert declared == declaration(**NOISY)
 
@@ -472,14 +478,16 @@ def test_an_extended_study_asks_only_for_what_is_missing(at_once, more):
     found, trials = searched(declared, oracle, at_once[1])
     assert wanted(found) == wanted(fresh)
     assert not set(oracle.trained) & set(at_once[1]["trial_id"])
-    assert set(oracle.trained) == {trial.id for cell in found for trial in cell.trials} - set(at_once[1]["trial_id"])
+    assert set(oracle.trained) == {trial.id for stands in found for trial in stands.trials} - set(
+        at_once[1]["trial_id"]
+    )
     assert len(trials) == len(at_once[1]) + len(oracle.trained)
 
 
 def test_more_seeds_ask_first_for_the_new_seeds(at_once):
-    found = rounds(declaration(**NOISY | {"seeds": 5}), at_once[1])
-    assert {trial.seed for cell in found for trial in cell.pending} == {3, 4}
-    assert {cell.batch_size for cell in found} == {256}
+    found = search(declaration(**NOISY | {"seeds": 5}), at_once[1]).rounds
+    assert {trial.seed for stands in found for trial in stands.pending} == {3, 4}
+    assert {stands.cell.batch_size for stands in found} == {256}
 
 
 # ── Learning rates that are given ────────────────────────────────────────────────────────────────────────────
@@ -488,12 +496,14 @@ def test_more_seeds_ask_first_for_the_new_seeds(at_once):
 @pytest.mark.parametrize("given_rates", [(0.3,), (0.01, 0.02, 0.07, 1000.0), tuple(2.0**k for k in range(-3, 3))])
 def test_given_rates_are_tried_and_no_others(given_rates):
     declared = declaration(**NOISY | {"learning_rates": given_rates})
-    found = rounds(declared, NOTHING)
+    found = search(declared, NOTHING).rounds
     assert len(found) == 2 * 3  # all cells at once: none waits
-    for cell in found:
-        tried = [(trial.learning_rate, trial.seed) for trial in cell.pending]
+    for stands in found:
+        tried = [(trial.learning_rate, trial.seed) for trial in stands.pending]
         assert sorted(tried) == [(rate, seed) for rate in given_rates for seed in range(3)]
-        assert {(trial.optimizer, trial.batch_size) for trial in cell.pending} == {(cell.optimizer, cell.batch_size)}
+        assert {(trial.optimizer, trial.batch_size) for trial in stands.pending} == {
+            (stands.cell.optimizer, stands.cell.batch_size)
+        }
     oracle = Oracle(cliff=-100.0)  # not even where everything diverges
     finished, trials = searched(declared, oracle)
     assert len(trials) == len(oracle.trained) == 2 * 3 * 3 * len(given_rates)
@@ -502,11 +512,11 @@ def test_given_rates_are_tried_and_no_others(given_rates):
 
 def test_of_given_rates_only_the_missing_ones_are_pending():
     declared = declaration(learning_rates=(0.1, 0.2), batch_sizes=(16, 64))
-    found = rounds(declared, NOTHING)
-    done = [trial for cell in found for trial in cell.trials][::2]
-    again = rounds(declared, Oracle().train(done))
-    assert {trial.id for cell in again for trial in cell.pending} == {
-        trial.id for cell in found for trial in cell.trials
+    found = search(declared, NOTHING).rounds
+    done = [trial for stands in found for trial in stands.trials][::2]
+    again = search(declared, Oracle().train(done)).rounds
+    assert {trial.id for stands in again for trial in stands.pending} == {
+        trial.id for stands in found for trial in stands.trials
     } - {trial.id for trial in done}
 
 
@@ -532,5 +542,5 @@ def test_fewer_trials_than_a_full_grid_and_the_same_rates():
     for row in both.iter_rows(named=True):
         position = oracle.positions(row["batch_size"])[row["criterion"] == "train_loss"]
         assert abs(math.log2(row["effective_learning_rate"]) - position) <= 1.5
-    for cell in found:
-        assert_bracketed(cell, trials)
+    for stands in found:
+        assert_bracketed(stands, trials)

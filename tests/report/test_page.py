@@ -22,7 +22,7 @@ def page(tmp_path_factory):
         constant_loss=quadratic.constant_loss, constant_score=quadratic.constant_score,
         score_name=EVIL, score_goal="minimize",
     )  # fmt: skip
-    study = sg.Study(name=EVIL, workload=workload, batch_sizes=(4, 8, 16, 32), budget=sg.Epochs(1), seeds=3)
+    study = sg.Study(name=EVIL, workloads=workload, batch_sizes=(4, 8, 16, 32), budgets=sg.Epochs(1), seeds=3)
     result = sg.run(study, folder / "s", Console(file=io.StringIO()))
     return result, result.report(folder / "page.html").read_text()
 
@@ -68,11 +68,11 @@ def test_the_table_has_every_cell(page):
 def test_scores_that_were_chosen_on_the_test_set_are_called_flattered(page, tmp_path):
     """The quadratic has one and the same split for both."""
     result, html = page
-    assert result.declaration.workload.chosen_on == "test"
+    assert result.declaration.workloads[0].chosen_on == "test"
     assert html.count("best on the test split itself") == 2
     assert "best on the validation split" not in html
-    parted = sg.Study(name="s", workload=digits(hidden=16), batch_sizes=(64,), budget=sg.Epochs(1))
-    assert parted.declaration().workload.chosen_on == "validation"
+    parted = sg.Study(name="s", workloads=digits(hidden=16), batch_sizes=(64,), budgets=sg.Epochs(1))
+    assert parted.declaration().workloads[0].chosen_on == "validation"
 
 
 def test_figures_save_as_pictures(page, tmp_path):

@@ -49,7 +49,8 @@ def test_all_published_studies_are_here():
 def test_a_built_in_study_is_what_it_was(name, profile):
     module = importlib.import_module(f"sgdscope.studies.{name}")
     study = load_study(name) if profile is None else module.study(blank(name), profile)
-    text = expansion(study.declaration(), Costs(study.workload, len(study.evaluate_at))) + "\n"
+    costs = {workload.name: Costs(workload, len(study.evaluate_at)) for workload in study.workloads}
+    text = expansion(study.declaration(), costs) + "\n"
     path = GOLDEN / f"{study.name}.txt"
     if os.environ.get("SGDSCOPE_WRITE_GOLDEN"):
         path.write_text(text)

@@ -101,7 +101,7 @@ def trainer():
 def test_trials_go_on_bit_for_bit_in_whatever_pack_they_come_to_lie(trainer, tmp_path, monkeypatch, updates_made):
     monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
     monkeypatch.setattr(pack, "SEGMENT_SECONDS", 0.0)  # one update a segment
-    study = Study(name="s", workload=trainer.workload, batch_sizes=(32,), budget=Epochs(3))
+    study = Study(name="s", workloads=trainer.workload, batch_sizes=(32,), budgets=Epochs(3))
     declared = study.declaration()
     trials = [declared.trial(Momentum(0.9), 32, 0.0625, seed) for seed in range(3)]
     trials += [declared.trial(SGD(), 32, 1e30, 0)]
@@ -136,7 +136,7 @@ def test_trials_go_on_bit_for_bit_in_whatever_pack_they_come_to_lie(trainer, tmp
 def test_a_neighbour_that_diverged_long_ago_does_not_lengthen_the_segments(trainer, tmp_path, monkeypatch):
     """Segments grow with what was made: one in which no trial has anything to do would say that updates are free."""
     monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
-    declared = Study(name="s", workload=trainer.workload, batch_sizes=(32,), budget=Epochs(30)).declaration()
+    declared = Study(name="s", workloads=trainer.workload, batch_sizes=(32,), budgets=Epochs(30)).declaration()
     trials = [declared.trial(SGD(), 32, rate, 0) for rate in (0.125, 1e30)]
     kept, told = Checkpoints(tmp_path, trainer.circumstances), []
 
@@ -159,7 +159,7 @@ def test_a_neighbour_that_diverged_long_ago_does_not_lengthen_the_segments(train
 
 def test_killed_in_an_evaluation_it_is_made_again_and_no_update_is(trainer, tmp_path, monkeypatch):
     monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
-    declared = Study(name="s", workload=trainer.workload, batch_sizes=(32,), budget=Epochs(3)).declaration()
+    declared = Study(name="s", workloads=trainer.workload, batch_sizes=(32,), budgets=Epochs(3)).declaration()
     trials = [declared.trial(SGD(), 32, 0.125, seed) for seed in range(2)]
     never = trainer.train(trials)
     for stop in (24, 48, 96):
@@ -183,7 +183,7 @@ def test_killed_in_an_evaluation_it_is_made_again_and_no_update_is(trainer, tmp_
 
 
 def test_a_checkpoint_of_other_shapes_is_passed_over(trainer, tmp_path):
-    declared = Study(name="s", workload=trainer.workload, batch_sizes=(32,), budget=Epochs(1)).declaration()
+    declared = Study(name="s", workloads=trainer.workload, batch_sizes=(32,), budgets=Epochs(1)).declaration()
     trial = declared.trial(SGD(), 32, 0.125, 0)
     kept = Checkpoints(tmp_path, trainer.circumstances)
     kept.save(trial.id, EXAMPLE)
@@ -191,7 +191,7 @@ def test_a_checkpoint_of_other_shapes_is_passed_over(trainer, tmp_path):
 
 
 def test_checkpoints_are_written_as_often_as_declared_and_no_more(trainer, tmp_path, monkeypatch):
-    study = Study(name="s", workload=trainer.workload, batch_sizes=(32,), budget=Epochs(1))
+    study = Study(name="s", workloads=trainer.workload, batch_sizes=(32,), budgets=Epochs(1))
     trial = study.declaration().trial(SGD(), 32, 0.125, 0)
     saved = []
     monkeypatch.setattr(Checkpoints, "save", lambda self, trial_id, checkpoint: saved.append(checkpoint.step))
@@ -209,7 +209,7 @@ def test_the_state_of_streams_goes_on_too(tmp_path, monkeypatch, echo):
     monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
     monkeypatch.setattr(pack, "SEGMENT_SECONDS", 0.0)
 
-    declared = Study(name="s", workload=echo, batch_sizes=(8,), budget=Epochs(2)).declaration()
+    declared = Study(name="s", workloads=echo, batch_sizes=(8,), budgets=Epochs(2)).declaration()
     trial = declared.trial(SGD(), 8, 0.01, 0)
     trainer = Trainer(echo, slots=1)
     (never,) = trainer.train([trial])

@@ -22,7 +22,7 @@ from sgdscope.workloads.quadratic import NoisyQuadratic
 
 
 def declared(workload, batch_size, budget):
-    return Study(name="s", workload=workload, batch_sizes=(batch_size,), budget=budget).declaration()
+    return Study(name="s", workloads=workload, batch_sizes=(batch_size,), budgets=budget).declaration()
 
 
 def numbers(outcome):

@@ -25,10 +25,12 @@ UPDATES, RATE, SEED = 30, 0.125, 4
 
 def trained(workload, batch_size, microbatch_size=None, method=None):
     study = Study(
-        name="s", workload=workload, batch_sizes=(batch_size,), budget=Steps(UPDATES), microbatch_size=microbatch_size
+        name="s", workloads=workload, batch_sizes=(batch_size,), budgets=Steps(UPDATES), microbatch_size=microbatch_size
     )
     declaration = study.declaration()
-    trainer = Trainer(workload, (0.5, 1.0), declaration.microbatch_sizes, slots=2, method=method)
+    trainer = Trainer(
+        workload, (0.5, 1.0), declaration.microbatch_sizes(declaration.workloads[0]), slots=2, method=method
+    )
     (outcome,) = trainer.train([declaration.trial(Momentum(0.9), batch_size, RATE, SEED)])
     trainer.close()
     return {(m.step, m.split, m.metric): m.value for m in outcome.measurements}
@@ -142,7 +144,7 @@ def test_microbatches_are_the_whole_batch_to_float_tolerance_and_have_ids_of_the
     assert whole.keys() == parts.keys()
     np.testing.assert_allclose([parts[key] for key in whole], list(whole.values()), rtol=1e-5)
     ids = [
-        Study(name="s", workload=workload, batch_sizes=(64,), budget=Steps(2), **changes)
+        Study(name="s", workloads=workload, batch_sizes=(64,), budgets=Steps(2), **changes)
         .declaration()
         .trial(Momentum(), 64, 1.0, 0)
         .id
@@ -163,10 +165,10 @@ from sgdscope.training.pack import Trainer
 from sgdscope.workloads.digits import digits
 
 def trained(devices_per_trial, devices):
-    study = Study(name="s", workload=digits(hidden=16), batch_sizes=(64,), budget=Steps(40),
+    study = Study(name="s", workloads=digits(hidden=16), batch_sizes=(64,), budgets=Steps(40),
                   devices_per_trial=devices_per_trial)
     declared = study.declaration()
-    trainer = Trainer(study.workload, (1.0,), declared.microbatch_sizes, devices_per_trial,
+    trainer = Trainer(study.workloads[0], (1.0,), declared.microbatch_sizes(declared.workloads[0]), devices_per_trial,
                       devices=jax.devices()[:devices], slots=2)
     outcomes = trainer.train([declared.trial(Momentum(), 64, 0.0625, seed) for seed in range(2)])
     text = trainer.prepare(64).result().as_text()
