@@ -29,6 +29,8 @@ MOST_DIVERGED = 0.2
 SMALLEST_LOSS = 1e-38
 # A parabola over more octaves than this on each side is biased where the curve is not symmetric.
 VERTEX_OCTAVES = 1.0
+# How far from the optimum of a curve its estimates may lie though no seed tells, in steps of the grid.
+STRAY_OF_VERTEX, STRAY_OF_BEST = 1 / 8, 1 / 2
 
 
 @dataclass(frozen=True)
@@ -66,28 +68,42 @@ class Curve:
             return np.full(1 if seeds is None else len(seeds), -1)
         return _middle_of_tied(self._values(seeds, statistic))
 
-    def vertex(self, seeds: np.ndarray | None = None) -> np.ndarray:
-        """Return log₂ of the rate at the vertex of a parabola through the rates around the best, one for each draw.
+    def vertex(self, seeds: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return log₂ ε* between the rates tried, and by how much that may stray: octaves, one of each for each draw.
 
-        The parabola is fitted by least squares to the means of the eligible rates within an octave of the best; where
-        there are fewer than three, none beyond the best on one side, or it does not open downwards, the best rate
-        itself is returned. The vertex is never more than an octave from it.
+        It is the vertex of the parabola that is fitted by least squares to the means of the rates within an octave of
+        the best, and never more than an octave from it. Rates at which trials diverged do not lie on a smooth curve:
+        they are left out. Where there are fewer than three, none on one side of the best, or the parabola does not
+        open downwards, the best rate itself is returned. Where a curve is no parabola its vertex strays by up to
+        about an eighth of the step of the grid there, the best rate by up to half of it, which seeds do not tell.
         """
         values = self._values(seeds, np.mean)
         best = _middle_of_tied(values)
-        octaves = self.octaves
+        octaves, whole = self.octaves, ~self.diverged.any(axis=1)
         found: np.ndarray = octaves[best]
+        steps = self._steps[best]
+        strays = steps * STRAY_OF_BEST
         for index in np.unique(best):
-            near = np.flatnonzero((np.abs(octaves - octaves[index]) <= VERTEX_OCTAVES + 1e-9) & self.eligible)
-            if len(near) < 3 or index in (near[0], near[-1]):
+            near = np.flatnonzero((np.abs(octaves - octaves[index]) <= VERTEX_OCTAVES + 1e-9) & whole)
+            if len(near) < 3 or not near[0] < index < near[-1]:
                 continue
             x = octaves[near] - octaves[index]
             draws = np.flatnonzero(best == index)
             _, slope, bend = np.linalg.pinv(np.vander(x, 3, increasing=True)) @ values[np.ix_(near, draws)]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                vertex = np.where(bend < 0, -slope / (2 * bend), 0.0)
+            downwards = bend < 0
+            vertex = np.divide(-slope, 2 * bend, out=np.zeros_like(slope), where=downwards)
             found[draws] += np.clip(vertex, -VERTEX_OCTAVES, VERTEX_OCTAVES)
-        return found
+            strays[draws[downwards]] = steps[draws[downwards]] * STRAY_OF_VERTEX
+        return found, strays
+
+    @property
+    def _steps(self) -> np.ndarray:
+        """The step of the grid around each rate, in octaves; none where a single rate was tried."""
+        steps = np.diff(self.octaves)
+        if not len(steps):
+            return np.zeros(1)
+        around: np.ndarray = (np.append(steps, steps[-1]) + np.append(steps[0], steps)) / 2
+        return around
 
     def _values(self, seeds: np.ndarray | None, statistic: Any) -> np.ndarray:
         """Return how good each rate is in each draw, shape (rates, draws); −∞ where it is not eligible."""

@@ -20,8 +20,6 @@ from sgdscope.workloads.base import WorkloadRecord
 FEWEST_BATCH_SIZES = 4
 # A regime with fewer batch sizes than this is not identified.
 FEWEST_IN_REGIME = 3
-# How far the vertex of a parabola may stray from the optimum of a curve that is none, in steps of the grid.
-STRAY = 1 / 8
 # Intervals of batch sizes are given as far as this, log₂.
 FARTHEST = 60.0
 
@@ -63,20 +61,20 @@ class Cells:
     @property
     def vertices(self) -> np.ndarray:
         """log₂ ε* by the vertex of a parabola around the winner, shape (1, k)."""
-        return np.array([c.vertex() for c in self.curves]).T
+        return np.array([c.vertex()[0] for c in self.curves]).T
 
     @cached_property
     def drawn_vertices(self) -> tuple[np.ndarray, np.ndarray]:
         """The vertices of each draw of seeds, shape (draws, k), and which of them are bounds.
 
-        The same seeds are drawn in every cell. Where a curve is no parabola its vertex strays by up to about an eighth
-        of a grid step, which seeds do not tell; each draw's vertices are moved by as much at random.
+        The same seeds are drawn in every cell. Each draw's vertices are moved at random by as much as they may stray:
+        without that, studies whose seeds agree would claim a certainty that their grid cannot give.
         """
         drawn = resampled_seeds(self.n)
         best = np.array([c.best(drawn) for c in self.curves]).T
-        vertices = np.array([c.vertex(drawn) for c in self.curves]).T
-        stray = np.random.default_rng(BOOTSTRAP_SEED + 1).uniform(-STRAY, STRAY, vertices.shape)
-        return vertices + stray * np.array([_grid_step(c) for c in self.curves]), self._bounds(best)
+        vertices, strays = np.array([c.vertex(drawn) for c in self.curves]).transpose(1, 2, 0)
+        moved = np.random.default_rng(BOOTSTRAP_SEED + 1).uniform(-1, 1, strays.shape)
+        return vertices + strays * moved, self._bounds(best)
 
     @property
     def bounds(self) -> np.ndarray:
@@ -204,12 +202,3 @@ def _regime(size: int, low: float, high: float) -> str:
     if size < low:
         return "noise"
     return "curvature" if size > high else "unassigned"
-
-
-def _grid_step(found: Curve) -> float:
-    """The step of the grid around the winner, in octaves; none where a single rate was tried."""
-    if len(found.rates) == 1:
-        return 0.0
-    steps = np.diff(found.octaves)
-    best = int(found.best()[0])
-    return float(steps[max(best - 1, 0) : best + 1].mean())

@@ -343,7 +343,7 @@ def test_a_study_killed_again_and_again_ends_as_one_that_never_was(study_file, c
 
 def test_killed_between_the_last_evaluation_and_the_commit_the_bits_are_made_again(tmp_path, monkeypatch):
     study = sg.Study(
-        name="s", workload=digits(hidden=16), batch_sizes=(64,), budget=sg.Steps(20), seeds=2, optimizers=(sg.SGD(),),
+        name="s", workloads=digits(hidden=16), batch_sizes=(64,), budgets=sg.Steps(20), seeds=2, optimizers=(sg.SGD(),),
         learning_rates=(0.125, 1e30),
     )  # fmt: skip
     never, _ = quietly(study, tmp_path / "never")
