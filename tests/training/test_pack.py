@@ -257,7 +257,7 @@ def test_a_loss_that_overflows_in_the_last_update_is_divergence():
 
 
 @pytest.mark.parametrize(
-    ("method", "devices_per_trial", "chunk"), [("map", 1, 1024), ("map", 1, 100), ("vmap", 1, 100), ("step", 2, 96)]
+    ("method", "devices_per_trial", "chunk"), [("map", 1, 100), ("vmap", 1, 1024), ("step", 2, 96)]
 )
 def test_the_bits_are_those_of_a_plain_evaluation_with_the_trained_parameters(
     method, devices_per_trial, chunk, tmp_path, monkeypatch
@@ -285,21 +285,14 @@ def test_the_bits_are_those_of_a_plain_evaluation_with_the_trained_parameters(
     assert all(outcome.diverged and outcome.correctness == {} for outcome in outcomes[1:])
 
 
-def test_a_score_of_other_numbers_leaves_no_bits_and_one_that_is_0_or_1_by_any_name_does():
+def test_a_score_of_other_numbers_leaves_no_bits():
     plain = digits(hidden=16)
     probability = dataclasses.replace(plain, score=lambda p, batch: jnp.exp(-plain.loss(p, batch)))
-    wrong = dataclasses.replace(plain, score=lambda p, batch: 1 - plain.score(p, batch), score_goal="minimize")
-    found = {}
-    for name, workload in (("right", plain), ("wrong", wrong), ("probability", probability)):
-        trainer = Trainer(workload, slots=1)
-        (outcome,) = trainer.train([declared(workload, 64, Steps(5)).trial(SGD(), 64, 0.25, 0)])
-        trainer.close()
-        found[name] = outcome.correctness
-    assert found["probability"] == {}
-    for split, count in (("validation", 256), ("test", 517)):
-        right, wrong = (np.unpackbits(np.frombuffer(found[name][split], np.uint8)) for name in ("right", "wrong"))
-        np.testing.assert_array_equal(right[:count], 1 - wrong[:count])
-        assert not right[count:].any()
+    trainer = Trainer(probability, slots=1)
+    (outcome,) = trainer.train([declared(probability, 64, Steps(5)).trial(SGD(), 64, 0.25, 0)])
+    trainer.close()
+    assert not outcome.diverged
+    assert outcome.correctness == {}
 
 
 # ── What batch size may not change ───────────────────────────────────────────────────────────────────────
