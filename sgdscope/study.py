@@ -327,7 +327,8 @@ class Study(_Design):
         seeds: how many; seed s gives the same initialization everywhere and the same order of examples at
             the same batch size, so that differences are taken seed by seed.
         learning_rates: the initial learning rates to try; none means that they are searched, in factors of
-            2, until the optimum is bracketed for the score and for the training loss.
+            2, until the optimum is bracketed for the score and for the training loss, and then around it in
+            factors of √2.
         evaluate_at: the fractions of the budget at which the whole splits are evaluated; the last is 1.
         microbatch_size: the most examples of one forward pass, where a batch does not fit in memory: a batch is
             then cut into the largest equal parts of at most so many examples, and their gradients are averaged.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sgdscope.training.pack import Trainer
 
 # What a search has been seen to need on the built-in studies, until this study's own cells tell.
-RATES_EXPECTED = 6.0
+RATES_EXPECTED = 7.5
 # An update that takes longer is not timed beforehand.
 MOST_SECONDS_PROBED = 2.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,9 @@ from sgdscope.store import ended
 from sgdscope.study import Cell, Declaration, Trial
 from sgdscope.workloads.base import WorkloadRecord
 
-# The first window, log₂ of effective rates, at the largest batch size, where nothing is known yet.
+# The first window, log₂ of effective rates, where nothing is known yet: at the largest batch size.
 FIRST_WINDOW = (-3, 1)
-# How far a search may go: beyond these a censored optimum stays censored.
+# How far a search may go, log₂ of rates: beyond these a censored optimum stays censored.
 LOWEST, HIGHEST = -24, 12
 # When every rate tried diverges, go down by this many octaves at once.
 DESCENT = 4
@@ -58,6 +58,15 @@ class Search:
         return [trial for cell in self.rounds for trial in cell.trials]
 
 
+def learning_rate(half_octaves: int) -> float:
+    """Return 2^(k/2): a power of 2, or √2 times one, the same float on every machine.
+
+    >>> learning_rate(-6), learning_rate(1)
+    (0.125, 1.4142135623730951)
+    """
+    return 2.0 ** (half_octaves // 2) * (math.sqrt(2.0) if half_octaves % 2 else 1.0)
+
+
 def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
     """Return the rounds that can be trained now and those that are finished, and the cells that wait for them.
 
@@ -65,8 +74,9 @@ def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
     depends neither on the order in which packs finished nor on what else the folder holds. The first round
     of a cell is centred by the finished search of its neighbour, for which it waits: the same batch size at the
     next smaller budget of the same kind, or else the next larger batch size. Each later round extends, by an
-    octave, the ends at which the optimum of a criterion is not bracketed yet. A neighbour whose trials failed is
-    passed over, and does not hold up the others.
+    octave, the ends at which the optimum of a criterion is not bracketed yet; where both are, a last round tries
+    the half octaves on both sides of each criterion's best rate. A neighbour whose trials failed is passed over,
+    and does not hold up the others.
 
     An end is bracketed when it is worse than the best rate by more than the paired 95 % t interval over seeds;
     or, at the upper end, when more than 20 % of its trials diverge; or when it gains less than a tenth of what
@@ -76,41 +86,46 @@ def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
     by_id = {trial_id: (status == "diverged", *values) for trial_id, status, *values in rows}
     failures = set(trials.filter(pl.col("status") == "failed")["trial_id"])
     found, waiting = list[Round](), list[Cell]()
-    finished, failed = dict[Cell, list[Curve]](), set[Cell]()
+    best, failed = dict[Cell, list[int]](), set[Cell]()
     for cell in sorted(declaration.cells, key=_order(declaration)):
-        neighbour: Cell | None = None
+        neighbours = list[Cell]()
         if not declaration.learning_rates:
-            # A neighbour that is neither finished nor failed is still to come.
-            neighbour = next((other for other in _neighbours(declaration, cell) if other not in failed), None)
-            if neighbour is not None and neighbour not in finished:
+            neighbours = _neighbours(declaration, cell, failed)
+            if any(other not in best for other in neighbours):
                 waiting.append(cell)
                 continue
-        first = _first_octaves(cell, neighbour, finished)
-        stands, curves = _replay(declaration, cell, first, by_id)
+        stands, curves = _replay(declaration, cell, _first_rates(cell, neighbours, best), by_id)
         found.append(stands)
         if stands.finished:
-            finished[cell] = curves
+            best[cell] = [round(2 * math.log2(c.rates[c.best()[0]])) for c in curves if c.eligible.any()]
         elif all(trial.id in failures for trial in stands.pending):
             failed.add(cell)
     return Search(found, waiting)
 
 
-def next_rates(octaves: Sequence[int], curves: Sequence[Curve]) -> list[int]:
-    """Return log₂ of the rates that the next round of a cell adds; none when both optima are bracketed.
+def next_rates(tried: Sequence[int], curves: Sequence[Curve]) -> list[int]:
+    """Return the rates that the next round of a cell adds, in half octaves: 2·log₂ of them.
+
+    They are whole octaves until both optima are bracketed, and then the half octaves around each, once.
 
     Args:
-        octaves: log₂ of the rates tried, ascending and contiguous, one for each rate of the curves.
+        tried: the rates tried in half octaves, ascending, one for each rate of the curves.
         curves: one for each criterion.
     """
-    lowest, highest = octaves[0], octaves[-1]
+    lowest, highest = tried[0], tried[-1]
+    if any(k % 2 for k in tried):
+        return []
     if not curves[0].eligible.any():
-        return [k for k in range(lowest - DESCENT, lowest) if k >= LOWEST]
+        return [k for k in range(lowest - 2 * DESCENT, lowest, 2) if k >= 2 * LOWEST]
     wanted = []
-    if lowest > LOWEST and not all(_worse(c, 0) for c in curves):
-        wanted.append(lowest - 1)
-    if highest < HIGHEST and curves[0].eligible[-1] and not all(_worse(c, -1) for c in curves):
-        wanted.append(highest + 1)
-    return wanted
+    if lowest > 2 * LOWEST and not all(_worse(c, 0) for c in curves):
+        wanted.append(lowest - 2)
+    if highest < 2 * HIGHEST and curves[0].eligible[-1] and not all(_worse(c, -1) for c in curves):
+        wanted.append(highest + 2)
+    if wanted:
+        return wanted
+    around = {tried[c.best()[0]] + side for c in curves for side in (-1, 1)}
+    return sorted(k for k in around if 2 * LOWEST <= k <= 2 * HIGHEST)
 
 
 def _order(declaration: Declaration) -> Callable[[Cell], tuple[int, int, int, int]]:
@@ -127,14 +142,15 @@ def _order(declaration: Declaration) -> Callable[[Cell], tuple[int, int, int, in
     return place
 
 
-def _neighbours(declaration: Declaration, cell: Cell) -> Iterator[Cell]:
-    """Yield the cells that can tell where to look, the best first."""
-    for budget in reversed(declaration.budgets):
-        if type(budget) is type(cell.budget) and budget.n < cell.budget.n:
-            yield replace(cell, budget=budget)
-    for batch_size in declaration.batch_sizes:
-        if batch_size > cell.batch_size:
-            yield replace(cell, batch_size=batch_size)
+def _neighbours(declaration: Declaration, cell: Cell, failed: Set[Cell]) -> list[Cell]:
+    """Return the cells that tell where to look, and for which this one waits; those whose trials failed do not.
+
+    It is the next smaller budget of the same kind, or else the next two larger batch sizes.
+    """
+    budgets = [b for b in declaration.budgets if type(b) is type(cell.budget) and b.n < cell.budget.n]
+    smaller = [replace(cell, budget=budget) for budget in reversed(budgets)]
+    larger = [replace(cell, batch_size=size) for size in declaration.batch_sizes if size > cell.batch_size]
+    return [other for other in smaller if other not in failed][:1] or [c for c in larger if c not in failed][:2]
 
 
 def _replay(
@@ -147,28 +163,28 @@ def _replay(
     if declaration.learning_rates:
         trials = of_rates(declaration.learning_rates)
         return Round(cell, trials, [trial for trial in trials if trial.id not in by_id]), []
-    octaves: list[int] = []
+    tried: list[int] = []
     added = list(first)
     curves: list[Curve] = []
     trials = []
     while added:
-        octaves = sorted(octaves + added)
-        trials = of_rates([2.0**k for k in octaves])
+        tried = sorted(tried + added)
+        trials = of_rates([learning_rate(k) for k in tried])
         pending = [trial for trial in trials if trial.id not in by_id]
         if pending:
             return Round(cell, trials, pending), []
-        curves = _curves(cell.workload, octaves, [by_id[trial.id] for trial in trials])
-        added = next_rates(octaves, curves)
+        curves = _curves(cell.workload, tried, [by_id[trial.id] for trial in trials])
+        added = next_rates(tried, curves)
     return Round(cell, trials, []), curves
 
 
-def _curves(record: WorkloadRecord, octaves: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> list[Curve]:
-    seeds = len(rows) // len(octaves)
-    shape = (len(octaves), seeds)
+def _curves(record: WorkloadRecord, tried: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> list[Curve]:
+    seeds = len(rows) // len(tried)
+    shape = (len(tried), seeds)
     table = np.array(rows, float)
     return [
         Curve(
-            2.0 ** np.array(octaves),
+            np.array([learning_rate(k) for k in tried]),
             np.arange(seeds),
             goodness(table[:, 1 + number], record, criterion).reshape(shape),
             table[:, 0].astype(bool).reshape(shape),
@@ -178,17 +194,34 @@ def _curves(record: WorkloadRecord, octaves: Sequence[int], rows: Sequence[tuple
     ]
 
 
-def _first_octaves(cell: Cell, neighbour: Cell | None, finished: Mapping[Cell, list[Curve]]) -> list[int]:
-    if neighbour is None or not finished[neighbour][0].eligible.any():
+def _first_rates(cell: Cell, neighbours: Sequence[Cell], best: Mapping[Cell, list[int]]) -> list[int]:
+    """Return a cell's first round in half octaves: the whole octaves from one below what is expected to one above."""
+    predicted = _predicted(cell, neighbours, best)
+    if predicted:
+        low, high = -(-min(predicted) // 2) - 1, max(predicted) // 2 + 1
+    else:
         shift = round(math.log2(cell.optimizer.effective_learning_rate(1.0)))
         low, high = (end - shift for end in FIRST_WINDOW)
-    else:
-        best = [round(math.log2(c.rates[c.best()[0]])) for c in finished[neighbour]]
-        # Between proportional to the batch size and not growing with it, the optimum lies in this window.
-        octaves_down = math.ceil(math.log2(neighbour.batch_size / cell.batch_size))
-        low, high = min(best) - octaves_down - 1, max(best) + 1
     low, high = min(max(low, LOWEST), HIGHEST), max(min(high, HIGHEST), LOWEST)
-    return list(range(low, high + 1))
+    return [2 * k for k in range(low, high + 1)]
+
+
+def _predicted(cell: Cell, neighbours: Sequence[Cell], best: Mapping[Cell, list[int]]) -> list[int]:
+    """Return where the best rates of a cell are expected, in half octaves; none where nothing tells.
+
+    At another budget, they are where they were. At a smaller batch size they lie lower by as much as they moved
+    between the next two larger ones; where there is but one, between not at all and in proportion to the batch.
+    """
+    if not neighbours or not best[neighbours[0]]:
+        return []
+    near, far = neighbours[0], neighbours[-1]
+    octaves_down = math.log2(near.batch_size / cell.batch_size)
+    most = math.ceil(2 * octaves_down)
+    if far == near or not best[far]:
+        return [k - down for k in best[near] for down in {0, most}]
+    ratio = octaves_down / math.log2(far.batch_size / near.batch_size)
+    moved = [round(ratio * (k_far - k_near)) for k_far, k_near in zip(best[far], best[near], strict=True)]
+    return [k - min(max(down, 0), most) for k, down in zip(best[near], moved, strict=True)]
 
 
 def _worse(found: Curve, end: int) -> bool:

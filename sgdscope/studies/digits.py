@@ -4,7 +4,7 @@ Hypothesis: below some batch size SGD and momentum reach the same test score and
 grows with the batch; above it the learning rate stops growing, the score falls, and momentum is ahead.
 
 Command: ``sgdscope run digits --out FOLDER``.
-Cost: about 500 trials, 30 epochs of 1,024 pictures each; under 60 s on two cores.
+Cost: about 700 trials, 30 epochs of 1,024 pictures each; under 60 s on two cores.
 What should come out: both regimes within batch sizes 4 to 1,024, with the bend of SGD's learning rate between.
 """
 

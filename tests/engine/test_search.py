@@ -3,6 +3,7 @@
 import functools
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -13,8 +14,8 @@ from scipy import stats
 
 from sgdscope.analysis.curves import Curve
 from sgdscope.analysis.optimum import optima
-from sgdscope.budget import Epochs
-from sgdscope.engine.search import FIRST_WINDOW, HIGHEST, LOWEST, next_rates, search
+from sgdscope.budget import Epochs, Steps
+from sgdscope.engine.search import FIRST_WINDOW, HIGHEST, LOWEST, learning_rate, next_rates, search
 from sgdscope.optimizers import SGD, Momentum
 from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Declaration
@@ -117,8 +118,14 @@ def wanted(found):
     }
 
 
+def half_octaves(stands):
+    """All rates of a cell, in half octaves: twice their log₂."""
+    return sorted({round(2 * math.log2(trial.learning_rate)) for trial in stands.trials})
+
+
 def octaves(stands):
-    return sorted({round(math.log2(trial.learning_rate)) for trial in stands.trials})
+    """The whole octaves among the rates of a cell: those that are tried until the optima are bracketed."""
+    return [k // 2 for k in half_octaves(stands) if k % 2 == 0]
 
 
 # ── Bracketing, worked out a second time ─────────────────────────────────────────────────────────────────────
@@ -144,7 +151,7 @@ def worse_end(values, diverged, end):
 
 
 def assert_bracketed(stands, trials, record=RECORD):
-    """Both optima are bracketed at both ends, or the search has gone as far as it may."""
+    """Both optima are bracketed at both ends, or the search has gone as far as it may; the half octaves come last."""
     tried = octaves(stands)
     assert tried == list(range(tried[0], tried[-1] + 1))  # no gaps
     assert tried[0] >= LOWEST
@@ -152,11 +159,14 @@ def assert_bracketed(stands, trials, record=RECORD):
     rows = {row["trial_id"]: row for row in trials.iter_rows(named=True)}
     of_rate = {octave: [] for octave in tried}
     for trial in sorted(stands.trials, key=lambda trial: trial.seed):
-        of_rate[round(math.log2(trial.learning_rate))].append(rows[trial.id])
+        if math.log2(trial.learning_rate).is_integer():
+            of_rate[round(math.log2(trial.learning_rate))].append(rows[trial.id])
     diverged = [[row["status"] == "diverged" for row in of_rate[octave]] for octave in tried]
     eligible = [sum(row) <= 0.2 * len(row) for row in diverged]
+    between = [k for k in half_octaves(stands) if k % 2]
     if not any(eligible):
         assert tried[0] == LOWEST
+        assert not between
         return
     sign = 1 if record.score_goal == "maximize" else -1
     columns = {
@@ -168,6 +178,11 @@ def assert_bracketed(stands, trials, record=RECORD):
         constant = good(None)
         means = [sum(row) / len(row) for row in values]
         best = max(mean for mean, fit in zip(means, eligible, strict=True) if fit)
+        # Around the best octave, or one that is as good, the half octaves were tried.
+        around = [
+            octave for octave, mean, fit in zip(tried, means, eligible, strict=True) if fit and mean >= best - 1e-11
+        ]
+        assert any({2 * k - 1, 2 * k + 1} & set(range(2 * LOWEST, 2 * HIGHEST)) <= set(between) for k in around)
 
         def learned_next_to_nothing(end, best=best, constant=constant, means=means):
             return best > constant and means[end] - constant < 0.1 * (best - constant)
@@ -210,7 +225,7 @@ def test_the_search_ends_with_both_optima_bracketed(oracle, seeds):
     oracle.trained.clear()
     found, trials = searched(declaration(batch_sizes=(16, 256), seeds=seeds), oracle)
     for stands in found:
-        assert len(stands.trials) == len(octaves(stands)) * seeds
+        assert len(stands.trials) == len(half_octaves(stands)) * seeds
         assert_bracketed(stands, trials)
 
 
@@ -224,7 +239,7 @@ def test_where_only_the_lowest_rates_live_they_are_found():
     """All of the first window diverges; the optimum lies 10 octaves below it."""
     (stands,), trials = searched(declaration(batch_sizes=(64,)), Oracle(score=-15.0, loss=-15.0, cliff=1.0))
     assert_bracketed(stands, trials)
-    assert optima(trials, {"w": RECORD})["learning_rate"].to_list() == [2.0**-15] * 2
+    assert set(optima(trials, {"w": RECORD})["learning_rate"]) <= {2.0**-15, 2.0**-15.5}
 
 
 def test_a_score_that_is_better_when_smaller_gives_the_same_search():
@@ -240,14 +255,22 @@ def test_a_score_that_is_better_when_smaller_gives_the_same_search():
 
 
 def step(first, *goodness, diverged=None):
-    """What is added to octaves from ``first`` on; each criterion's ``goodness[rate]`` is that of four seeds, with
-    a little noise that pairs away.
+    """What octaves are added to those from ``first`` on; each criterion's ``goodness[rate]`` is that of four seeds,
+    with a little noise that pairs away. None where what is added are half octaves.
     """
     noise = np.array([0.3, -0.3, 0.1, -0.1])
     values = [np.asarray(means, float)[:, None] + noise for means in goodness]
     octaves = list(range(first, first + len(goodness[0])))
     gone = np.zeros(values[0].shape, bool) if diverged is None else np.asarray(diverged, bool)
-    return next_rates(octaves, [Curve(2.0 ** np.array(octaves), np.arange(4), v, gone) for v in values])
+    return more_octaves(octaves, [Curve(2.0 ** np.array(octaves), np.arange(4), v, gone) for v in values])
+
+
+def more_octaves(octaves, curves):
+    added = next_rates([2 * octave for octave in octaves], curves)
+    if any(k % 2 for k in added):
+        assert all(k % 2 for k in added)
+        return []
+    return [k // 2 for k in added]
 
 
 @pytest.mark.parametrize(
@@ -274,14 +297,14 @@ def test_worse_is_by_more_than_the_paired_interval():
     noise = np.array([3.0, -3.0, 1.0, -1.0, 0.0])
     agreeing = Curve(2.0 ** np.array(octaves), seeds, np.array([noise - 1, noise, noise - 1]), diverged)
     apart = Curve(2.0 ** np.array(octaves), seeds, np.array([-1 - noise, noise, noise - 1]), diverged)
-    assert next_rates(octaves, [agreeing] * 2) == []
-    assert next_rates(octaves, [apart] * 2) == [-3]
+    assert more_octaves(octaves, [agreeing] * 2) == []
+    assert more_octaves(octaves, [apart] * 2) == [-3]
     # At the edge of the interval: t(4) = 2.776, so a mean of 1 is enough for a spread below √5/2.776.
     for spread, added in ((0.80, []), (0.81, [-3])):
         differences = 1 + spread * np.sqrt(4 / 10) * np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
         assert np.std(differences, ddof=1) == pytest.approx(spread)
         found = Curve(2.0 ** np.array(octaves), seeds, np.array([-differences, 0 * noise, noise * 0 - 1]), diverged)
-        assert next_rates(octaves, [found] * 2) == added
+        assert more_octaves(octaves, [found] * 2) == added
 
 
 def test_an_end_that_learned_next_to_nothing_is_not_extended_however_few_the_seeds():
@@ -290,7 +313,7 @@ def test_an_end_that_learned_next_to_nothing_is_not_extended_however_few_the_see
     for end, added in ((1.5, [-3]), (0.9, [])):  # the best gains 10 over the constant predictor's −1
         values = np.array([end - 1 - noise, 9.0 + noise, end - 1.6 - noise])
         found = Curve(2.0 ** np.array(octaves), seeds, values, np.zeros((3, 2), bool), constant=-1.0)
-        assert next_rates(octaves, [found] * 2) == added
+        assert more_octaves(octaves, [found] * 2) == added
 
 
 def test_an_upper_end_at_which_more_than_a_fifth_diverges_is_not_extended():
@@ -300,7 +323,7 @@ def test_an_upper_end_at_which_more_than_a_fifth_diverges_is_not_extended():
     for count, added in ((0, [1]), (1, [1]), (2, [])):
         diverged = np.zeros((3, 5), bool)
         diverged[2, 5 - count :] = True
-        assert next_rates(octaves, [Curve(2.0 ** np.array(octaves), seeds, values, diverged)] * 2) == added
+        assert more_octaves(octaves, [Curve(2.0 ** np.array(octaves), seeds, values, diverged)] * 2) == added
 
 
 def test_it_goes_no_further_than_its_limits():
@@ -315,6 +338,46 @@ def test_where_everything_diverges_it_goes_down_several_octaves_at_once():
     for first in (0, LOWEST + 2, LOWEST):
         added = step(first, [0, 0, 0], [0, 0, 0], diverged=everything)
         assert added == list(range(max(LOWEST, first - 4), first))
+
+
+@pytest.mark.parametrize(
+    ("score", "loss", "added"),
+    [
+        ([0, 2, 1], [0, 2, 1], [-3, -1]),
+        ([0, 2, 1, 0, 0], [0, 0, 1, 2, 0], [-3, -1, 1, 3]),
+        ([0, 2, 1, 0], [0, 1, 2, 0], [-3, -1, 1]),
+    ],
+)
+def test_the_last_round_tries_the_half_octaves_on_both_sides_of_each_winner(score, loss, added):
+    octaves = list(range(-2, -2 + len(score)))
+    noise = np.array([0.3, -0.3, 0.1, -0.1])
+    curves = [
+        Curve(
+            2.0 ** np.array(octaves), np.arange(4), np.array(means, float)[:, None] + noise, np.zeros((len(score), 4))
+        )
+        for means in (score, loss)
+    ]
+    assert next_rates([2 * octave for octave in octaves], curves) == added
+    tried = sorted([2 * octave for octave in octaves] + added)
+    finer = [
+        Curve(
+            2.0 ** (np.array(tried) / 2),
+            np.arange(4),
+            np.arange(len(tried))[:, None] + noise,
+            np.zeros((len(tried), 4)),
+        )
+    ] * 2
+    assert next_rates(tried, finer) == []  # whatever it finds
+
+
+def test_octaves_keep_the_floats_that_they_had():
+    """They are part of every trial's identity."""
+    assert [learning_rate(2 * octave) for octave in range(LOWEST, HIGHEST + 1)] == [
+        2.0**octave for octave in range(LOWEST, HIGHEST + 1)
+    ]
+    between = [learning_rate(k) for k in range(2 * LOWEST + 1, 2 * HIGHEST, 2)]
+    np.testing.assert_array_equal(np.frexp(between)[0], math.sqrt(0.5))  # the correctly rounded root and no other
+    np.testing.assert_allclose(np.log2(between), np.arange(LOWEST, HIGHEST) + 0.5, rtol=1e-15)
 
 
 # ── The order of the search ──────────────────────────────────────────────────────────────────────────────────
@@ -350,13 +413,70 @@ def test_a_cell_waits_for_the_next_larger_batch_size():
     assert set(reached) == {256, 64, 16}
 
 
+# An optimum that is easily found: every octave beside it is worse, and half an octave too.
+SHARP = {"score": -9.0, "loss": -9.0, "spread": 0.01}
+
+
 def test_neighbours_tell_where_to_look():
-    """Optima at the same place: the second search needs no more than its first round."""
-    found, _ = searched(declaration(batch_sizes=(128, 256)), Oracle(score=-9.0, loss=-9.0, knee=5.0, spread=0.01))
-    largest, second = found
-    assert len(octaves(largest)) > 7
+    """Optima at the same place: the second search extends nothing, and the third knows that nothing moves."""
+    found, _ = searched(declaration(batch_sizes=(64, 128, 256)), Oracle(knee=5.0, **SHARP))
+    assert len(octaves(found[0])) > 7
     # One octave for the halving of the batch size, and one on each side.
-    assert octaves(second) == [-11, -10, -9, -8]
+    assert octaves(found[1]) == [-11, -10, -9, -8]
+    assert half_octaves(found[2]) == [-20, -19, -18, -17, -16]
+
+
+def test_optima_that_move_with_the_batch_are_expected_to_go_on():
+    found, _ = searched(declaration(batch_sizes=(8, 16, 64, 256)), Oracle(knee=8.0, **SHARP))
+    assert octaves(found[1]) == [-12, -11, -10, -9, -8]  # as if they moved by anything up to the batch's two octaves
+    assert octaves(found[2]) == [-14, -13, -12]
+    assert octaves(found[3]) == [-15, -14, -13]
+
+
+def test_the_next_smaller_budget_tells_where_to_look_at_each_batch_size():
+    """Steps are another kind of budget than epochs, and begin at the largest batch size anew."""
+    declared = declaration(batch_sizes=(64, 256), budgets=(Epochs(20), Steps(9), Epochs(10), Steps(7)))
+    found, _ = searched(declared, Oracle(knee=8.0, **SHARP))
+    by_cell = {(str(stands.cell.budget), stands.cell.batch_size): octaves(stands) for stands in found}
+    for kind, smaller, larger in (("epochs", 10, 20), ("steps", 7, 9)):
+        assert len(by_cell[f"{kind}:{smaller}", 256]) > 7
+        assert by_cell[f"{kind}:{smaller}", 64] == [-12, -11, -10, -9, -8]
+        assert by_cell[f"{kind}:{larger}", 256] == [-10, -9, -8]
+        assert by_cell[f"{kind}:{larger}", 64] == [-12, -11, -10]
+
+
+def test_a_cell_waits_for_the_smaller_budget_and_for_that_alone():
+    declared, oracle = declaration(budgets=(Epochs(10), Epochs(20))), Oracle()
+    state, trials = search(declared, NOTHING), NOTHING
+    assert {(str(stands.cell.budget), stands.cell.batch_size) for stands in state.rounds} == {("epochs:10", 256)}
+    assert len(state.waiting) == 5
+    while not any(stands.finished for stands in state.rounds):
+        trials = pl.concat([trials, oracle.train(state.pending)])
+        state = search(declared, trials)
+    begun = {(str(stands.cell.budget), stands.cell.batch_size) for stands in state.rounds}
+    assert begun == {("epochs:10", 256), ("epochs:10", 64), ("epochs:20", 256)}
+
+
+def test_a_neighbour_whose_trials_failed_does_not_hold_up_the_others():
+    declared = declaration(budgets=(Epochs(10), Epochs(20)), batch_sizes=(64, 256))
+    gone, trials = {("epochs:10", 256), ("epochs:20", 64)}, NOTHING
+    while asked := [t for t in search(declared, trials).pending if t.id not in set(trials["trial_id"])]:
+        rows = Oracle(**SHARP).train(asked)
+        lost = pl.concat_str("budget", "batch_size", separator=" ").is_in([f"{budget} {size}" for budget, size in gone])
+        status = pl.when(lost).then(pl.lit("failed")).otherwise("status")
+        trials = pl.concat([trials, rows.with_columns(status=status)])
+    state = search(declared, trials)
+    assert not state.waiting
+    assert {(str(s.cell.budget), s.cell.batch_size) for s in state.rounds if not s.finished} == gone
+    assert wanted(searched(declared, Oracle(**SHARP), trials)[0]) == wanted(searched(declared, Oracle(**SHARP))[0])
+
+
+def test_workloads_are_searched_each_by_itself():
+    other = replace(RECORD, name="other")
+    found, _ = searched(declaration(workloads=(RECORD, other)), Oracle())
+    for record in (RECORD, other):
+        alone, _ = searched(declaration(workloads=record), Oracle())
+        assert wanted(alone) == wanted([stands for stands in found if stands.cell.workload == record])
 
 
 def test_a_momentum_next_to_one_has_a_first_window_too():
@@ -367,7 +487,7 @@ def test_a_momentum_next_to_one_has_a_first_window_too():
 # ── A pure function of the trials that it asks for ───────────────────────────────────────────────────────────
 
 
-NOISY = {"optimizers": (SGD(), Momentum(0.9)), "batch_sizes": (16, 64, 256), "seeds": 3}
+NOISY = {"optimizers": (SGD(), Momentum(0.9)), "batch_sizes": (16, 64, 256), "seeds": 3, "budgets": Epochs(10)}
 
 
 @pytest.fixture(scope="module")
@@ -468,8 +588,10 @@ def test_trials_and_declaration_are_left_as_they_were(at_once):
         {"batch_sizes": (4, 16, 64, 256)},
         {"batch_sizes": (16, 32, 64, 256, 1024)},
         {"optimizers": (SGD(), Momentum(0.9), Momentum(0.5))},
+        {"budgets": (Epochs(10), Epochs(40), Steps(20))},
+        {"budgets": (Epochs(5), Epochs(10))},
     ],
-    ids=["seeds", "a smaller batch", "batches between and beyond", "an optimizer"],
+    ids=["seeds", "a smaller batch", "batches between and beyond", "an optimizer", "budgets", "a smaller budget"],
 )
 def test_an_extended_study_asks_only_for_what_is_missing(at_once, more):
     declared = declaration(**NOISY | more)
@@ -529,10 +651,10 @@ def test_fewer_trials_than_a_full_grid_and_the_same_rates():
     planted = {"score": -1.6, "loss": -0.8, "knee": 6.3, "width": 1.0, "cliff": 2.0, "spread": 0.6}
     oracle = Oracle(**planted)
     found, trials = searched(declaration(**shape), oracle)
-    full = declaration(**shape, learning_rates=tuple(2.0**k for k in range(-11, 2)))
+    full = declaration(**shape, learning_rates=tuple(learning_rate(k) for k in range(-22, 3)))
     _, everything = searched(full, Oracle(**planted))
-    assert len(everything) == 18 * 13 * 5
-    assert len(trials) < 0.5 * len(everything)
+    assert len(everything) == 18 * 25 * 5
+    assert len(trials) < 0.3 * len(everything)
     keys = ["optimizer", "batch_size", "criterion"]
     both = optima(trials, {"w": RECORD}).join(optima(everything, {"w": RECORD}), on=keys, suffix="_full")
     assert both.height == 18 * 2
