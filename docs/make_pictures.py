@@ -15,7 +15,7 @@ import altair as alt
 from rich.console import Console
 
 from sgdscope import Result
-from sgdscope.report.summary import bend_sentences, summary_table
+from sgdscope.report.summary import sentences, summary_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,7 +34,7 @@ def write_table(result: Result) -> None:
     """Put the study's table and sentences into the README."""
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(summary_table(result.tables))
-    for sentence in bend_sentences(result.tables):
+    for sentence in sentences(result.tables):
         console.print(sentence, soft_wrap=True)
     readme = ROOT / "README.md"
     table = "\n".join(line.rstrip() for line in console.export_text().splitlines())

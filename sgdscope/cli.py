@@ -1,4 +1,4 @@
-"""The command line: run · plan · status · report · export · data · list.
+"""The command line: run · plan · status · report · export · analyze · data · list.
 
 Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 130 interrupted and safe to run again.
 """
@@ -20,6 +20,9 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixe
 from sgdscope.errors import InputError
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from sgdscope.analysis.tables import Tables
     from sgdscope.study import Study
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -98,7 +101,6 @@ class Run:
 
     def __call__(self, console: Console) -> int:
         """Run the command."""
-        from sgdscope.report.summary import bend_sentences, summary_table
         from sgdscope.result import run
 
         study = _load(self.study, self.source, self.fields)
@@ -115,9 +117,7 @@ class Run:
             _say(f"All {ran.failed} trials failed; running the same command again tries them again.")
             return FAILED
         result.check_not_empty()
-        console.print(summary_table(result.tables))
-        for sentence in bend_sentences(result.tables):
-            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        _print_findings(result.tables, console)
         page = result.report(folder / "report.html")
         did = f"trained {ran.trained} trials in {ran.seconds:.0f} s" if ran.trained else "nothing was left to train"
         console.print(f"{did}; page: {page}", highlight=False, markup=False, soft_wrap=True)
@@ -236,6 +236,45 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Analyze:
+    """Say what a table of anybody's trials shows: batch_size, learning_rate, seed and score are enough.
+
+    One row a trial. Further columns that are read: optimizer (sgd, momentum:M or any other name), budget, workload,
+    validation_score, which then chooses the learning rate, train_loss, steps, and status, where diverged is one.
+    """
+
+    file: Annotated[Positional[Path], arg(metavar="FILE")]
+    """The table; .csv or .parquet, by the name's ending."""
+    minimize: FlagCreatePairsOff[bool] = False
+    """A smaller score is better."""
+    constant_score: Annotated[float | None, arg(metavar="SCORE")] = None
+    """What a constant predictor scores, as which a diverged trial counts."""
+    examples: Annotated[int, arg(metavar="N")] = 0
+    """The size of the training split, for the temperature."""
+    score_margin: Annotated[float | None, arg(metavar="SCORE")] = None
+    """How much of a score is too little to matter; 5 % of an accuracy's errors, or of another score, unless given."""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """A folder to write every table to, as .csv."""
+
+    def __call__(self, console: Console) -> int:
+        """Run the command."""
+        from sgdscope.analysis.results import read_results, records_of
+        from sgdscope.analysis.tables import Tables
+
+        trials = read_results(self.file)
+        validated = not trials["validation_score"].equals(trials["test_score"], null_equal=True)
+        records = records_of(trials, self.minimize, self.constant_score, self.examples, validated)
+        tables = Tables(trials, records, self.score_margin)
+        _print_findings(tables, console)
+        if self.out is not None:
+            for name, table in tables.all().items():
+                path = self.out / f"{name}.csv"
+                _write_table(table, path)
+                console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+        return DONE
+
+
+@dataclass(frozen=True)
 class Fetch:
     """Fetch a published data set; what is there and right is left alone."""
 
@@ -319,12 +358,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parsed(arguments: Sequence[str] | None) -> Run | Plan | Status | Report | Export | Data | List:
+def _parsed(arguments: Sequence[str] | None) -> Run | Plan | Status | Report | Export | Analyze | Data | List:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            command: Run | Plan | Status | Report | Export | Data | List = tyro.cli(
-                Run | Plan | Status | Report | Export | Data | List,
+            command: Run | Plan | Status | Report | Export | Analyze | Data | List = tyro.cli(
+                Run | Plan | Status | Report | Export | Analyze | Data | List,
                 prog="sgdscope",
                 description="Measure how stochastic gradient descent behaves at each batch size.",
                 args=arguments,
@@ -344,6 +383,25 @@ def _sentence(box: str) -> str:
     first = rules.index(False, 1) if any(rules[1:2]) else 1
     said = lines[first : rules.index(True, first)]
     return f"{' '.join(said).rstrip('.')}; sgdscope --help tells what there is."
+
+
+def _print_findings(tables: Tables, console: Console) -> None:
+    from sgdscope.report.summary import sentences, summary_table
+
+    console.print(summary_table(tables))
+    for part in tables.parts:
+        if len(tables.parts) > 1:
+            console.print(f"{part.title}:", highlight=False, markup=False, soft_wrap=True)
+        for sentence in sentences(part):
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+
+def _write_table(table: pl.DataFrame, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.write_csv(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def _load(name: str, source: Source, changes: Fields) -> Study:

@@ -56,8 +56,11 @@ class Result:
         wanted = [trial.id for trial in found.trials]
         self.damaged = contents.damaged
         self.tables = StudyTables(
-            declaration,
-            trials=contents.trials.filter(pl.col("trial_id").is_in(wanted)),
+            contents.trials.filter(pl.col("trial_id").is_in(wanted)),
+            {record.name: record for record in declaration.workloads},
+            declaration.score_margin,
+            contents.correctness,
+            declaration=declaration,
             pending=len(found.pending),
             cells_waiting=len(found.waiting),
         )

@@ -104,6 +104,7 @@ class _Design:
     evaluate_at: Sequence[float] = (0.5, 1.0)
     microbatch_size: int | None = None
     devices_per_trial: int = 1
+    score_margin: float | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name.strip()):
@@ -113,6 +114,9 @@ class _Design:
         for name, value in (("microbatch_size", self.microbatch_size), ("devices_per_trial", self.devices_per_trial)):
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"{name}: {value!r} is not a whole number of at least 1.")
+        margin = self.score_margin
+        if margin is not None and not (isinstance(margin, int | float) and math.isfinite(margin) and margin > 0):
+            raise InputError(f"score_margin: {margin!r} is not a positive number.")
         if self.seeds < 1:
             raise InputError(f"seeds: {self.seeds} leaves nothing to train; give at least 1, better 5 or more.")
         budgets = _unique("budgets", self.budgets)
@@ -333,6 +337,9 @@ class Study(_Design):
         microbatch_size: the most examples of one forward pass, where a batch does not fit in memory: a batch is
             then cut into the largest equal parts of at most so many examples, and their gradients are averaged.
         devices_per_trial: how many devices share each trial, each taking a part of every batch.
+        score_margin: δ, how much of a score is too little to matter, in its units; declared with the study, so that
+            it cannot be chosen after the fact. Unless told otherwise, for an accuracy the larger of 5 % of the errors
+            and two test examples, for another score 5 % of it.
 
     Raises:
         InputError: where a field cannot be what it is, before anything is trained.

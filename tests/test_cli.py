@@ -43,6 +43,24 @@ def test_status_report_and_export(folder, tmp_path, capsys):
         assert len(table) == 16
 
 
+def test_anybodys_table_is_analyzed_and_a_studys_own_as_it_was(folder, tmp_path, capsys):
+    table = tmp_path / "mine.csv"
+    rows = [(size, rate, seed) for size in (8, 32) for rate in (0.1, 0.2, 0.4) for seed in (0, 1)]
+    lines = [f"{size},{rate},{seed},{90 + size / 8 + seed - abs(rate - 0.2)}" for size, rate, seed in rows]
+    table.write_text("\n".join(["batch_size,learning_rate,seed,score", *lines]))
+    assert main(["analyze", str(table), "--out", str(tmp_path / "tables")]) == 0
+    said = capsys.readouterr().out
+    assert "94.500" in said  # the mean of 94 and 95 at batch size 32
+    assert "sgd: test score is shown to hold up to batch size" in said
+    thresholds = pl.read_csv(tmp_path / "tables" / "thresholds.csv")
+    assert thresholds.row(0, named=True)["margin"] == pytest.approx(0.05 * 91.5)
+    exported = tmp_path / "own.parquet"
+    assert main(["export", str(folder), str(exported)]) == 0
+    assert main(["analyze", str(exported), "--constant-score", "0.1"]) == 0
+    assert main(["analyze", str(tmp_path / "nowhere.csv")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
 def test_plan_and_list(capsys):
     assert main(["plan", "digits", "--budgets", "epochs:1", *FAST]) == 0
     assert "trials     16" in capsys.readouterr().out

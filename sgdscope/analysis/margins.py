@@ -13,7 +13,8 @@ TEST_EXAMPLES = 2
 def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
     """Return δ, the difference in score below which two scores are called the same.
 
-    δ = max(0.05·(1 − plateau), 2/N_test) where the score is an accuracy, 0.05·|plateau| otherwise.
+    δ = max(0.05·(1 − plateau), 2/N_test) where the score is an accuracy, 0.05·|plateau| otherwise. Where N_test is
+    not known it counts as large.
 
     Args:
         plateau_score: the score that others are compared with.
@@ -25,5 +26,6 @@ def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
     (0.005, 0.004)
     """
     if record.score_name == "accuracy":
-        return max(SHARE * (1 - plateau_score), TEST_EXAMPLES / record.examples[2])
+        finest = TEST_EXAMPLES / record.examples[2] if record.examples[2] else 0.0
+        return max(SHARE * (1 - plateau_score), finest)
     return SHARE * abs(plateau_score)

@@ -1,4 +1,4 @@
-"""The tables of a study, each computed when it is first asked for: what the report is made from."""
+"""All that follows from a table of trials, each table computed when it is first asked for."""
 
 from __future__ import annotations
 
@@ -11,37 +11,73 @@ from sgdscope.analysis.choosing import choosing, paper_mode
 from sgdscope.analysis.comparisons import comparisons, rate_differences
 from sgdscope.analysis.curves import Records
 from sgdscope.analysis.optimum import learning_rate_curves, optima
+from sgdscope.analysis.population import POPULATION_SCHEMA, population_intervals
 from sgdscope.analysis.regimes import regime_of_batch_sizes, regimes
 from sgdscope.analysis.slopes import sharpness, slopes
 from sgdscope.analysis.thresholds import thresholds
+from sgdscope.budget import Steps, parse_budget
+from sgdscope.errors import InputError
 from sgdscope.study import Declaration
+from sgdscope.workloads.base import WorkloadRecord
+
+TABLES = (
+    "curves",
+    "optima",
+    "regimes",
+    "regime_of_batch_sizes",
+    "slopes",
+    "sharpness",
+    "thresholds",
+    "comparisons",
+    "rate_differences",
+    "choosing",
+    "paper_mode",
+    "population",
+)
 
 
 @dataclass(frozen=True)
-class StudyTables:
-    """What is declared, the trials that have ended, and what follows from them.
+class Tables:
+    """Trials that have ended, and what follows from them.
 
     Args:
-        declaration: the study.
-        trials: one row for each trial of the study that has ended.
-        pending: how many trials the search is known to want still.
-        cells_waiting: how many cells' searches have not begun.
+        trials: one row a trial.
+        records: what their workloads are, by name.
+        score_margin: δ, how much of a score is too little to matter; by each workload's score unless declared.
+        correctness: which examples each trial was right about, where that is known.
     """
 
-    declaration: Declaration
     trials: pl.DataFrame
-    pending: int
-    cells_waiting: int
+    records: Records
+    score_margin: float | None = None
+    correctness: pl.DataFrame | None = None
+
+    @cached_property
+    def parts(self) -> list[Tables]:
+        """The tables of each workload and budget by itself: epochs before steps, small budgets before large ones."""
+        pairs = self.trials.select("workload", "budget").unique().rows()
+        return [
+            Tables(self.trials.filter(workload=workload, budget=budget), *self._context)
+            for workload, budget in sorted(pairs, key=lambda pair: (pair[0], _size(pair[1])))
+        ]
 
     @property
-    def finished(self) -> bool:
-        """Whether every cell's search has ended."""
-        return self.cells_waiting == 0 and self.pending == 0
+    def record(self) -> WorkloadRecord:
+        """What the workload is, where there is one."""
+        return self.records[self.trials["workload"][0]]
 
     @property
-    def records(self) -> Records:
-        """What the study's workloads are, by name."""
-        return {record.name: record for record in self.declaration.workloads}
+    def title(self) -> str:
+        """The workload and budget of a part, as a heading."""
+        return f"{self.record.name} at {self.trials['budget'][0]}"
+
+    def all(self) -> dict[str, pl.DataFrame]:
+        """Return every table by its name."""
+        return {name: getattr(self, name) for name in TABLES}
+
+    @property
+    def _context(self) -> tuple[Records, float | None, pl.DataFrame | None]:
+        return self.records, self.score_margin, self.correctness
 
     @cached_property
     def curves(self) -> pl.DataFrame:
@@ -76,12 +112,12 @@ class StudyTables:
     @cached_property
     def thresholds(self) -> pl.DataFrame:
         """B_score, where the plateau of the score ends, and B_mom, where momentum begins to lead."""
-        return thresholds(self.trials, self.records)
+        return thresholds(self.trials, self.records, self.score_margin)
 
     @cached_property
     def comparisons(self) -> pl.DataFrame:
         """Differences in score from the plateau and from SGD, one row for each batch size of a regime."""
-        return comparisons(self.trials, self.regime_of_batch_sizes, self.records)
+        return comparisons(self.trials, self.regime_of_batch_sizes, self.records, self.score_margin)
 
     @cached_property
     def rate_differences(self) -> pl.DataFrame:
@@ -97,3 +133,38 @@ class StudyTables:
     def paper_mode(self) -> pl.DataFrame:
         """The mean of the best 12 of 15 trials beside the plain figures, one row for each cell and learning rate."""
         return paper_mode(self.trials, self.records)
+
+    @cached_property
+    def population(self) -> pl.DataFrame:
+        """Intervals of the best scores on the population that the test examples are from, where they are known."""
+        if self.correctness is None:
+            return pl.DataFrame(schema=POPULATION_SCHEMA)
+        return population_intervals(self.optima, self.trials, self.correctness, self.records)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyTables(Tables):
+    """The tables of a study's folder.
+
+    Args:
+        declaration: the study.
+        pending: how many trials the search is known to want still.
+        cells_waiting: how many cells' searches have not begun.
+    """
+
+    declaration: Declaration
+    pending: int
+    cells_waiting: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether every cell's search has ended."""
+        return self.cells_waiting == 0 and self.pending == 0
+
+
+def _size(budget: str) -> tuple[bool, float, str]:
+    try:
+        parsed = parse_budget(budget)
+    except InputError:  # somebody else's table may call its budgets as it likes
+        return True, 0.0, budget
+    return isinstance(parsed, Steps), float(parsed.n), budget

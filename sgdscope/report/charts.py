@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.tables import StudyTables
+from sgdscope.analysis.tables import Tables
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers and in grey.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -25,11 +25,11 @@ RATE_AXIS = alt.Axis(
 class Charts:
     """The figures of one study."""
 
-    tables: StudyTables
+    tables: Tables
 
     def best_score(self) -> alt.LayerChart:
         """Best test score against batch size."""
-        return best_score(self.tables.optima, self.tables.declaration.workloads[0].score_name)
+        return best_score(self.tables.optima, self.tables.record.score_name)
 
     def optimal_learning_rate(self) -> alt.LayerChart:
         """Score-optimal effective learning rate against batch size, with the fitted regimes."""
@@ -41,7 +41,7 @@ class Charts:
 
     def score_by_learning_rate(self) -> alt.HConcatChart:
         """Test score against learning rate, one line for each batch size."""
-        workload = self.tables.declaration.workloads[0]
+        workload = self.tables.record
         return score_by_learning_rate(self.tables.curves, workload.score_name, workload.score_sign)
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import markupsafe
 import polars as pl
 import vl_convert
 
-from sgdscope.analysis.tables import StudyTables
+from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.errors import InputError
 from sgdscope.report.charts import Charts
-from sgdscope.report.summary import CAPTION, HEADINGS, bend_sentences, how_chosen, summary_rows
+from sgdscope.report.summary import CAPTION, headings, how_chosen, sentences, summary_rows
 
 # Of the bundle, the page needs one function.
 SNIPPET = "window.vegaEmbed = vegaEmbed;"
@@ -25,17 +26,47 @@ RULES = (
     "diverge; then the half octaves on both sides of each best rate are tried. "
     "A rate at which more than 20 % of trials diverge is not eligible; a diverged trial counts as the "
     "constant predictor. The bend is where a line of free slope in log learning rate against log batch size "
-    "becomes constant, least squares, seeds drawn jointly over all batch sizes, interval estimate ± t·SE, each "
-    "draw moved at random by up to half a step of the grid; it is called identified where that interval lies "
+    "becomes constant, by least squares through the vertices of parabolas within an octave of the best rates, seeds "
+    "drawn jointly over all batch sizes, interval estimate ± t·SE; it is called identified where that interval lies "
     "inside the batch sizes of the study, the slope's lies above 0, and no best rate lies at the edge of those "
-    "tried. Scope: multi-epoch training under this schedule; intervals are over seeds, for this data split."
+    "tried. A score is shown to hold or to be lost, and momentum to lead, by sequences of one-sided paired t tests at "
+    "2.5 % against the margin, upward from the smallest batch size and downward from the largest. "
+    "Scope: multi-epoch training under this schedule; intervals are over seeds, for this test set."
 )
 
 
 def write_page(tables: StudyTables, path: Path) -> Path:
     """Write the page of a study that has finished trials, and return its path."""
+    parts = [_part(part, number) for number, part in enumerate(tables.parts)]
+    figures = {figure["key"]: figure["chart"] for part in parts for figure in part["figures"]}
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sgdscope.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    html = environment.get_template("page.html.jinja").render(
+        name=tables.declaration.name,
+        facts=_facts(tables),
+        finished=tables.finished,
+        pending=tables.pending,
+        parts=parts,
+        caption=CAPTION,
+        how_chosen=how_chosen(tables),
+        headings=headings(tables),
+        rows=summary_rows(tables),
+        rules=RULES,
+        charts_json=_script_safe(json.dumps(figures, allow_nan=False)),
+        bundle=markupsafe.Markup(vl_convert.javascript_bundle(SNIPPET).replace("</script", "<\\/script")),  # noqa: S704
+    )
+    try:
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from error
+    return path
+
+
+def _part(tables: Tables, number: int) -> dict[str, Any]:
+    """Return heading, sentences and figures of one workload and budget; keys are told apart by the part's number."""
     charts = Charts(tables)
-    record = tables.declaration.workloads[0]
+    record = tables.record
     score = record.score_name
     interval = f"Points are means over n = {_seeds(tables)} seeds, bars their 95 % t intervals."
     figures = {
@@ -63,31 +94,20 @@ def write_page(tables: StudyTables, path: Path) -> Path:
             charts.score_by_learning_rate(),
         ),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sgdscope.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    html = environment.get_template("page.html.jinja").render(
-        name=tables.declaration.name,
-        facts=_facts(tables),
-        finished=tables.finished,
-        pending=tables.pending,
-        bends=bend_sentences(tables),
-        figures=[{"key": key, "title": title, "caption": caption} for key, (title, caption, _) in figures.items()],
-        caption=CAPTION,
-        how_chosen=how_chosen(tables),
-        headings=HEADINGS,
-        rows=summary_rows(tables),
-        rules=RULES,
-        charts_json=_script_safe(
-            json.dumps({key: chart.to_dict() for key, (_, _, chart) in figures.items()}, allow_nan=False)
-        ),
-        bundle=markupsafe.Markup(vl_convert.javascript_bundle(SNIPPET).replace("</script", "<\\/script")),  # noqa: S704
-    )
-    try:
-        path.write_text(html, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from error
-    return path
+    return {
+        "title": tables.title,
+        "sentences": sentences(tables),
+        "figures": [
+            {
+                "kind": key,
+                "key": f"{key}-{number + 1}" if number else key,
+                "title": title,
+                "caption": caption,
+                "chart": chart.to_dict(),
+            }
+            for key, (title, caption, chart) in figures.items()
+        ],
+    }
 
 
 def _script_safe(text: str) -> markupsafe.Markup:
@@ -95,7 +115,7 @@ def _script_safe(text: str) -> markupsafe.Markup:
     return markupsafe.Markup(text.replace("<", "\\u003c"))  # noqa: S704
 
 
-def _seeds(tables: StudyTables) -> str:
+def _seeds(tables: Tables) -> str:
     counts = tables.curves["n"].to_list()
     least, most = min(counts), max(counts)
     return f"{most}" if least == most else f"{least} to {most}"

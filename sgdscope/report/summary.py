@@ -9,7 +9,7 @@ import polars as pl
 from rich import box
 from rich.table import Table
 
-from sgdscope.analysis.tables import StudyTables
+from sgdscope.analysis.tables import Tables
 from sgdscope.store import ended
 
 HEADINGS = (
@@ -31,9 +31,9 @@ CAPTION = (
 )
 
 
-def how_chosen(tables: StudyTables) -> str:
+def how_chosen(tables: Tables) -> str:
     """Say on which split learning rates were chosen for their score, and what that means for what is reported."""
-    if tables.declaration.workloads[0].chosen_on == "test":
+    if tables.record.chosen_on == "test":
         return (
             "best on the test split itself, as in the talk: scores that are chosen and reported on the same examples "
             "are flattered"
@@ -41,51 +41,69 @@ def how_chosen(tables: StudyTables) -> str:
     return "best on the validation split; its test score is reported, so choosing does not flatter it"
 
 
-def summary_rows(tables: StudyTables) -> list[tuple[str, ...]]:
-    """Return the rows under HEADINGS as text, one for each optimizer and batch size.
+def headings(tables: Tables) -> tuple[str, ...]:
+    """Return the headings of the table: workload and budget only where there are several."""
+    return (*_told_apart(tables), *HEADINGS)
+
+
+def summary_rows(tables: Tables) -> list[tuple[str, ...]]:
+    """Return the rows under the headings as text, one for each optimizer and batch size of each part.
 
     The score and its rate are those of the rate that is best on the split that is chosen on; the training loss is
     the best.
     """
     rows: list[tuple[str, ...]] = []
-    losses = {(r["optimizer"], r["batch_size"]): r for r in _of(tables.optima, "train_loss")}
-    for row in _of(tables.optima, "score"):
-        loss = losses[row["optimizer"], row["batch_size"]]
-        rows.append(
-            (
-                row["optimizer"],
-                str(row["batch_size"]),
-                _with_half_width(row["test_score"], row["test_score_high"] - row["test_score"]),
-                f"{row['learning_rate']:.2g} [{row['learning_rate_low']:.2g},{row['learning_rate_high']:.2g}]"
-                + _remark(row),
-                f"{loss['train_loss']:.2g} ×÷{_factor(loss):.2g}",
-                f"{row['cell_diverged']}/{row['trials']}",
-                str(row["n"]),
+    for part in tables.parts:
+        losses = {(r["optimizer"], r["batch_size"]): r for r in _of(part.optima, "train_loss")}
+        for row in _of(part.optima, "score"):
+            loss = losses.get((row["optimizer"], row["batch_size"]))
+            rows.append(
+                (
+                    *(row[name] for name in _told_apart(tables)),
+                    row["optimizer"],
+                    str(row["batch_size"]),
+                    _with_half_width(row["test_score"], row["test_score_high"] - row["test_score"]),
+                    f"{row['learning_rate']:.2g} [{row['learning_rate_low']:.2g},{row['learning_rate_high']:.2g}]"
+                    + _remark(row),
+                    f"{loss['train_loss']:.2g} ×÷{_factor(loss):.2g}" if loss else "not measured",
+                    f"{row['cell_diverged']}/{row['trials']}",
+                    str(row["n"]),
+                )
             )
-        )
     return rows
 
 
-def summary_table(tables: StudyTables) -> Table:
+def summary_table(tables: Tables) -> Table:
     """Return the table for the terminal."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False, show_edge=False, caption=_caption(tables))
-    for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=heading not in WRAPPED)
+    names, left = headings(tables), len(_told_apart(tables)) + 1
+    for number, heading in enumerate(names):
+        table.add_column(heading, justify="left" if number < left else "right", no_wrap=heading not in WRAPPED)
     previous = None
     for row in summary_rows(tables):
-        if previous not in (None, row[0]):
+        if previous not in (None, row[:left]):
             table.add_section()
         table.add_row(*row)
-        previous = row[0]
+        previous = row[:left]
     return table
 
 
-def _caption(tables: StudyTables) -> str:
-    flattered = tables.declaration.workloads[0].chosen_on == "test"
+def _told_apart(tables: Tables) -> list[str]:
+    return [name for name in ("workload", "budget") if tables.trials[name].n_unique() > 1]
+
+
+def _caption(tables: Tables) -> str:
+    flattered = tables.record.chosen_on == "test"
     return f"{CAPTION}; the learning rate is the one that is {how_chosen(tables)}" if flattered else CAPTION
 
 
-def bend_sentences(tables: StudyTables) -> list[str]:
+def sentences(tables: Tables) -> list[str]:
+    """Say what was found for one workload and budget: where rates bend, where scores fall, where momentum leads."""
+    several = tables.trials["batch_size"].n_unique() > 1
+    return (bend_sentences(tables) + threshold_sentences(tables) if several else []) + _without_optimum(tables)
+
+
+def bend_sentences(tables: Tables) -> list[str]:
     """Say for each optimizer and criterion where the learning rate stops growing, or that this is not identified."""
     said = []
     for row in _plain_first(tables.regimes, "criterion").iter_rows(named=True):
@@ -97,7 +115,7 @@ def bend_sentences(tables: StudyTables) -> list[str]:
         interval = f"95 % interval {_count(row['bend_low'])} to {_count(row['bend_high'])}"
         growth = f"slope below it {row['slope']:.2f} [{row['slope_low']:.2f}, {row['slope_high']:.2f}]"
         fit = f"bend at {row['bend']:.0f}, {interval}; {growth}; n = {row['n']}"
-        if row["bend"] >= tables.declaration.batch_sizes[-1]:
+        if row["bend"] >= tables.trials["batch_size"].max():
             said.append(f"{who}: no bend was found within the batch sizes ({growth}; n = {row['n']}).")
         elif row["status"] == "identified":
             said.append(f"{who}: stops growing with the batch size at about {row['bend']:.0f} ({fit}).")
@@ -105,10 +123,32 @@ def bend_sentences(tables: StudyTables) -> list[str]:
             said.append(
                 f"{who}: where it stops growing is not identified ({fit}); more seeds or batch sizes would tell."
             )
-    return said + _without_optimum(tables)
+    return said
 
 
-def _without_optimum(tables: StudyTables) -> list[str]:
+def threshold_sentences(tables: Tables) -> list[str]:
+    """Say up to which batch size each optimizer's score is shown to hold, and from which on momentum to lead."""
+    said = []
+    for row in _plain_first(tables.thresholds, "quantity").iter_rows(named=True):
+        score, low, high, margin = f"test {tables.record.score_name}", row["low"], row["high"], f"{row['margin']:.2g}"
+        if row["quantity"] == "B_score":
+            lost = "not shown to be lost at any" if high is None else f"to be lost by {high}"
+            said.append(
+                f"{row['optimizer']}: {score} is shown to hold up to batch size {low}, and {lost} "
+                f"(to within {margin}, n = {row['n']})."
+            )
+        elif row["batch_sizes"] > 0:
+            where = " where momentum had warmed up" if row["warmed_up"] else ""
+            leads = "not shown to be ahead at any batch size" if high is None else f"shown to be ahead from {high} on"
+            behind = "not shown not to be at any" if low is None else f"shown not to be up to {low}"
+            said.append(
+                f"{row['optimizer']} against sgd{where}: {score} is {leads}, and {behind} "
+                f"(by more than {margin}, n = {row['n']})."
+            )
+    return said
+
+
+def _without_optimum(tables: Tables) -> list[str]:
     """Name the cells in which too many trials diverged at every rate: they are in no figure, and must not be missed."""
     cells = (
         ended(tables.trials)

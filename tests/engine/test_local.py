@@ -14,7 +14,7 @@ from rich.console import Console
 import sgdscope as sg
 from sgdscope.analysis.correctness import correct
 from sgdscope.engine.local import plan_study
-from sgdscope.report.summary import bend_sentences
+from sgdscope.report.summary import sentences
 from sgdscope.store import Store
 from sgdscope.training import pack
 from sgdscope.training.pack import Trainer
@@ -213,11 +213,11 @@ def test_a_changed_workload_is_refused_before_the_folder_is_touched(finished):
 def test_cells_in_which_everything_diverged_are_named(tmp_path):
     study = quadratic_study(batch_sizes=(16, 32), learning_rates=(0.25, 1e30), seeds=2, optimizers=(sg.SGD(),))
     result, _ = quietly(study, tmp_path / "s")
-    assert bend_sentences(result.tables)[-1].endswith("stops growing.")
+    assert sentences(result.tables)[-1].endswith("stops growing.")
     only = quadratic_study(batch_sizes=(16,), learning_rates=(1e30,), seeds=2, optimizers=(sg.SGD(),))
     result, _ = quietly(only, tmp_path / "t")
     said = "sgd at batch size 16: no learning rate tried is eligible, since 2 of 2 trials diverged."
-    assert bend_sentences(result.tables)[-1] == said
+    assert sentences(result.tables)[-1] == said
     with pytest.raises(sg.InputError, match="too many trials diverged at every learning rate"):
         result.report(tmp_path / "page.html")
 
