@@ -1,6 +1,6 @@
 """sgdscope measures how stochastic gradient descent behaves at each batch size.
 
-Declare: Study, Workload, constant_classifier, SGD, Momentum, Epochs, Steps
+Declare: Study, Workload, constant_classifier, SGD, Momentum, Epochs, Steps, Unlimited
 Run: run, plan_study, load_study
 Read: Result
 Mistakes: InputError
@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sgdscope.budget import Epochs, Steps
+    from sgdscope.budget import Epochs, Steps, Unlimited
     from sgdscope.engine.local import plan_study
     from sgdscope.errors import InputError
     from sgdscope.optimizers import SGD, Momentum
@@ -30,6 +30,7 @@ _HOME = {
     "Momentum": "optimizers",
     "Epochs": "budget",
     "Steps": "budget",
+    "Unlimited": "budget",
     "run": "result",
     "plan_study": "engine.local",
     "load_study": "studies",
@@ -45,6 +46,7 @@ __all__ = [
     "Result",
     "Steps",
     "Study",
+    "Unlimited",
     "Workload",
     "constant_classifier",
     "load_study",

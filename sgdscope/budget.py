@@ -10,6 +10,8 @@ from sgdscope.errors import InputError
 # The order of examples counts positions in 32 bits, and a training curve multiplies a step by 50 in 32 bits.
 MOST_EXAMPLES = 2**31 - 1
 MOST_UPDATES = (2**31 - 1) // 50
+# A score has saturated at E when neither 2E nor 4E gains on it.
+LEAST_DOUBLINGS = 2
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,52 @@ class Steps:
         return f"steps:{self.n}"
 
 
-Budget = Epochs | Steps
+TrialBudget = Epochs | Steps
+
+
+@dataclass(frozen=True)
+class Unlimited:
+    """As many epochs as it takes: first, 2·first, 4·first, … until nothing is gained by more, or to a ceiling.
+
+    Its trials are those of :class:`Epochs`, with rates searched anew at each doubling. When to stop is
+    :mod:`sgdscope.analysis.unlimited`'s to say, for each workload, optimizer and batch size by itself.
+
+    Args:
+        first: the epochs to begin with.
+        ceiling: the most epochs, first·2^k with k of at least 2: two doublings tell whether a score has saturated.
+        loss_floor: a training loss below which there is no need to go.
+
+    >>> [str(budget) for budget in Unlimited(5, 40).budgets]
+    ['epochs:5', 'epochs:10', 'epochs:20', 'epochs:40']
+    """
+
+    first: float
+    ceiling: float
+    loss_floor: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, number in (("first", self.first), ("ceiling", self.ceiling), ("loss_floor", self.loss_floor)):
+            if number is not None and not (math.isfinite(number) and number > 0):
+                raise InputError(f"budgets: {name} of an unlimited budget must be positive and finite, not {number!r}.")
+        doublings = max(LEAST_DOUBLINGS, round(math.log2(self.ceiling) - math.log2(self.first)))
+        if self.ceiling != math.ldexp(self.first, doublings):
+            raise InputError(
+                f"budgets: ceiling {exact(self.ceiling)} of an unlimited budget is not {exact(self.first)}·2^k with k "
+                f"of at least {LEAST_DOUBLINGS}; the nearest is {exact(math.ldexp(self.first, doublings))}."
+            )
+
+    @property
+    def budgets(self) -> tuple[Epochs, ...]:
+        """The budgets of its trials, from the first to the ceiling."""
+        doublings = round(math.log2(self.ceiling) - math.log2(self.first))
+        return tuple(Epochs(math.ldexp(self.first, k)) for k in range(doublings + 1))
+
+    def __str__(self) -> str:
+        floor = "" if self.loss_floor is None else f":{exact(self.loss_floor)}"
+        return f"unlimited:{exact(self.first)}:{exact(self.ceiling)}{floor}"
+
+
+Budget = TrialBudget | Unlimited
 
 
 def exact(number: float) -> str:
@@ -72,7 +119,7 @@ def exact(number: float) -> str:
     return short if float(short) == number else repr(float(number))
 
 
-def _checked(updates: int, batch_size: int, budget: Budget) -> int:
+def _checked(updates: int, batch_size: int, budget: TrialBudget) -> int:
     if updates > MOST_UPDATES or updates * batch_size > MOST_EXAMPLES:
         raise InputError(
             f"budgets: {budget} at batch size {batch_size} is {updates:,} updates, "
@@ -84,20 +131,25 @@ def _checked(updates: int, batch_size: int, budget: Budget) -> int:
 def parse_budget(text: str) -> Budget:
     """Read a budget as it is written on the command line.
 
-    >>> parse_budget("epochs:30"), parse_budget("steps:9765")
-    (Epochs(n=30.0), Steps(n=9765))
+    >>> parse_budget("epochs:30"), parse_budget("steps:9765"), parse_budget("unlimited:5:320")
+    (Epochs(n=30.0), Steps(n=9765), Unlimited(first=5.0, ceiling=320.0, loss_floor=None))
 
     Raises:
-        InputError: where the text is neither ``epochs:N`` nor ``steps:N``.
+        InputError: where the text is neither ``epochs:N`` nor ``steps:N`` nor ``unlimited:FIRST:CEILING[:LOSS_FLOOR]``.
     """
-    kind, _, number = text.partition(":")
+    kind, *numbers = text.split(":")
     try:
-        if kind == "epochs":
-            return Epochs(float(number))
-        if kind == "steps":
-            return Steps(int(number))
+        if kind == "epochs" and len(numbers) == 1:
+            return Epochs(float(numbers[0]))
+        if kind == "steps" and len(numbers) == 1:
+            return Steps(int(numbers[0]))
+        if kind == "unlimited" and len(numbers) in (2, 3):
+            return Unlimited(*map(float, numbers))
     except InputError:
         raise
     except ValueError:
         pass
-    raise InputError(f"budgets: {text!r} is not a budget; write epochs:N or steps:N, for example epochs:30.")
+    raise InputError(
+        f"budgets: {text!r} is not a budget; write epochs:N, steps:N or unlimited:FIRST:CEILING[:LOSS_FLOOR], "
+        f"for example epochs:30."
+    )

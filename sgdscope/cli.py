@@ -43,7 +43,7 @@ class Fields:
     """Examples per parameter update."""
     learning_rates: Annotated[Texts, arg(metavar="RATE ...")] = None
     """Initial learning rates to try, instead of a search."""
-    budgets: Annotated[Texts, arg(metavar="epochs:N|steps:N ...")] = None
+    budgets: Annotated[Texts, arg(metavar="epochs:N|steps:N|unlimited:N:N ...")] = None
     """The compute budgets of a trial."""
     seeds: Annotated[Text, arg(metavar="N")] = None
     """How many seeds."""

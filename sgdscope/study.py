@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, Self
 
-from sgdscope.budget import Budget, Epochs, Steps, parse_budget
+from sgdscope.budget import Budget, Steps, TrialBudget, Unlimited, parse_budget
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD, parse_optimizer
 from sgdscope.workloads.base import Workload, WorkloadRecord, examples_in
@@ -28,7 +28,7 @@ class Cell:
     """The trials that differ in learning rate and seed alone."""
 
     workload: WorkloadRecord
-    budget: Budget
+    budget: TrialBudget
     optimizer: SGD
     batch_size: int
 
@@ -46,7 +46,7 @@ class Trial:
     optimizer: SGD
     batch_size: int
     learning_rate: float
-    budget: Budget
+    budget: TrialBudget
     seed: int
     microbatch_size: int
     devices_per_trial: int = 1
@@ -121,9 +121,11 @@ class _Design:
             raise InputError(f"seeds: {self.seeds} leaves nothing to train; give at least 1, better 5 or more.")
         budgets = _unique("budgets", self.budgets)
         for budget in budgets:
-            if not isinstance(budget, Epochs | Steps):
-                raise InputError(f"budgets: {budget!r} is not a budget; use Epochs(n) or Steps(n).")
-        self._set("budgets", tuple(sorted(budgets, key=lambda budget: (isinstance(budget, Steps), budget.n))))
+            if not isinstance(budget, Budget):
+                raise InputError(
+                    f"budgets: {budget!r} is not a budget; use Epochs(n), Steps(n) or Unlimited(first, ceiling)."
+                )
+        self._set("budgets", tuple(sorted(budgets, key=_budget_order)))
         self._set("optimizers", _unique("optimizers", self.optimizers))
         for optimizer in self.optimizers:
             if not isinstance(optimizer, SGD):
@@ -146,6 +148,14 @@ class _Design:
         if not moments or moments[-1] != 1.0 or moments[0] <= 0 or sorted(set(moments)) != list(moments):
             raise InputError(f"evaluate_at: {moments} must rise within (0, 1] and end at 1.")
         self._set("evaluate_at", moments)
+
+    @property
+    def trial_budgets(self) -> tuple[TrialBudget, ...]:
+        """The budgets that a trial may have: an unlimited one stands for several numbers of epochs."""
+        budgets: set[TrialBudget] = set()
+        for budget in self.budgets:
+            budgets |= set(budget.budgets if isinstance(budget, Unlimited) else (budget,))
+        return tuple(sorted(budgets, key=_budget_order))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -178,7 +188,7 @@ class _Design:
                 raise InputError(
                     f"batch_sizes: {size} is larger than the training set; use at most its {examples} examples."
                 )
-            for budget in self.budgets:
+            for budget in self.trial_budgets:
                 budget.updates(size, examples)
 
     def _resolved_microbatch_size(self, batch_size: int, multiple: int) -> int:
@@ -212,8 +222,8 @@ class Declaration(_Design):
 
     @property
     def cells(self) -> list[Cell]:
-        """Every workload at every budget, optimizer and batch size."""
-        return [Cell(*key) for key in product(self.workloads, self.budgets, self.optimizers, self.batch_sizes)]
+        """Every workload at every budget, optimizer and batch size; an unlimited budget may come to need fewer."""
+        return [Cell(*key) for key in product(self.workloads, self.trial_budgets, self.optimizers, self.batch_sizes)]
 
     def microbatch_sizes(self, workload: WorkloadRecord) -> dict[int, int]:
         """Return the examples of one forward pass of a workload, for each batch size."""
@@ -226,10 +236,10 @@ class Declaration(_Design):
         learning_rate: float,
         seed: int,
         workload: WorkloadRecord | None = None,
-        budget: Budget | None = None,
+        budget: TrialBudget | None = None,
     ) -> Trial:
         """Return one trial, of the first workload and budget unless told otherwise."""
-        workload, budget = workload or self.workloads[0], budget or self.budgets[0]
+        workload, budget = workload or self.workloads[0], budget or self.trial_budgets[0]
         microbatch_size = self._resolved_microbatch_size(batch_size, workload.batch_multiple)
         return Trial(
             workload, optimizer, batch_size, learning_rate, budget, seed, microbatch_size, self.devices_per_trial
@@ -327,7 +337,7 @@ class Study(_Design):
         workloads: models and their data, each with a name of its own.
         optimizers: SGD and momentum 0.9 unless told otherwise.
         batch_sizes: examples per parameter update, each between 1 and the size of the training set.
-        budgets: ``Epochs(n)`` or ``Steps(n)``.
+        budgets: ``Epochs(n)``, ``Steps(n)`` or ``Unlimited(first, ceiling)``.
         seeds: how many; seed s gives the same initialization everywhere and the same order of examples at
             the same batch size, so that differences are taken seed by seed.
         learning_rates: the initial learning rates to try; none means that they are searched, in factors of
@@ -361,6 +371,13 @@ class Study(_Design):
     def changed(self, changes: Mapping[str, Any]) -> Study:
         """Return this study with other values for some of its fields."""
         return replace(self, **changes)
+
+
+def _budget_order(budget: Budget) -> tuple[int, float, float, float]:
+    """Epochs, then steps, each from the smallest; what has no limit comes last."""
+    if isinstance(budget, Unlimited):
+        return 2, budget.first, budget.ceiling, budget.loss_floor or 0.0
+    return int(isinstance(budget, Steps)), budget.n, 0.0, 0.0
 
 
 def _unique(name: str, values: Any) -> tuple[Any, ...]:

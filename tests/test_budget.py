@@ -1,8 +1,10 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgdscope.budget import Epochs, Steps, parse_budget
+from sgdscope.budget import Epochs, Steps, Unlimited, parse_budget
 from sgdscope.errors import InputError
 
 
@@ -21,7 +23,15 @@ def test_the_talks_number():
     assert Epochs(200).updates(batch_size=1024, examples=50_000) == 9766  # 9,765.6 updates, cut to 9,765 in the talk
 
 
-@given(st.one_of(st.floats(0.01, 1e4).map(Epochs), st.integers(1, 10**6).map(Steps)))
+unlimited = st.builds(
+    lambda first, doublings, floor: Unlimited(first, first * 2**doublings, floor),
+    st.floats(0.01, 1e4),
+    st.integers(2, 12),
+    st.none() | st.floats(1e-9, 10),
+)
+
+
+@given(st.one_of(st.floats(0.01, 1e4).map(Epochs), st.integers(1, 10**6).map(Steps), unlimited))
 def test_text_is_read_back(budget):
     assert parse_budget(str(budget)) == budget
 
@@ -31,6 +41,30 @@ def test_text_is_read_back(budget):
 def test_bad_text_is_refused_in_a_sentence(text, kind):
     with pytest.raises(InputError, match=r"^budgets: .*\.$"):
         parse_budget(kind.format(text))
+
+
+@given(unlimited)
+def test_an_unlimited_budget_stands_for_the_doublings_up_to_its_ceiling(budget):
+    epochs = [b.n for b in budget.budgets]
+    assert (epochs[0], epochs[-1]) == (budget.first, budget.ceiling)
+    assert all(later == 2 * earlier for earlier, later in pairwise(epochs))
+    assert len(epochs) >= 3
+
+
+@pytest.mark.parametrize(
+    ("first", "ceiling", "nearest"),
+    [(5, 100, 80), (5, 10, 20), (5, 5, 20), (5, 1, 20), (3, 47, 48), (1, 2**10 + 1, 1024)],
+)
+def test_a_ceiling_that_no_doublings_reach_is_refused_with_the_nearest(first, ceiling, nearest):
+    with pytest.raises(InputError, match=rf"^budgets: ceiling {ceiling} .* the nearest is {nearest}\.$"):
+        Unlimited(first, ceiling)
+    assert Unlimited(first, nearest).budgets
+
+
+@pytest.mark.parametrize("text", ["unlimited", "unlimited:5", "unlimited:5:x", "unlimited:0:20", "unlimited:5:20:0:1"])
+def test_bad_text_of_an_unlimited_budget_is_refused(text):
+    with pytest.raises(InputError, match=r"^budgets: .*\.$"):
+        parse_budget(text)
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, True, "3"])

@@ -85,7 +85,7 @@ def test_plan_and_list(capsys):
         (["run", "digits", "--learning-rates", "fast"], "learning_rates: 'fast' is not a number"),
         (["run", "digits", "--seeds", "0"], "seeds: 0 leaves nothing to train"),
         (["run", "digits", "--seeds", "five"], "seeds: 'five' is not a whole number"),
-        (["run", "digits", "--budgets", "30"], "budgets: '30' is not a budget; write epochs:N or steps:N"),
+        (["run", "digits", "--budgets", "30"], "budgets: '30' is not a budget; write epochs:N, steps:N or unlimited"),
         (["plan", "digits", "--seeds", "-1"], "seeds: -1 leaves nothing to train"),
         (["data"], "Expected one of {fetch, check}; sgdscope --help tells what there is."),
         (["data", "fetch"], "Missing from sgdscope data fetch: NAME"),

@@ -4,7 +4,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from sgdscope.budget import Epochs, Steps
+from sgdscope.budget import Epochs, Steps, Unlimited
 from sgdscope.cli import Fields
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD, Momentum
@@ -134,6 +134,9 @@ def test_a_study_is_the_product_of_its_fields():
     assert [str(budget) for budget in declared.budgets] == ["epochs:0.5", "epochs:2", "steps:7"]
     assert len(declared.cells) == len(set(declared.cells)) == 2 * 3 * 2 * 2
     assert Declaration.from_json(declared.to_json()) == declared
+    unlimited = study(budgets=(Unlimited(1, 4, 0.5), Epochs(2), Steps(3))).declaration()
+    assert [str(budget) for budget in unlimited.trial_budgets] == ["epochs:1", "epochs:2", "epochs:4", "steps:3"]
+    assert Declaration.from_json(unlimited.to_json()) == unlimited
     trials = {
         declared.trial(SGD(), 2, 0.1, 0, record, budget).id
         for record in declared.workloads
@@ -205,6 +208,7 @@ def test_data_are_part_of_the_identity():
         {"batch_sizes": (1, 2, 4)},
         {"optimizers": (SGD(), Momentum(0.9), Momentum(0.5))},
         {"budgets": (Epochs(1), Steps(7), Epochs(0.5))},
+        {"budgets": (Unlimited(1, 4), Epochs(1))},
         {"workloads": (replace(QUADRATIC, name="other"), QUADRATIC)},
         {},
         {"microbatch_size": 2, "batch_sizes": (1, 2, 4)},  # what there is fits in it

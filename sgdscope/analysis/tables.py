@@ -15,7 +15,7 @@ from sgdscope.analysis.population import POPULATION_SCHEMA, population_intervals
 from sgdscope.analysis.regimes import regime_of_batch_sizes, regimes
 from sgdscope.analysis.slopes import sharpness, slopes
 from sgdscope.analysis.thresholds import thresholds
-from sgdscope.budget import Steps, parse_budget
+from sgdscope.budget import Epochs, Steps, parse_budget
 from sgdscope.errors import InputError
 from sgdscope.study import Declaration
 from sgdscope.workloads.base import WorkloadRecord
@@ -162,9 +162,10 @@ class StudyTables(Tables):
         return self.cells_waiting == 0 and self.pending == 0
 
 
-def _size(budget: str) -> tuple[bool, float, str]:
+def _size(budget: str) -> tuple[int, float, str]:
     try:
         parsed = parse_budget(budget)
     except InputError:  # somebody else's table may call its budgets as it likes
-        return True, 0.0, budget
-    return isinstance(parsed, Steps), float(parsed.n), budget
+        parsed = None
+    kinds = {Epochs: 0, Steps: 1}
+    return kinds.get(type(parsed), 2), float(getattr(parsed, "n", 0.0)), budget

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sgdscope.budget import Budget
+from sgdscope.budget import TrialBudget, Unlimited
 from sgdscope.engine.search import Search
 from sgdscope.study import Declaration, Trial
 from sgdscope.workloads.base import Workload, WorkloadRecord
@@ -138,7 +138,8 @@ def _on_the_line(batch_size: int, timed: Mapping[int, float]) -> float:
 def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs]) -> Plan:
     """Return what is still to be trained, given where the search of each cell stands.
 
-    A workload that has not been timed is expected to take as long per operation as those that have been.
+    A workload that has not been timed is expected to take as long per operation as those that have been; an
+    unlimited budget is counted up to its ceiling.
 
     Args:
         declaration: the study.
@@ -175,11 +176,13 @@ def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs
 
 def expansion(declaration: Declaration, costs: Mapping[str, Costs]) -> str:
     """Return a study written out: for each workload and budget what its trials share, and a line a batch size."""
-    blocks = product(declaration.workloads, declaration.budgets)
+    blocks = product(declaration.workloads, declaration.trial_budgets)
     return "\n\n".join(_block(declaration, record, budget, costs[record.name]) for record, budget in blocks)
 
 
-def _block(declaration: Declaration, record: WorkloadRecord, budget: Budget, costs: Costs) -> str:
+def _block(declaration: Declaration, record: WorkloadRecord, budget: TrialBudget, costs: Costs) -> str:
+    reached = [str(b) for b in declaration.budgets if isinstance(b, Unlimited) and budget in b.budgets]
+    only = f" (as far as {', '.join(reached)} goes)" if reached and budget not in declaration.budgets else ""
     rates = len(declaration.learning_rates) or f"about {RATES_EXPECTED:g}, searched"
     what = dict(record.fields) | {"ghost batch size": record.ghost_batch_size, "unroll": record.unroll}
     written = ", ".join(f"{name} {value}" for name, value in what.items() if value != 1)
@@ -190,7 +193,7 @@ def _block(declaration: Declaration, record: WorkloadRecord, budget: Budget, cos
         f"workload    {record.name}, version {record.version}{': ' + written if written else ''}",
         f"examples    {examples[0]:,} to train, {examples[1]:,} to validate, {examples[2]:,} to test",
         f"optimizers  {', '.join(map(str, declaration.optimizers))}",
-        f"budget      {budget}, evaluated at {', '.join(f'{part:g}' for part in declaration.evaluate_at)}",
+        f"budget      {budget}{only}, evaluated at {', '.join(f'{part:g}' for part in declaration.evaluate_at)}",
         f"seeds       {declaration.seeds}",
         f"rates       {rates} at each batch size and optimizer",
         "batch size  microbatch     updates  operations a trial  trials",

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import COLUMN, Curve, constant_goodness, goodness
+from sgdscope.analysis.curves import COLUMN, CRITERIA, Curve, constant_goodness, goodness
 from sgdscope.analysis.statistics import t_interval
+from sgdscope.analysis.unlimited import Outcome, outcome, stops
+from sgdscope.budget import Budget, Unlimited
 from sgdscope.store import ended
 from sgdscope.study import Cell, Declaration, Trial
 from sgdscope.workloads.base import WorkloadRecord
@@ -76,31 +78,80 @@ def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
     next smaller budget of the same kind, or else the next larger batch size. Each later round extends, by an
     octave, the ends at which the optimum of a criterion is not bracketed yet; where both are, a last round tries
     the half octaves on both sides of each criterion's best rate. A neighbour whose trials failed is passed over,
-    and does not hold up the others.
+    and does not hold up the others. An unlimited budget doubles its epochs, for each workload, optimizer and batch
+    size by itself, when the search at the last is finished and :func:`~sgdscope.analysis.unlimited.stops` does not
+    say that more gain nothing.
 
     An end is bracketed when it is worse than the best rate by more than the paired 95 % t interval over seeds;
     or, at the upper end, when more than 20 % of its trials diverge; or when it gains less than a tenth of what
     the best rate gains over the constant predictor, beyond which few seeds would search for ever.
     """
-    rows = ended(trials).select("trial_id", "status", *COLUMN.values()).iter_rows()
+    rows = ended(trials).select("trial_id", "status", *COLUMN.values(), "test_score").iter_rows()
     by_id = {trial_id: (status == "diverged", *values) for trial_id, status, *values in rows}
     failures = set(trials.filter(pl.col("status") == "failed")["trial_id"])
     found, waiting = list[Round](), list[Cell]()
-    best, failed = dict[Cell, list[int]](), set[Cell]()
+    best, passed = dict[Cell, list[int]](), set[Cell]()
+    opening = _Opening(declaration.budgets)
     for cell in sorted(declaration.cells, key=_order(declaration)):
-        neighbours = list[Cell]()
-        if not declaration.learning_rates:
-            neighbours = _neighbours(declaration, cell, failed)
-            if any(other not in best for other in neighbours):
-                waiting.append(cell)
-                continue
+        opens = opening.of(cell)
+        if opens is False:
+            passed.add(cell)
+            continue
+        neighbours = [] if declaration.learning_rates else _neighbours(declaration, cell, passed)
+        if opens is None or any(other not in best for other in neighbours):
+            waiting.append(cell)
+            continue
         stands, curves = _replay(declaration, cell, _first_rates(cell, neighbours, best), by_id)
         found.append(stands)
         if stands.finished:
             best[cell] = [round(2 * math.log2(c.rates[c.best()[0]])) for c in curves if c.eligible.any()]
+            opening.note(stands, [by_id[trial.id] for trial in stands.trials])
         elif all(trial.id in failures for trial in stands.pending):
-            failed.add(cell)
+            passed.add(cell)
     return Search(found, waiting)
+
+
+class _Opening:
+    """Which cells the budgets ask for, given those that are finished."""
+
+    def __init__(self, budgets: Sequence[Budget]) -> None:
+        self._plain = set(budgets)
+        self._unlimited = [budget for budget in budgets if isinstance(budget, Unlimited)]
+        self._doubled = {one for budget in self._unlimited for one in budget.budgets}
+        self._finished = dict[Cell, list[Outcome | None]]()
+
+    def note(self, stands: Round, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Take in a finished cell, and what came out of its trials."""
+        cell = stands.cell
+        if cell.budget not in self._doubled:
+            return
+        curves = _curves(cell.workload, sorted({trial.learning_rate for trial in stands.trials}), rows)
+        tested = goodness(np.array(rows, float)[:, -1], cell.workload, "score").reshape(curves[0].goodness.shape)
+        reported = {"score": tested, "train_loss": curves[1].goodness}
+        self._finished[cell] = [
+            outcome(found, reported[criterion], cell.budget.n)
+            for criterion, found in zip(CRITERIA, curves, strict=True)
+        ]
+
+    def of(self, cell: Cell) -> bool | None:
+        """Return whether the cell is asked for; None where that is not known yet."""
+        if cell.budget in self._plain:
+            return True
+        answers = {self._by(budget, cell) for budget in self._unlimited if cell.budget in budget.budgets}
+        if True in answers:
+            return True
+        return None if None in answers else False
+
+    def _by(self, budget: Unlimited, cell: Cell) -> bool | None:
+        so_far = list[list[Outcome | None]]()
+        for earlier in budget.budgets[: budget.budgets.index(cell.budget)]:
+            other = replace(cell, budget=earlier)
+            if other not in self._finished:
+                return None
+            so_far.append(self._finished[other])
+            if stops(dict(zip(CRITERIA, zip(*so_far, strict=True), strict=True)), cell.workload, budget):
+                return False
+        return True
 
 
 def next_rates(tried: Sequence[int], curves: Sequence[Curve]) -> list[int]:
@@ -134,7 +185,7 @@ def _order(declaration: Declaration) -> Callable[[Cell], tuple[int, int, int, in
     def place(cell: Cell) -> tuple[int, int, int, int]:
         return (
             declaration.workloads.index(cell.workload),
-            declaration.budgets.index(cell.budget),
+            declaration.trial_budgets.index(cell.budget),
             declaration.optimizers.index(cell.optimizer),
             -cell.batch_size,
         )
@@ -142,50 +193,46 @@ def _order(declaration: Declaration) -> Callable[[Cell], tuple[int, int, int, in
     return place
 
 
-def _neighbours(declaration: Declaration, cell: Cell, failed: Set[Cell]) -> list[Cell]:
-    """Return the cells that tell where to look, and for which this one waits; those whose trials failed do not.
+def _neighbours(declaration: Declaration, cell: Cell, passed: Set[Cell]) -> list[Cell]:
+    """Return the cells that tell where to look, and for which this one waits, without those that are passed over.
 
     It is the next smaller budget of the same kind, or else the next two larger batch sizes.
     """
-    budgets = [b for b in declaration.budgets if type(b) is type(cell.budget) and b.n < cell.budget.n]
+    budgets = [b for b in declaration.trial_budgets if type(b) is type(cell.budget) and b.n < cell.budget.n]
     smaller = [replace(cell, budget=budget) for budget in reversed(budgets)]
     larger = [replace(cell, batch_size=size) for size in declaration.batch_sizes if size > cell.batch_size]
-    return [other for other in smaller if other not in failed][:1] or [c for c in larger if c not in failed][:2]
+    return [c for c in smaller if c not in passed][:1] or [c for c in larger if c not in passed][:2]
 
 
 def _replay(
     declaration: Declaration, cell: Cell, first: Sequence[int], by_id: Mapping[str, tuple[Any, ...]]
 ) -> tuple[Round, list[Curve]]:
-    def of_rates(rates: Sequence[float]) -> list[Trial]:
-        place, seeds = (cell.workload, cell.budget), range(declaration.seeds)
-        return [declaration.trial(cell.optimizer, cell.batch_size, rate, s, *place) for rate in rates for s in seeds]
-
-    if declaration.learning_rates:
-        trials = of_rates(declaration.learning_rates)
-        return Round(cell, trials, [trial for trial in trials if trial.id not in by_id]), []
+    """Return where the search of a cell stands, and its curves where it is finished."""
+    place, seeds = (cell.workload, cell.budget), range(declaration.seeds)
     tried: list[int] = []
     added = list(first)
-    curves: list[Curve] = []
-    trials = []
-    while added:
+    while True:
         tried = sorted(tried + added)
-        trials = of_rates([learning_rate(k) for k in tried])
+        rates = declaration.learning_rates or [learning_rate(k) for k in tried]
+        trials = [declaration.trial(cell.optimizer, cell.batch_size, rate, s, *place) for rate in rates for s in seeds]
         pending = [trial for trial in trials if trial.id not in by_id]
         if pending:
             return Round(cell, trials, pending), []
-        curves = _curves(cell.workload, tried, [by_id[trial.id] for trial in trials])
+        if declaration.learning_rates:
+            return Round(cell, trials, []), []
+        curves = _curves(cell.workload, rates, [by_id[trial.id] for trial in trials])
         added = next_rates(tried, curves)
-    return Round(cell, trials, []), curves
+        if not added:
+            return Round(cell, trials, []), curves
 
 
-def _curves(record: WorkloadRecord, tried: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> list[Curve]:
-    seeds = len(rows) // len(tried)
-    shape = (len(tried), seeds)
+def _curves(record: WorkloadRecord, rates: Sequence[float], rows: Sequence[tuple[Any, ...]]) -> list[Curve]:
+    shape = (len(rates), len(rows) // len(rates))
     table = np.array(rows, float)
     return [
         Curve(
-            np.array([learning_rate(k) for k in tried]),
-            np.arange(seeds),
+            np.array(rates),
+            np.arange(shape[1]),
             goodness(table[:, 1 + number], record, criterion).reshape(shape),
             table[:, 0].astype(bool).reshape(shape),
             constant_goodness(record, criterion),

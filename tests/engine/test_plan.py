@@ -1,12 +1,17 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import polars as pl
 import pytest
 
-from sgdscope.budget import Epochs
-from sgdscope.engine.plan import Costs, packs
+from sgdscope.budget import Epochs, Steps, Unlimited
+from sgdscope.engine.plan import Costs, expansion, packs, remaining
+from sgdscope.engine.search import search
 from sgdscope.models.convolution import convolution
 from sgdscope.optimizers import SGD, Momentum
+from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Study
 from sgdscope.training.functions import operations_per_evaluation, operations_per_update, slow_convolutions
 from sgdscope.workloads.base import Workload
@@ -124,3 +129,43 @@ def test_convolutions_whose_gradient_is_slow_on_a_cpu_are_found(ours, slow):
         constant_loss=1.0, constant_score=1.0,
     )  # fmt: skip
     assert slow_convolutions(workload) == slow
+
+
+def test_a_study_is_written_out_in_a_block_for_each_workload_and_budget(workload):
+    other = replace(workload, name="other")
+    study = Study(
+        name="s", workloads=(workload, other), batch_sizes=(32, 64), budgets=(Steps(7), Epochs(4), Unlimited(1, 4))
+    )
+    costs = {each.name: Costs(each, 2) for each in study.workloads}
+    blocks = expansion(study.declaration(), costs).split("\n\n")
+    said = [[line for line in block.splitlines() if line.startswith(("workload", "budget"))] for block in blocks]
+    reached = " (as far as unlimited:1:4 goes)"
+    assert said == [
+        [f"workload    {name}, version 1: hidden 16", f"budget      {budget}, evaluated at 0.5, 1"]
+        for name in ("digits", "other")
+        for budget in (f"epochs:1{reached}", f"epochs:2{reached}", "epochs:4", "steps:7")
+    ]
+    assert all(len(block.splitlines()) == 10 for block in blocks)
+
+
+def test_what_remains_is_counted_over_all_workloads_and_budgets(workload):
+    """A workload that has not been timed goes at the speed of the other."""
+    other = replace(workload, name="other")
+    study = Study(
+        name="s",
+        workloads=(workload, other),
+        batch_sizes=(32, 64),
+        budgets=(Epochs(1), Steps(7)),
+        learning_rates=(1.0,),
+    )
+    declared, nothing = study.declaration(), pl.DataFrame(schema=TRIALS_SCHEMA)
+    costs = {each.name: Costs(each, 0) for each in study.workloads}
+    assert remaining(declared, search(declared, nothing), costs).seconds is None
+    for size in (32, 64):
+        costs["digits"].note(size, size * 1e-3)
+    plan = remaining(declared, search(declared, nothing), costs)
+    assert (plan.cells, plan.trials) == (2 * 2 * 2 * 2, 2 * 2 * 2 * 2 * 5)
+    updates = {32: 32 + 7, 64: 16 + 7}
+    assert plan.updates == 2 * 2 * 5 * sum(updates.values())
+    assert plan.examples == 2 * 2 * 5 * sum(size * each for size, each in updates.items())
+    assert plan.seconds == pytest.approx(plan.examples * 1e-3)

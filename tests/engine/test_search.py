@@ -14,7 +14,7 @@ from scipy import stats
 
 from sgdscope.analysis.curves import Curve
 from sgdscope.analysis.optimum import optima
-from sgdscope.budget import Epochs, Steps
+from sgdscope.budget import Epochs, Steps, Unlimited
 from sgdscope.engine.search import FIRST_WINDOW, HIGHEST, LOWEST, learning_rate, next_rates, search
 from sgdscope.optimizers import SGD, Momentum
 from sgdscope.store import TRIALS_SCHEMA
@@ -102,7 +102,8 @@ def searched(declared, oracle, trials=NOTHING, choose=lambda pending: pending):
         found, pending = state.rounds, state.pending
         if not pending:
             assert all(stands.finished for stands in found)
-            assert {stands.cell for stands in found} == set(declared.cells)
+            if not any(isinstance(budget, Unlimited) for budget in declared.budgets):
+                assert {stands.cell for stands in found} == set(declared.cells)
             assert not state.waiting
             assert len(oracle.trained) == len(set(oracle.trained))  # nothing twice
             return found, trials
@@ -482,6 +483,98 @@ def test_workloads_are_searched_each_by_itself():
 def test_a_momentum_next_to_one_has_a_first_window_too():
     found = search(declaration(optimizers=(Momentum(1 - 1e-8),)), NOTHING).rounds
     assert found[0].pending
+
+
+# ── Unlimited budgets ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Learner(Oracle):
+    """Gains with each doubling of the epochs until it has saturated, at so many epochs for each batch size."""
+
+    def __init__(self, score_at, loss_at):
+        super().__init__(spread=0.01, score=-2.0, loss=-2.0)
+        self.score_at, self.loss_at = score_at, loss_at
+
+    def row(self, trial):
+        missing = [math.log2(at[trial.batch_size] / trial.budget.n) for at in (self.score_at, self.loss_at)]
+        row = super().row(trial)
+        if row["train_loss"] is not None:
+            row["train_loss"] *= math.exp(0.5 * max(0, missing[1]))
+            for split in ("validation_score", "test_score"):
+                row[split] -= 0.05 * max(0, missing[0])
+        return row
+
+
+def epochs_of(found, batch_size):
+    return sorted(stands.cell.budget.n for stands in found if stands.cell.batch_size == batch_size)
+
+
+UNLIMITED = {"budgets": Unlimited(5, 160), "batch_sizes": (16, 64, 256), "seeds": 5}
+
+
+def learner():
+    """A score is known to have saturated two doublings later, a loss one; each batch size goes on for itself."""
+    return Learner(score_at={16: 5, 64: 20, 256: 10}, loss_at={16: 5, 64: 10, 256: 80})
+
+
+def test_an_unlimited_budget_is_doubled_until_score_and_loss_have_both_saturated():
+    found, _ = searched(declaration(**UNLIMITED), learner())
+    assert epochs_of(found, 16) == [5, 10, 20]
+    assert epochs_of(found, 64) == [5, 10, 20, 40, 80]
+    assert epochs_of(found, 256) == [5, 10, 20, 40, 80, 160]
+
+
+def test_a_ceiling_ends_it():
+    found, _ = searched(declaration(**UNLIMITED | {"budgets": Unlimited(5, 20)}), learner())
+    assert epochs_of(found, 256) == epochs_of(found, 64) == [5, 10, 20]
+
+
+def test_a_loss_floor_ends_it_for_the_loss():
+    loss = math.exp(-3 + 0.5 * 3)  # at 10 epochs, where that of batch size 256 has three doublings to go
+    found, _ = searched(declaration(**UNLIMITED | {"budgets": Unlimited(5, 160, 1.1 * loss)}), learner())
+    assert epochs_of(found, 256) == [5, 10, 20, 40]  # its score has saturated at 10
+
+
+def test_a_budget_opens_only_when_the_one_before_it_is_finished():
+    declared, oracle, trials = declaration(**UNLIMITED), learner(), NOTHING
+    while pending := search(declared, trials).pending:
+        state = search(declared, trials)
+        standing = {(stands.cell.batch_size, stands.cell.budget.n): stands for stands in state.rounds}
+        for size, epochs in standing:
+            assert epochs == 5 or standing[size, epochs / 2].finished
+        # Until it is known that it is not wanted, it waits.
+        for size in (64, 256):
+            if not any(stands.finished for (s, _), stands in standing.items() if s == size):
+                assert Unlimited(5, 160).budgets[-1] in [
+                    cell.budget for cell in state.waiting if cell.batch_size == size
+                ]
+        trials = pl.concat([trials, oracle.train(pending[:40])])
+
+
+def test_an_unlimited_budget_is_a_pure_function_too():
+    order = random.Random(1)
+    at_once, trials = searched(declaration(**UNLIMITED), learner())
+    found, again = searched(
+        declaration(**UNLIMITED), learner(), choose=lambda p: order.sample(p, order.randint(1, min(len(p), 60)))
+    )
+    assert wanted(found) == wanted(at_once)
+    assert trials.sort("trial_id").equals(again.sort("trial_id"))
+
+
+def test_its_trials_are_those_of_epochs_and_shared_with_them():
+    _, trials = searched(declaration(**UNLIMITED | {"budgets": (Epochs(5), Epochs(10))}), learner())
+    oracle = learner()
+    found, _ = searched(declaration(**UNLIMITED | {"budgets": (Unlimited(5, 160), Epochs(10))}), oracle, trials)
+    assert wanted(found) == wanted(searched(declaration(**UNLIMITED), learner())[0])
+    assert not set(oracle.trained) & set(trials["trial_id"])
+    beyond, _ = searched(declaration(**UNLIMITED | {"budgets": (Unlimited(5, 160), Epochs(160))}), learner())
+    assert epochs_of(beyond, 16) == [5, 10, 20, 160]  # what is asked for outright is trained however it stands
+
+
+def test_given_rates_are_tried_at_every_budget_that_opens():
+    found, _ = searched(declaration(**UNLIMITED | {"learning_rates": (0.0625, 0.125)}), learner())
+    assert epochs_of(found, 16) == [5, 10, 20]
+    assert {len(stands.trials) for stands in found} == {2 * 5}
 
 
 # ── A pure function of the trials that it asks for ───────────────────────────────────────────────────────────
