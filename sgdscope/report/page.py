@@ -25,9 +25,11 @@ RULES = (
     "95 % t interval over seeds, gain less than a tenth of what the best gains over the constant predictor, or "
     "diverge; then the half octaves on both sides of each best rate are tried. "
     "A rate at which more than 20 % of trials diverge is not eligible; a diverged trial counts as the "
-    "constant predictor. The bend is where a line of free slope in log learning rate against log batch size "
-    "becomes constant, by least squares through the vertices of parabolas within an octave of the best rates, seeds "
-    "drawn jointly over all batch sizes, interval estimate ± t·SE; it is called identified where that interval lies "
+    "constant predictor. The interval of an optimum is the hull of the rates that no other beats by more "
+    "than that interval, widened by half a step of the grid. "
+    "The bend is where a line of free slope in log learning rate against log batch size becomes constant, "
+    "by least squares through the vertices of parabolas within an octave of the best rates, seeds drawn jointly "
+    "over all batch sizes, interval estimate ± t·SE; it is called identified where that interval lies "
     "inside the batch sizes of the study, the slope's lies above 0, and no best rate lies at the edge of those "
     "tried. A score is shown to hold or to be lost, and momentum to lead, by sequences of one-sided paired t tests at "
     "2.5 % against the margin, upward from the smallest batch size and downward from the largest. "
@@ -78,7 +80,7 @@ def _part(tables: Tables, number: int) -> dict[str, Any]:
         "optimal-learning-rate": (
             "Optimal learning rate against batch size",
             f"The rate that is best for the {record.chosen_on} {score}; momentum at its effective "
-            f"rate. Bars: 95 % hull over n = {_seeds(tables)} seeds, widened by half a grid step. Dashed: fitted "
+            f"rate. Bars: 95 % intervals over n = {_seeds(tables)} seeds. Dashed: fitted "
             f"hinge, free slope and then 0. Pale: the interval reaches the edge of what was tried.",
             charts.optimal_learning_rate(),
         ),
