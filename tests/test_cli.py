@@ -73,7 +73,7 @@ def test_plan_and_list(capsys):
     [
         (["frob"], "Unrecognized options: frob"),
         (["run"], "Missing from sgdscope run: STUDY"),
-        (["run", "mnist"], "study 'mnist' is neither built in (digits, autoencoder,"),
+        (["run", "mnist"], "study 'mnist' is neither built in (digits, digits_steps,"),
         (["run", "digits", "--colour", "red"], "Unrecognized options: --colour"),
         (["run", "digits", "--optimizers", "adam"], "optimizers: 'adam' is not an optimizer"),
         (["run", "digits", "--batch-sizes"], "batch_sizes: give at least one"),
@@ -86,6 +86,10 @@ def test_plan_and_list(capsys):
         (["run", "digits", "--seeds", "0"], "seeds: 0 leaves nothing to train"),
         (["run", "digits", "--seeds", "five"], "seeds: 'five' is not a whole number"),
         (["run", "digits", "--budgets", "30"], "budgets: '30' is not a budget; write epochs:N, steps:N or unlimited"),
+        (
+            ["run", "digits", "--budgets", "epochs:1", "unlimited:5:100"],
+            "budgets: ceiling 100 of an unlimited budget is",
+        ),
         (["plan", "digits", "--seeds", "-1"], "seeds: -1 leaves nothing to train"),
         (["data"], "Expected one of {fetch, check}; sgdscope --help tells what there is."),
         (["data", "fetch"], "Missing from sgdscope data fetch: NAME"),

@@ -115,6 +115,11 @@ def test_the_command_lines_fields_are_the_studys():
     assert {f.name for f in fields(Fields)} <= {f.name for f in fields(Study)}
 
 
+def test_the_command_line_takes_several_budgets():
+    given = Fields(budgets=("steps:7", "epochs:1", "unlimited:1:4:0.5")).applied_to(study())
+    assert given.budgets == (Epochs(1), Steps(7), Unlimited(1, 4, 0.5))
+
+
 def test_a_declaration_is_read_back():
     declaration = study(learning_rates=(0.1, 0.3), optimizers=(SGD(), Momentum(0.5))).declaration()
     assert Declaration.from_json(declaration.to_json()) == declaration

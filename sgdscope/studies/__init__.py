@@ -11,7 +11,11 @@ from typing import Any
 from sgdscope.errors import InputError
 from sgdscope.study import Study
 
-BUILT_IN = ("digits", "autoencoder", "lstm", "wide_resnet", "wide_resnet_skipinit")
+BUILT_IN = tuple(
+    f"{workload}{sweep}"
+    for workload in ("digits", "autoencoder", "lstm", "wide_resnet", "wide_resnet_skipinit")
+    for sweep in ("", "_steps", "_epochs")
+)
 
 
 def load_study(

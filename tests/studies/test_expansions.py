@@ -3,6 +3,7 @@
 After a change that is meant: SGDSCOPE_WRITE_GOLDEN=1 pytest tests/studies, and look at the difference.
 """
 
+import functools
 import importlib
 import os
 from pathlib import Path
@@ -22,9 +23,12 @@ SHAPES = {
     "wide_resnet": ("picture", (32, 32, 3), np.uint8, (45_000, 5_000, 10_000)),
     "wide_resnet_skipinit": ("picture", (32, 32, 3), np.uint8, (45_000, 5_000, 10_000)),
 }
-PUBLISHED = [(name, profile) for name in SHAPES for profile in ("full", "small")]
+SWEEPS = ("", "_steps", "_epochs")
+OWN = [(f"digits{sweep}", None) for sweep in SWEEPS]
+PUBLISHED = [(f"{name}{sweep}", profile) for name in SHAPES for profile in ("full", "small") for sweep in SWEEPS]
 
 
+@functools.cache
 def blank(name):
     key, shape, dtype, counts = SHAPES[name]
     splits = {}
@@ -42,15 +46,28 @@ def blank(name):
 
 
 def test_all_published_studies_are_here():
-    assert set(SHAPES) == set(BUILT_IN) - {"digits"}
+    assert {name for name, _ in OWN + PUBLISHED} == set(BUILT_IN)
 
 
-@pytest.mark.parametrize(("name", "profile"), [("digits", None), *PUBLISHED])
+@functools.cache
+def costs_of(name, profile):
+    """Counting operations takes a while; all sweeps have the same workload."""
+    study = load_study(name) if profile is None else of_blank_data(name, profile)
+    return {workload.name: Costs(workload, len(study.evaluate_at)) for workload in study.workloads}
+
+
+def of_blank_data(name, profile):
+    return importlib.import_module(f"sgdscope.studies.{name}").study(blank(workload_of(name)), profile)
+
+
+def workload_of(name):
+    return name.removesuffix("_steps").removesuffix("_epochs")
+
+
+@pytest.mark.parametrize(("name", "profile"), [*OWN, *PUBLISHED])
 def test_a_built_in_study_is_what_it_was(name, profile):
-    module = importlib.import_module(f"sgdscope.studies.{name}")
-    study = load_study(name) if profile is None else module.study(blank(name), profile)
-    costs = {workload.name: Costs(workload, len(study.evaluate_at)) for workload in study.workloads}
-    text = expansion(study.declaration(), costs) + "\n"
+    study = load_study(name) if profile is None else of_blank_data(name, profile)
+    text = expansion(study.declaration(), costs_of(workload_of(name), profile)) + "\n"
     path = GOLDEN / f"{study.name}.txt"
     if os.environ.get("SGDSCOPE_WRITE_GOLDEN"):
         path.write_text(text)

@@ -1,0 +1,24 @@
+"""Epochs at a fixed batch size, on handwritten digits: what a larger budget buys, and at which learning rate.
+
+Hypothesis: the test score saturates as epochs are added, the learning rate that is best for the training loss decays,
+and the one that is best for the test score hardly changes, so that large learning rates generalize well early on.
+
+Command: ``sgdscope run digits_epochs --out FOLDER``.
+Cost: about 340 trials of 5 to 320 epochs; two minutes of one core.
+What should come out: a score that is flat from some budget on while the training loss still falls, and the two optimal
+learning rates parting as the budget grows.
+"""
+
+from sgdscope.budget import Epochs
+from sgdscope.optimizers import Momentum
+from sgdscope.study import Study
+from sgdscope.workloads.digits import digits
+
+study = Study(
+    name="digits-epochs",
+    workloads=(digits(),),
+    optimizers=(Momentum(0.9),),
+    batch_sizes=(64,),
+    budgets=tuple(Epochs(epochs) for epochs in (5, 10, 20, 40, 80, 160, 320)),
+    seeds=5,
+)
