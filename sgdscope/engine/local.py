@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import polars as pl
@@ -82,7 +82,7 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
                 progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
         left_over = Checkpoints(store.folder, "")
         left_over.drop(left_over.trials() & set(ended(contents.trials)["trial_id"]))
-        run = _Run(declaration, store, progress, _costs(study), contents.trials)
+        run = _Run(study, declaration, store, progress, contents.trials)
         for workload in study.workloads:
             if run.pending(workload.name):
                 with _trainer(study, workload, declaration) as trainer:
@@ -94,14 +94,9 @@ class _Run:
     """One run of a study: what its folder holds by now, and where its search stands."""
 
     def __init__(
-        self,
-        declaration: Declaration,
-        store: Store,
-        progress: RunProgress,
-        costs: dict[str, Costs],
-        trials: pl.DataFrame,
+        self, study: Study, declaration: Declaration, store: Store, progress: RunProgress, trials: pl.DataFrame
     ) -> None:
-        self._declaration, self._store, self._progress, self._costs = declaration, store, progress, costs
+        self._study, self._declaration, self._store, self._progress = study, declaration, store, progress
         self._trials = trials
         self._found = search(declaration, trials)
         self.failed = set[str]()
@@ -139,6 +134,10 @@ class _Run:
             self._trials = pl.concat([self._trials, rows])
             self._found = search(self._declaration, self._trials)
         self.compile_times += trainer.compile_times
+
+    @cached_property
+    def _costs(self) -> dict[str, Costs]:
+        return _costs(self._study)  # operations take a while to count, and only what is trained needs them
 
     def _remaining(self) -> Plan:
         return remaining(self._declaration, self._found, self._costs)

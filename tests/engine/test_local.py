@@ -271,9 +271,9 @@ def test_workloads_and_budgets_are_each_what_they_are_alone(tmp_path, monkeypatc
     assert "0 of about 32 trials" in said
     # Each cell has a row of its own, named by all that the study has several of.
     rows = summary_rows(result.tables)
-    assert len({row[:2] for row in rows}) == len(rows) == 2 * 2 * 2
+    assert len({row[:4] for row in rows}) == len(rows) == 2 * 2 * 2
     best = result.optima.filter(workload="other", budget="steps:8", optimizer="sgd", criterion="train_loss")
-    (loss,) = [row[4] for row in rows if row[0] == "other sgd steps:8"]
+    (loss,) = [row[6] for row in rows if row[:3] == ("other", "steps:8", "sgd")]
     assert loss.startswith(f"{best['train_loss'][0]:.2g} ")
     alone = [
         quietly(quadratic_study(workloads=w, budgets=b, **common), tmp_path / f"{w.name}{b}")[0].numbers()
