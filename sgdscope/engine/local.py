@@ -85,8 +85,7 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
         run = _Run(study, declaration, store, progress, contents.trials)
         for workload in study.workloads:
             if run.pending(workload.name):
-                with _trainer(study, workload, declaration) as trainer:
-                    run.train(trainer)
+                run.train(workload)
     return Ran(run.trained, len(run.failed), run.compile_times, time.perf_counter() - begun)
 
 
@@ -107,8 +106,13 @@ class _Run:
         """Return the trials of a workload that can be trained now and have not failed in this run."""
         return [t for t in self._found.pending if t.workload.name == workload and t.id not in self.failed]
 
-    def train(self, trainer: Trainer) -> None:
-        """Train all of a workload's trials, pack by pack, as its search asks for them."""
+    def train(self, workload: Workload) -> None:
+        """Train all of a workload's trials, with its data on the devices for no longer than that."""
+        with _trainer(self._study, workload, self._declaration) as trainer:
+            self._train(trainer)
+
+    def _train(self, trainer: Trainer) -> None:
+        """Train pack by pack, as the search asks for them."""
         name, sizes = trainer.workload.name, self._declaration.batch_sizes
         costs, checkpoints = self._costs[name], Checkpoints(self._store.folder, trainer.circumstances)
         for batch_size in _compile_order(sizes):
@@ -159,9 +163,13 @@ def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
         trials = Store(folder).read().trials
     costs = _costs(study)
     for workload in study.workloads:
-        with _trainer(study, workload, declaration) as trainer:
-            costs[workload.name].probe(trainer, declaration.batch_sizes)
+        _probe(study, workload, declaration, costs[workload.name])
     return remaining(declaration, search(declaration, trials), costs)
+
+
+def _probe(study: Study, workload: Workload, declaration: Declaration, costs: Costs) -> None:
+    with _trainer(study, workload, declaration) as trainer:
+        costs.probe(trainer, declaration.batch_sizes)
 
 
 def _costs(study: Study) -> dict[str, Costs]:

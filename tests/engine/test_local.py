@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -255,11 +256,14 @@ def test_workloads_and_budgets_are_each_what_they_are_alone(tmp_path, monkeypatc
     workloads = (plain, replace(plain, name="other"))
     budgets = (sg.Epochs(1), sg.Steps(8))
     common = {"batch_sizes": (16,), "learning_rates": (0.25, 0.5), "seeds": 2}
-    happened = []
+    happened, alive = [], []
     for moment in ("__init__", "close"):
         real = getattr(Trainer, moment)
 
         def noted(self, *arguments, real=real, moment=moment, **named):
+            if moment == "__init__":
+                assert all(trainer() is None for trainer in alive)  # its data have left the devices
+                alive.append(weakref.ref(self))
             real(self, *arguments, **named)
             happened.append((self.workload.name, moment))
 
