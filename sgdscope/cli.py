@@ -101,6 +101,7 @@ class Run:
 
     def __call__(self, console: Console) -> int:
         """Run the command."""
+        from sgdscope.report.summary import unlimited_sentences
         from sgdscope.result import run
 
         study = _load(self.study, self.source, self.fields)
@@ -118,6 +119,8 @@ class Run:
             return FAILED
         result.check_not_empty()
         _print_findings(result.tables, console)
+        for sentence in unlimited_sentences(result.tables):
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         page = result.report(folder / "report.html")
         did = f"trained {ran.trained} trials in {ran.seconds:.0f} s" if ran.trained else "nothing was left to train"
         console.print(f"{did}; page: {page}", highlight=False, markup=False, soft_wrap=True)
@@ -390,9 +393,9 @@ def _print_findings(tables: Tables, console: Console) -> None:
 
     console.print(summary_table(tables))
     for part in tables.parts:
-        if len(tables.parts) > 1:
-            console.print(f"{part.title}:", highlight=False, markup=False, soft_wrap=True)
-        for sentence in sentences(part):
+        said = sentences(part)
+        title = [f"{part.title}:"] if said and len(tables.parts) > 1 else []
+        for sentence in title + said:
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -15,7 +15,8 @@ from sgdscope.analysis.population import POPULATION_SCHEMA, population_intervals
 from sgdscope.analysis.regimes import regime_of_batch_sizes, regimes
 from sgdscope.analysis.slopes import sharpness, slopes
 from sgdscope.analysis.thresholds import thresholds
-from sgdscope.budget import Epochs, Steps, parse_budget
+from sgdscope.analysis.unlimited import UNLIMITED_SCHEMA, unlimited
+from sgdscope.budget import Epochs, Steps, Unlimited, parse_budget
 from sgdscope.errors import InputError
 from sgdscope.study import Declaration
 from sgdscope.workloads.base import WorkloadRecord
@@ -155,6 +156,13 @@ class StudyTables(Tables):
     declaration: Declaration
     pending: int
     cells_waiting: int
+
+    @cached_property
+    def unlimited(self) -> pl.DataFrame:
+        """Where each criterion saturated under the study's unlimited budgets, and the best that was reached."""
+        budgets = [budget for budget in self.declaration.budgets if isinstance(budget, Unlimited)]
+        tables = [unlimited(self.trials, self.records, budget, self.score_margin) for budget in budgets]
+        return pl.concat(tables) if tables else pl.DataFrame(schema=UNLIMITED_SCHEMA)
 
     @property
     def finished(self) -> bool:

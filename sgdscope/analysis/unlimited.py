@@ -33,7 +33,7 @@ from sgdscope.workloads.base import WorkloadRecord
 # A fall of log training loss, over a doubling of the epochs, that is too little to go on for.
 LEAST_FALL = 0.1
 
-SCHEMA: dict[str, type[pl.DataType]] = {
+UNLIMITED_SCHEMA: dict[str, type[pl.DataType]] = {
     "workload": pl.String,
     "optimizer": pl.String,
     "batch_size": pl.Int64,
@@ -92,7 +92,11 @@ def outcome(found: Curve, reported: np.ndarray, epochs: float) -> Outcome | None
 
 
 def saturation(
-    outcomes: Sequence[Outcome | None], record: WorkloadRecord, criterion: Criterion, budget: Unlimited
+    outcomes: Sequence[Outcome | None],
+    record: WorkloadRecord,
+    criterion: Criterion,
+    budget: Unlimited,
+    declared_margin: float | None = None,
 ) -> Saturation:
     """Return where a criterion has saturated, by the rule at the head of this file.
 
@@ -101,6 +105,7 @@ def saturation(
         record: the workload.
         criterion: ``score`` or ``train_loss``.
         budget: whose ceiling decides how many looks there can be.
+        declared_margin: δ of the score; by ``score_margin`` from the best score so far unless declared.
     """
     ahead = 2 if criterion == "score" else 1
     looks = len(budget.budgets) - ahead
@@ -114,7 +119,9 @@ def saturation(
             continue
         upper = max(_gain_bound(here, other, looks) for other in later if other is not None)
         margin = LEAST_FALL
-        if criterion == "score":
+        if criterion == "score" and declared_margin is not None:
+            margin = declared_margin
+        elif criterion == "score":
             known = [o for o in outcomes[: number + 1 + ahead] if o is not None]
             margin = score_margin(record.score_sign * max(float(o.values.mean()) for o in known), record)
         if upper < margin:
@@ -123,12 +130,19 @@ def saturation(
     return last
 
 
-def stops(outcomes: Mapping[Criterion, Sequence[Outcome | None]], record: WorkloadRecord, budget: Unlimited) -> bool:
+def stops(
+    outcomes: Mapping[Criterion, Sequence[Outcome | None]],
+    record: WorkloadRecord,
+    budget: Unlimited,
+    declared_margin: float | None = None,
+) -> bool:
     """Return whether no criterion gains by a further doubling, given the outcomes of the budgets that are finished."""
-    return all(saturation(outcomes[c], record, c, budget).saturated_at is not None for c in CRITERIA)
+    return all(saturation(outcomes[c], record, c, budget, declared_margin).saturated_at is not None for c in CRITERIA)
 
 
-def unlimited(trials: pl.DataFrame, records: Records, budget: Unlimited) -> pl.DataFrame:
+def unlimited(
+    trials: pl.DataFrame, records: Records, budget: Unlimited, declared_margin: float | None = None
+) -> pl.DataFrame:
     """Return one row for each workload, optimizer, batch size and criterion: where it saturated and what it reached.
 
     ``best`` is the mean test score, or the geometric mean of the training loss, at ``best_epochs``, which is the
@@ -136,6 +150,12 @@ def unlimited(trials: pl.DataFrame, records: Records, budget: Unlimited) -> pl.D
     is by how much the largest budget tried, ``epochs_tried``, is worse than that: in score, or in log training loss.
     Intervals are 95 % t intervals over n seeds, the fall's of paired differences. ``ceiling_reached`` says that the
     ceiling was tried and the criterion had not saturated; ``upper_bound`` and ``margin`` are those of the last look.
+
+    Args:
+        trials: a table of trials.
+        records: what their workloads are, by name.
+        budget: which of the trials' budgets are looked at, and how far they can go.
+        declared_margin: δ of the score, where it was declared.
     """
     of_budget = {str(b): b.n for b in budget.budgets}
     groups: dict[tuple[Any, ...], dict[float, pl.DataFrame]] = {}
@@ -146,12 +166,16 @@ def unlimited(trials: pl.DataFrame, records: Records, budget: Unlimited) -> pl.D
     for place, by_epochs in groups.items():
         for criterion in CRITERIA:
             row = dict(zip(("workload", "optimizer", "batch_size"), place, strict=True)) | {"criterion": criterion}
-            rows.append(row | _row(by_epochs, records[place[0]], criterion, budget))
-    return pl.DataFrame(rows, schema=SCHEMA)
+            rows.append(row | _row(by_epochs, records[place[0]], criterion, budget, declared_margin))
+    return pl.DataFrame(rows, schema=UNLIMITED_SCHEMA)
 
 
 def _row(
-    by_epochs: Mapping[float, pl.DataFrame], record: WorkloadRecord, criterion: Criterion, budget: Unlimited
+    by_epochs: Mapping[float, pl.DataFrame],
+    record: WorkloadRecord,
+    criterion: Criterion,
+    budget: Unlimited,
+    declared_margin: float | None,
 ) -> dict[str, Any]:
     # Only budgets without a gap before them: a further one, of another question, is no look of this one.
     finished = []
@@ -160,7 +184,7 @@ def _row(
             break
         finished.append(by_epochs[one.n])
     outcomes = [_outcome(cell, record, criterion, b.n) for cell, b in zip(finished, budget.budgets, strict=False)]
-    stopped = saturation(outcomes, record, criterion, budget)
+    stopped = saturation(outcomes, record, criterion, budget, declared_margin)
     tried = budget.budgets[len(finished) - 1].n if finished else None
     row: dict[str, Any] = {
         "saturated_at": stopped.saturated_at,

@@ -242,7 +242,7 @@ def _train_pack(
     if not resumed and not any(outcome.diverged for outcome in outcomes):
         rounds_of_devices = len(pack) / trainer.groups if trainer.method == "map" else len(pack) / trainer.slots
         seconds = sum(outcome.seconds for outcome in outcomes) * rounds_of_devices / math.ceil(rounds_of_devices)
-        costs.note(batch_size, costs.training_seconds(seconds, len(pack)) / total)
+        costs.note(batch_size, costs.training_seconds(seconds, len(pack), total, batch_size) / total)
     rows = pl.DataFrame([_row(trainer, outcome) for outcome in outcomes], schema=TRIALS_SCHEMA)
     measurements = [
         {

@@ -114,9 +114,19 @@ class Costs:
             return None
         return updates * per_update + self._evaluating()
 
-    def training_seconds(self, seconds: float, trials: int) -> float:
-        """Return what of the seconds of a pack went into training rather than evaluation."""
-        return max(seconds - self._evaluating() * trials, 0.1 * seconds)
+    def training_seconds(self, seconds: float, trials: int, updates: int, batch_size: int) -> float:
+        """Return what of the seconds of a pack went into training rather than evaluation.
+
+        They are shared as what is known so far expects, which the pack before has corrected: taking off an evaluation's
+        expected seconds instead would, where that is most of them, swing from pack to pack.
+        """
+        known = self.per_update(batch_size)
+        if known is None:
+            training = float(updates * batch_size * self._per_example)
+            evaluating = float(self._per_evaluation * trials)
+        else:
+            training, evaluating = updates * known, self._evaluating() * trials
+        return seconds * training / (training + evaluating) if training else seconds
 
     def _evaluating(self) -> float:
         """Return the seconds of a trial's evaluations: large batches, at the speed of the largest that was timed."""

@@ -91,7 +91,7 @@ def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
     failures = set(trials.filter(pl.col("status") == "failed")["trial_id"])
     found, waiting = list[Round](), list[Cell]()
     best, passed = dict[Cell, list[int]](), set[Cell]()
-    opening = _Opening(declaration.budgets)
+    opening = _Opening(declaration.budgets, declaration.score_margin)
     for cell in sorted(declaration.cells, key=_order(declaration)):
         opens = opening.of(cell)
         if opens is False:
@@ -114,7 +114,8 @@ def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
 class _Opening:
     """Which cells the budgets ask for, given those that are finished."""
 
-    def __init__(self, budgets: Sequence[Budget]) -> None:
+    def __init__(self, budgets: Sequence[Budget], score_margin: float | None) -> None:
+        self._score_margin = score_margin
         self._plain = set(budgets)
         self._unlimited = [budget for budget in budgets if isinstance(budget, Unlimited)]
         self._doubled = {one for budget in self._unlimited for one in budget.budgets}
@@ -149,7 +150,8 @@ class _Opening:
             if other not in self._finished:
                 return None
             so_far.append(self._finished[other])
-            if stops(dict(zip(CRITERIA, zip(*so_far, strict=True), strict=True)), cell.workload, budget):
+            outcomes = dict(zip(CRITERIA, zip(*so_far, strict=True), strict=True))
+            if stops(outcomes, cell.workload, budget, self._score_margin):
                 return False
         return True
 

@@ -14,7 +14,7 @@ import vl_convert
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.errors import InputError
 from sgdscope.report.charts import Charts
-from sgdscope.report.summary import CAPTION, headings, how_chosen, sentences, summary_rows
+from sgdscope.report.summary import CAPTION, headings, how_chosen, sentences, summary_rows, unlimited_sentences
 
 # Of the bundle, the page needs one function.
 SNIPPET = "window.vegaEmbed = vegaEmbed;"
@@ -50,6 +50,7 @@ def write_page(tables: StudyTables, path: Path) -> Path:
         finished=tables.finished,
         pending=tables.pending,
         parts=parts,
+        unlimited=unlimited_sentences(tables),
         caption=CAPTION,
         how_chosen=how_chosen(tables),
         headings=headings(tables),

@@ -9,7 +9,7 @@ import polars as pl
 from rich import box
 from rich.table import Table
 
-from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.store import ended
 
 HEADINGS = (
@@ -145,6 +145,25 @@ def threshold_sentences(tables: Tables) -> list[str]:
                 f"{row['optimizer']} against sgd{where}: {score} is {leads}, and {behind} "
                 f"(by more than {margin}, n = {row['n']})."
             )
+    return said
+
+
+def unlimited_sentences(tables: StudyTables) -> list[str]:
+    """Say at how many epochs each criterion stopped gaining under an unlimited budget, or that it did not."""
+    said = []
+    for row in _plain_first(tables.unlimited, "batch_size").iter_rows(named=True):
+        what = f"test {tables.records[row['workload']].score_name}" if row["criterion"] == "score" else "training loss"
+        who = f"{row['workload']}, {row['optimizer']} at batch size {row['batch_size']}: {what}"
+        if row["best"] is None:
+            continue
+        best = (
+            f"best {row['best']:.4g} [{row['best_low']:.4g}, {row['best_high']:.4g}] at {row['best_epochs']:g} epochs"
+        )
+        if row["saturated_at"] is not None:
+            state = f"gains no more from {row['saturated_at']:g} epochs on"
+        else:
+            state = "ceiling reached, still gaining or too uncertain" if row["ceiling_reached"] else "not decided yet"
+        said.append(f"{who} {state}; {best}, {row['epochs_tried']:g} tried (n = {row['n']}).")
     return said
 
 

@@ -100,7 +100,25 @@ def test_evaluation_is_part_of_a_trials_seconds_and_taken_off_a_packs(workload):
         costs.note(64, 0.01)
     evaluating = with_two.per_trial(100, 64) - with_none.per_trial(100, 64)
     assert evaluating == pytest.approx(2 * (1024 + 256 + 517) * FORWARD / (64 * UPDATE / 0.01))
-    assert with_two.training_seconds(3 * (1.0 + evaluating), trials=3) == pytest.approx(3.0)
+    taken = with_two.training_seconds(3 * (1.0 + evaluating), trials=3, updates=300, batch_size=64)
+    assert taken == pytest.approx(3.0)
+    unknown = Costs(workload, 2)
+    assert unknown.training_seconds(3 * (1.0 + evaluating), 3, 300, 64) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("first", [0.2, 5.0])
+def test_what_an_update_takes_settles_though_evaluation_takes_most_of_a_pack(workload, first):
+    """From a first guess that is far off; at two batch sizes in turn, as a search has them."""
+    true = {16: 1e-4, 1024: 2e-3}
+    evaluating = 2 * (1024 + 256 + 517) * FORWARD * 2e-3 / (1024 * UPDATE)
+    costs = Costs(workload, 2)
+    costs.probe(Clock(lambda size: first * true[size]), (16, 1024))
+    for _ in range(30):
+        for size, seconds in true.items():
+            pack = 3 * (2 * seconds + evaluating)
+            costs.note(size, costs.training_seconds(pack, trials=3, updates=6, batch_size=size) / 6)
+    assert costs.per_update(1024) == pytest.approx(2e-3, rel=1e-3)
+    assert costs.per_update(16) == pytest.approx(1e-4, rel=0.05)
 
 
 def test_packs_hold_one_batch_size_and_no_more_than_there_is_room(workload):
