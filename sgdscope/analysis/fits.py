@@ -13,8 +13,14 @@ import numpy as np
 KNEES_PER_OCTAVE = 20
 # 1/k of the family of bends: from the hinge, 0, over the smooth form, 1, to one that bends all along.
 SOFTNESSES = np.linspace(0.0, 2.0, 41)
-# A bound that a fit breaks counts as a point, and one that it keeps does not: a few rounds settle which.
-ROUNDS = 10
+# A bound that a fit breaks counts as a point, and one that it keeps does not: a few rounds settle which. A step
+# towards the fit to what counts is halved while it makes things worse, and given up as too small in the end.
+ROUNDS = 20
+SMALLEST_STEP = 1 / 64
+# Sums of squares that differ by less are equal.
+ROUNDING = 1e-9
+# So many draws times laws are compared at once: what a processor's cache holds.
+PAIRS_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,7 @@ def fit_line(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> 
     >>> fit_line(np.arange(4.0), np.array([[0.0, 1.0, 2.0, 3.0]])).round(6)
     array([1.])
     """
-    design = np.stack([np.ones_like(x), x], axis=1)
-    slopes: np.ndarray = y @ np.linalg.pinv(design)[1]
-    if bounds is not None and (bounded := bounds.any(axis=1)).any():
-        _, coefficients = _with_bounds(design, y[bounded], bounds[bounded])
-        slopes[bounded] = coefficients[:, 1]
-    return slopes
+    return _fit(x[None], y, bounds, free=True)[2]
 
 
 def fit_hinge(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> Hinge:
@@ -70,17 +71,8 @@ def fit_hinge(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) ->
     [4.0, 1.0, -3.0]
     """
     knees = _knees(x[1], x[-1])
-    below = np.maximum(0.0, knees[:, None] - x)
-    designs = np.stack([np.ones_like(below), -below], axis=2)
-    coefficients = y @ np.linalg.pinv(designs).transpose(0, 2, 1)
-    squares = ((y - coefficients @ designs.transpose(0, 2, 1)) ** 2).sum(axis=2)
-    if bounds is not None and (bounded := bounds.any(axis=1)).any():
-        for number, design in enumerate(designs):
-            fit = _with_bounds(design, y[bounded], bounds[bounded])
-            squares[number, bounded], coefficients[number, bounded] = fit
-    best = np.round(squares, 9).argmin(axis=0)
-    chosen = coefficients[best, np.arange(len(y))]
-    return Hinge(knees[best], chosen[:, 1], chosen[:, 0])
+    best, level, slope = _fit(-np.maximum(0.0, knees[:, None] - x), y, bounds, free=True)
+    return Hinge(knees[best], slope, level)
 
 
 def fit_bend(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> Bend:
@@ -101,36 +93,99 @@ def fit_bend(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> 
     [4.0, 1.0, 0.0]
     """
     knees, softness = (grid.ravel() for grid in np.meshgrid(_knees(x[0], x[-1]), SOFTNESSES))
-    templates = _bends(knees, softness, x)
-    bounds = np.zeros(y.shape) if bounds is None else bounds
-    bounded = bounds.any(axis=1)
-    best, level = np.empty(len(y), int), np.empty(len(y))
-    best[~bounded], level[~bounded] = _nearest(templates, y[~bounded])
-    for draw in np.flatnonzero(bounded):
-        best[draw], level[draw] = _nearest_with_bounds(templates, y[draw], bounds[draw])
+    best, level, _ = _fit(_bends(knees, softness, x), y, bounds, free=False)
     return Bend(knees[best], softness[best], level)
 
 
-def _nearest(templates: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which template comes closest to each draw when it may be moved up and down, and by how much."""
-    means = templates.mean(axis=1)
-    shapes, centred = templates - means[:, None], y - y.mean(axis=1, keepdims=True)
-    squares = (shapes**2).sum(axis=1)[:, None] - 2 * shapes @ centred.T
-    best = np.round(squares, 9).argmin(axis=0)
-    return best, y.mean(axis=1) - means[best]
+def _fit(laws: np.ndarray, y: np.ndarray, bounds: np.ndarray | None, free: bool) -> tuple[np.ndarray, ...]:
+    """Fit y = level + slope·law, to each draw the law that comes closest, and of those that tie the first.
+
+    Args:
+        laws: shape (laws, k).
+        y: shape (draws, k).
+        bounds: as for :func:`fit_line`.
+        free: whether the slope is fitted; otherwise it is 1.
+
+    Returns:
+        Which law, its level and its slope, each of shape (draws,).
+    """
+    bounds = np.zeros(y.shape) if bounds is None else bounds
+    certain, best = bounds == 0, np.empty(len(y), int)
+    whole = certain.all(axis=1)
+    for draws in _in_portions(np.flatnonzero(whole), len(laws)):
+        squares = _squares(laws, y[draws], np.ones((1, y.shape[1])), free)
+        best[draws] = (squares <= squares.min(axis=1, keepdims=True) + ROUNDING).argmax(axis=1)
+    for draws in _in_portions(np.flatnonzero(~whole), len(laws)):
+        # What the points alone cost is the least that a law can cost: most are out of the question by that.
+        least = _squares(laws, y[draws], certain[draws].astype(float), free)
+        attained, _, _ = _one_sided(laws[least.argmin(axis=1)], y[draws], bounds[draws], free)
+        draw, law = np.nonzero(least <= attained[:, None] + ROUNDING)
+        cost, _, _ = _one_sided(laws[law], y[draws[draw]], bounds[draws[draw]], free)
+        smallest = np.minimum.reduceat(cost, np.searchsorted(draw, np.arange(len(draws))))
+        closest = np.flatnonzero(cost <= smallest[draw] + ROUNDING)
+        best[draws] = law[closest[np.unique(draw[closest], return_index=True)[1]]]
+    _, level, slope = _one_sided(laws[best], y, bounds, free)
+    return best, level, slope
 
 
-def _nearest_with_bounds(templates: np.ndarray, y: np.ndarray, bounds: np.ndarray) -> tuple[int, float]:
-    gaps, counts = y - templates, np.ones(templates.shape, bool)
+def _in_portions(draws: np.ndarray, laws: int) -> list[np.ndarray]:
+    size = PAIRS_AT_ONCE // laws + 1
+    return [draws[start : start + size] for start in range(0, len(draws), size)]
+
+
+def _squares(laws: np.ndarray, y: np.ndarray, weights: np.ndarray, free: bool) -> np.ndarray:
+    """Return the weighted sums of squares of y − level − slope·law, shape (draws, laws)."""
+    total = np.maximum(1.0, weights.sum(axis=1, keepdims=True))
+    y = y - (weights * y).sum(axis=1, keepdims=True) / total
+    of_y = (weights * y**2).sum(axis=1, keepdims=True)
+    of_laws = weights @ (laws**2).T - (weights @ laws.T) ** 2 / total
+    squares: np.ndarray = ((1 if free else -2) * weights * y) @ laws.T
+    if free:
+        squares **= 2
+        squares /= np.where(of_laws > ROUNDING, -of_laws, -np.inf)
+    else:
+        squares += of_laws
+    squares += of_y
+    return squares
+
+
+def _one_sided(laws: np.ndarray, y: np.ndarray, bounds: np.ndarray, free: bool) -> tuple[np.ndarray, ...]:
+    """Fit y = level + slope·law where bounds count only where they are broken; all arguments of shape (fits, k).
+
+    The loss is convex, and each round is a step of Newton's method. What the points that count leave open stays as it
+    was.
+
+    Returns:
+        Sums of squares, levels and slopes, each of shape (fits,).
+    """
+    least, level, slope, step = np.full(len(y), np.inf), np.zeros(len(y)), np.ones(len(y)), np.ones(len(y))
+    counts, left = np.ones(y.shape, bool), np.arange(len(y))
     for _ in range(ROUNDS):
-        level = (gaps * counts).sum(axis=1) / np.maximum(1, counts.sum(axis=1))
-        residual = level[:, None] - gaps
-        broken = (bounds == 0) | (residual * bounds < 0)
-        if (broken == counts).all():
+        law, value, counted = laws[left], y[left], counts[left]
+        total = counted.sum(axis=1)
+        of_law, of_value = ((values * counted).sum(axis=1) / total for values in (law, value))
+        steeper = slope[left]
+        if free:
+            away = (law - of_law[:, None]) * counted
+            spread = (away * law).sum(axis=1)
+            steeper = np.divide((away * value).sum(axis=1), spread, out=steeper, where=spread > ROUNDING)
+        higher = of_value - steeper * of_law
+        steeper = slope[left] + step[left] * (steeper - slope[left])
+        higher = level[left] + step[left] * (higher - level[left])
+        residual = higher[:, None] + steeper[:, None] * law - value
+        broken = (bounds[left] == 0) | (residual * bounds[left] < 0)
+        squares = (np.where(broken, residual, 0.0) ** 2).sum(axis=1)
+        better = squares < least[left]
+        at = left[better]
+        least[at], level[at], slope[at] = squares[better], higher[better], steeper[better]
+        # Where nothing is broken nothing is left to gain.
+        settled = better & (step[left] == 1) & (~broken.any(axis=1) | (broken == counted).all(axis=1))
+        counts[at] = broken[better]
+        step[left] = np.where(better, 1.0, step[left] / 2)
+        left = left[~settled & (step[left] >= SMALLEST_STEP) & counts[left].any(axis=1)]
+        if not left.size:
             break
-        counts = broken
-    best = int(np.round((np.where(broken, residual, 0.0) ** 2).sum(axis=1), 9).argmin())
-    return best, float(level[best])
+    return least, level, slope
 
 
 def _bends(knees: np.ndarray, softness: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -144,18 +199,3 @@ def _bends(knees: np.ndarray, softness: np.ndarray, x: np.ndarray) -> np.ndarray
 
 def _knees(low: float, high: float) -> np.ndarray:
     return np.linspace(low, high, round((high - low) * KNEES_PER_OCTAVE) + 1)
-
-
-def _with_bounds(design: np.ndarray, y: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return sums of squares, shape (draws,), and coefficients, shape (draws, columns)."""
-    counts, coefficients = np.ones(y.shape, bool), np.empty((len(y), design.shape[1]))
-    for _ in range(ROUNDS):
-        for pattern in np.unique(counts, axis=0):
-            draws = (counts == pattern).all(axis=1)
-            coefficients[draws] = y[np.ix_(draws, pattern)] @ np.linalg.pinv(design[pattern]).T
-        residual = coefficients @ design.T - y
-        broken = (bounds == 0) | (residual * bounds < 0)
-        if (broken == counts).all():
-            break
-        counts = broken
-    return (np.where(broken, residual, 0.0) ** 2).sum(axis=1), coefficients
