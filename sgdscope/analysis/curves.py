@@ -29,6 +29,8 @@ MOST_DIVERGED = 0.2
 SMALLEST_LOSS = 1e-38
 # A parabola over more octaves than this on each side is biased where the curve is not symmetric.
 VERTEX_OCTAVES = 1.0
+# Below this the bend of a parabola is rounding: equal means have no vertex.
+LEAST_BEND = 1e-9
 # How far from the optimum of a curve its estimates may lie though no seed tells, in steps of the grid.
 STRAY_OF_VERTEX, STRAY_OF_BEST = 1 / 8, 1 / 2
 
@@ -90,7 +92,7 @@ class Curve:
             x = octaves[near] - octaves[index]
             draws = np.flatnonzero(best == index)
             _, slope, bend = np.linalg.pinv(np.vander(x, 3, increasing=True)) @ values[np.ix_(near, draws)]
-            downwards = bend < 0
+            downwards = bend < -LEAST_BEND
             vertex = np.divide(-slope, 2 * bend, out=np.zeros_like(slope), where=downwards)
             found[draws] += np.clip(vertex, -VERTEX_OCTAVES, VERTEX_OCTAVES)
             strays[draws[downwards]] = steps[draws[downwards]] * STRAY_OF_VERTEX
@@ -111,8 +113,9 @@ class Curve:
         if seeds is None:
             value = statistic(self.goodness, axis=1)[:, None]
         elif statistic is np.mean:
-            counts = (seeds[:, :, None] == np.arange(self.goodness.shape[1])).sum(axis=1)
-            value = self.goodness @ (counts / seeds.shape[1]).T
+            draws, n = len(seeds), self.goodness.shape[1]
+            counts = np.bincount((seeds + n * np.arange(draws)[:, None]).ravel(), minlength=draws * n)
+            value = self.goodness @ (counts.reshape(draws, n) / seeds.shape[1]).T
         else:
             value = statistic(self.goodness[:, seeds], axis=2)
         value = np.round(value, 12)
