@@ -117,14 +117,15 @@ def regimes(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
         records: what their workloads are, by name.
     """
     rows = [
-        key | {"criterion": criterion} | _bend(cells_of(members, records[key["workload"]], criterion))
+        key | {"criterion": criterion} | bend_of(cells_of(members, records[key["workload"]], criterion))
         for key, members in by_optimizer(trials)
         for criterion in measured_criteria(trials)
     ]
     return pl.DataFrame(rows, schema=REGIMES_SCHEMA)
 
 
-def _bend(found: Cells) -> dict[str, Any]:
+def bend_of(found: Cells) -> dict[str, Any]:
+    """Return the row of :func:`regimes` for one optimizer's cells, but for their key."""
     row: dict[str, Any] = {"batch_sizes": len(found.sizes), "n": found.n, "status": "too few batch sizes"}
     if len(found.sizes) < FEWEST_BATCH_SIZES or found.n == 0:
         return row

@@ -16,6 +16,7 @@ from sgdscope.workloads.base import WorkloadRecord
 RECORD = WorkloadRecord("simulated", "1", (), "0" * 64, (1024, 256, 517), "accuracy", "maximize", 2.303, 0.11)
 BATCH_SIZES = tuple(2**k for k in range(2, 11))
 PLATEAU = 0.975
+LOWEST_LOG_LOSS = -3.0
 
 # log₂ ε* by log₂ B.
 LAWS: dict[str, Callable[[float], float]] = {
@@ -58,10 +59,20 @@ class Truth:
         """Return log₂ ε* of a batch size."""
         return LAWS[self.law](math.log2(batch_size))
 
-    def lost_at(self, batch_size: int, octaves: np.ndarray) -> np.ndarray:
-        """Return what the mean score lies below the plateau."""
+    def mean_score(self, batch_size: int, octaves: np.ndarray) -> np.ndarray:
+        """Return the mean score of the trials that do not diverge, at rates given as log₂ ε."""
         shape = SHAPES[self.shape](octaves - self.octave(batch_size))
-        return self.height * shape + self.lost(math.log2(batch_size))
+        return PLATEAU - self.height * shape - self.lost(math.log2(batch_size))
+
+    def mean_log_loss(self, batch_size: int, octaves: np.ndarray) -> np.ndarray:
+        """Return the mean logarithm of the training loss of the trials that do not diverge."""
+        return LOWEST_LOG_LOSS + self.loss_height * SHAPES[self.shape](octaves - self.octave(batch_size))
+
+    def diverging(self, batch_size: int, octaves: np.ndarray) -> np.ndarray:
+        """Return how probable it is that a trial diverges."""
+        if self.shape != "cliff":
+            return np.zeros(len(octaves))
+        return 1 / (1 + np.exp(-8 * (octaves - self.octave(batch_size) - 0.75)))
 
 
 @dataclass(frozen=True)
@@ -98,19 +109,17 @@ def simulate(
         centre = round(truth.octave(size) - offset)
         octaves = offset + np.arange(centre - 3, centre + 3 + truth.grid / 2, truth.grid)
         shape = (len(octaves), n)
-        loss = SHAPES[truth.shape](octaves - truth.octave(size))[:, None] * truth.loss_height
-        mean = PLATEAU - truth.lost_at(size, octaves)[:, None] + own
+        mean = truth.mean_score(size, octaves)[:, None] + own
         scores = [
             np.round(np.clip(mean + rng.normal(size=shape) * rest, 0, 1) * pictures) / pictures
             for pictures in RECORD.examples[1:]
         ]
-        share = 1 / (1 + np.exp(-8 * (octaves - truth.octave(size) - 0.75))) if truth.shape == "cliff" else 0 * octaves
         study[size] = SimulatedCell(
             2.0**octaves,
             scores[0],
             scores[1],
-            np.exp(-3 + loss + rng.normal(size=shape) * truth.loss_spread),
-            rng.random(shape) < share[:, None],
+            np.exp(truth.mean_log_loss(size, octaves)[:, None] + rng.normal(size=shape) * truth.loss_spread),
+            rng.random(shape) < truth.diverging(size, octaves)[:, None],
         )
     return study
 
