@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from scipy import optimize, stats
 
-from sgdscope.analysis import statistics
 from sgdscope.analysis.fits import KNEES_PER_OCTAVE, fit_hinge
 from sgdscope.analysis.regimes import regimes
 from sgdscope.workloads.base import WorkloadRecord
@@ -19,13 +18,6 @@ from sgdscope.workloads.base import WorkloadRecord
 RECORD = WorkloadRecord("w", "1", (), "0" * 64, (2048, 256, 517), "accuracy", "maximize", 2.3, 0.11)
 RECORDS = {"w": RECORD}
 SIZES = tuple(2**k for k in range(2, 11))
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Fewer draws and a coarser grid of knees: finer still than what decides whether an interval covers."""
-    monkeypatch.setattr(statistics, "RESAMPLES", 200)
-    monkeypatch.setattr("sgdscope.analysis.fits.KNEES_PER_OCTAVE", 5)
 
 
 def hinge(x, knee, slope, level):

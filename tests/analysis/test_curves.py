@@ -1,0 +1,121 @@
+"""Where a curve has its optimum: against numpy's parabola, and what moving or scaling a curve must not change."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from sgdscope.analysis.curves import Curve
+
+SEEDS = 4
+
+
+@st.composite
+def curves(draw):
+    """Uneven grids of rates; scores of one decimal, so that rates tie; some rates diverge now and then."""
+    steps = draw(st.lists(st.sampled_from([0.25, 0.5, 1.0, 2.0]), min_size=1, max_size=7))
+    octaves = draw(st.floats(-9, 2)) + np.cumsum([0.0, *steps])
+    shape = (len(octaves), SEEDS)
+    values = draw(st.lists(st.integers(0, 9), min_size=shape[0] * SEEDS, max_size=shape[0] * SEEDS))
+    diverging = draw(st.lists(st.sampled_from([0, 0, 0, 0, 1, 4]), min_size=shape[0], max_size=shape[0]))
+    # Of eight seeds one may diverge, and four may not.
+    goodness = np.repeat(np.array(values, float).reshape(shape) / 10, 2, axis=1)
+    diverged = np.arange(2 * SEEDS) < np.array(diverging)[:, None]
+    return Curve(2.0**octaves, np.arange(2 * SEEDS), goodness, diverged)
+
+
+def naive_best(octaves, means, eligible):
+    """The middle of the rates that tie for the best, the lower of two."""
+    top = max(mean for mean, allowed in zip(means, eligible, strict=True) if allowed)
+    tied = [k for k, mean in enumerate(means) if eligible[k] and abs(mean - top) < 1e-9]
+    return tied[(len(tied) - 1) // 2]
+
+
+def naive_vertex(found, seeds):
+    """One draw at a time, with ``numpy.polyfit``."""
+    octaves = [float(np.log2(rate)) for rate in found.rates]
+    means = [sum(row[seed] for seed in seeds) / len(seeds) for row in found.goodness.tolist()]
+    lost = [sum(row) for row in found.diverged.tolist()]
+    best = naive_best(octaves, means, [share / len(found.seeds) <= 0.2 for share in lost])
+    near = [k for k, octave in enumerate(octaves) if abs(octave - octaves[best]) < 1 + 1e-6 and lost[k] == 0]
+    if len(near) < 3 or not near[0] < best < near[-1]:
+        return octaves[best]
+    bend, slope, _ = np.polyfit([octaves[k] - octaves[best] for k in near], [means[k] for k in near], 2)
+    return octaves[best] + (min(1.0, max(-1.0, -slope / (2 * bend))) if bend < -1e-9 else 0.0)
+
+
+@settings(max_examples=150)
+@given(curves(), st.integers(0, 1000))
+def test_the_vertex_is_that_of_numpys_parabola(found, number):
+    assume(found.eligible.any())
+    draws = np.random.default_rng(number).integers(0, 2 * SEEDS, (5, 2 * SEEDS))
+    everything = np.arange(2 * SEEDS)
+    for seeds, (vertices, _) in ((everything[None], found.vertex()), (draws, found.vertex(draws))):
+        np.testing.assert_allclose(vertices, [naive_vertex(found, s) for s in seeds], atol=1e-6)
+
+
+@settings(max_examples=80)
+@given(curves())
+def test_it_is_within_an_octave_of_the_winner_and_so_is_what_it_may_stray(found):
+    assume(found.eligible.any())
+    vertices, strays = found.vertex()
+    winner = found.octaves[found.best()]
+    assert np.abs(vertices - winner) <= 1 + 1e-12
+    assert found.octaves[0] <= vertices[0] <= found.octaves[-1] or found.diverged.any() or len(found.rates) < 3
+    around = np.diff(found.octaves)[max(found.best()[0] - 1, 0) : found.best()[0] + 1].mean()
+    assert min(abs(strays[0] - around * part) for part in (1 / 8, 1 / 2)) < 1e-9
+    if abs(vertices[0] - winner[0]) > 1e-9:
+        assert strays[0] == pytest.approx(around / 8)
+
+
+@settings(max_examples=80)
+@given(curves(), st.integers(-5, 5), st.sampled_from([0.5, 2.0, 8.0]), st.sampled_from([-4.0, 0.0, 16.0]))
+def test_moving_the_rates_moves_it_and_scaling_the_scores_does_not(found, octaves, scale, level):
+    assume(found.eligible.any())
+    other = Curve(found.rates * 2.0**octaves, found.seeds, found.goodness * scale + level, found.diverged)
+    draws = np.random.default_rng(1).integers(0, 2 * SEEDS, (5, 2 * SEEDS))
+    (vertices, strays), (moved, strays_moved) = found.vertex(draws), other.vertex(draws)
+    np.testing.assert_allclose(moved, vertices + octaves, atol=1e-6)
+    np.testing.assert_allclose(strays_moved, strays, atol=1e-9)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.31, -0.2])
+@pytest.mark.parametrize("score", [0.9, 0.97, 1.0, 0.123])
+def test_equal_means_have_no_vertex(offset, score):
+    """The parabola through them is rounding alone, and its vertex could be anywhere."""
+    goodness = np.full((5, 5), score)
+    goodness[[0, -1]] = 0.1
+    found = Curve(2.0 ** (np.arange(5) + offset), np.arange(5), goodness, np.zeros((5, 5), bool))
+    for seeds in (None, np.arange(5)[None]):
+        vertex, stray = found.vertex(seeds)
+        assert (vertex[0], stray[0]) == (pytest.approx(2 + offset), pytest.approx(0.5))
+
+
+def test_a_parabola_is_found_exactly():
+    octaves = np.arange(-6.0, 3.0)
+    for optimum in np.linspace(-4, 0, 17):
+        goodness = np.repeat(-0.01 * (octaves - optimum)[:, None] ** 2, 3, axis=1)
+        found = Curve(2.0**octaves, np.arange(3), goodness, np.zeros((9, 3), bool))
+        assert found.vertex()[0][0] == pytest.approx(optimum, abs=1e-6)
+
+
+def test_what_diverged_is_no_part_of_the_parabola():
+    """Just above the best rate a tenth of the trials diverged: the best stays where it was tried."""
+    goodness = np.array([[0.8] * 10, [0.9] * 10, [0.89] * 9 + [0.1]])
+    diverged = np.zeros((3, 10), bool)
+    diverged[2, 9] = True
+    vertex, stray = Curve(2.0 ** np.arange(3), np.arange(10), goodness, diverged).vertex()
+    assert (vertex[0], stray[0]) == (1.0, 0.5)
+
+
+@pytest.mark.parametrize("best", [0, 3])
+def test_at_an_edge_the_best_rate_is_where_it_was_tried(best):
+    goodness = np.full((4, 3), 0.5)
+    goodness[best] = 0.9
+    vertex, stray = Curve(2.0 ** np.arange(4), np.arange(3), goodness, np.zeros((4, 3), bool)).vertex()
+    assert (vertex[0], stray[0]) == (best, 0.5)
+
+
+def test_of_a_single_rate_nothing_strays():
+    vertex, stray = Curve(np.array([0.5]), np.arange(3), np.ones((1, 3)), np.zeros((1, 3), bool)).vertex()
+    assert (vertex[0], stray[0]) == (-1.0, 0.0)
