@@ -132,7 +132,7 @@ def octaves_between(momentum: Cells, sgd: Cells, m: float) -> Estimate:
     """Return the mean of log₂ ε*/(1 − m) − log₂ ε*_SGD over batch sizes that both have, on seeds that both have."""
     shift = -math.log2(1 - m)
     value = float((momentum.vertices - sgd.vertices).mean()) + shift
-    drawn = (momentum.drawn_vertices[0] - sgd.drawn_vertices[0]).mean(axis=1) + shift
+    drawn = momentum.drawn_means(stream=1) - sgd.drawn_means(stream=2) + shift
     return bootstrapped(value, drawn, momentum.n)
 
 

@@ -64,6 +64,13 @@ class Cells:
         return np.array([c.vertex()[0] for c in self.curves]).T
 
     @cached_property
+    def _drawn(self) -> tuple[np.ndarray, np.ndarray]:
+        """The vertices of each draw of seeds, the same seeds in every cell, and by how much they may stray."""
+        drawn = resampled_seeds(self.n)
+        vertices, strays = np.array([c.vertex(drawn) for c in self.curves]).transpose(1, 2, 0)
+        return vertices, strays
+
+    @cached_property
     def drawn_vertices(self) -> tuple[np.ndarray, np.ndarray]:
         """The vertices of each draw of seeds, shape (draws, k), and which of them are bounds.
 
@@ -72,9 +79,21 @@ class Cells:
         """
         drawn = resampled_seeds(self.n)
         best = np.array([c.best(drawn) for c in self.curves]).T
-        vertices, strays = np.array([c.vertex(drawn) for c in self.curves]).transpose(1, 2, 0)
+        vertices, strays = self._drawn
         moved = np.random.default_rng(BOOTSTRAP_SEED + 1).uniform(-1, 1, strays.shape)
         return vertices + strays * moved, self._bounds(best)
+
+    def drawn_means(self, stream: int) -> np.ndarray:
+        """Return the mean vertex over the batch sizes in each draw of seeds, shape (draws,).
+
+        Where ε* grows by whole steps of the grid, or not at all, it lies alike between the rates tried at all batch
+        sizes, and all vertices stray alike: no slope shows that, and a mean does not average it out. So they are moved
+        together, by numbers that differ from one ``stream`` to the other, since two optimizers stray each by itself.
+        """
+        vertices, strays = self._drawn
+        moved = np.random.default_rng([BOOTSTRAP_SEED, stream]).uniform(-1, 1, (len(strays), 1))
+        means: np.ndarray = (vertices + strays * moved).mean(axis=1)
+        return means
 
     @property
     def bounds(self) -> np.ndarray:
