@@ -28,7 +28,7 @@ import numpy as np
 import polars as pl
 from rich.progress import track
 
-from sgdscope.analysis.choosing import left_one_out
+from sgdscope.analysis.choosing import left_one_out, left_one_out_interval
 from sgdscope.analysis.comparisons import octaves_between
 from sgdscope.analysis.curves import constant_goodness
 from sgdscope.analysis.equivalence import equivalence
@@ -121,6 +121,10 @@ def _holds(low: float, truth: float, high: float) -> tuple[float, float]:
     return float(low <= truth <= high), high - low
 
 
+def _around(truth: float, interval: tuple[float, float, float]) -> tuple[float, float, float]:
+    return interval[1], truth, interval[2]
+
+
 def _cells(of: dict[int, SimulatedCell]) -> Cells:
     return Cells(list(of), [cell.curve("validation_score") for cell in of.values()])
 
@@ -209,17 +213,22 @@ def _scores(truth: Truth, sgd: dict[int, SimulatedCell], momentum: dict[int, Sim
     found[HELD, "B_mom"] = _holds(lead.within, FIRST_LOST, lead.beyond)
     at_margin = equivalence(others[: len(NOISE)] - scores[: len(NOISE)], MARGIN)
     found[FALSE, "scores δ apart called equal"] = float(at_margin.verdict == "supported"), math.nan
-    held, held_left = [], []
+    held: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for number, (size, cell) in enumerate(sgd.items()):
-        means = expected(truth, "test_score", size, np.log2(cell.rates))
+        octaves, rate = np.log2(cell.rates), chosen[size]
+        means = expected(truth, "test_score", size, octaves)
         _, low, high = t_interval(scores[number])
-        held.append(_holds(low, float(means[chosen[size]]), high))
+        held["score at the validated rate"].append(_holds(low, float(means[rate]), high))
+        if not cell.diverged[rate].any():
+            mean = float(truth.mean_score(size, octaves)[rate])
+            held["score at the validated rate, of trials that do not diverge"].append(_holds(low, mean, high))
         curve = cell.curve("test_score")
         n = len(curve.seeds)
         others_choose = np.array([[seed for seed in range(n) if seed != left] for left in range(n)])
-        _, low, high = t_interval(left_one_out(curve))
-        held_left.append(_holds(low, float(means[curve.best(others_choose)].mean()), high))
-    for name, of in (("score at the validated rate", held), ("score, left one out", held_left)):
+        mean = float(means[curve.best(others_choose)].mean())
+        held["score, left one out"].append(_holds(*_around(mean, left_one_out_interval(curve))))
+        held["score, left one out, by t alone"].append(_holds(*_around(mean, t_interval(left_one_out(curve)))))
+    for name, of in held.items():
         share, width = np.mean(of, axis=0)
         found[HELD, name] = float(share), float(width)
     return found
