@@ -121,7 +121,7 @@ def test_seeds_that_agree_decide_but_at_the_margin(difference, verdict):
 @pytest.mark.parametrize("n", [5, 15])
 @pytest.mark.parametrize("side", [-1, 1])
 def test_a_difference_at_the_margin_is_called_equal_in_no_more_than_a_twentieth(n, side):
-    """Other comparisons, which are equal, may only make it rarer: all must pass."""
+    """A second comparison, which is equal, cannot make it more often: all must pass."""
     rng = np.random.default_rng(n)
     values = rng.normal(0, 0.3, (20_000, n)) + side
     alone = equivalence(values, 1.0).p_equivalent < 0.05
@@ -130,7 +130,7 @@ def test_a_difference_at_the_margin_is_called_equal_in_no_more_than_a_twentieth(
     together = [
         equivalence(np.stack([row, other]), 1.0).verdict for row, other in zip(values[:500], equal, strict=True)
     ]
-    assert np.mean([verdict == "supported" for verdict in together]) <= 0.05
+    assert np.mean([verdict == "supported" for verdict in together]) <= alone[:500].mean()
 
 
 @pytest.mark.usefixtures("verdicts_only")
