@@ -68,7 +68,7 @@ class Curve:
         """
         if not self.eligible.any():
             return np.full(1 if seeds is None else len(seeds), -1)
-        return _middle_of_tied(self._values(seeds, statistic))
+        return middle_of_tied(self._values(seeds, statistic))
 
     def vertex(self, seeds: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return log₂ ε* between the rates tried, and by how much that may stray: octaves, one of each for each draw.
@@ -80,7 +80,7 @@ class Curve:
         about an eighth of the step of the grid there, the best rate by up to half of it, which seeds do not tell.
         """
         values = self._values(seeds, np.mean)
-        best = _middle_of_tied(values)
+        best = middle_of_tied(values)
         octaves, whole = self.octaves, ~self.diverged.any(axis=1)
         found: np.ndarray = octaves[best]
         steps = self._steps[best]
@@ -123,7 +123,8 @@ class Curve:
         return value
 
 
-def _middle_of_tied(values: np.ndarray) -> np.ndarray:
+def middle_of_tied(values: np.ndarray) -> np.ndarray:
+    """Return of each column, shape (rates, draws), which rate has the largest value; of tied ones the middle."""
     tied = values == values.max(axis=0)
     middle = (tied.sum(axis=0) + 1) // 2
     index: np.ndarray = (np.cumsum(tied, axis=0) >= middle).argmax(axis=0)

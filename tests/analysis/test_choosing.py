@@ -155,6 +155,11 @@ def test_paper_mode_of_a_score_that_is_better_when_smaller_and_of_a_diverged_tri
     assert rows["median"] == pytest.approx(120.0)
 
 
+def test_of_tied_rates_paper_mode_marks_the_middle_one_as_all_do():
+    rows = paper_mode(cell([[0.8] * 5, [0.9] * 5, [0.9] * 5, [0.9] * 5]), {"w": VALIDATED})
+    assert rows["best"].to_list() == ["", "", "paper_score test_score median", ""]
+
+
 def test_twelve_of_fifteen_add_a_third_of_a_standard_deviation():
     rng = np.random.default_rng(0)
     table = pl.concat([cell(rng.normal(0.8, 0.01, (1, 15)).tolist(), size=size) for size in range(1, 301)])
