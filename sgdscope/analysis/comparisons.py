@@ -62,7 +62,8 @@ def comparisons(
     """Return what test scores differ by, for each batch size of each regime, paired by seed.
 
     ``compared_with`` is ``plateau``, the mean of the batch sizes of the regime for each seed, or ``sgd``, the same
-    batch size without momentum. Differences are better-is-larger. ``verdict``, ``power``, ``seeds_needed`` and
+    batch size without momentum. A batch size has its share in the plateau: one of k that is d away from all others is
+    d(k − 1)/k away from it. Differences are better-is-larger. ``verdict``, ``power``, ``seeds_needed`` and
     ``smallest_margin`` are of all batch sizes of the group together, as :func:`equivalence` has them: "supported" says
     that all are the same to within the margin. Scores are taken at rates chosen without them, for this test set.
 
@@ -121,7 +122,7 @@ def rate_differences(trials: pl.DataFrame, regimes: pl.DataFrame, records: Recor
             pair = _on_common_seeds([cells_of(of, records[key["workload"]], criterion) for of in (members, sgd)])
             for regime in ("noise", "curvature"):
                 inside = _sizes(regimes, key, regime) & set(pair[0].sizes) & set(pair[1].sizes)
-                if inside:
+                if inside and pair[0].n:
                     faster, slower = (cells.of(sorted(inside)) for cells in pair)
                     row = key | {"criterion": criterion, "regime": regime, "batch_sizes": len(inside)}
                     rows.append(row | {"n": faster.n} | vars(octaves_between(faster, slower, momentum)))
@@ -146,7 +147,9 @@ def _from_plateau(scores: Mapping[int, Chosen]) -> dict[int, np.ndarray]:
 
 def _from_sgd(scores: Mapping[int, Chosen], sgd: Mapping[int, Chosen]) -> dict[int, np.ndarray]:
     common = {size: np.intersect1d(chosen.seeds, sgd[size].seeds) for size, chosen in scores.items() if size in sgd}
-    return {size: scores[size].of(seeds).scores - sgd[size].of(seeds).scores for size, seeds in common.items()}
+    return {
+        size: scores[size].of(seeds).scores - sgd[size].of(seeds).scores for size, seeds in common.items() if seeds.size
+    }
 
 
 def _compared(differences: Mapping[int, np.ndarray], margin: float) -> dict[int, dict[str, Any]]:

@@ -159,9 +159,9 @@ def _plateau_end(by_size: Mapping[int, Chosen], margin: float) -> dict[str, Any]
 def _lead(sgd: Mapping[int, Chosen], momentum: Mapping[int, Chosen], margin: float) -> dict[str, Any]:
     sizes = [size for size in momentum if size in sgd]
     row = {"quantity": "B_mom", "batch_sizes": len(sizes), "margin": margin, "n": 0}
-    if not sizes:
+    common = np.intersect1d(sgd[sizes[0]].seeds, momentum[sizes[0]].seeds) if sizes else np.empty(0)
+    if not common.size:
         return row
-    common = np.intersect1d(sgd[sizes[0]].seeds, momentum[sizes[0]].seeds)
     leads = np.array([momentum[size].of(common).scores - sgd[size].of(common).scores for size in sizes])
     place = threshold(leads, margin)
     return row | {

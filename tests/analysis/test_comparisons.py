@@ -18,6 +18,7 @@ from sgdscope.analysis.curves import by_optimizer
 from sgdscope.analysis.equivalence import equivalence
 from sgdscope.analysis.regimes import Cells
 from sgdscope.analysis.simulated import BATCH_SIZES, PLATEAU, RECORD, SimulatedCell, Truth, simulate, trial_table
+from sgdscope.analysis.thresholds import thresholds
 
 RECORDS = {RECORD.name: RECORD}
 NOISE, CURVATURE = BATCH_SIZES[:4], BATCH_SIZES[-3:]
@@ -123,6 +124,22 @@ def test_only_seeds_that_both_have_are_compared():
     found = comparisons(trials, regimes_of(trials), RECORDS)
     counts = found.select("optimizer", "compared_with", "n").unique()
     assert set(counts.rows()) == {("sgd", "plateau", 6), ("momentum:0.9", "plateau", 4), ("momentum:0.9", "sgd", 4)}
+
+
+@pytest.mark.usefixtures("quick")
+def test_where_no_seed_is_common_nothing_is_compared():
+    """As where each of two optimizers, or of two batch sizes, has lost another of two trials."""
+    trials, of_sgd = table(n=2), pl.col("optimizer") == "sgd"
+    apart = trials.filter(of_sgd == (pl.col("seed") == 0))
+    assert set(comparisons(apart, regimes_of(apart), RECORDS)["compared_with"]) == {"plateau"}
+    assert rate_differences(apart, regimes_of(apart), RECORDS).is_empty()
+    leads = thresholds(apart, RECORDS).filter(pl.col("quantity") == "B_mom")
+    assert set(leads.select("n", "estimate").rows()) == {(0, None)}
+    lost = pl.struct("batch_size", "seed").is_in([{"batch_size": 4, "seed": 0}, {"batch_size": 8, "seed": 1}])
+    holes = trials.filter(~lost)
+    for of in (comparisons, rate_differences):
+        assert of(holes, regimes_of(holes), RECORDS).is_empty()
+    assert thresholds(holes, RECORDS).is_empty()
 
 
 def test_a_declared_margin_is_taken():
