@@ -261,7 +261,7 @@ def summary(found: dict[Setting, list[Found]]) -> pl.DataFrame:
 
 
 def markdown(table: pl.DataFrame) -> str:
-    """Return the shares over all settings by quantity and seeds, with the settings that are least well held."""
+    """Return the shares over all settings by quantity and seeds, with the setting that comes out worst."""
     lines = ["| quantity | share of | n = 5 | n = 10 | n = 15 | width | worst setting |", "| --- " * 7 + "|"]
     for rows in table.partition_by("kind", "quantity", maintain_order=True):
         kind, quantity = rows["kind"][0], rows["quantity"][0]
@@ -272,6 +272,26 @@ def markdown(table: pl.DataFrame) -> str:
         lines.append(
             f"| {quantity} | {kind} | {' | '.join(by_n)} | {'' if width is None else f'{width:.2g}'} "
             f"| {worst['share']:.3f} ± {worst['error']:.3f} ({place}) |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def outside(table: pl.DataFrame) -> str:
+    """Return which settings hold less than .93 of the truths, or have more than .05 false verdicts, by shape."""
+    wrong = ((pl.col("kind") == HELD) & (pl.col("share") < 0.93)) | (
+        (pl.col("kind") == FALSE) & (pl.col("share") > 0.05)
+    )
+    lines = []
+    for rows in table.filter(wrong).partition_by("kind", "quantity", "shape", maintain_order=True):
+        quantity, shape = rows["quantity"][0], rows["shape"][0]
+        of = table.filter((pl.col("quantity") == quantity) & (pl.col("shape") == shape))
+        named = "; ".join(
+            f"{row['law']}, n = {row['n']}: {row['share']:.3f} ± {row['error']:.3f}"
+            for row in rows.sort("share").iter_rows(named=True)
+        )
+        everywhere = np.average(of["share"], weights=of["studies"])
+        lines.append(
+            f"- {quantity}, {shape} ({len(rows)} of {len(of)} settings; all together {everywhere:.3f}): {named}"
         )
     return "\n".join(lines) + "\n"
 
@@ -300,7 +320,7 @@ def main(studies: int, out: Path) -> None:
             if count % len(SETTINGS) == 0:
                 table = summary(found)
                 table.with_columns(pl.col(pl.Float64).round(4)).write_csv(out)
-                out.with_suffix(".md").write_text(markdown(table))
+                out.with_suffix(".md").write_text(markdown(table) + "\n" + outside(table))
     print(out.with_suffix(".md").read_text())
 
 
