@@ -37,7 +37,7 @@ def chosen_scores(cell: pl.DataFrame, record: WorkloadRecord) -> Chosen | None:
     Where there is a validation split, it chooses; where the score chosen by is the test score itself, each seed's
     score is taken at the rate that the other seeds choose, which flatters nothing either. But these are not independent
     of each other, so tests over seeds are surer than they should be: in simulated studies one-sided tests at 5 % were
-    wrong in 8 to 14 % (15 seeds: 9 % for parabolic curves, 14 % for flat ones), and in 5 to 6 % with a validation split.
+    wrong in 8 to 14 % (15 seeds: 9 % for parabolic curves, 14 % for flat ones); with a validation split in 5 to 6 %.
 
     Scores are turned so that larger is better; a diverged trial counts as the constant predictor. None where no rate is
     eligible.

@@ -45,6 +45,58 @@ class Charts:
         return score_by_learning_rate(self.tables.curves, workload.score_name, workload.score_sign)
 
 
+def best_score_by_epochs(optima: pl.DataFrame, score_name: str) -> alt.LayerChart:
+    """Return the mean test score at the best rate against the epoch budget, one line for each optimizer and batch."""
+    rows = _by_epochs(optima.filter(pl.col("criterion") == "score"))
+    return _against_epochs(rows, "test_score", f"test {score_name}", alt.Scale(zero=False), "what:N")
+
+
+def optimal_rates_by_epochs(optima: pl.DataFrame) -> alt.LayerChart:
+    """Return both optimal learning rates against the epoch budget: best for the test score, and for the training loss.
+
+    The rates are effective ones, ε*/(1 − m), each with its 95 % interval.
+    """
+    factor = pl.col("effective_learning_rate") / pl.col("learning_rate")
+    rows = _by_epochs(optima).with_columns(
+        effective_learning_rate_low=pl.col("learning_rate_low") * factor,
+        effective_learning_rate_high=pl.col("learning_rate_high") * factor,
+        criterion=pl.col("criterion").replace({"score": "test score", "train_loss": "training loss"}),
+    )
+    title = "optimal effective learning rate ε*/(1 − m)"
+    return _against_epochs(
+        rows, "effective_learning_rate", title, alt.Scale(type="log", base=2), "criterion:N", RATE_AXIS
+    )
+
+
+def _by_epochs(optima: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows whose budget is of epochs, with how many, and what each line is."""
+    rows = optima.filter(pl.col("budget").str.starts_with("epochs:")).with_columns(
+        epochs=pl.col("budget").str.strip_prefix("epochs:").cast(pl.Float64),
+        what=pl.format("{}, batch size {}", "optimizer", "batch_size"),
+    )
+    return _drawable(rows)
+
+
+def _against_epochs(
+    rows: pl.DataFrame, value: str, title: str, scale: alt.Scale, colour: str, axis: alt.Axis | None = None
+) -> alt.LayerChart:
+    epochs = rows["epochs"].unique().sort().to_list()
+    ticks = alt.Axis(values=epochs, format="~g")
+    x = alt.X("epochs:Q", title="epochs", scale=alt.Scale(type="log", base=2), axis=ticks)
+    y = alt.Y(f"{value}:Q", title=title, scale=scale, axis=axis or alt.Axis())
+    base = alt.Chart(rows).encode(
+        x=x,
+        color=alt.Color(colour, title=None, legend=alt.Legend(orient="top"), scale=alt.Scale(range=COLOURS)),
+        detail="what:N",
+    )
+    bars = base.mark_rule(opacity=0.6).encode(y=alt.Y(f"{value}_low:Q"), y2=f"{value}_high:Q")
+    line = base.mark_line(opacity=0.5).encode(y=y)
+    points = base.mark_point(filled=True, size=70).encode(
+        y=y, tooltip=["what:N", *_cell_tooltip()[2:], "epochs:Q", *_interval_tooltip(value)]
+    )
+    return _sized(bars, line, points)
+
+
 def best_score(optima: pl.DataFrame, score_name: str) -> alt.LayerChart:
     """Return the mean test score at the rate that is best on validation, with its 95 % t interval over seeds."""
     rows = optima.filter(pl.col("criterion") == "score")

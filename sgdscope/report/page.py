@@ -13,7 +13,7 @@ import vl_convert
 
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.errors import InputError
-from sgdscope.report.charts import Charts
+from sgdscope.report.charts import Charts, best_score_by_epochs, optimal_rates_by_epochs
 from sgdscope.report.summary import CAPTION, headings, how_chosen, sentences, summary_rows, unlimited_sentences
 
 # Of the bundle, the page needs one function.
@@ -39,7 +39,7 @@ RULES = (
 
 def write_page(tables: StudyTables, path: Path) -> Path:
     """Write the page of a study that has finished trials, and return its path."""
-    parts = [_part(part, number) for number, part in enumerate(tables.parts)]
+    parts = _against_epochs(tables) + [_part(part, number) for number, part in enumerate(tables.parts)]
     figures = {figure["key"]: figure["chart"] for part in parts for figure in part["figures"]}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sgdscope.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
@@ -50,7 +50,6 @@ def write_page(tables: StudyTables, path: Path) -> Path:
         finished=tables.finished,
         pending=tables.pending,
         parts=parts,
-        unlimited=unlimited_sentences(tables),
         caption=CAPTION,
         how_chosen=how_chosen(tables),
         headings=headings(tables),
@@ -66,13 +65,39 @@ def write_page(tables: StudyTables, path: Path) -> Path:
     return path
 
 
+def _against_epochs(tables: StudyTables) -> list[dict[str, Any]]:
+    """Return a part for each workload that was given several epoch budgets: what more epochs give."""
+    parts = []
+    for number, record in enumerate(tables.declaration.workloads):
+        optima = tables.optima.filter(pl.col("workload") == record.name, pl.col("budget").str.starts_with("epochs:"))
+        if optima["budget"].n_unique() < 2:
+            continue
+        interval = f"Points are means over n = {_seeds(tables)} seeds, bars their 95 % t intervals."
+        figures = {
+            "score-by-epochs": (
+                f"Best test {record.score_name} against epochs",
+                f"At each budget, the learning rate that is {how_chosen(tables)}. {interval}",
+                best_score_by_epochs(optima, record.score_name),
+            ),
+            "rates-by-epochs": (
+                "Optimal learning rates against epochs",
+                "The rate that is best for the score, and the one that is best for the training loss, with their 95 % "
+                "intervals; momentum at its effective rate.",
+                optimal_rates_by_epochs(optima),
+            ),
+        }
+        said = [sentence for sentence in unlimited_sentences(tables) if sentence.startswith(f"{record.name},")]
+        parts.append(_drawn(f"{record.name} against epochs", said, figures, number))
+    return parts
+
+
 def _part(tables: Tables, number: int) -> dict[str, Any]:
-    """Return heading, sentences and figures of one workload and budget; keys are told apart by the part's number."""
+    """Return heading, sentences and figures of one workload and budget."""
     charts = Charts(tables)
     record = tables.record
     score = record.score_name
     interval = f"Points are means over n = {_seeds(tables)} seeds, bars their 95 % t intervals."
-    figures = {
+    against_batch_size = {
         "best-score": (
             f"Best test {score} against batch size",
             f"At each batch size, the learning rate that is {how_chosen(tables)}. {interval}",
@@ -90,6 +115,8 @@ def _part(tables: Tables, number: int) -> dict[str, Any]:
             f"The whole training split after the last update, at the rate that is best for it. {interval}",
             charts.training_loss(),
         ),
+    }
+    by_rate = {
         "score-by-learning-rate": (
             f"Test {score} against learning rate",
             f"One line for each batch size. {interval} A diverged trial counts as the constant predictor; "
@@ -97,18 +124,24 @@ def _part(tables: Tables, number: int) -> dict[str, Any]:
             charts.score_by_learning_rate(),
         ),
     }
+    several = tables.trials["batch_size"].n_unique() > 1
+    return _drawn(tables.title, sentences(tables), (against_batch_size if several else {}) | by_rate, number)
+
+
+def _drawn(title: str, said: list[str], figures: dict[str, tuple[str, str, Any]], number: int) -> dict[str, Any]:
+    """Return a part of the page; its figures' keys are told apart by its number."""
     return {
-        "title": tables.title,
-        "sentences": sentences(tables),
+        "title": title,
+        "sentences": said,
         "figures": [
             {
-                "kind": key,
-                "key": f"{key}-{number + 1}" if number else key,
-                "title": title,
+                "kind": kind,
+                "key": f"{kind}-{number + 1}" if number else kind,
+                "title": heading,
                 "caption": caption,
                 "chart": chart.to_dict(),
             }
-            for key, (title, caption, chart) in figures.items()
+            for kind, (heading, caption, chart) in figures.items()
         ],
     }
 

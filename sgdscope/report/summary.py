@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 from rich import box
@@ -78,10 +78,12 @@ def summary_table(tables: Tables) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False, show_edge=False, caption=_caption(tables))
     names, left = headings(tables), len(_told_apart(tables)) + 1
     for number, heading in enumerate(names):
-        table.add_column(heading, justify="left" if number < left else "right", no_wrap=heading not in WRAPPED)
-    previous = None
-    for row in summary_rows(tables):
-        if previous not in (None, row[:left]):
+        justify: Literal["left", "right"] = "left" if number < left else "right"
+        table.add_column(heading, justify=justify, no_wrap=heading not in WRAPPED, overflow="fold")
+    rows, previous = summary_rows(tables), None
+    groups = len({row[:left] for row in rows})
+    for row in rows:
+        if previous not in (None, row[:left]) and groups < len(rows):
             table.add_section()
         table.add_row(*row)
         previous = row[:left]
@@ -139,12 +141,18 @@ def threshold_sentences(tables: Tables) -> list[str]:
             )
         elif row["batch_sizes"] > 0:
             where = " where momentum had warmed up" if row["warmed_up"] else ""
-            leads = "not shown to be ahead at any batch size" if high is None else f"shown to be ahead from {high} on"
-            behind = "not shown not to be at any" if low is None else f"shown not to be up to {low}"
-            said.append(
-                f"{row['optimizer']} against sgd{where}: {score} is {leads}, and {behind} "
-                f"(by more than {margin}, n = {row['n']})."
-            )
+            ahead = f"shown to be ahead by more than {margin}"
+            if low is None and high is None:
+                shown = f"at no batch size {ahead}, nor shown not to be"
+            elif high is None:
+                shown = f"at no batch size {ahead}, and shown not to be up to {low}"
+            else:
+                shown = (
+                    f"{ahead} from batch size {high} on, and not to be up to {low}"
+                    if low
+                    else f"{ahead} from {high} on"
+                )
+            said.append(f"{row['optimizer']} against sgd{where}: {score} is {shown} (n = {row['n']}).")
     return said
 
 

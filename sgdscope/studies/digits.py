@@ -1,4 +1,4 @@
-"""Batch size at a constant epoch budget, on handwritten digits: the whole question in under a minute.
+"""Batch size at a constant epoch budget, on handwritten digits: the whole question in a minute or two.
 
 Hypothesis: below some batch size SGD and momentum reach the same test score and the optimal learning rate
 grows with the batch; above it the learning rate stops growing, the score falls, and momentum is ahead.
