@@ -14,6 +14,7 @@ from sgdscope.analysis.choosing import (
     left_one_out_interval,
     paper_mode,
     scores_by_batch_size,
+    spread_left_one_out,
 )
 from sgdscope.analysis.curves import Curve, curve
 from sgdscope.analysis.simulated import Truth, simulate
@@ -59,9 +60,17 @@ def naive_left_one_out(scores, sign=1):
 @pytest.mark.parametrize("n", [2, 6])
 def test_each_seed_is_scored_at_the_rate_that_the_others_choose(seed, n):
     scores = random_scores(seed, n=n)
+    left = left_one_out(curve(cell(scores), ON_TEST, "score"))
+    np.testing.assert_allclose(left, naive_left_one_out(scores))
     found = chosen_scores(cell(scores), ON_TEST)
-    np.testing.assert_allclose(found.scores, naive_left_one_out(scores))
     assert found.seeds.tolist() == list(range(n))
+    # The same, but further apart: t over them is the interval of the table.
+    away, of_left = found.scores - found.scores.mean(), left - left.mean()
+    np.testing.assert_allclose(away * of_left[0], of_left * away[0], atol=1e-12)
+    row = choosing(cell(scores), {"w": ON_TEST}).row(0, named=True)
+    assert found.scores.mean() == pytest.approx(row["left_one_out"])
+    interval = stats.ttest_1samp(found.scores, 0).confidence_interval(0.95)
+    np.testing.assert_allclose([row["left_one_out_low"], row["left_one_out_high"]], interval)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -110,7 +119,7 @@ def test_one_seed_is_scored_at_its_best_rate_with_no_certainty():
 def test_a_diverged_trial_counts_as_the_constant_predictor():
     """One of five may diverge: its rate still has the better mean, and its seed the constant's score."""
     scores = [[0.3] * 5, [0.9, 0.9, 0.9, 0.9, None]]
-    assert chosen_scores(cell(scores), ON_TEST).scores.tolist() == [0.9] * 4 + [0.1]
+    assert chosen_scores(cell(scores), ON_TEST).scores.tolist() == pytest.approx([0.9] * 4 + [0.1])
     worse = [[300.0] * 5, [100.0, 100.0, 100.0, 100.0, None]]
     assert chosen_scores(cell(worse), PERPLEXITY).scores.tolist() == [-100.0] * 4 + [-400.0]
 
@@ -201,6 +210,28 @@ def test_leaving_one_out_is_unbiased_where_the_talks_way_flatters(n, flattery):
 @pytest.mark.parametrize(("n", "shape"), [(5, "symmetric"), (10, "asymmetric"), (5, "flat")])
 def test_the_interval_with_one_left_out_covers(n, shape):
     assert ways(n, 150, shape)[2].mean() >= 0.93
+
+
+@pytest.mark.parametrize("shape", ["symmetric", "flat"])
+def test_scores_that_lie_the_margin_apart_are_not_called_nearer(shape):
+    """One-sided tests over what the other seeds chose; without the spread a tenth and more of them are wrong."""
+    n = 15
+    better, worse = Truth(shape=shape), Truth(shape=shape, lost=lambda x: 0.012)
+    wrong = []
+    for seed in range(200):
+        rng = np.random.default_rng([seed, n])
+        pair = [simulate(rng, n, truth, (8, 16)) for truth in (better, worse)]
+        for size in (8, 16):
+            first, second = (study[size].curve("test_score") for study in pair)
+            wrong.append(
+                [
+                    stats.ttest_1samp(of(first) - of(second), 0.012, alternative="less").pvalue < 0.05
+                    for of in (spread_left_one_out, left_one_out)
+                ]
+            )
+    spread, plain = np.mean(wrong, axis=0)
+    assert spread <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / len(wrong))
+    assert spread < plain
 
 
 def test_left_one_out_of_a_certain_curve_is_its_best_rate():
