@@ -130,8 +130,8 @@ def compared(declared: Declaration, grid: pl.DataFrame) -> pl.DataFrame:
     if found.pending:
         raise SystemExit(f"the search goes beyond the grid: {sorted({t.learning_rate for t in found.pending})}")
     wanted = {trial.id for trial in found.trials}
-    (record,) = declared.workloads
-    mine, full = (optima(rows, record) for rows in (grid.filter(pl.col("trial_id").is_in(wanted)), grid))
+    records = {record.name: record for record in declared.workloads}
+    mine, full = (optima(rows, records) for rows in (grid.filter(pl.col("trial_id").is_in(wanted)), grid))
     both = mine.join(full, on=KEY, suffix="_grid")
     octaves = (pl.col("learning_rate").log(2) - pl.col("learning_rate_grid").log(2)).abs()
     return both.select(
