@@ -184,17 +184,19 @@ def regime_of_batch_sizes(regimes: pl.DataFrame, trials: pl.DataFrame) -> pl.Dat
         regimes: the table of :func:`regimes`.
         trials: the table of trials that it was made from.
     """
-    limits = {
-        (row["workload"], row["budget"], row["optimizer"]): (row["bend_low"], row["bend_high"])
-        for row in regimes.filter((pl.col("criterion") == "score") & pl.col("bend").is_not_null()).iter_rows(named=True)
-    }
-    plain = {(workload, budget): ends for (workload, budget, name), ends in limits.items() if momentum_of(name) == 0}
     rows: list[dict[str, Any]] = []
     for key, members in by_optimizer(trials):
-        low, _ = plain.get((key["workload"], key["budget"]), (0.0, math.inf))
-        _, high = limits.get((key["workload"], key["budget"], key["optimizer"]), (0.0, math.inf))
+        low, high = regime_limits(regimes, *key.values())
         rows += [key | {"batch_size": size, "regime": _regime(size, low, high)} for size in members]
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def regime_limits(regimes: pl.DataFrame, workload: str, budget: str, optimizer: str) -> tuple[float, float]:
+    """Return the lower limit of SGD's B_ε and the upper of an optimizer's own, by the score; 0 and ∞ if unknown."""
+    known = regimes.filter(pl.col("bend").is_not_null(), workload=workload, budget=budget, criterion="score")
+    ends = {row["optimizer"]: (row["bend_low"], row["bend_high"]) for row in known.iter_rows(named=True)}
+    plain = next((low for name, (low, _) in ends.items() if momentum_of(name) == 0), 0.0)
+    return plain, ends.get(optimizer, (0.0, math.inf))[1]
 
 
 def batch_sizes_to_add(sizes: Sequence[int], low: float, high: float, possible: range) -> dict[str, list[int]]:

@@ -9,7 +9,9 @@ import polars as pl
 from rich import box
 from rich.table import Table
 
+from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
 from sgdscope.analysis.tables import StudyTables, Tables
+from sgdscope.budget import MOST_EXAMPLES
 from sgdscope.store import ended
 
 HEADINGS = (
@@ -102,7 +104,8 @@ def _caption(tables: Tables) -> str:
 def sentences(tables: Tables) -> list[str]:
     """Say what was found for one workload and budget: where rates bend, where scores fall, where momentum leads."""
     several = tables.trials["batch_size"].n_unique() > 1
-    return (bend_sentences(tables) + threshold_sentences(tables) if several else []) + _without_optimum(tables)
+    found = bend_sentences(tables) + regime_sentences(tables) + threshold_sentences(tables) if several else []
+    return found + _without_optimum(tables)
 
 
 def bend_sentences(tables: Tables) -> list[str]:
@@ -125,6 +128,28 @@ def bend_sentences(tables: Tables) -> list[str]:
             said.append(
                 f"{who}: where it stops growing is not identified ({fit}); more seeds or batch sizes would tell."
             )
+    return said
+
+
+def regime_sentences(tables: Tables) -> list[str]:
+    """Say which batch sizes each optimizer's regimes hold, and which would have to be added where they are too few."""
+    said = []
+    bends = tables.regimes.filter((pl.col("criterion") == "score") & pl.col("bend").is_not_null())
+    for row in _plain_first(bends, "criterion").iter_rows(named=True):
+        mine = tables.regime_of_batch_sizes.filter(optimizer=row["optimizer"])
+        multiple, most = tables.record.batch_multiple, tables.record.examples[0] or MOST_EXAMPLES
+        low, high = regime_limits(tables.regimes, row["workload"], row["budget"], row["optimizer"])
+        possible = range(multiple, most + 1, multiple)
+        add = batch_sizes_to_add(mine["batch_size"].to_list(), low, high, possible)
+        parts = []
+        for regime in ("noise", "curvature"):
+            sizes = mine.filter(regime=regime)["batch_size"].to_list()
+            text = f"{regime}-dominated {'are' if len(sizes) != 1 else 'is'} {', '.join(map(str, sizes)) or 'none'}"
+            if len(sizes) < FEWEST_IN_REGIME:
+                wanted = ", ".join(map(str, add[regime])) or "none that is possible"
+                text += f" (too few to identify it; to add: {wanted})"
+            parts.append(text)
+        said.append(f"{row['optimizer']}, of the batch sizes: {'; '.join(parts)} (95 %, n = {row['n']}).")
     return said
 
 
