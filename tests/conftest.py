@@ -9,6 +9,8 @@ import jax
 import pytest
 from hypothesis import settings
 
+from sgdscope.analysis import statistics
+
 # Before JAX starts: two devices whatever the machine has, and a cache that no other run shares.
 jax.config.update("jax_num_cpu_devices", 2)
 os.environ["SGDSCOPE_CACHE_DIR"] = tempfile.mkdtemp(prefix="sgdscope-test-")
@@ -76,3 +78,10 @@ def trial_row():
         return plain | values
 
     return row
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Fewer draws and a coarser grid of knees: finer still than what decides whether an interval covers."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 200)
+    monkeypatch.setattr("sgdscope.analysis.fits.KNEES_PER_OCTAVE", 5)
