@@ -5,7 +5,7 @@ B × 35 tokens.
 
 Command: ``sgdscope run lstm --profile small`` (or full); it needs ``sgdscope data fetch ptb``.
 Cost: see ``sgdscope plan``; small runs in under 30 minutes on two cores, full takes a cluster.
-What should come out: small reads the first 12,000 tokens of the text once, too little to come below the perplexity of
+What should come out: small reads the first 9,000 tokens of the text once, too little to come below the perplexity of
 the words' frequencies: it shows how fast the first descent goes at each batch size, not how well the model does.
 """
 
@@ -33,7 +33,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "small": SMALL | {"batch_sizes": tuple(UNROLL * streams for streams in (2, 4, 8, 16)), "budgets": (Epochs(1),)},
 }
 # The first tokens of each split that the small profile reads: on a CPU an epoch of the whole takes minutes.
-SMALL_EXAMPLES = {"train": 12_000, "validation": 4_000, "test": 4_000}
+SMALL_EXAMPLES = {"train": 9_000, "validation": 4_000, "test": 4_000}
 
 
 def study(splits: Mapping[str, Split], profile: str) -> Study:
