@@ -12,11 +12,13 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
-# What another version of Python and JAX could change: the numbers, and what a whole run does.
+# What another version of Python and JAX could change: the numbers, and what a whole run does; not what being killed
+# at every place does to its files, which takes minutes.
 test-numbers: $(VENV)/installed-test
-	$(BIN)/pytest -n 2 tests/data/test_order.py tests/engine/test_local.py tests/training tests/test_study.py
+	$(BIN)/pytest -n 2 --dist worksteal -k "not killed_again" \
+		tests/data/test_order.py tests/engine/test_local.py tests/training tests/test_study.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

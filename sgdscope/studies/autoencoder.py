@@ -6,7 +6,7 @@ autoencoders are known to need momentum (Sutskever et al. 2013), so it should be
 
 Command: ``sgdscope run autoencoder --profile small`` (or full); it needs ``sgdscope data fetch mnist``.
 Cost: see ``sgdscope plan``; small runs in under 30 minutes on two cores, full takes a cluster.
-What should come out: of small, the error rising with the batch size throughout, since two epochs of 7,000 pictures
+What should come out: of small, the error rising with the batch size throughout, since two epochs of 5,000 pictures
 are few updates: it has large batches alone, and no noise-dominated regime (``results/autoencoder-small``). Full should
 tell both regimes apart, and the place between them.
 """
@@ -31,7 +31,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "small": SMALL | {"batch_sizes": (16, 64, 256, 1024), "budgets": (Epochs(2),)},
 }
 # How many pictures of each split the small profile has, the first ones: the test set whole.
-SMALL_EXAMPLES = {"train": 7_000, "validation": 5_000, "test": 10_000}
+SMALL_EXAMPLES = {"train": 5_000, "validation": 2_500, "test": 10_000}
 
 
 def study(splits: Mapping[str, Split], profile: str) -> Study:
