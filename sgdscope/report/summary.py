@@ -132,9 +132,9 @@ def bend_sentences(tables: Tables) -> list[str]:
 
 
 def regime_sentences(tables: Tables) -> list[str]:
-    """Say which batch sizes each optimizer's regimes hold, and which would have to be added where they are too few."""
+    """Say which batch sizes an identified bend's regimes hold, and which would have to be added where they are few."""
     said = []
-    bends = tables.regimes.filter((pl.col("criterion") == "score") & pl.col("bend").is_not_null())
+    bends = tables.regimes.filter(criterion="score", status="identified")
     for row in _plain_first(bends, "criterion").iter_rows(named=True):
         mine = tables.regime_of_batch_sizes.filter(optimizer=row["optimizer"])
         multiple, most = tables.record.batch_multiple, tables.record.examples[0] or MOST_EXAMPLES
