@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curves import Curve, Records, cells, curve, middle_of_tied
-from sgdscope.analysis.statistics import t_interval
+from sgdscope.analysis.statistics import named, t_interval
 from sgdscope.workloads.base import WorkloadRecord
 
 # Smith, Elsen and De (2020), arXiv 2006.15081, as recalled: of 15 trials the best 12 are averaged.
@@ -117,13 +117,13 @@ def choosing(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
         talk, left = test.goodness[test.best()[0]], left_one_out(test)
         row: dict[str, Any] = key | {"n": len(test.seeds)}
         if record.chosen_on == "validation":
-            row |= _interval("validated", sign * test.goodness[validation.best()[0]])
+            row |= named("validated", t_interval(sign * test.goodness[validation.best()[0]]))
         else:
             row |= dict.fromkeys(("validated", "validated_low", "validated_high"), None)
         mean, *ends = (sign * end for end in left_one_out_interval(test))
         row |= {"left_one_out": mean, "left_one_out_low": min(ends), "left_one_out_high": max(ends)}
         row |= {"talk": sign * float(talk.mean())}
-        row |= _interval("flattery", talk - left)
+        row |= named("flattery", t_interval(talk - left))
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
 
@@ -159,7 +159,3 @@ def paper_mode(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
             row |= {"best": " ".join(name for name in values if found.eligible[number] and best[name] == number)}
             rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
-
-
-def _interval(name: str, values: np.ndarray) -> dict[str, float]:
-    return dict(zip((name, f"{name}_low", f"{name}_high"), t_interval(values), strict=True))

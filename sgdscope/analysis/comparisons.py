@@ -10,28 +10,29 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.choosing import Chosen, scores_by_batch_size
-from sgdscope.analysis.curves import Records, by_optimizer, measured_criteria, on_common_seeds
-from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of
+from sgdscope.analysis.curves import (
+    INTERVALS_SCHEMA,
+    OPTIMIZER_SCHEMA,
+    Records,
+    by_optimizer,
+    measured_criteria,
+    on_common_seeds,
+)
+from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.equivalence import equivalence
-from sgdscope.analysis.margins import score_margin
+from sgdscope.analysis.margins import margin_at
 from sgdscope.analysis.regimes import Cells, cells_of
 from sgdscope.analysis.statistics import Estimate, bootstrapped
-from sgdscope.workloads.base import WorkloadRecord
 
 COMPARISONS_SCHEMA: dict[str, type[pl.DataType]] = {
-    "workload": pl.String,
-    "budget": pl.String,
-    "optimizer": pl.String,
+    **OPTIMIZER_SCHEMA,
     "compared_with": pl.String,
     "regime": pl.String,
     "batch_size": pl.Int64,
     "warmed_up": pl.Boolean,
     "n": pl.Int64,
     "difference": pl.Float64,
-    "low90": pl.Float64,
-    "high90": pl.Float64,
-    "low95": pl.Float64,
-    "high95": pl.Float64,
+    **INTERVALS_SCHEMA,
     "p_equivalent": pl.Float64,
     "p_beyond": pl.Float64,
     "margin": pl.Float64,
@@ -41,18 +42,13 @@ COMPARISONS_SCHEMA: dict[str, type[pl.DataType]] = {
     "seeds_needed": pl.Int64,
 }
 RATE_DIFFERENCES_SCHEMA: dict[str, type[pl.DataType]] = {
-    "workload": pl.String,
-    "budget": pl.String,
-    "optimizer": pl.String,
+    **OPTIMIZER_SCHEMA,
     "criterion": pl.String,
     "regime": pl.String,
     "batch_sizes": pl.Int64,
     "n": pl.Int64,
     "value": pl.Float64,
-    "low90": pl.Float64,
-    "high90": pl.Float64,
-    "low95": pl.Float64,
-    "high95": pl.Float64,
+    **INTERVALS_SCHEMA,
 }
 
 
@@ -76,7 +72,7 @@ def comparisons(
     found = [
         (key, members, scores_by_batch_size(members, records[key["workload"]])) for key, members in by_optimizer(trials)
     ]
-    plain = {(key["workload"], key["budget"]): scores for key, _, scores in found if momentum_of(key["optimizer"]) == 0}
+    plain = of_sgd((key, scores) for key, _, scores in found)
     rows: list[dict[str, Any]] = []
     for key, members, scores in found:
         record = records[key["workload"]]
@@ -89,7 +85,8 @@ def comparisons(
                 groups["sgd"] = _from_sgd(mine, sgd)
             for compared_with, differences in groups.items():
                 if differences:
-                    allowed = _margin(mine, record) if margin is None else margin
+                    level = float(np.mean([chosen.scores for chosen in mine.values()]))
+                    allowed = margin_at(level, record, margin)
                     row = key | {"compared_with": compared_with, "regime": regime}
                     rows += [
                         row | {"batch_size": size, "warmed_up": cell_warmed_up(members[size])} | of_size
@@ -110,9 +107,7 @@ def rate_differences(trials: pl.DataFrame, regimes: pl.DataFrame, records: Recor
         records: what their workloads are, by name.
     """
     studied = list(by_optimizer(trials))
-    plain = {
-        (key["workload"], key["budget"]): members for key, members in studied if momentum_of(key["optimizer"]) == 0
-    }
+    plain = of_sgd(studied)
     rows: list[dict[str, Any]] = []
     for key, members in studied:
         momentum, sgd = momentum_of(key["optimizer"]), plain.get((key["workload"], key["budget"]))
@@ -182,8 +177,3 @@ def _on_common_seeds(pair: list[Cells]) -> list[Cells]:
     curves = on_common_seeds([c for cells in pair for c in cells.curves])
     first = len(pair[0].sizes)
     return [Cells(pair[0].sizes, curves[:first]), Cells(pair[1].sizes, curves[first:])]
-
-
-def _margin(scores: Mapping[int, Chosen], record: WorkloadRecord) -> float:
-    level = float(np.mean([chosen.scores for chosen in scores.values()]))
-    return score_margin(record.score_sign * level, record)

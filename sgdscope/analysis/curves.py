@@ -6,16 +6,21 @@ import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
+from sgdscope.analysis.statistics import resampled_seeds
 from sgdscope.errors import InputError
 from sgdscope.store import ended
 from sgdscope.workloads.base import WorkloadRecord
 
 CELL = ("workload", "budget", "optimizer", "batch_size")
+# The columns that tables share: whose a row is, and the intervals of an estimate.
+OPTIMIZER_SCHEMA: dict[str, type[pl.DataType]] = dict.fromkeys(CELL[:-1], pl.String)
+INTERVALS_SCHEMA: dict[str, type[pl.DataType]] = dict.fromkeys(("low90", "high90", "low95", "high95"), pl.Float64)
 Criterion = Literal["score", "train_loss"]
 CRITERIA: tuple[Criterion, ...] = ("score", "train_loss")
 # What each criterion chooses by.
@@ -80,7 +85,16 @@ class Curve:
         about an eighth of the step of the grid there, the best rate by up to half of it, which seeds do not tell.
         """
         values = self._values(seeds, np.mean)
+        return self._vertices(values, middle_of_tied(values))
+
+    @cached_property
+    def drawn(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Best rate, vertex and stray of each of the bootstrap's draws of seeds, as :meth:`best` and :meth:`vertex`."""
+        values = self._values(resampled_seeds(len(self.seeds)), np.mean)
         best = middle_of_tied(values)
+        return best, *self._vertices(values, best)
+
+    def _vertices(self, values: np.ndarray, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         octaves, whole = self.octaves, ~self.diverged.any(axis=1)
         found: np.ndarray = octaves[best]
         steps = self._steps[best]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
 import polars as pl
 
 from sgdscope.errors import InputError
@@ -9,6 +12,8 @@ from sgdscope.optimizers import parse_optimizer
 
 # Momentum's velocity settles over 1/(1 − m) updates; after so many times that it moves as ε/(1 − m) says.
 SETTLING_TIMES = 20
+
+T = TypeVar("T")
 
 
 def temperature(learning_rate: float, momentum: float, batch_size: int, examples: int) -> float:
@@ -52,6 +57,11 @@ def momentum_of(optimizer: str) -> float | None:
         return parse_optimizer(optimizer).momentum
     except InputError:
         return None
+
+
+def of_sgd(found: Iterable[tuple[Mapping[str, Any], T]]) -> dict[tuple[str, str], T]:
+    """Return what plain SGD has, by workload and budget, of what optimizers have."""
+    return {(key["workload"], key["budget"]): value for key, value in found if momentum_of(key["optimizer"]) == 0}
 
 
 def cell_warmed_up(cell: pl.DataFrame) -> bool | None:

@@ -12,7 +12,7 @@ from scipy import special, stats
 from sgdscope.analysis.statistics import holm
 
 Verdict = Literal["supported", "contradicted", "inconclusive"]
-LEVEL = 0.05
+ALPHA = 0.05
 # The power that the number of seeds is asked for, and the most seeds that are looked at.
 POWER = 0.8
 MOST_SEEDS = 1000
@@ -43,9 +43,9 @@ class Equivalence:
     @property
     def verdict(self) -> Verdict:
         """Supported where all comparisons pass; contradicted where one lies beyond the margin; else inconclusive."""
-        if self.n > 1 and (self.p_equivalent < LEVEL).all():
+        if self.n > 1 and (self.p_equivalent < ALPHA).all():
             return "supported"
-        return "contradicted" if (self.p_beyond < LEVEL).any() else "inconclusive"
+        return "contradicted" if (self.p_beyond < ALPHA).any() else "inconclusive"
 
     @property
     def smallest_margin(self) -> float:

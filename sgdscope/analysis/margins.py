@@ -29,3 +29,8 @@ def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
         finest = TEST_EXAMPLES / record.examples[2] if record.examples[2] else 0.0
         return max(SHARE * (1 - plateau_score), finest)
     return SHARE * abs(plateau_score)
+
+
+def margin_at(goodness: float, record: WorkloadRecord, declared: float | None) -> float:
+    """Return δ as it was declared, or else that of a score, which is turned so that larger is better."""
+    return score_margin(record.score_sign * goodness, record) if declared is None else declared

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import SMALLEST_LOSS, Curve, Records, cells, curve, measured_criteria
+from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, SMALLEST_LOSS, Curve, Records, cells, curve, measured_criteria
 from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, temperature
-from sgdscope.analysis.statistics import t_interval, t_quantile
+from sgdscope.analysis.statistics import named, t_interval, t_quantile
 from sgdscope.store import ended
 
 # An interval wider than this many octaves says that the curve is flat, not where its optimum is.
@@ -18,9 +18,7 @@ FLAT_OCTAVES = 3.0
 LARGEST_EXPONENT = 709.0
 
 OPTIMA_SCHEMA: dict[str, type[pl.DataType]] = {
-    "workload": pl.String,
-    "budget": pl.String,
-    "optimizer": pl.String,
+    **OPTIMIZER_SCHEMA,
     "batch_size": pl.Int64,
     "criterion": pl.String,
     "learning_rate": pl.Float64,
@@ -74,8 +72,8 @@ def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame
                 key
                 | {"learning_rate": rate, "effective_learning_rate": effective, "temperature": heat, "warmed_up": warm}
                 | {"n": len(group), "diverged": int((group["status"] == "diverged").sum())}
-                | _interval("test_score", group["test_score"].fill_null(record.constant_score).to_numpy())
-                | _interval("validation_score", group["validation_score"].fill_null(record.constant_score).to_numpy())
+                | _score("test_score", group, record.constant_score)
+                | _score("validation_score", group, record.constant_score)
                 | _training_loss(group["train_loss"], record.constant_loss)
             )
     return pl.DataFrame(rows, infer_schema_length=None)
@@ -157,16 +155,13 @@ def optimum_interval(found: Curve) -> tuple[float, float, list[str]]:
     return float(widened[0]), float(widened[1]), censored
 
 
+def _score(name: str, group: pl.DataFrame, constant: float) -> dict[str, float]:
+    return named(name, t_interval(group[name].fill_null(constant).to_numpy()))
+
+
 def _training_loss(losses: pl.Series, constant: float) -> dict[str, float | None]:
     if losses.null_count() == len(losses) and math.isnan(constant):
         return dict.fromkeys(("train_loss", "train_loss_low", "train_loss_high"))
-    values = np.log(np.maximum(losses.fill_null(constant).to_numpy(), SMALLEST_LOSS))
-    return dict(_interval("train_loss", values, exponential=True))
-
-
-def _interval(name: str, values: np.ndarray, exponential: bool = False) -> dict[str, float]:
-    bounds = t_interval(values)
-    if exponential:
-        mean, low, high = bounds
-        bounds = math.exp(mean), math.exp(low), math.exp(high) if high < LARGEST_EXPONENT else math.inf
-    return dict(zip((name, f"{name}_low", f"{name}_high"), bounds, strict=True))
+    mean, low, high = t_interval(np.log(np.maximum(losses.fill_null(constant).to_numpy(), SMALLEST_LOSS)))
+    bounds = math.exp(mean), math.exp(low), math.exp(high) if high < LARGEST_EXPONENT else math.inf
+    return dict(named("train_loss", bounds))

@@ -8,7 +8,6 @@ test set: where seeds differ as little as those of the digits do, .35 to .82 of 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,12 @@ import polars as pl
 from scipy import special
 
 from sgdscope.analysis.correctness import correct
+from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records
 from sgdscope.analysis.statistics import LEVEL
 from sgdscope.store import ended
-from sgdscope.workloads.base import WorkloadRecord
 
 POPULATION_SCHEMA: dict[str, type[pl.DataType]] = {
-    "workload": pl.String,
-    "budget": pl.String,
-    "optimizer": pl.String,
+    **OPTIMIZER_SCHEMA,
     "batch_size": pl.Int64,
     "criterion": pl.String,
     "learning_rate": pl.Float64,
@@ -131,7 +128,7 @@ def population_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, f
 
 
 def population_intervals(
-    optima: pl.DataFrame, trials: pl.DataFrame, correctness: pl.DataFrame, records: Mapping[str, WorkloadRecord]
+    optima: pl.DataFrame, trials: pl.DataFrame, correctness: pl.DataFrame, records: Records
 ) -> pl.DataFrame:
     """Return the test score at each cell's best rate for the score, with an interval for the population of examples.
 

@@ -5,16 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import Criterion, Curve, Records, by_optimizer, curve, measured_criteria, on_common_seeds
+from sgdscope.analysis.curves import (
+    OPTIMIZER_SCHEMA,
+    Criterion,
+    Curve,
+    Records,
+    by_optimizer,
+    curve,
+    measured_criteria,
+    on_common_seeds,
+)
 from sgdscope.analysis.dynamics import momentum_of
 from sgdscope.analysis.fits import KNEES_PER_OCTAVE, fit_hinge
-from sgdscope.analysis.statistics import BOOTSTRAP_SEED, bootstrap_t_interval, resampled_seeds
+from sgdscope.analysis.statistics import BOOTSTRAP_SEED, bootstrap_t_interval
 from sgdscope.workloads.base import WorkloadRecord
 
 FEWEST_BATCH_SIZES = 4
@@ -24,9 +32,7 @@ FEWEST_IN_REGIME = 3
 FARTHEST = 60.0
 
 REGIMES_SCHEMA: dict[str, type[pl.DataType]] = {
-    "workload": pl.String,
-    "budget": pl.String,
-    "optimizer": pl.String,
+    **OPTIMIZER_SCHEMA,
     "criterion": pl.String,
     "batch_sizes": pl.Int64,
     "n": pl.Int64,
@@ -63,25 +69,21 @@ class Cells:
         """log₂ ε* by the vertex of a parabola around the winner, shape (1, k)."""
         return np.array([c.vertex()[0] for c in self.curves]).T
 
-    @cached_property
-    def _drawn(self) -> tuple[np.ndarray, np.ndarray]:
-        """The vertices of each draw of seeds, the same seeds in every cell, and by how much they may stray."""
-        drawn = resampled_seeds(self.n)
-        vertices, strays = np.array([c.vertex(drawn) for c in self.curves]).transpose(1, 2, 0)
-        return vertices, strays
-
-    @cached_property
+    @property
     def drawn_vertices(self) -> tuple[np.ndarray, np.ndarray]:
         """The vertices of each draw of seeds, shape (draws, k), and which of them are bounds.
 
         The same seeds are drawn in every cell. Each draw's vertices are moved at random by as much as they may stray:
         without that, studies whose seeds agree would claim a certainty that their grid cannot give.
         """
-        drawn = resampled_seeds(self.n)
-        best = np.array([c.best(drawn) for c in self.curves]).T
-        vertices, strays = self._drawn
+        best, vertices, strays = self._drawn
         moved = np.random.default_rng(BOOTSTRAP_SEED + 1).uniform(-1, 1, strays.shape)
         return vertices + strays * moved, self._bounds(best)
+
+    @property
+    def _drawn(self) -> tuple[np.ndarray, ...]:
+        """Best rates, vertices and strays of each draw of seeds, which are the same in every cell; shape (draws, k)."""
+        return tuple(np.stack(of, axis=1) for of in zip(*(c.drawn for c in self.curves), strict=True))
 
     def drawn_means(self, stream: int) -> np.ndarray:
         """Return the mean vertex over the batch sizes in each draw of seeds, shape (draws,).
@@ -90,7 +92,7 @@ class Cells:
         sizes, and all vertices stray alike: no slope shows that, and a mean does not average it out. So they are moved
         together, by numbers that differ from one ``stream`` to the other, since two optimizers stray each by itself.
         """
-        vertices, strays = self._drawn
+        _, vertices, strays = self._drawn
         moved = np.random.default_rng([BOOTSTRAP_SEED, stream]).uniform(-1, 1, (len(strays), 1))
         means: np.ndarray = (vertices + strays * moved).mean(axis=1)
         return means

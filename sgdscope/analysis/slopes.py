@@ -7,31 +7,24 @@ from typing import Any
 
 import polars as pl
 
-from sgdscope.analysis.curves import Records, by_optimizer, measured_criteria
+from sgdscope.analysis.curves import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA, Records, by_optimizer, measured_criteria
 from sgdscope.analysis.dynamics import cell_warmed_up
 from sgdscope.analysis.fits import SOFTNESSES, fit_bend, fit_line
 from sgdscope.analysis.regimes import FARTHEST, FEWEST_BATCH_SIZES, FEWEST_IN_REGIME, Cells, cells_of, knee_interval
 from sgdscope.analysis.statistics import Estimate, bootstrap_t_interval, bootstrapped
 
 SLOPES_SCHEMA: dict[str, type[pl.DataType]] = {
-    "workload": pl.String,
-    "budget": pl.String,
-    "optimizer": pl.String,
+    **OPTIMIZER_SCHEMA,
     "criterion": pl.String,
     "regime": pl.String,
     "warmed_up": pl.Boolean,
     "batch_sizes": pl.Int64,
     "n": pl.Int64,
     "value": pl.Float64,
-    "low90": pl.Float64,
-    "high90": pl.Float64,
-    "low95": pl.Float64,
-    "high95": pl.Float64,
+    **INTERVALS_SCHEMA,
 }
 SHARPNESS_SCHEMA: dict[str, type[pl.DataType]] = {
-    "workload": pl.String,
-    "budget": pl.String,
-    "optimizer": pl.String,
+    **OPTIMIZER_SCHEMA,
     "criterion": pl.String,
     "batch_sizes": pl.Int64,
     "n": pl.Int64,

@@ -33,6 +33,15 @@ def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float, 
     return mean, mean - half, mean + half
 
 
+def named(name: str, bounds: tuple[float, float, float]) -> dict[str, float]:
+    """Return a mean and the ends of its interval as a table's columns.
+
+    >>> named("score", (0.5, 0.4, 0.6))
+    {'score': 0.5, 'score_low': 0.4, 'score_high': 0.6}
+    """
+    return dict(zip((name, f"{name}_low", f"{name}_high"), bounds, strict=True))
+
+
 def resampled_seeds(n: int) -> np.ndarray:
     """Return the bootstrap's draws of n seeds, shape (RESAMPLES, n): the same for every cell, so draws are joint."""
     return np.random.default_rng(BOOTSTRAP_SEED).integers(0, n, (RESAMPLES, n))

@@ -9,21 +9,15 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import special
 
 from sgdscope.analysis.choosing import Chosen, scores_by_batch_size
-from sgdscope.analysis.curves import Records, by_optimizer
-from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of
-from sgdscope.analysis.margins import score_margin
-from sgdscope.workloads.base import WorkloadRecord
-
-# Each end of a 95 % interval is wrong in at most this share of studies.
-LEVEL = 0.025
+from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, by_optimizer
+from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
+from sgdscope.analysis.margins import margin_at
+from sgdscope.analysis.statistics import t_quantile
 
 THRESHOLDS_SCHEMA: dict[str, type[pl.DataType]] = {
-    "workload": pl.String,
-    "budget": pl.String,
-    "optimizer": pl.String,
+    **OPTIMIZER_SCHEMA,
     "quantity": pl.String,
     "warmed_up": pl.Boolean,
     "batch_sizes": pl.Int64,
@@ -72,7 +66,7 @@ def threshold(differences: np.ndarray, margin: float) -> Threshold:
     first = int(exceeding[0]) if exceeding.size else k
     if n == 1:
         return Threshold(first, 0, k)
-    half = special.stdtrit(n - 1, 1 - LEVEL) * differences.std(axis=1, ddof=1) / math.sqrt(n)
+    half = t_quantile(n) * differences.std(axis=1, ddof=1) / math.sqrt(n)
     below, above = mean + half < margin, mean - half > margin
     return Threshold(first, int(np.cumprod(below).sum()), k - int(np.cumprod(above[::-1]).sum()))
 
@@ -117,16 +111,13 @@ def thresholds(trials: pl.DataFrame, records: Records, margin: float | None = No
     studied = list(by_optimizer(trials))
     scores = [scores_by_batch_size(members, records[key["workload"]]) for key, members in studied]
     rows: list[dict[str, Any]] = []
-    plain = {
-        (key["workload"], key["budget"]): by_size
-        for (key, _), by_size in zip(studied, scores, strict=True)
-        if momentum_of(key["optimizer"]) == 0 and by_size
-    }
+    plain = of_sgd((key, by_size) for (key, _), by_size in zip(studied, scores, strict=True) if by_size)
     for (key, members), by_size in zip(studied, scores, strict=True):
         if not by_size:
             continue
         sgd = plain.get((key["workload"], key["budget"]))
-        allowed = _margin(sgd or by_size, records[key["workload"]]) if margin is None else margin
+        smallest = next(iter((sgd or by_size).values()))
+        allowed = margin_at(float(smallest.scores.mean()), records[key["workload"]], margin)
         rows.append(key | _plateau_end(by_size, allowed))
         if not momentum_of(key["optimizer"]) or sgd is None:
             continue
@@ -135,11 +126,6 @@ def thresholds(trials: pl.DataFrame, records: Records, margin: float | None = No
         if len(warm) < len(by_size):
             rows.append(key | {"warmed_up": True} | _lead(sgd, warm, allowed))
     return pl.DataFrame(rows, schema=THRESHOLDS_SCHEMA)
-
-
-def _margin(by_size: Mapping[int, Chosen], record: WorkloadRecord) -> float:
-    smallest = next(iter(by_size.values()))
-    return score_margin(record.score_sign * float(smallest.scores.mean()), record)
 
 
 def _plateau_end(by_size: Mapping[int, Chosen], margin: float) -> dict[str, Any]:

@@ -24,8 +24,8 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curves import CRITERIA, Criterion, Curve, Records, cells, curve
-from sgdscope.analysis.margins import score_margin
-from sgdscope.analysis.statistics import LEVEL, t_interval, t_quantile
+from sgdscope.analysis.margins import margin_at
+from sgdscope.analysis.statistics import LEVEL, named, t_interval, t_quantile
 from sgdscope.budget import Unlimited
 from sgdscope.store import ended
 from sgdscope.workloads.base import WorkloadRecord
@@ -119,11 +119,9 @@ def saturation(
             continue
         upper = max(_gain_bound(here, other, looks) for other in later if other is not None)
         margin = LEAST_FALL
-        if criterion == "score" and declared_margin is not None:
-            margin = declared_margin
-        elif criterion == "score":
+        if criterion == "score":
             known = [o for o in outcomes[: number + 1 + ahead] if o is not None]
-            margin = score_margin(record.score_sign * max(float(o.values.mean()) for o in known), record)
+            margin = margin_at(max(float(o.values.mean()) for o in known), record, declared_margin)
         if upper < margin:
             return Saturation(here.epochs, upper, margin)
         last = Saturation(None, upper, margin)
@@ -203,16 +201,11 @@ def _row(
             mean, low, high = (float(np.exp(-value)) for value in (mean, high, low))
     elif record.score_sign < 0:
         mean, low, high = -mean, -high, -low
-    fall, fall_low, fall_high = t_interval(_gain(known[-1], best))
     return row | {
         "best_epochs": best.epochs,
-        "best": mean,
-        "best_low": low,
-        "best_high": high,
         "n": len(best.seeds),
-        "later_fall": fall,
-        "later_fall_low": fall_low,
-        "later_fall_high": fall_high,
+        **named("best", (mean, low, high)),
+        **named("later_fall", t_interval(_gain(known[-1], best))),
     }
 
 

@@ -74,8 +74,8 @@ def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
 
     Each cell's search is replayed from its first round with the trials that the folder has, so the answer
     depends neither on the order in which packs finished nor on what else the folder holds. The first round
-    of a cell is centred by the finished search of its neighbour, for which it waits: the same batch size at the
-    next smaller budget of the same kind, or else the next larger batch size. Each later round extends, by an
+    of a cell is centred by the finished searches of its neighbours, for which it waits: the same batch size at the
+    next smaller budget of the same kind, or else the next two larger batch sizes. Each later round extends, by an
     octave, the ends at which the optimum of a criterion is not bracketed yet; where both are, a last round tries
     the half octaves on both sides of each criterion's best rate. A neighbour whose trials failed is passed over,
     and does not hold up the others. An unlimited budget doubles its epochs, for each workload, optimizer and batch
