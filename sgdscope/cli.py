@@ -20,8 +20,6 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixe
 from sgdscope.errors import InputError
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from sgdscope.analysis.tables import Tables
     from sgdscope.study import Study
 
@@ -263,6 +261,7 @@ class Analyze:
         """Run the command."""
         from sgdscope.analysis.results import read_results, records_of
         from sgdscope.analysis.tables import Tables
+        from sgdscope.result import write_table
 
         trials = read_results(self.file)
         validated = not trials["validation_score"].equals(trials["test_score"], null_equal=True)
@@ -270,9 +269,12 @@ class Analyze:
         tables = Tables(trials, records, self.score_margin)
         _print_findings(tables, console)
         if self.out is not None:
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"{self.out} cannot be written: {error.strerror}.") from error
             for name, table in tables.all().items():
-                path = self.out / f"{name}.csv"
-                _write_table(table, path)
+                path = write_table(table, self.out / f"{name}.csv")
                 console.print(str(path), highlight=False, markup=False, soft_wrap=True)
         return DONE
 
@@ -397,14 +399,6 @@ def _print_findings(tables: Tables, console: Console) -> None:
         title = [f"{part.title}:"] if said and len(tables.parts) > 1 else []
         for sentence in title + said:
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-
-
-def _write_table(table: pl.DataFrame, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table.write_csv(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def _load(name: str, source: Source, changes: Fields) -> Study:

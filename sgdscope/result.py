@@ -109,10 +109,15 @@ class Result:
 
     @property
     def charts(self) -> Charts:
-        """The figures, each an Altair chart."""
+        """The figures, each an Altair chart; raises InputError where the study has several workloads or budgets."""
         from sgdscope.report.charts import Charts
 
         self.check_not_empty()
+        if len(self.tables.parts) > 1:
+            raise InputError(
+                f"{self.folder} has several workloads or budgets, which one figure would mix; "
+                f"take sgdscope.report.charts.Charts(part) of one of result.tables.parts."
+            )
         return Charts(self.tables)
 
     def report(self, path: str | Path) -> Path:
@@ -124,17 +129,7 @@ class Result:
 
     def export(self, path: str | Path) -> Path:
         """Write the trial table as ``.csv`` or ``.parquet``, by the name's ending, and return its path."""
-        path = Path(path)
-        try:
-            if path.suffix == ".csv":
-                self.trials.write_csv(path)
-            elif path.suffix == ".parquet":
-                self.trials.write_parquet(path)
-            else:
-                raise InputError(f"{path} must end in .csv or .parquet.")
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
-        return path
+        return write_table(self.trials, Path(path))
 
     @property
     def finished(self) -> bool:
@@ -154,3 +149,17 @@ class Result:
                 f"{self.folder}: too many trials diverged at every learning rate for any to be the best; "
                 f"try lower learning rates."
             )
+
+
+def write_table(table: pl.DataFrame, path: Path) -> Path:
+    """Write a table as ``.csv`` or ``.parquet``, by the name's ending, and return its path."""
+    try:
+        if path.suffix == ".csv":
+            table.write_csv(path)
+        elif path.suffix == ".parquet":
+            table.write_parquet(path)
+        else:
+            raise InputError(f"{path} must end in .csv or .parquet.")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return path

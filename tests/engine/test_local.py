@@ -1,5 +1,6 @@
 import contextlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import sgdscope as sg
 from sgdscope.analysis.correctness import correct
 from sgdscope.analysis.unlimited import unlimited
 from sgdscope.engine.local import plan_study
+from sgdscope.report.charts import Charts
 from sgdscope.report.summary import sentences, summary_rows
 from sgdscope.store import Store
 from sgdscope.training import pack
@@ -273,6 +275,11 @@ def test_workloads_and_budgets_are_each_what_they_are_alone(tmp_path, monkeypatc
     assert result.finished
     assert result.ran.trained == len(result.trials) == 2 * 2 * 2 * 2 * 2
     assert "0 of about 32 trials" in said
+    # One figure would mix them; each has figures of its own.
+    with pytest.raises(sg.InputError, match="several workloads or budgets"):
+        _ = result.charts
+    drawn = [json.dumps(Charts(part).best_score().to_dict()["datasets"]) for part in result.tables.parts]
+    assert len(set(drawn)) == 2 * 2
     # Each cell has a row of its own, named by all that the study has several of.
     rows = summary_rows(result.tables)
     assert len({row[:4] for row in rows}) == len(rows) == 2 * 2 * 2
