@@ -117,7 +117,7 @@ class Run:
             return FAILED
         result.check_not_empty()
         _print_findings(result.tables, console)
-        for sentence in unlimited_sentences(result.tables):
+        for sentence in unlimited_sentences(result.tables.unlimited, result.tables.records):
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         page = result.report(folder / "report.html")
         did = f"trained {ran.trained} trials in {ran.seconds:.0f} s" if ran.trained else "nothing was left to train"
@@ -141,12 +141,11 @@ class Plan:
     def __call__(self, console: Console) -> int:
         """Run the command."""
         from sgdscope.engine.local import plan_study
-        from sgdscope.engine.plan import Costs, expansion
+        from sgdscope.engine.plan import costs_of, expansion
         from sgdscope.engine.progress import duration
 
         study = _load(self.study, self.source, self.fields)
-        costs = {workload.name: Costs(workload, len(study.evaluate_at)) for workload in study.workloads}
-        console.print(expansion(study.declaration(), costs), highlight=False, markup=False, soft_wrap=True)
+        console.print(expansion(study.declaration(), costs_of(study)), highlight=False, markup=False, soft_wrap=True)
         console.print()
         plan = plan_study(study, self.out)
         lengths = {"workloads": study.workloads, "budgets": study.budgets}

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 from rich.console import Console
 
-from sgdscope.engine.plan import Costs, Plan, packs, remaining
+from sgdscope.engine.plan import Costs, Plan, costs_of, packs, remaining
 from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import search
 from sgdscope.errors import InputError
@@ -141,7 +141,7 @@ class _Run:
 
     @cached_property
     def _costs(self) -> dict[str, Costs]:
-        return _costs(self._study)  # operations take a while to count, and only what is trained needs them
+        return costs_of(self._study)  # operations take a while to count, and only what is trained needs them
 
     def _remaining(self) -> Plan:
         return remaining(self._declaration, self._found, self._costs)
@@ -161,7 +161,7 @@ def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
     if folder is not None and Store(folder).exists:
         Store(folder).check_declaration(declaration)
         trials = Store(folder).read().trials
-    costs = _costs(study)
+    costs = costs_of(study)
     for workload in study.workloads:
         _probe(study, workload, declaration, costs[workload.name])
     return remaining(declaration, search(declaration, trials), costs)
@@ -170,10 +170,6 @@ def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
 def _probe(study: Study, workload: Workload, declaration: Declaration, costs: Costs) -> None:
     with _trainer(study, workload, declaration) as trainer:
         costs.probe(trainer, declaration.batch_sizes)
-
-
-def _costs(study: Study) -> dict[str, Costs]:
-    return {workload.name: Costs(workload, len(study.evaluate_at)) for workload in study.workloads}
 
 
 @contextmanager

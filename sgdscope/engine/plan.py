@@ -11,7 +11,7 @@ import numpy as np
 
 from sgdscope.budget import TrialBudget, Unlimited
 from sgdscope.engine.search import Search
-from sgdscope.study import Declaration, Trial
+from sgdscope.study import Declaration, Study, Trial
 from sgdscope.workloads.base import Workload, WorkloadRecord
 
 if TYPE_CHECKING:
@@ -131,6 +131,11 @@ class Costs:
     def _evaluating(self) -> float:
         """Return the seconds of a trial's evaluations: large batches, at the speed of the largest that was timed."""
         return self._per_evaluation * (self.seconds_per_operation or 0.0)
+
+
+def costs_of(study: Study) -> dict[str, Costs]:
+    """Return what the trials of a study cost, by the workload's name."""
+    return {workload.name: Costs(workload, len(study.evaluate_at)) for workload in study.workloads}
 
 
 def _on_the_line(batch_size: int, timed: Mapping[int, float]) -> float:

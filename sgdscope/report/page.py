@@ -86,7 +86,7 @@ def _against_epochs(tables: StudyTables) -> list[dict[str, Any]]:
                 optimal_rates_by_epochs(optima),
             ),
         }
-        said = [sentence for sentence in unlimited_sentences(tables) if sentence.startswith(f"{record.name},")]
+        said = unlimited_sentences(tables.unlimited.filter(workload=record.name), tables.records)
         parts.append(_drawn(f"{record.name} against epochs", said, figures, number))
     return parts
 

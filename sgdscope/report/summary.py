@@ -9,8 +9,10 @@ import polars as pl
 from rich import box
 from rich.table import Table
 
+from sgdscope.analysis.curves import Records
+from sgdscope.analysis.dynamics import momentum_of
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
-from sgdscope.analysis.tables import StudyTables, Tables
+from sgdscope.analysis.tables import Tables
 from sgdscope.budget import MOST_EXAMPLES
 from sgdscope.store import ended
 
@@ -132,10 +134,16 @@ def bend_sentences(tables: Tables) -> list[str]:
 
 
 def regime_sentences(tables: Tables) -> list[str]:
-    """Say which batch sizes an identified bend's regimes hold, and which would have to be added where they are few."""
-    said = []
-    bends = tables.regimes.filter(criterion="score", status="identified")
-    for row in _plain_first(bends, "criterion").iter_rows(named=True):
+    """Say which batch sizes the regimes hold, and which would have to be added where they are few.
+
+    The one regime ends at the optimizer's own bend and the other at SGD's, so nothing is said until both are known.
+    """
+    said: list[str] = []
+    bends = tables.regimes.filter(criterion="score")
+    unknown = [row["optimizer"] for row in bends.iter_rows(named=True) if row["status"] != "identified"]
+    if any(momentum_of(optimizer) == 0 for optimizer in unknown):
+        return said
+    for row in _plain_first(bends.filter(status="identified"), "criterion").iter_rows(named=True):
         mine = tables.regime_of_batch_sizes.filter(optimizer=row["optimizer"])
         multiple, most = tables.record.batch_multiple, tables.record.examples[0] or MOST_EXAMPLES
         low, high = regime_limits(tables.regimes, row["workload"], row["budget"], row["optimizer"])
@@ -168,9 +176,9 @@ def threshold_sentences(tables: Tables) -> list[str]:
             where = " where momentum had warmed up" if row["warmed_up"] else ""
             ahead = f"shown to be ahead by more than {margin}"
             if low is None and high is None:
-                shown = f"at no batch size {ahead}, nor shown not to be"
+                shown = f"from no batch size on {ahead}, and up to none shown not to be"
             elif high is None:
-                shown = f"at no batch size {ahead}, and shown not to be up to {low}"
+                shown = f"from no batch size on {ahead}, and shown not to be up to {low}"
             else:
                 shown = (
                     f"{ahead} from batch size {high} on, and not to be up to {low}"
@@ -181,11 +189,11 @@ def threshold_sentences(tables: Tables) -> list[str]:
     return said
 
 
-def unlimited_sentences(tables: StudyTables) -> list[str]:
+def unlimited_sentences(unlimited: pl.DataFrame, records: Records) -> list[str]:
     """Say at how many epochs each criterion stopped gaining under an unlimited budget, or that it did not."""
     said = []
-    for row in _plain_first(tables.unlimited, "batch_size").iter_rows(named=True):
-        what = f"test {tables.records[row['workload']].score_name}" if row["criterion"] == "score" else "training loss"
+    for row in _plain_first(unlimited, "batch_size").iter_rows(named=True):
+        what = f"test {records[row['workload']].score_name}" if row["criterion"] == "score" else "training loss"
         who = f"{row['workload']}, {row['optimizer']} at batch size {row['batch_size']}: {what}"
         if row["best"] is None:
             continue

@@ -1,0 +1,35 @@
+"""What is said of a study in words, against what was planted in it."""
+
+import numpy as np
+import pytest
+
+from sgdscope.analysis import simulated
+from sgdscope.analysis.tables import Tables
+from sgdscope.report.summary import regime_sentences, threshold_sentences
+
+
+def tables(laws, n=8):
+    """A study whose optimizers have these laws of the optimal rate, with little noise, half octaves apart."""
+    rng = np.random.default_rng(0)
+    truths = {name: simulated.Truth(law=law, spread=0.001, grid=0.5) for name, law in laws.items()}
+    trials = simulated.trial_table({name: simulated.simulate(rng, n, truth) for name, truth in truths.items()})
+    return Tables(trials, {"simulated": simulated.RECORD}, score_margin=0.01)
+
+
+@pytest.mark.usefixtures("quick")
+def test_regimes_are_named_with_their_batch_sizes_once_both_bends_are_known():
+    """The planted bend is at 2^6.3 = 79, and the training set has 1,024 examples."""
+    said = regime_sentences(tables({"sgd": "linear", "momentum:0.9": "linear"}))
+    assert [sentence.split(",")[0] for sentence in said] == ["sgd", "momentum:0.9"]
+    for sentence in said:
+        assert "noise-dominated are 4, 8, 16, 32, 64;" in sentence
+        assert "curvature-dominated are 128, 256, 512, 1024 (95 %, n = 8)" in sentence
+    assert regime_sentences(tables({"sgd": "constant", "momentum:0.9": "linear"})) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_where_nothing_is_lost_and_nothing_gained_the_sentences_say_so():
+    said = threshold_sentences(tables({"sgd": "linear", "momentum:0.9": "linear"}))
+    assert "sgd: test accuracy is shown to hold up to batch size 1024, and not shown to be lost at any" in said[0]
+    lead = next(sentence for sentence in said if "against sgd:" in sentence)
+    assert "from no batch size on shown to be ahead by more than 0.01, and shown not to be up to 1024" in lead
