@@ -35,7 +35,7 @@ from sgdscope.analysis.equivalence import equivalence
 from sgdscope.analysis.fits import fit_hinge, fit_line
 from sgdscope.analysis.margins import score_margin
 from sgdscope.analysis.optimum import optimum_interval
-from sgdscope.analysis.regimes import FEWEST_IN_REGIME, Cells, bend_of, knee_interval
+from sgdscope.analysis.regimes import FEWEST_IN_REGIME, Cells, bend_limits, bend_of, knee_interval
 from sgdscope.analysis.simulated import (
     BATCH_SIZES,
     LAWS,
@@ -148,7 +148,8 @@ def _rates(setting: Setting, truth: Truth, sgd: dict[int, SimulatedCell], moment
     cells = _cells(sgd)
     planted = np.array([truth.octave(size) for size in sgd])
     row = bend_of(cells)
-    for regime, sizes in (("true", NOISE), ("found", [s for s in sgd if s < row["bend_low"]])):
+    low, _ = bend_limits(row)
+    for regime, sizes in (("true", NOISE), ("found", [s for s in sgd if low is not None and s < low])):
         if regime == "found":
             found[TRUE, "three batch sizes found noise-dominated"] = float(len(sizes) >= FEWEST_IN_REGIME), math.nan
         if len(sizes) < FEWEST_IN_REGIME:
@@ -211,6 +212,7 @@ def _scores(truth: Truth, sgd: dict[int, SimulatedCell], momentum: dict[int, Sim
     found[HELD, "B_score"] = _holds(end.within, FIRST_LOST, end.beyond)
     lead = threshold(others - scores, MARGIN)
     found[HELD, "B_mom"] = _holds(lead.within, FIRST_LOST, lead.beyond)
+    found[TRUE, "momentum's lead found"] = float(lead.beyond < len(BATCH_SIZES)), math.nan
     at_margin = equivalence(others[: len(NOISE)] - scores[: len(NOISE)], MARGIN)
     found[FALSE, "scores δ apart called equal"] = float(at_margin.verdict == "supported"), math.nan
     held: dict[str, list[tuple[float, float]]] = defaultdict(list)

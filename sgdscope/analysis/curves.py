@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.statistics import resampled_seeds
+from sgdscope.analysis.statistics import resampled_seeds, t_quantile
 from sgdscope.errors import InputError
 from sgdscope.store import ended
 from sgdscope.workloads.base import WorkloadRecord
@@ -30,6 +30,8 @@ Records = Mapping[str, WorkloadRecord]
 
 # A rate at which more than this share of trials diverges is not eligible as the optimum.
 MOST_DIVERGED = 0.2
+# In at most this share of studies the truly best rate is not among the contenders.
+MOST_WRONG = 0.05
 # Below the smallest float32 a training loss is 0, whose logarithm would rule every mean.
 SMALLEST_LOSS = 1e-38
 # A parabola over more octaves than this on each side is biased where the curve is not symmetric.
@@ -59,6 +61,30 @@ class Curve:
         """Whether at most 20 % of a rate's trials diverged, shape (rates,)."""
         eligible: np.ndarray = self.diverged.mean(axis=1) <= MOST_DIVERGED
         return eligible
+
+    @property
+    def contenders(self) -> np.ndarray:
+        """Which rates may be the best: the eligible ones that no other leads beyond chance, shape (rates,).
+
+        A rate is out where, of its k − 1 paired t tests against the others, one rejects at a one-sided 5 % / (k − 1),
+        so that the truly best rate is out in at most 5 % of studies however many are compared: the winner of many is
+        the luckiest of them, and beats its equals in more than 5 % where it is tested against each as if it were one.
+        With one seed those that tie with the best remain.
+
+        Source: Hsu (1981), Annals of Statistics 9, 1026-1034, on multiple comparisons with the best; by Bonferroni's
+        inequality, since the variances differ from rate to rate.
+        """
+        n, others = len(self.seeds), int(self.eligible.sum()) - 1
+        contending: np.ndarray = self.eligible
+        if others > 0:
+            values = self.goodness[contending]
+            leads = values[:, None] - values  # of each rate over each other, seed by seed
+            least = 0.0
+            if n > 1:
+                least = t_quantile(n, 1 - 2 * MOST_WRONG / others) * leads.std(axis=2, ddof=1) / math.sqrt(n)
+            contending[contending] = ~(np.round(leads.mean(axis=2) - least, 12) > 0).any(axis=0)
+            contending[self.best()[0]] = True
+        return contending
 
     @property
     def octaves(self) -> np.ndarray:

@@ -9,7 +9,7 @@ import polars as pl
 
 from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, SMALLEST_LOSS, Curve, Records, cells, curve, measured_criteria
 from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, temperature
-from sgdscope.analysis.statistics import named, t_interval, t_quantile
+from sgdscope.analysis.statistics import named, t_interval
 from sgdscope.store import ended
 
 # An interval wider than this many octaves says that the curve is flat, not where its optimum is.
@@ -82,12 +82,10 @@ def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame
 def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return the optimal learning rate of each cell by each criterion, two rows a cell.
 
-    The winning rate has the best mean over seeds. Its interval is the hull of the rates that no other rate beats by
-    more than the paired 95 % t interval over seeds, widened on each side by half the local step of the grid. The hull
-    of the rates that win when seeds are drawn with replacement is narrower, by a quarter at 5 seeds and a seventh at
-    15, and covers enough where seeds differ as normal variables do; on the noisy quadratic, whose losses are far from
-    that, it covers .75 to .91 of studies, this one .95 to .98. Where the hull reaches the lowest or the highest rate
-    tried, the optimum is ``censored`` there. ``flat`` is an interval of more than 3 octaves.
+    The winning rate has the best mean over seeds. Its interval is the hull of the :attr:`~Curve.contenders`, the rates
+    that no other leads beyond chance, widened on each side by half the local step of the grid. Where the hull reaches
+    the lowest or the highest rate tried, the optimum is ``censored`` there. ``flat`` is an interval of more than 3
+    octaves.
 
     The score criterion chooses on the validation split; ``test_score`` is then reported at the chosen rate,
     which keeps the choice from flattering it.
@@ -139,14 +137,7 @@ def optimum_interval(found: Curve) -> tuple[float, float, list[str]]:
     With one seed it is infinitely wide.
     """
     octaves, n = found.octaves, len(found.seeds)
-    unbeaten = found.eligible & (n > 1)
-    if n > 1:
-        values = found.goodness[found.eligible]
-        leads = values[:, None] - values  # of each rate over each other, seed by seed
-        beyond = t_quantile(n) * leads.std(axis=2, ddof=1) / math.sqrt(n)
-        unbeaten[unbeaten] = ~(np.round(leads.mean(axis=2) - beyond, 12) > 0).any(axis=0)
-    unbeaten[found.best()[0]] = True
-    low, high = np.flatnonzero(unbeaten)[[0, -1]]
+    low, high = np.flatnonzero(found.contenders)[[0, -1]]
     censored = [name for name, end in (("low", low == 0), ("high", high == len(octaves) - 1)) if end]
     if n == 1:
         return -math.inf, math.inf, censored

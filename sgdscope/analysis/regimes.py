@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -180,7 +179,8 @@ def regime_of_batch_sizes(regimes: pl.DataFrame, trials: pl.DataFrame) -> pl.Dat
     """Return which regime each batch size of each optimizer is in: ``noise``, ``curvature`` or ``unassigned``.
 
     Noise-dominated are the batch sizes below the lower limit of SGD's B_ε, curvature-dominated those above the upper
-    limit of the optimizer's own, both by the score.
+    limit of the optimizer's own, both by the score. Where the optimal rate is not shown to grow at all there is no
+    bend to have limits, and that side is left unassigned.
 
     Args:
         regimes: the table of :func:`regimes`.
@@ -193,12 +193,20 @@ def regime_of_batch_sizes(regimes: pl.DataFrame, trials: pl.DataFrame) -> pl.Dat
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def regime_limits(regimes: pl.DataFrame, workload: str, budget: str, optimizer: str) -> tuple[float, float]:
-    """Return the lower limit of SGD's B_ε and the upper of an optimizer's own, by the score; 0 and ∞ if unknown."""
-    known = regimes.filter(pl.col("bend").is_not_null(), workload=workload, budget=budget, criterion="score")
-    ends = {row["optimizer"]: (row["bend_low"], row["bend_high"]) for row in known.iter_rows(named=True)}
-    plain = next((low for name, (low, _) in ends.items() if momentum_of(name) == 0), 0.0)
-    return plain, ends.get(optimizer, (0.0, math.inf))[1]
+def regime_limits(
+    regimes: pl.DataFrame, workload: str, budget: str, optimizer: str
+) -> tuple[float | None, float | None]:
+    """Return the lower limit of SGD's B_ε and the upper of an optimizer's own, by the score; None if unknown."""
+    studied = regimes.filter(workload=workload, budget=budget, criterion="score").iter_rows(named=True)
+    ends = {row["optimizer"]: bend_limits(row) for row in studied}
+    plain = next((low for name, (low, _) in ends.items() if momentum_of(name) == 0), None)
+    return plain, ends.get(optimizer, (None, None))[1]
+
+
+def bend_limits(row: dict[str, Any]) -> tuple[float | None, float | None]:
+    """Return both limits of B_ε from a row of :func:`regimes`; None where the rate is not shown to grow below it."""
+    growing = row.get("slope_low") is not None and row["slope_low"] > 0
+    return (row["bend_low"], row["bend_high"]) if growing else (None, None)
 
 
 def batch_sizes_to_add(sizes: Sequence[int], low: float, high: float, possible: range) -> dict[str, list[int]]:
@@ -223,7 +231,7 @@ def batch_sizes_to_add(sizes: Sequence[int], low: float, high: float, possible: 
     }
 
 
-def _regime(size: int, low: float, high: float) -> str:
-    if size < low:
+def _regime(size: int, low: float | None, high: float | None) -> str:
+    if low is not None and size < low:
         return "noise"
-    return "curvature" if size > high else "unassigned"
+    return "curvature" if high is not None and size > high else "unassigned"

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy import special
 
 from sgdscope.analysis.choosing import Chosen, scores_by_batch_size
 from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, by_optimizer
 from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.margins import margin_at
-from sgdscope.analysis.statistics import t_quantile
+from sgdscope.analysis.statistics import LEVEL, holm, t_quantile
 
 THRESHOLDS_SCHEMA: dict[str, type[pl.DataType]] = {
     **OPTIMIZER_SCHEMA,
@@ -34,7 +35,7 @@ class Threshold:
     """Where along ascending batch sizes a difference first exceeds a margin, as indices.
 
     ``first`` is the first whose mean does; ``within`` counts those from the smallest on that are shown not to;
-    ``beyond`` is the first of those up to the largest that are shown to. An index of k means none.
+    ``beyond`` is the first that is shown to. An index of k means none.
     """
 
     first: int
@@ -43,18 +44,21 @@ class Threshold:
 
 
 def threshold(differences: np.ndarray, margin: float) -> Threshold:
-    """Find where a difference first exceeds a margin, by two fixed sequences of one-sided tests at 2.5 %.
+    """Find where a difference first exceeds a margin, by one-sided tests at 2.5 % in each direction.
 
-    Upward from the smallest batch size as long as the difference is shown to be below the margin, and downward from
-    the largest as long as it is shown to be above: each sequence stops at its first failure, so that it is wrong in
-    at most 2.5 % of studies however many sizes there are, and the first batch size whose true difference exceeds the
-    margin lies above the one and not above the other in at least 95 %.
+    Upward from the smallest batch size as long as the difference is shown to be below the margin: the sequence stops
+    at its first failure, and so is wrong in at most 2.5 % of studies however many sizes there are. That a difference
+    is above the margin is shown by Holm's p values, in any order: the largest batch sizes are often the noisiest, and
+    a sequence that began there would see nothing (simulated with leads like the digits', at n = 5 it finds any in 19 %
+    of studies and Holm in 68 %; where noise is alike everywhere both do in all, Holm half a batch size later). The
+    first batch size whose true difference exceeds the margin lies above the one end and not above the other in at
+    least 95 %.
 
     Args:
         differences: shape (k, n): of each batch size, seed by seed; positive is what the margin bounds.
         margin: δ.
 
-    Source: Maurer, Hothorn and Lehmacher (1995), on a priori ordered hypotheses.
+    Sources: Maurer, Hothorn and Lehmacher (1995), on a priori ordered hypotheses; Holm (1979).
 
     >>> noise = np.array([0.1, -0.1, 0.0])
     >>> threshold(np.array([[0.0], [0.0], [1.0], [4.0], [5.0]]) + noise, margin=1.0)
@@ -66,17 +70,23 @@ def threshold(differences: np.ndarray, margin: float) -> Threshold:
     first = int(exceeding[0]) if exceeding.size else k
     if n == 1:
         return Threshold(first, 0, k)
-    half = t_quantile(n) * differences.std(axis=1, ddof=1) / math.sqrt(n)
-    below, above = mean + half < margin, mean - half > margin
-    return Threshold(first, int(np.cumprod(below).sum()), k - int(np.cumprod(above[::-1]).sum()))
+    error = differences.std(axis=1, ddof=1) / math.sqrt(n)
+    below = mean + t_quantile(n) * error < margin
+    return Threshold(first, int(np.cumprod(below).sum()), _first_above(mean - margin, error, n))
+
+
+def _first_above(excess: np.ndarray, error: np.ndarray, n: int) -> int:
+    """Return the first batch size that is shown to exceed the margin, or how many there are."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        above = holm(special.stdtr(n - 1, -np.nan_to_num(excess / error, nan=0.0))) < (1 - LEVEL) / 2
+    return int(above.argmax()) if above.any() else len(above)
 
 
 def plateau_end(scores: np.ndarray, margin: float) -> tuple[Threshold, np.ndarray]:
     """Find where scores begin to be worse than the plateau by more than a margin, and the plateau, seed by seed.
 
     Upward from the smallest, each batch size is compared with the mean of those below it, which have passed; what has
-    passed is the plateau with which the largest are compared, downward. The smallest is on the plateau by
-    definition.
+    passed is the plateau with which all others are compared. The smallest is on the plateau by definition.
 
     Args:
         scores: larger being better, shape (batch sizes, n), ascending.

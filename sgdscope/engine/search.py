@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curves import COLUMN, CRITERIA, Curve, constant_goodness, goodness
-from sgdscope.analysis.statistics import t_interval
 from sgdscope.analysis.unlimited import Outcome, outcome, stops
 from sgdscope.budget import Budget, Unlimited
 from sgdscope.store import ended
@@ -76,15 +75,16 @@ def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
     depends neither on the order in which packs finished nor on what else the folder holds. The first round
     of a cell is centred by the finished searches of its neighbours, for which it waits: the same batch size at the
     next smaller budget of the same kind, or else the next two larger batch sizes. Each later round extends, by an
-    octave, the ends at which the optimum of a criterion is not bracketed yet; where both are, a last round tries
-    the half octaves on both sides of each criterion's best rate. A neighbour whose trials failed is passed over,
-    and does not hold up the others. An unlimited budget doubles its epochs, for each workload, optimizer and batch
-    size by itself, when the search at the last is finished and :func:`~sgdscope.analysis.unlimited.stops` does not
-    say that more gain nothing.
+    octave, the ends at which the optimum of a criterion is not bracketed yet; where both are, it tries the half octaves
+    on both sides of each criterion's best rate, until nothing is left to try. A neighbour whose trials failed is passed
+    over, and does not hold up the others. An unlimited budget doubles its epochs, for each workload, optimizer and
+    batch size by itself, when the search at the last is finished and :func:`~sgdscope.analysis.unlimited.stops` does
+    not say that more gain nothing.
 
-    An end is bracketed when it is worse than the best rate by more than the paired 95 % t interval over seeds;
-    or, at the upper end, when more than 20 % of its trials diverge; or when it gains less than a tenth of what
-    the best rate gains over the constant predictor, beyond which few seeds would search for ever.
+    An end is bracketed when it is no contender for the best rate, as its interval counts them
+    (:attr:`~sgdscope.analysis.curves.Curve.contenders`); or, at the upper end, when more than 20 % of its trials
+    diverge; or when it gains less than a tenth of what the best rate gains over the constant predictor, beyond which
+    few seeds would search for ever.
     """
     rows = ended(trials).select("trial_id", "status", *COLUMN.values(), "test_score").iter_rows()
     by_id = {trial_id: (status == "diverged", *values) for trial_id, status, *values in rows}
@@ -159,25 +159,23 @@ class _Opening:
 def next_rates(tried: Sequence[int], curves: Sequence[Curve]) -> list[int]:
     """Return the rates that the next round of a cell adds, in half octaves: 2·log₂ of them.
 
-    They are whole octaves until both optima are bracketed, and then the half octaves around each, once.
+    Whole octaves beyond the ends until both optima are bracketed, and then the half octaves around each.
 
     Args:
         tried: the rates tried in half octaves, ascending, one for each rate of the curves.
         curves: one for each criterion.
     """
     lowest, highest = tried[0], tried[-1]
-    if any(k % 2 for k in tried):
-        return []
     if not curves[0].eligible.any():
         return [k for k in range(lowest - 2 * DESCENT, lowest, 2) if k >= 2 * LOWEST]
     wanted = []
-    if lowest > 2 * LOWEST and not all(_worse(c, 0) for c in curves):
+    if lowest > 2 * LOWEST and not all(_out(c, 0) for c in curves):
         wanted.append(lowest - 2)
-    if highest < 2 * HIGHEST and curves[0].eligible[-1] and not all(_worse(c, -1) for c in curves):
+    if highest < 2 * HIGHEST and curves[0].eligible[-1] and not all(_out(c, -1) for c in curves):
         wanted.append(highest + 2)
     if wanted:
         return wanted
-    around = {tried[c.best()[0]] + side for c in curves for side in (-1, 1)}
+    around = {tried[c.best()[0]] + side for c in curves for side in (-1, 1)} - set(tried)
     return sorted(k for k in around if 2 * LOWEST <= k <= 2 * HIGHEST)
 
 
@@ -273,14 +271,9 @@ def _predicted(cell: Cell, neighbours: Sequence[Cell], best: Mapping[Cell, list[
     return [k - min(max(down, 0), most) for k, down in zip(best[near], moved, strict=True)]
 
 
-def _worse(found: Curve, end: int) -> bool:
-    """Whether the rate at an end is worse than the best by more than the paired interval."""
-    best = int(found.best()[0])
-    difference = found.goodness[best] - found.goodness[end]
-    gained = [float(np.mean(found.goodness[i])) - found.constant for i in (end, best)]
-    if gained[1] > 0 and gained[0] < LEAST_GAIN * gained[1]:
+def _out(found: Curve, end: int) -> bool:
+    """Whether the rate at an end is no contender, or has learned next to nothing."""
+    best, at_end = (float(np.mean(found.goodness[i])) - found.constant for i in (int(found.best()[0]), end))
+    if best > 0 and at_end < LEAST_GAIN * best:
         return True
-    mean, low, _ = t_interval(difference)
-    if len(difference) == 1:
-        return bool(mean > 0)
-    return bool(np.isfinite(low) and low > 0)
+    return not found.contenders[end]

@@ -10,7 +10,6 @@ from rich import box
 from rich.table import Table
 
 from sgdscope.analysis.curves import Records
-from sgdscope.analysis.dynamics import momentum_of
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import MOST_EXAMPLES
@@ -136,33 +135,32 @@ def bend_sentences(tables: Tables) -> list[str]:
 def regime_sentences(tables: Tables) -> list[str]:
     """Say which batch sizes the regimes hold, and which would have to be added where they are few.
 
-    The one regime ends at the optimizer's own bend and the other at SGD's, so nothing is said until both are known.
+    The one regime ends at SGD's bend and the other begins at the optimizer's own: what is unknown is not said.
     """
     said: list[str] = []
-    bends = tables.regimes.filter(criterion="score")
-    unknown = [row["optimizer"] for row in bends.iter_rows(named=True) if row["status"] != "identified"]
-    if any(momentum_of(optimizer) == 0 for optimizer in unknown):
-        return said
-    for row in _plain_first(bends.filter(status="identified"), "criterion").iter_rows(named=True):
+    for row in _plain_first(tables.regimes.filter(criterion="score"), "criterion").iter_rows(named=True):
         mine = tables.regime_of_batch_sizes.filter(optimizer=row["optimizer"])
         multiple, most = tables.record.batch_multiple, tables.record.examples[0] or MOST_EXAMPLES
         low, high = regime_limits(tables.regimes, row["workload"], row["budget"], row["optimizer"])
         possible = range(multiple, most + 1, multiple)
-        add = batch_sizes_to_add(mine["batch_size"].to_list(), low, high, possible)
+        add = batch_sizes_to_add(mine["batch_size"].to_list(), low or 0.0, high or math.inf, possible)
         parts = []
-        for regime in ("noise", "curvature"):
+        for regime, limit in (("noise", low), ("curvature", high)):
+            if limit is None:
+                continue
             sizes = mine.filter(regime=regime)["batch_size"].to_list()
             text = f"{regime}-dominated {'are' if len(sizes) != 1 else 'is'} {', '.join(map(str, sizes)) or 'none'}"
             if len(sizes) < FEWEST_IN_REGIME:
                 wanted = ", ".join(map(str, add[regime])) or "none that is possible"
                 text += f" (too few to identify it; to add: {wanted})"
             parts.append(text)
-        said.append(f"{row['optimizer']}, of the batch sizes: {'; '.join(parts)} (95 %, n = {row['n']}).")
+        if parts:
+            said.append(f"{row['optimizer']}, of the batch sizes: {'; '.join(parts)} (95 %, n = {row['n']}).")
     return said
 
 
 def threshold_sentences(tables: Tables) -> list[str]:
-    """Say up to which batch size each optimizer's score is shown to hold, and from which on momentum to lead."""
+    """Say up to which batch size each optimizer's score is shown to hold, and where momentum is first shown to lead."""
     said = []
     for row in _plain_first(tables.thresholds, "quantity").iter_rows(named=True):
         score, low, high, margin = f"test {tables.record.score_name}", row["low"], row["high"], f"{row['margin']:.2g}"
@@ -174,17 +172,14 @@ def threshold_sentences(tables: Tables) -> list[str]:
             )
         elif row["batch_sizes"] > 0:
             where = " where momentum had warmed up" if row["warmed_up"] else ""
-            ahead = f"shown to be ahead by more than {margin}"
+            ahead = f"to be ahead by more than {margin}"
             if low is None and high is None:
-                shown = f"from no batch size on {ahead}, and up to none shown not to be"
+                shown = f"shown neither {ahead} nor not to be, at any batch size"
             elif high is None:
-                shown = f"from no batch size on {ahead}, and shown not to be up to {low}"
+                shown = f"shown {ahead} at no batch size, and shown not to be up to batch size {low}"
             else:
-                shown = (
-                    f"{ahead} from batch size {high} on, and not to be up to {low}"
-                    if low
-                    else f"{ahead} from {high} on"
-                )
+                shown = f"first shown {ahead} at batch size {high}"
+                shown += f", and shown not to be up to batch size {low}" if low else "; at none is it shown not to be"
             said.append(f"{row['optimizer']} against sgd{where}: {score} is {shown} (n = {row['n']}).")
     return said
 

@@ -148,13 +148,13 @@ def test_the_step_is_the_local_one():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_hull_holds_the_rates_that_no_other_beats(seed):
-    """Against scipy's paired t test, rate by rate."""
+def test_the_hull_holds_the_rates_that_no_other_leads_beyond_chance(seed):
+    """Against scipy's paired t tests, rate by rate, at 5 % shared among the five."""
     rng = np.random.default_rng(seed)
     scores = [list(rng.normal(mean, 0.01, 6)) for mean in (0.90, 0.945, 0.95, 0.947, 0.94, 0.90)]
 
     def beats(other, mine):
-        return other != mine and stats.ttest_rel(other, mine, alternative="greater").pvalue < 0.025
+        return other != mine and stats.ttest_rel(other, mine, alternative="greater").pvalue < 0.05 / 5
 
     unbeaten = [k for k, mine in enumerate(scores) if not any(beats(other, mine) for other in scores)]
     found = optimum(grid(scores))

@@ -21,16 +21,23 @@ def differences(draw):
 
 
 def naive_threshold(values, margin):
-    """One test after the other, by scipy."""
+    """One test after the other, by scipy, and the upper end by Holm's step-down procedure."""
     p = lambda row, side: stats.ttest_1samp(row, margin, alternative=side).pvalue
     first = next((k for k, row in enumerate(values) if sum(row) / len(row) > margin), len(values))
     within = 0
     while within < len(values) and p(values[within], "less") < 0.025:
         within += 1
-    beyond = len(values)
-    while beyond > 0 and p(values[beyond - 1], "greater") < 0.025:
-        beyond -= 1
-    return first, within, beyond
+    return first, within, naive_beyond([p(row, "greater") for row in values])
+
+
+def naive_beyond(p_values):
+    """Of k tests the smallest p value is compared with α/k, the next with α/(k − 1), until one fails."""
+    rejected = []
+    for rank, p_value in enumerate(sorted(p_values)):
+        if p_value >= 0.025 / (len(p_values) - rank):
+            break
+        rejected.append(p_value)
+    return min((k for k, p_value in enumerate(p_values) if p_value in rejected), default=len(p_values))
 
 
 @settings(max_examples=60)
@@ -80,9 +87,7 @@ def naive_plateau_end(scores, margin):
         passed += 1
     plateau = [sum(scores[i][s] for i in range(passed)) / passed for s in range(n)]
     drops = [[plateau[s] - scores[i][s] for s in range(n)] for i in range(k)]
-    beyond = k
-    while beyond > passed and p(drops[beyond - 1], "greater") < 0.025:
-        beyond -= 1
+    beyond = max(passed, 1 + naive_beyond([p(drop, "greater") for drop in drops[1:]]))
     first = next((i for i in range(passed, k) if sum(drops[i]) / n > margin), k)
     return min(first, beyond), passed, beyond, plateau
 

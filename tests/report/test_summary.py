@@ -17,14 +17,17 @@ def tables(laws, n=8):
 
 
 @pytest.mark.usefixtures("quick")
-def test_regimes_are_named_with_their_batch_sizes_once_both_bends_are_known():
+def test_regimes_are_named_with_their_batch_sizes_as_far_as_bends_are_known():
     """The planted bend is at 2^6.3 = 79, and the training set has 1,024 examples."""
     said = regime_sentences(tables({"sgd": "linear", "momentum:0.9": "linear"}))
     assert [sentence.split(",")[0] for sentence in said] == ["sgd", "momentum:0.9"]
     for sentence in said:
         assert "noise-dominated are 4, 8, 16, 32, 64;" in sentence
         assert "curvature-dominated are 128, 256, 512, 1024 (95 %, n = 8)" in sentence
-    assert regime_sentences(tables({"sgd": "constant", "momentum:0.9": "linear"})) == []
+    own = regime_sentences(tables({"sgd": "constant", "momentum:0.9": "linear"}))
+    assert own == ["momentum:0.9, of the batch sizes: curvature-dominated are 128, 256, 512, 1024 (95 %, n = 8)."]
+    both = regime_sentences(tables({"sgd": "constant", "momentum:0.9": "constant"}))
+    assert both == []
 
 
 @pytest.mark.usefixtures("quick")
@@ -32,4 +35,4 @@ def test_where_nothing_is_lost_and_nothing_gained_the_sentences_say_so():
     said = threshold_sentences(tables({"sgd": "linear", "momentum:0.9": "linear"}))
     assert "sgd: test accuracy is shown to hold up to batch size 1024, and not shown to be lost at any" in said[0]
     lead = next(sentence for sentence in said if "against sgd:" in sentence)
-    assert "from no batch size on shown to be ahead by more than 0.01, and shown not to be up to 1024" in lead
+    assert "shown to be ahead by more than 0.01 at no batch size, and shown not to be up to batch size 1024" in lead
