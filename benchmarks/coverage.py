@@ -196,7 +196,7 @@ def _by_winners(cells: Cells, n: int, bend: float) -> tuple[float, float, float]
     step = np.median([np.diff(c.octaves).mean() for c in cells.curves])
     moved = np.random.default_rng(1).uniform(-step / 2, step / 2, draws.shape)
     knee = float(fit_hinge(cells.x, whole, cells.bounds).knee[0])
-    low, high = knee_interval(knee, fit_hinge(cells.x, draws + moved, cells.drawn_vertices[1]).knee, n)
+    low, high = knee_interval(knee, fit_hinge(cells.x, draws + moved, cells.drawn_vertices()[1]).knee, n)
     return low, bend, high
 
 

@@ -217,9 +217,9 @@ search by octaves finds one. The intervals of all other cells hold {others:.1f} 
 
 A first round is one octave on each side of where the neighbours' winners say that the optimum lies. Measured the same
 way on `digits`, when each test at an end was still one at 2.5 %, a first round of all that lies between a constant and
-a proportional rate took 700 trials in place of 670, and one of the expected octaves alone 665, in more rounds; all found
-the same winners. Tests that share 5 % (what the intervals do, too) take 710, and on the quadratic 4 % more trials than
-before, whose intervals held 87 %; asking for two beaten rates at each end took 18 % more and held 90 %.
+a proportional rate took 700 trials in place of 670, and one of the expected octaves alone 665, in more rounds; all
+found the same winners. Tests that share 5 % (what the intervals do, too) take 710, and on the quadratic 4 % more trials
+than before, whose intervals held 87 %; asking for two beaten rates at each end took 18 % more and held 90 %.
 """
 
 

@@ -153,3 +153,15 @@ def parse_budget(text: str) -> Budget:
         f"budgets: {text!r} is not a budget; write epochs:N, steps:N or unlimited:FIRST:CEILING[:LOSS_FLOOR], "
         f"for example epochs:30."
     )
+
+
+def known_budget(text: str) -> Budget | None:
+    """Return a budget that a table names; None where it is none of ours, as somebody else's may be called anything.
+
+    >>> known_budget("epochs:30"), known_budget("a night")
+    (Epochs(n=30.0), None)
+    """
+    try:
+        return parse_budget(text)
+    except InputError:
+        return None

@@ -1,4 +1,4 @@
-"""The command line: run · plan · status · report · export · analyze · data · list.
+"""The command line: run · plan · status · report · export · claims · analyze · data · list.
 
 Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 130 interrupted and safe to run again.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -236,6 +237,36 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Claims:
+    """Say of each claim of the study whether these folders support it, contradict it or do not decide it.
+
+    Several folders together answer what takes two budgets or workloads.
+    """
+
+    folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR ...")]
+    """The folders of one study or several."""
+    reference: Annotated[float | None, arg(metavar="SCORE")] = None
+    """The score that the architecture's authors published, for the first claim."""
+    json: FlagCreatePairsOff[bool] = False
+    """Write JSON, for machines."""
+
+    def __call__(self, console: Console) -> int:
+        """Run the command."""
+        from sgdscope.analysis.claims import findings
+        from sgdscope.report.claims import as_json, print_claims
+        from sgdscope.result import read_folders
+
+        if not self.folders:
+            raise InputError("claims: name at least one folder of a study.")
+        found = findings(read_folders(self.folders), self.reference)
+        if self.json:
+            sys.stdout.write(json.dumps(as_json(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        else:
+            print_claims(found, console)
+        return DONE
+
+
+@dataclass(frozen=True)
 class Analyze:
     """Say what a table of anybody's trials shows: batch_size, learning_rate, seed and score are enough.
 
@@ -362,12 +393,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parsed(arguments: Sequence[str] | None) -> Run | Plan | Status | Report | Export | Analyze | Data | List:
+def _parsed(arguments: Sequence[str] | None) -> Run | Plan | Status | Report | Export | Claims | Analyze | Data | List:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            command: Run | Plan | Status | Report | Export | Analyze | Data | List = tyro.cli(
-                Run | Plan | Status | Report | Export | Analyze | Data | List,
+            command: Run | Plan | Status | Report | Export | Claims | Analyze | Data | List = tyro.cli(
+                Run | Plan | Status | Report | Export | Claims | Analyze | Data | List,
                 prog="sgdscope",
                 description="Measure how stochastic gradient descent behaves at each batch size.",
                 args=arguments,

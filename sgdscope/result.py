@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from sgdscope.analysis.tables import StudyTables
+from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.engine.search import search
 from sgdscope.errors import InputError
 from sgdscope.store import CIRCUMSTANCES, Store, ended
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from sgdscope.engine.local import Ran
     from sgdscope.report.charts import Charts
+    from sgdscope.workloads.base import WorkloadRecord
 
 
 def run(study: Study, folder: str | Path, console: Console | None = None) -> Result:
@@ -108,6 +110,13 @@ class Result:
         return self.tables.regimes
 
     @property
+    def claims(self) -> pl.DataFrame:
+        """What this study says of each claim: one row for each number that it rests on."""
+        from sgdscope.analysis.claims import claims
+
+        return claims(self.tables)
+
+    @property
     def charts(self) -> Charts:
         """The figures, each an Altair chart; raises InputError where the study has several workloads or budgets."""
         from sgdscope.report.charts import Charts
@@ -149,6 +158,33 @@ class Result:
                 f"{self.folder}: too many trials diverged at every learning rate for any to be the best; "
                 f"try lower learning rates."
             )
+
+
+def read_folders(folders: Sequence[str | Path]) -> Tables:
+    """Return the tables of several studies together, as claims about several budgets or workloads need them.
+
+    A trial that several folders hold is counted once.
+
+    Raises:
+        InputError: where a folder has nothing to show, or two have workloads of one name or margins that differ.
+    """
+    results = [Result(folder) for folder in folders]
+    records: dict[str, WorkloadRecord] = {}
+    for result in results:
+        result.check_not_empty()
+        for name, record in result.tables.records.items():
+            if records.setdefault(name, record) != record:
+                raise InputError(
+                    f"{result.folder}: its workload {name!r} differs from that of another folder; "
+                    f"give folders whose workloads of one name are the same."
+                )
+        if result.tables.score_margin != results[0].tables.score_margin:
+            raise InputError(
+                f"{result.folder}: its score_margin is {result.tables.score_margin}, that of {results[0].folder} is "
+                f"{results[0].tables.score_margin}; verdicts need one margin."
+            )
+    trials = pl.concat([result.trials for result in results]).unique("trial_id", maintain_order=True)
+    return Tables(trials, records, results[0].tables.score_margin)
 
 
 def write_table(table: pl.DataFrame, path: Path) -> Path:

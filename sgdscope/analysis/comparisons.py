@@ -16,12 +16,11 @@ from sgdscope.analysis.curves import (
     Records,
     by_optimizer,
     measured_criteria,
-    on_common_seeds,
 )
 from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.equivalence import equivalence
 from sgdscope.analysis.margins import margin_at
-from sgdscope.analysis.regimes import Cells, cells_of
+from sgdscope.analysis.regimes import Cells, cells_of, pair_on_common_seeds
 from sgdscope.analysis.statistics import Estimate, bootstrapped
 
 COMPARISONS_SCHEMA: dict[str, type[pl.DataType]] = {
@@ -114,7 +113,7 @@ def rate_differences(trials: pl.DataFrame, regimes: pl.DataFrame, records: Recor
         if not momentum or sgd is None:
             continue
         for criterion in measured_criteria(trials):
-            pair = _on_common_seeds([cells_of(of, records[key["workload"]], criterion) for of in (members, sgd)])
+            pair = pair_on_common_seeds(*(cells_of(of, records[key["workload"]], criterion) for of in (members, sgd)))
             for regime in ("noise", "curvature"):
                 inside = _sizes(regimes, key, regime) & set(pair[0].sizes) & set(pair[1].sizes)
                 if inside and pair[0].n:
@@ -171,9 +170,3 @@ def _compared(differences: Mapping[int, np.ndarray], margin: float) -> dict[int,
 def _sizes(regimes: pl.DataFrame, key: Mapping[str, Any], regime: str) -> set[int]:
     mine = pl.all_horizontal(pl.col(name) == value for name, value in key.items())
     return set(regimes.filter(mine & (pl.col("regime") == regime))["batch_size"])
-
-
-def _on_common_seeds(pair: list[Cells]) -> list[Cells]:
-    curves = on_common_seeds([c for cells in pair for c in cells.curves])
-    first = len(pair[0].sizes)
-    return [Cells(pair[0].sizes, curves[:first]), Cells(pair[1].sizes, curves[first:])]

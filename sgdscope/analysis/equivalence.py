@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy import special, stats
 
-from sgdscope.analysis.statistics import holm
+from sgdscope.analysis.statistics import MOST_SEEDS, Verdict, holm
 
-Verdict = Literal["supported", "contradicted", "inconclusive"]
 ALPHA = 0.05
-# The power that the number of seeds is asked for, and the most seeds that are looked at.
+# The power that the number of seeds is asked for.
 POWER = 0.8
-MOST_SEEDS = 1000
 QUANTILES = (np.arange(400) + 0.5) / 400
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +48,12 @@ REGIMES_SCHEMA: dict[str, type[pl.DataType]] = {
 
 @dataclass(frozen=True)
 class Cells:
-    """The curves of one optimizer by batch size, on common seeds; cells without an eligible rate are left out."""
+    """The curves of one optimizer by batch size, on common seeds; cells without an eligible rate are left out.
 
-    sizes: list[int]
+    Where it is epochs that differ and not batch sizes, ``sizes`` are those.
+    """
+
+    sizes: Sequence[float]
     curves: list[Curve]
 
     @property
@@ -68,15 +71,15 @@ class Cells:
         """log₂ ε* by the vertex of a parabola around the winner, shape (1, k)."""
         return np.array([c.vertex()[0] for c in self.curves]).T
 
-    @property
-    def drawn_vertices(self) -> tuple[np.ndarray, np.ndarray]:
-        """The vertices of each draw of seeds, shape (draws, k), and which of them are bounds.
+    def drawn_vertices(self, stream: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return the vertices of each draw of seeds, shape (draws, k), and which of them are bounds.
 
         The same seeds are drawn in every cell. Each draw's vertices are moved at random by as much as they may stray:
-        without that, studies whose seeds agree would claim a certainty that their grid cannot give.
+        without that, studies whose seeds agree would claim a certainty that their grid cannot give. What is compared
+        is moved by numbers of another ``stream``, since by the same ones the moves would cancel.
         """
         best, vertices, strays = self._drawn
-        moved = np.random.default_rng(BOOTSTRAP_SEED + 1).uniform(-1, 1, strays.shape)
+        moved = np.random.default_rng(BOOTSTRAP_SEED + 1 + stream).uniform(-1, 1, strays.shape)
         return vertices + strays * moved, self._bounds(best)
 
     @property
@@ -106,17 +109,23 @@ class Cells:
         bounds: np.ndarray = (best == last).astype(int) - (best == 0)
         return bounds
 
-    def of(self, sizes: Sequence[int]) -> Cells:
+    def of(self, sizes: Sequence[float]) -> Cells:
         """Return some of the batch sizes."""
         kept = [(size, c) for size, c in zip(self.sizes, self.curves, strict=True) if size in sizes]
         return Cells([size for size, _ in kept], [c for _, c in kept])
 
 
-def cells_of(members: dict[int, pl.DataFrame], record: WorkloadRecord, criterion: Criterion) -> Cells:
+def cells_of(members: Mapping[Any, pl.DataFrame], record: WorkloadRecord, criterion: Criterion) -> Cells:
     """Return the curves of one optimizer's cells, which are given by batch size."""
     curves = on_common_seeds([curve(cell, record, criterion) for cell in members.values()])
     kept = [(size, c) for size, c in zip(members, curves, strict=True) if c.seeds.size and c.eligible.any()]
     return Cells([size for size, _ in kept], [c for _, c in kept])
+
+
+def pair_on_common_seeds(one: Cells, other: Cells) -> tuple[Cells, Cells]:
+    """Return both on the seeds that they have in common, so that drawing seeds is the same in each."""
+    curves = on_common_seeds([*one.curves, *other.curves])
+    return Cells(one.sizes, curves[: len(one.sizes)]), Cells(other.sizes, curves[len(one.sizes) :])
 
 
 def regimes(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
@@ -152,7 +161,7 @@ def bend_of(found: Cells) -> dict[str, Any]:
         return row
     x, n = found.x, found.n
     estimate = fit_hinge(x, found.vertices, found.bounds)
-    drawn = fit_hinge(x, *found.drawn_vertices)
+    drawn = fit_hinge(x, *found.drawn_vertices())
     knee, slope = float(estimate.knee[0]), float(estimate.slope[0])
     knee_low, knee_high = knee_interval(knee, drawn.knee, n)
     slope_low, slope_high = bootstrap_t_interval(slope, drawn.slope, n)

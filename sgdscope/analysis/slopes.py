@@ -44,7 +44,7 @@ def slope_of(found: Cells) -> Estimate:
     everything is fitted anew; the intervals are estimate ± t(n−1)·SE·√(n/(n−1)).
     """
     estimate = float(fit_line(found.x, found.vertices, found.bounds)[0])
-    drawn = fit_line(found.x, *found.drawn_vertices)
+    drawn = fit_line(found.x, *found.drawn_vertices())
     return bootstrapped(estimate, drawn, found.n)
 
 
@@ -84,7 +84,7 @@ def sharpness_of(found: Cells) -> dict[str, float]:
     The interval of k is that of 1/k, turned over: it reaches infinity, the hinge, where that of 1/k reaches 0.
     """
     estimate = fit_bend(found.x, found.vertices, found.bounds)
-    drawn = fit_bend(found.x, *found.drawn_vertices)
+    drawn = fit_bend(found.x, *found.drawn_vertices())
     softness = float(estimate.softness[0])
     low, high = bootstrap_t_interval(softness, drawn.softness, found.n)
     knee = float(estimate.knee[0])

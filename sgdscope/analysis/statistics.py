@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import special
 
+Verdict = Literal["supported", "contradicted", "inconclusive"]
 LEVEL = 0.95
 RESAMPLES = 2000
+# The most seeds that are looked at for what would decide.
+MOST_SEEDS = 1000
 BOOTSTRAP_SEED = 20200626  # fixed, so that a table is a function of its trials
 
 
@@ -69,7 +73,7 @@ class Estimate:
     low95: float
     high95: float
 
-    def verdict(self, low: float, high: float) -> str:
+    def verdict(self, low: float, high: float) -> Verdict:
         """Return ``supported`` where the 90 % interval lies in a zone, ``contradicted`` where the 95 % lies outside.
 
         >>> Estimate(1.0, 0.9, 1.1, 0.85, 1.15).verdict(0.75, 1.25)
@@ -78,6 +82,37 @@ class Estimate:
         if low <= self.low90 and self.high90 <= high:
             return "supported"
         return "contradicted" if self.high95 < low or self.low95 > high else "inconclusive"
+
+
+def estimated(values: np.ndarray) -> Estimate:
+    """Return the mean of one value a seed with its t intervals.
+
+    >>> estimated(np.array([1.0, 2.0, 3.0])).verdict(-1.0, 1.0)
+    'inconclusive'
+    """
+    mean, low90, high90 = t_interval(values, 0.90)
+    return Estimate(mean, low90, high90, *t_interval(values)[1:])
+
+
+def seeds_to_decide(estimate: Estimate, n: int, low: float, high: float) -> int | None:
+    """Return the least number of seeds, up to 1,000, at which a zone would decide if the estimate stayed as it is.
+
+    The intervals then are estimate ± t(N−1)·s/√N with the s that they have now. None where no number would: the
+    estimate lies at an end of the zone, or there is a single seed, which tells no s.
+
+    >>> seeds_to_decide(Estimate(1.0, 0.7, 1.3, 0.6, 1.4), 5, 0.75, 1.25)
+    7
+    """
+    if n < 2 or not math.isfinite(estimate.high90):
+        return None
+    spread = (estimate.high90 - estimate.low90) / 2 / t_quantile(n, 0.90) * math.sqrt(n)
+    for more in range(2, MOST_SEEDS + 1):
+        half90, half95 = (t_quantile(more, level) * spread / math.sqrt(more) for level in (0.90, 0.95))
+        value = estimate.value
+        then = Estimate(value, value - half90, value + half90, value - half95, value + half95)
+        if then.verdict(low, high) != "inconclusive":
+            return more
+    return None
 
 
 def bootstrapped(value: float, resampled: np.ndarray, n: int) -> Estimate:

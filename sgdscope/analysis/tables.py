@@ -16,8 +16,7 @@ from sgdscope.analysis.regimes import regime_of_batch_sizes, regimes
 from sgdscope.analysis.slopes import sharpness, slopes
 from sgdscope.analysis.thresholds import thresholds
 from sgdscope.analysis.unlimited import UNLIMITED_SCHEMA, unlimited
-from sgdscope.budget import Epochs, Steps, Unlimited, parse_budget
-from sgdscope.errors import InputError
+from sgdscope.budget import Epochs, Steps, Unlimited, known_budget
 from sgdscope.study import Declaration
 from sgdscope.workloads.base import WorkloadRecord
 
@@ -171,9 +170,6 @@ class StudyTables(Tables):
 
 
 def _size(budget: str) -> tuple[int, float, str]:
-    try:
-        parsed = parse_budget(budget)
-    except InputError:  # somebody else's table may call its budgets as it likes
-        parsed = None
+    parsed = known_budget(budget)
     kinds = {Epochs: 0, Steps: 1}
     return kinds.get(type(parsed), 2), float(getattr(parsed, "n", 0.0)), budget

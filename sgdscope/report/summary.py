@@ -12,7 +12,7 @@ from rich.table import Table
 from sgdscope.analysis.curves import Records
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
 from sgdscope.analysis.tables import Tables
-from sgdscope.budget import MOST_EXAMPLES
+from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
 from sgdscope.store import ended
 
 HEADINGS = (
@@ -160,9 +160,15 @@ def regime_sentences(tables: Tables) -> list[str]:
 
 
 def threshold_sentences(tables: Tables) -> list[str]:
-    """Say up to which batch size each optimizer's score is shown to hold, and where momentum is first shown to lead."""
+    """Say up to which batch size each optimizer's score is shown to hold, and where momentum is first shown to lead.
+
+    At a constant number of steps the smallest batch sizes learn least: there is no plateau that begins with them.
+    """
     said = []
+    at_steps = isinstance(known_budget(tables.trials["budget"][0]), Steps)
     for row in _plain_first(tables.thresholds, "quantity").iter_rows(named=True):
+        if at_steps and row["quantity"] == "B_score":
+            continue
         score, low, high, margin = f"test {tables.record.score_name}", row["low"], row["high"], f"{row['margin']:.2g}"
         if row["quantity"] == "B_score":
             lost = "not shown to be lost at any" if high is None else f"to be lost by {high}"

@@ -1,0 +1,344 @@
+"""What batch sizes at one budget say of the study's claims: C1 to C7 at constant epochs, C8 at constant steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from sgdscope.analysis.choosing import Chosen, scores_by_batch_size
+from sgdscope.analysis.comparisons import octaves_between
+from sgdscope.analysis.curves import Curve, by_optimizer, curve, measured_criteria, on_common_seeds
+from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
+from sgdscope.analysis.equivalence import equivalence
+from sgdscope.analysis.evidence import (
+    CONSTANT,
+    DOWN,
+    EXPONENT,
+    LOG_BATCH_SIZE,
+    LOG_LOSS,
+    OCTAVES,
+    SCORE,
+    SLOPE,
+    UP,
+    Effect,
+    Finding,
+    in_zone,
+)
+from sgdscope.analysis.margins import margin_at
+from sgdscope.analysis.regimes import (
+    FEWEST_BATCH_SIZES,
+    FEWEST_IN_REGIME,
+    batch_sizes_to_add,
+    bend_of,
+    cells_of,
+    pair_on_common_seeds,
+    regime_limits,
+)
+from sgdscope.analysis.slopes import sharpness_of, slope_of
+from sgdscope.analysis.statistics import Estimate, Verdict, estimated
+from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.thresholds import plateau_end
+from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
+from sgdscope.workloads.base import WorkloadRecord
+
+# Zones of a slope of log ε* against log B, and of the octaves between two rates.
+PROPORTIONAL, SUBLINEAR, EQUAL_RATES = (0.75, 1.25), (0.0, 1.0), (-0.5, 0.5)
+# Where the talk puts the bend of the Wide-ResNet with batch normalization at 200 epochs; to within an octave here.
+TALKS_BEND, TALKS_WORKLOAD, TALKS_BUDGET = 512, "wide_resnet", "epochs:200"
+WARM = ", where momentum had warmed up"
+
+
+@dataclass(frozen=True)
+class Case:
+    """The cells of one workload, budget and optimizer, and those of plain SGD beside it."""
+
+    key: Mapping[str, str]
+    members: Mapping[int, pl.DataFrame]
+    sgd: Mapping[int, pl.DataFrame] = field(repr=False)
+    record: WorkloadRecord
+    limits: tuple[float | None, float | None]
+    declared_margin: float | None
+
+    @cached_property
+    def scores(self) -> dict[int, Chosen]:
+        """Test scores by batch size, at rates that were chosen without them."""
+        return scores_by_batch_size(self.members, self.record)
+
+    @cached_property
+    def leads(self) -> dict[int, np.ndarray]:
+        """By how much the score is better than SGD's, by batch size, seed by seed."""
+        sgd = scores_by_batch_size(self.sgd, self.record)
+        sizes = [size for size in self.scores if size in sgd]
+        if not sizes:
+            return {}
+        common = np.intersect1d(self.scores[sizes[0]].seeds, sgd[sizes[0]].seeds)
+        return {size: self.scores[size].of(common).scores - sgd[size].of(common).scores for size in sizes}
+
+    @cached_property
+    def margin(self) -> float:
+        """δ: what was declared, or else that of the score at the smallest batch size."""
+        smallest = next(iter(self.scores.values()))
+        return margin_at(float(smallest.scores.mean()), self.record, self.declared_margin)
+
+    def sizes(self, regime: str) -> list[int]:
+        """Return the batch sizes of a regime that have a score."""
+        low, high = self.limits
+        if regime == "noise":
+            return [size for size in self.scores if low is not None and size < low]
+        return [size for size in self.scores if high is not None and size > high]
+
+    def cold(self, size: int) -> bool:
+        """Return whether momentum had too few updates at a batch size."""
+        return cell_warmed_up(self.members[size]) is False
+
+    def missing(self, regime: str) -> str:
+        """Return why a regime is not identified; empty where it is."""
+        sizes, (low, high) = self.sizes(regime), self.limits
+        whose = "SGD's" if regime == "noise" else "its"
+        if (low if regime == "noise" else high) is None:
+            return f"{whose} learning rate is not shown to grow with the batch size, so no regime has an end"
+        if len(sizes) >= FEWEST_IN_REGIME:
+            return ""
+        most, multiple = self.record.examples[0] or MOST_EXAMPLES, self.record.batch_multiple
+        possible = range(multiple, most + 1, multiple)
+        add = batch_sizes_to_add(list(self.members), low or 0.0, high or math.inf, possible)[regime]
+        there = ", ".join(map(str, sizes)) or "no batch size"
+        wanted = f"add {', '.join(map(str, add))}" if add else "more seeds may tell of more, no batch size can be added"
+        return f"{there} of {FEWEST_IN_REGIME} needed {'is' if len(sizes) < 2 else 'are'} {regime}-dominated; {wanted}"
+
+    def found(self, claim: str, *effects: Effect, reason: str = "") -> Finding:
+        """Return what this case says of a claim."""
+        return Finding(claim, **self.key, effects=effects, reason=reason)
+
+
+def cases(part: Tables) -> Iterator[Case]:
+    """Yield the cases of a part, one for each optimizer, plain SGD first."""
+    studied = list(by_optimizer(part.trials))
+    plain = of_sgd(studied)
+    for key, members in sorted(studied, key=lambda of: (momentum_of(of[0]["optimizer"]) != 0, of[0]["optimizer"])):
+        sgd = plain.get((key["workload"], key["budget"]), {})
+        limits = regime_limits(part.regimes, *key.values())
+        yield Case(key, members, sgd, part.records[key["workload"]], limits, part.score_margin)
+
+
+# ── Batch sizes at constant epochs ───────────────────────────────────────────────────────────────────────────
+
+
+def sweep(part: Tables) -> Iterator[Finding]:
+    """Yield what a part, the trials of one workload and budget, says of C1 to C7 or, at constant steps, of C8."""
+    at_steps = isinstance(known_budget(part.trials["budget"][0]), Steps)
+    for case in cases(part):
+        if len(case.members) > 1 and case.scores:
+            for findings in (at_constant_steps,) if at_steps else (in_noise, in_curvature, transition):
+                yield from findings(case)
+
+
+def in_noise(case: Case) -> Iterator[Finding]:
+    """Yield what is found of C1 to C3: the noise-dominated regime."""
+    sizes, missing = case.sizes("noise"), case.missing("noise")
+    is_sgd = momentum_of(case.key["optimizer"]) == 0
+    if missing:
+        yield from (case.found(claim, reason=missing) for claim in (("C1", "C3") if is_sgd else ("C1", "C2", "C3")))
+        return
+    scores = np.array([case.scores[size].scores for size in sizes])
+    plateau = scores.mean(axis=0)
+    yield case.found("C1", _equal_scores("score against the plateau", sizes, scores - plateau, case.margin))
+    yield case.found("C3", *_slopes(case, sizes, PROPORTIONAL))
+    if is_sgd:
+        return
+    compared = [size for size in sizes if size in case.leads and case.leads[size].size]
+    if not compared:
+        yield case.found("C2", reason="there is no plain SGD to compare with on the same seeds")
+        return
+    effects = []
+    for warm in (False, True):
+        kept = [size for size in compared if not (warm and case.cold(size))]
+        if kept and (not warm or len(kept) < len(compared)):
+            name = "score against SGD" + (WARM if warm else "")
+            leads = np.array([case.leads[size] for size in kept])
+            effects.append(replace(_equal_scores(name, kept, leads, case.margin), decides=not warm))
+    own, plain = (
+        cells_of({size: of[size] for size in compared}, case.record, "score") for of in (case.members, case.sgd)
+    )
+    if own.sizes and own.sizes == plain.sizes:
+        own, plain = pair_on_common_seeds(own, plain)
+        apart = octaves_between(own, plain, momentum_of(case.key["optimizer"]) or 0.0)
+        effects.append(in_zone("effective rate above SGD's", apart, EQUAL_RATES, own.n, OCTAVES))
+    yield case.found("C2", *effects)
+
+
+def in_curvature(case: Case) -> Iterator[Finding]:
+    """Yield what is found of C4 to C6: the curvature-dominated regime."""
+    sizes, missing = case.sizes("curvature"), case.missing("curvature")
+    is_sgd = momentum_of(case.key["optimizer"]) == 0
+    if missing:
+        claims = ("C4", "C4b", "C6") if is_sgd else ("C4", "C4b", "C5", "C6")
+        yield from (case.found(claim, reason=missing) for claim in claims)
+        return
+    scores = np.array([chosen.scores for chosen in case.scores.values()])
+    _, plateau = plateau_end(scores, case.margin)
+    drop = estimated(plateau - case.scores[sizes[-1]].scores)
+    n = scores.shape[1]
+    yield case.found("C4", in_zone(f"score lost at {sizes[-1]}", drop, (case.margin, math.inf), n, SCORE))
+    if "train_loss" in measured_criteria(pl.concat(list(case.members.values()))):
+        losses = _best_log_losses({size: case.members[size] for size in sizes}, case.record)
+        growth = estimated(_per_octave(sizes, losses))
+        yield case.found("C4b", in_zone("growth an octave of B", growth, UP, losses.shape[1], LOG_LOSS))
+    else:
+        yield case.found("C4b", reason="the training loss was not measured")
+    yield case.found("C6", *_slopes(case, sizes, CONSTANT))
+    if is_sgd:
+        return
+    compared = [size for size in sizes if size in case.leads and case.leads[size].size]
+    effects = []
+    for warm in (False, True):
+        kept = [size for size in compared if not (warm and case.cold(size))]
+        if kept and (not warm or len(kept) < len(compared)):
+            lead = np.mean([case.leads[size] for size in kept], axis=0)
+            name = f"mean lead over SGD from {kept[0]} to {kept[-1]}" + (WARM if warm else "")
+            zone = (case.margin, math.inf)
+            effects.append(in_zone(name, estimated(lead), zone, len(lead), SCORE, decides=not warm))
+    reason = "" if compared else "there is no plain SGD to compare with on the same seeds"
+    if compared and all(case.cold(size) for size in compared):
+        reason = "momentum had not warmed up at any of them"
+    yield case.found("C5", *effects, reason=reason)
+
+
+def transition(case: Case) -> Iterator[Finding]:
+    """Yield what is found of C7, whether the rate bends sharply, and of where it bends."""
+    found = cells_of(dict(case.members), case.record, "score")
+    row = bend_of(found)
+    if row["status"] != "identified":
+        few = f"{len(found.sizes)} batch sizes of {FEWEST_BATCH_SIZES} needed have an optimum"
+        reason = few if len(found.sizes) < FEWEST_BATCH_SIZES else "where the rate bends is not identified"
+        yield from (case.found(claim, reason=reason) for claim in ("C7", "C7b"))
+        return
+    sharp = sharpness_of(found)
+    low, high = sharp["k_low"], sharp["k_high"]
+    verdict: Verdict = "supported" if low > 1 else "contradicted" if high < 1 else "inconclusive"
+    k = Estimate(sharp["k"], low, high, low, high)
+    yield case.found("C7", Effect("exponent k", k, (1.0, math.inf), found.n, EXPONENT, verdict))
+    place = [math.log2(row[name]) for name in ("bend", "bend_low", "bend_high")]
+    bend = Estimate(place[0], place[1], place[2], place[1], place[2])
+    talk = math.log2(TALKS_BEND)
+    effect = in_zone("where it bends", bend, (talk - 1, talk + 1), found.n, LOG_BATCH_SIZE)
+    if (case.record.name, case.key["budget"]) == (TALKS_WORKLOAD, TALKS_BUDGET):
+        yield case.found("C7b", effect)
+        return
+    reason = "the talk names no place for this workload and budget"
+    yield case.found("C7b", replace(effect, decides=False), reason=reason)
+
+
+# ── Batch sizes at constant steps ────────────────────────────────────────────────────────────────────────────
+
+
+def at_constant_steps(case: Case) -> Iterator[Finding]:
+    """Yield what is found of C8: at the same, score-optimal rate the score falls and the training loss is lower."""
+    sizes = list(case.scores)
+    if len(sizes) < FEWEST_IN_REGIME:
+        yield case.found("C8", reason=f"{len(sizes)} batch sizes of {FEWEST_IN_REGIME} needed have a score")
+        return
+    if "train_loss" not in measured_criteria(pl.concat(list(case.members.values()))):
+        yield case.found("C8", reason="the training loss was not measured")
+        return
+    last = sizes[-1]
+    peaks = _peaks(case, sizes[:-1])
+    seeds = np.arange(len(peaks))
+    scores = np.array([case.scores[size].scores for size in sizes])
+    drop = scores[peaks, seeds] - scores[-1]
+    margin = margin_at(float(scores[peaks, seeds].mean()), case.record, case.declared_margin)
+    where = ", ".join(str(sizes[peak]) for peak in np.unique(peaks))
+    losses = {
+        by: np.array([_log_losses(case.members[size], case.record, by, case.scores[size].seeds) for size in sizes])
+        for by in ("score", "train_loss")
+    }
+    changes = {by: estimated(of[-1] - of[peaks, seeds]) for by, of in losses.items()}
+    n, name = len(seeds), f"training loss at {last} against {where}"
+    strong = in_zone(f"{name}, at the score-optimal rates", changes["score"], DOWN, n, LOG_LOSS)
+    weak = in_zone(f"{name}, at the loss-optimal rates", changes["train_loss"], DOWN, n, LOG_LOSS)
+    weak_form = strong.verdict != "supported" and weak.verdict == "supported"
+    chosen, beside = (weak, strong) if weak_form else (strong, weak)
+    slope = slope_of(cells_of(dict(case.members), case.record, "score"))
+    yield case.found(
+        "C8",
+        in_zone(f"score lost from {where} to {last}", estimated(drop), (margin, math.inf), n, SCORE),
+        chosen,
+        replace(beside, decides=False),
+        in_zone("growth of ε* with B", slope, SUBLINEAR, n, SLOPE),
+        reason="weak form: the loss is lower only at the rates that are best for it" if weak_form else "",
+    )
+
+
+def _peaks(case: Case, sizes: Sequence[int]) -> np.ndarray:
+    """Return for each seed which batch size has the best score, chosen without that seed's test score."""
+    if case.record.chosen_on == "validation":
+        means = []
+        for size in sizes:
+            found = curve(case.members[size], case.record, "score")
+            means.append(float(found.goodness[found.best()[0]].mean()))
+        return np.full(len(case.scores[sizes[0]].seeds), int(np.argmax(means)))
+    scores = np.array([case.scores[size].scores for size in sizes])
+    n = scores.shape[1]
+    others = (scores.sum(axis=1, keepdims=True) - scores) / max(1, n - 1) if n > 1 else scores
+    peaks: np.ndarray = others.argmax(axis=0)
+    return peaks
+
+
+# ── What they share ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _equal_scores(name: str, sizes: Sequence[int], differences: np.ndarray, margin: float) -> Effect:
+    """Return the largest of several differences in score, with the verdict over all of them."""
+    found = equivalence(differences, margin)
+    worst = int(np.abs(found.mean).argmax())
+    ends = (float(getattr(found, end)[worst]) for end in ("low90", "high90", "low95", "high95"))
+    estimate = Estimate(float(found.mean[worst]), *ends)
+    needed = found.seeds_needed if found.verdict == "inconclusive" else None
+    within = f"all within ±{found.smallest_margin:.2g}" if math.isfinite(found.smallest_margin) else "one seed"
+    described = f"{name}, most at {sizes[worst]} of {sizes[0]} to {sizes[-1]} ({within})"
+    return Effect(described, estimate, (-margin, margin), found.n, SCORE, found.verdict, needed)
+
+
+def _slopes(case: Case, sizes: Sequence[int], zone: tuple[float, float]) -> list[Effect]:
+    """Return the slope of log ε* over batch sizes: by the score, which decides, by it without cold cells, by loss."""
+    effects = []
+    criteria = measured_criteria(pl.concat(list(case.members.values())))
+    for criterion in criteria:
+        for warm in (False, True):
+            kept = [size for size in sizes if not (warm and case.cold(size))]
+            if len(kept) < FEWEST_IN_REGIME or (warm and len(kept) == len(sizes)):
+                continue
+            cells = cells_of({size: case.members[size] for size in kept}, case.record, criterion)
+            if len(cells.sizes) < FEWEST_IN_REGIME or not cells.n:
+                continue
+            by = "test score" if criterion == "score" else "training loss"
+            name = f"growth of ε* with B by the {by}" + (WARM if warm else "")
+            decides = criterion == "score" and not warm
+            effects.append(in_zone(name, slope_of(cells), zone, cells.n, SLOPE, decides=decides))
+    return effects
+
+
+def _best_log_losses(members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> np.ndarray:
+    """Return the logarithm of the best training loss by batch size, seed by seed, shape (k, n)."""
+    curves = on_common_seeds([curve(cell, record, "train_loss") for cell in members.values()])
+    return np.array([-found.goodness[found.best()[0]] for found in curves])
+
+
+def _per_octave(sizes: Sequence[int], values: np.ndarray) -> np.ndarray:
+    """Return for each seed the slope of values, shape (k, n), against log₂ B."""
+    x = np.log2(sizes) - np.log2(sizes).mean()
+    slopes: np.ndarray = np.round(x @ values / (x @ x), 12)  # equal losses have no slope, whatever rounding says
+    return slopes
+
+
+def _log_losses(cell: pl.DataFrame, record: WorkloadRecord, by: str, seeds: np.ndarray) -> np.ndarray:
+    """Return the logarithm of a cell's training losses at the rate that is best by a criterion."""
+    losses = curve(cell, record, "train_loss")
+    chooses: Curve = curve(cell, record, "score") if by == "score" else losses
+    values: np.ndarray = -losses.goodness[chooses.best()[0]][np.isin(losses.seeds, seeds)]
+    return values

@@ -1,0 +1,130 @@
+"""What epochs at one batch size say of the study's claims: C9 and C9b."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from sgdscope.analysis.curves import Criterion, by_optimizer, curve, measured_criteria
+from sgdscope.analysis.evidence import CONSTANT, DOWN, OCTAVES, SCORE, SLOPE, UP, Effect, Finding, in_zone
+from sgdscope.analysis.fits import fit_line
+from sgdscope.analysis.margins import margin_at
+from sgdscope.analysis.regimes import FEWEST_IN_REGIME, Cells, cells_of, pair_on_common_seeds
+from sgdscope.analysis.slopes import slope_of
+from sgdscope.analysis.statistics import bootstrapped, estimated
+from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.unlimited import outcome, saturation
+from sgdscope.budget import Epochs, Unlimited, known_budget
+from sgdscope.workloads.base import WorkloadRecord
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The cells of one workload, optimizer and batch size by epochs, ascending."""
+
+    workload: str
+    optimizer: str
+    batch_size: int
+    members: Mapping[float, pl.DataFrame]
+    record: WorkloadRecord
+    declared_margin: float | None
+
+    def found(self, claim: str, *effects: Effect, reason: str = "") -> Finding:
+        """Return what this ladder says of a claim."""
+        epochs = list(self.members)
+        budget = f"epochs:{epochs[0]:g} to {epochs[-1]:g} at batch size {self.batch_size}"
+        return Finding(claim, self.workload, budget, self.optimizer, effects, reason)
+
+
+def ladders(tables: Tables) -> Iterator[Ladder]:
+    """Yield the batch sizes that were given several epoch budgets."""
+    groups: dict[tuple[str, str, int], dict[float, pl.DataFrame]] = {}
+    for key, members in by_optimizer(tables.trials):
+        budget = known_budget(key["budget"])
+        if isinstance(budget, Epochs):
+            for size, cell in members.items():
+                groups.setdefault((key["workload"], key["optimizer"], size), {})[budget.n] = cell
+    for (workload, optimizer, size), members_ in groups.items():
+        if len(members_) > 1:
+            ordered = dict(sorted(members_.items()))
+            yield Ladder(workload, optimizer, size, ordered, tables.records[workload], tables.score_margin)
+
+
+def over_epochs(ladder: Ladder) -> Iterator[Finding]:
+    """Yield what is found of C9 and C9b: what more epochs do to the score and to both optimal rates."""
+    criteria = measured_criteria(pl.concat(list(ladder.members.values())))
+    if "train_loss" not in criteria:
+        yield from (ladder.found(claim, reason="the training loss was not measured") for claim in ("C9", "C9b"))
+        return
+    by_score, by_loss = (_over(ladder, criterion) for criterion in ("score", "train_loss"))
+    if by_score.sizes != by_loss.sizes or len(by_score.sizes) < FEWEST_IN_REGIME:
+        few = f"{len(by_score.sizes)} epoch budgets of {FEWEST_IN_REGIME} needed have an optimum"
+        yield from (ladder.found(claim, reason=few) for claim in ("C9", "C9b"))
+        return
+    by_score, by_loss = pair_on_common_seeds(by_score, by_loss)
+    n, x = by_score.n, by_score.x
+    test, train = slope_of(by_score), slope_of(by_loss)
+    drawn = [fit_line(cells.x, *cells.drawn_vertices(stream)) for stream, cells in enumerate((by_loss, by_score))]
+    apart = bootstrapped(train.value - test.value, drawn[0] - drawn[1], n)
+    effects = [
+        in_zone("growth of the test-optimal rate with epochs", test, CONSTANT, n, SLOPE),
+        in_zone("growth of the train-optimal rate with epochs", train, (-math.inf, CONSTANT[0]), n, SLOPE),
+        in_zone("growth of the second less that of the first", apart, DOWN, n, SLOPE),
+    ]
+    effects += _saturation(ladder)
+    yield ladder.found("C9", *effects)
+    ends = [cells.of(cells.sizes[-1:]) for cells in (by_score, by_loss)]
+    value = float(ends[0].vertices[0, 0] - ends[1].vertices[0, 0])
+    draws = ends[0].drawn_vertices()[0][:, 0] - ends[1].drawn_vertices(stream=1)[0][:, 0]
+    above = bootstrapped(value, draws, n)
+    name = f"test-optimal above train-optimal rate at {2 ** x[-1]:g} epochs"
+    yield ladder.found("C9b", in_zone(name, above, UP, n, OCTAVES))
+
+
+def _over(ladder: Ladder, criterion: Criterion) -> Cells:
+    return cells_of(dict(ladder.members), ladder.record, criterion)
+
+
+def _saturation(ladder: Ladder) -> list[Effect]:
+    """Return whether the score gains nothing from some budget on, by the rule of the unlimited budget."""
+    epochs = _doublings(list(ladder.members))
+    if len(epochs) < FEWEST_IN_REGIME:
+        return []
+    outcomes = []
+    for n in epochs:
+        cell = ladder.members[n]
+        found, reported = curve(cell, ladder.record, "score"), curve(cell, ladder.record, "score", "test_score")
+        outcomes.append(outcome(found, reported.goodness, n))
+    known = [one for one in outcomes if one is not None]
+    if len(known) < len(outcomes):
+        return []
+    stopped = saturation(known, ladder.record, "score", Unlimited(epochs[0], epochs[-1]), ladder.declared_margin)
+    common = functools.reduce(np.intersect1d, [one.seeds for one in known])
+    before, last = (one.values[np.isin(one.seeds, common)] for one in known[-2:])
+    gain = estimated(last - before)
+    margin = margin_at(max(float(one.values.mean()) for one in known), ladder.record, ladder.declared_margin)
+    effect = in_zone("score gained by the last doubling", gain, (-math.inf, margin), len(common), SCORE)
+    if stopped.saturated_at is not None:
+        name = f"score gained by the last doubling; it has saturated at {stopped.saturated_at:g} epochs"
+        return [replace(effect, name=name, verdict="supported", seeds_needed=None)]
+    return [replace(effect, verdict="contradicted" if effect.verdict == "contradicted" else "inconclusive")]
+
+
+def _doublings(epochs: Sequence[float]) -> list[float]:
+    """Return the longest chain of epochs that are each twice the one before.
+
+    >>> _doublings([5.0, 10.0, 20.0, 30.0, 40.0])
+    [5.0, 10.0, 20.0, 40.0]
+    """
+    chains = []
+    for first in epochs:
+        chain = [first]
+        while 2 * chain[-1] in epochs:
+            chain.append(2 * chain[-1])
+        chains.append(chain)
+    return max(chains, key=len)
