@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -6,6 +8,7 @@ import sys
 import polars as pl
 import pytest
 
+import sgdscope as sg
 from sgdscope.cli import main
 
 COLUMNS = {"trial_id", "workload", "optimizer", "batch_size", "learning_rate", "effective_learning_rate", "budget"}
@@ -41,6 +44,35 @@ def test_status_report_and_export(folder, tmp_path, capsys):
         table = read(tmp_path / name)
         assert set(table.columns) >= COLUMNS
         assert len(table) == 16
+
+
+def test_claims_of_several_folders_as_text_and_json(folder, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert main(["run", "digits", "--out", str(other), "--budgets", "steps:3", *FAST]) == 0
+    capsys.readouterr()
+    assert main(["claims", str(folder), str(other)]) == 0
+    text = capsys.readouterr().out
+    assert "Do large batch sizes generalize poorly?" in text
+    assert "2 batch sizes of 3 needed have a score" in text
+    assert main(["claims", str(folder), "--json", "--reference", "0.9"]) == 0
+    by_claim = {of["claim"]: of for of in json.loads(capsys.readouterr().out)}
+    assert by_claim["C0"]["verdict"] in ("supported", "contradicted", "inconclusive")
+    assert by_claim["C8"]["verdict"] == "not tested"
+    result = sg.Result(folder)
+    assert result.claims["claim"].unique(maintain_order=True).to_list() == list(by_claim)
+
+
+def test_claims_of_folders_that_do_not_go_together_are_refused(folder, study_file, tmp_path, capsys):
+    assert main(["claims"]) == 2
+    assert "name at least one folder" in capsys.readouterr().err
+    narrow = tmp_path / "narrow"
+    assert main(["run", str(study_file), "--out", str(narrow), *FAST]) == 0
+    assert main(["claims", str(folder), str(narrow)]) == 2
+    assert "its workload 'digits' differs from that of another folder" in capsys.readouterr().err
+    declared = shutil.copytree(folder, tmp_path / "declared") / "study.json"
+    declared.write_text(declared.read_text().replace('"score_margin": null', '"score_margin": 0.25'))
+    assert main(["claims", str(declared.parent), str(folder)]) == 2
+    assert "its score_margin is None, that of" in capsys.readouterr().err
 
 
 def test_anybodys_table_is_analyzed_and_a_studys_own_as_it_was(folder, tmp_path, capsys):

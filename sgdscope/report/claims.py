@@ -102,6 +102,17 @@ LABELS: dict[str, tuple[str, ...]] = {
     "C9": ("slope for the test", "for the training loss", "difference", "score gained by the last doubling"),
     "C9b": ("octaves above",),
 }
+# What the parts of a claim say, in the order of the effects.
+PARTS: dict[str, tuple[str, ...]] = {
+    "C2": ("the scores are the same", "the rates are the same"),
+    "C8": ("the score falls", "the training loss is lower", "the rate rises sublinearly"),
+    "C9": (
+        "the test-optimal rate hardly changes",
+        "the train-optimal rate decays",
+        "it falls behind the other",
+        "the score saturates",
+    ),
+}
 VERDICTS = ("supported", "contradicted", "inconclusive")
 # Whether large batches generalize poorly of their own is what C8 says of the score and of the loss of the same trials.
 POORLY = {
@@ -113,7 +124,7 @@ POORLY = {
 
 
 def answers(findings: Sequence[Finding]) -> dict[str, str]:
-    """Return a paragraph for each of the talk's questions, made from the verdicts and their numbers."""
+    """Return a paragraph for each of the talk's questions, made from the verdicts; numbers stand with the claims."""
     said = {}
     for question, claims in QUESTIONS.items():
         mine = [finding for finding in findings if finding.claim in claims]
@@ -121,13 +132,27 @@ def answers(findings: Sequence[Finding]) -> dict[str, str]:
         tested = [finding for finding in mine if finding.verdict in VERDICTS]
         for where in dict.fromkeys(_where(finding) for finding in tested):
             here = [finding for finding in tested if _where(finding) == where]
-            of_claims = [_sentence(claim, verdict, here) for claim in claims for verdict in VERDICTS]
-            sentences.append(f"On {where}: {'; '.join(filter(None, of_claims))}.")
+            n = min(finding.n for finding in here)
+            sentences.append(f"On {where}, n = {n}: {'; '.join(c for of in claims for c in _clauses(of, here))}.")
         untested = [claim for claim in claims if claim not in {finding.claim for finding in tested}]
         if untested:
             sentences.append(f"Not tested: {', '.join(untested)}.")
         said[question] = " ".join(sentences)
     return said
+
+
+def on_page(findings: Sequence[Finding], figures: Callable[[Finding], str]) -> list[dict[str, Any]]:
+    """Return what the page shows of each claim; ``figures`` names the figure of a finding, or is empty."""
+    shown = []
+    for claim, of in CLAIMS.items():
+        mine = [finding for finding in findings if finding.claim == claim]
+        tested = [finding for finding in mine if finding.n]
+        details = [f"{subject(f)}: {f.verdict}. {described(f)}" if f.workload else described(f) for f in mine]
+        shown.append(
+            {"claim": claim, "sentence": of.sentence, "rule": of.rule, "verdict": overall(mine), "details": details}
+            | {"numbers": numbers(tested) if tested else "", "figure": next(filter(None, map(figures, tested)), "")}
+        )
+    return shown
 
 
 def print_claims(findings: Sequence[Finding], console: Console) -> None:
@@ -224,23 +249,42 @@ def _zone(effect: Effect) -> str:
     return f"within ±{written(high)}" if low == -high else f"within {written(low)} to {written(high)}"
 
 
-def _sentence(claim: str, verdict: str, findings: Sequence[Finding]) -> str:
-    """Return a claim's phrase for the optimizers with a verdict, and their numbers; empty where there are none."""
-    mine = [finding for finding in findings if (finding.claim, finding.verdict) == (claim, verdict)]
-    if not mine:
+def _clauses(claim: str, findings: Sequence[Finding]) -> list[str]:
+    """Return what is said of a claim: a clause for each verdict, or for each finding whose parts differ in theirs."""
+    said = []
+    for verdict in VERDICTS:
+        mine = [finding for finding in findings if (finding.claim, finding.verdict) == (claim, verdict)]
+        by_parts: dict[str, list[str]] = {}
+        for finding in mine:
+            by_parts.setdefault(_parts(finding), []).append(_name(finding))
+        for parts, names in by_parts.items():
+            phrase = PHRASES[claim][VERDICTS.index(verdict)].format(who=" and ".join(names))
+            said.append(f"{phrase}{parts} ({claim})")
+    return said
+
+
+def _parts(finding: Finding) -> str:
+    """Return which of a claim's parts hold, do not, or are not decided, where their verdicts differ."""
+    decisive = [effect.verdict for effect in finding.effects if effect.decides]
+    if len(set(decisive)) < 2:
         return ""
-    who = " and ".join(_name(finding) for finding in mine)
-    numbers = []
-    for finding in mine:
+    words = dict(zip(VERDICTS, ("supported is that", "contradicted that", "not decided whether"), strict=True))
+    named = list(zip(decisive, PARTS[finding.claim], strict=False))
+    groups = {verdict: " and ".join(part for of, part in named if of == verdict) for verdict in VERDICTS}
+    return ": " + ", ".join(f"{words[verdict]} {parts}" for verdict, parts in groups.items() if parts)
+
+
+def numbers(findings: Sequence[Finding]) -> str:
+    """Return the numbers that decide a claim, for each of its tested findings, and the least n."""
+    said = []
+    for finding in findings:
         decisive = [effect for effect in finding.effects if effect.decides]
-        several = len(decisive) > 1
         amounts = [
-            f"{label} {amount(effect)}" + (f" {effect.verdict}" if several else "")
-            for label, effect in zip(LABELS[claim], decisive, strict=False)
+            f"{label} {amount(effect)}" + (f" {effect.verdict}" if len(decisive) > 1 else "")
+            for label, effect in zip(LABELS[finding.claim], decisive, strict=False)
         ]
-        numbers.append((f"{_name(finding)} " if len(mine) > 1 else "") + ", ".join(amounts))
-    n = min(finding.n for finding in mine)
-    return f"{PHRASES[claim][VERDICTS.index(verdict)].format(who=who)} ({'; '.join(numbers)}; n = {n})"
+        said.append((f"{_name(finding)} " if len(findings) > 1 else "") + ", ".join(amounts))
+    return f"{'; '.join(said)}; n = {min(finding.n for finding in findings)}"
 
 
 def _name(finding: Finding) -> str:

@@ -11,9 +11,12 @@ import markupsafe
 import polars as pl
 import vl_convert
 
+from sgdscope.analysis.claims import CLAIMS, ZONES, findings
+from sgdscope.analysis.evidence import Finding
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.errors import InputError
 from sgdscope.report.charts import Charts, best_score_by_epochs, optimal_rates_by_epochs
+from sgdscope.report.claims import answers, on_page
 from sgdscope.report.summary import CAPTION, headings, how_chosen, sentences, summary_rows, unlimited_sentences
 
 # Of the bundle, the page needs one function.
@@ -41,6 +44,8 @@ RULES = (
 def write_page(tables: StudyTables, path: Path) -> Path:
     """Write the page of a study that has finished trials, and return its path."""
     parts = _against_epochs(tables) + [_part(part, number) for number, part in enumerate(tables.parts)]
+    found = findings(tables)
+    tested = any(finding.effects for finding in found)
     figures = {figure["key"]: figure["chart"] for part in parts for figure in part["figures"]}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sgdscope.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
@@ -50,6 +55,9 @@ def write_page(tables: StudyTables, path: Path) -> Path:
         facts=_facts(tables),
         finished=tables.finished,
         pending=tables.pending,
+        answers=answers(found) if tested else {},
+        claims=on_page(found, lambda finding: _figure_of(finding, tables)) if tested else [],
+        zones=ZONES,
         parts=parts,
         caption=CAPTION,
         how_chosen=how_chosen(tables),
@@ -64,6 +72,16 @@ def write_page(tables: StudyTables, path: Path) -> Path:
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from error
     return path
+
+
+def _figure_of(finding: Finding, tables: StudyTables) -> str:
+    """Return the key of the figure that shows a finding, as :func:`_drawn` gives it."""
+    kind = CLAIMS[finding.claim].figure
+    places = [(part.record.name, part.trials["budget"][0]) for part in tables.parts]
+    if (finding.workload, finding.budget) in places:
+        return _key(kind, places.index((finding.workload, finding.budget)))
+    workloads = [record.name for record in tables.declaration.workloads]
+    return _key(kind, workloads.index(finding.workload)) if kind and finding.workload in workloads else ""
 
 
 def _against_epochs(tables: StudyTables) -> list[dict[str, Any]]:
@@ -137,7 +155,7 @@ def _drawn(title: str, said: list[str], figures: dict[str, tuple[str, str, Any]]
         "figures": [
             {
                 "kind": kind,
-                "key": f"{kind}-{number + 1}" if number else kind,
+                "key": _key(kind, number),
                 "title": heading,
                 "caption": caption,
                 "chart": chart.to_dict(),
@@ -145,6 +163,10 @@ def _drawn(title: str, said: list[str], figures: dict[str, tuple[str, str, Any]]
             for kind, (heading, caption, chart) in figures.items()
         ],
     }
+
+
+def _key(kind: str, number: int) -> str:
+    return f"{kind}-{number + 1}" if number else kind
 
 
 def _script_safe(text: str) -> markupsafe.Markup:

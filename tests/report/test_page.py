@@ -42,7 +42,9 @@ def test_a_studys_words_cannot_inject_markup(page):
 def test_it_is_self_contained(page):
     _, html = page
     markup = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
-    assert not re.search(r"""(src|href)\s*=|@import|url\(""", markup)
+    assert not re.search(r"""(src|href)\s*=\s*"(?!#)|@import|url\(""", markup)
+    # Links within the page lead somewhere.
+    assert {link[1:] for link in re.findall(r'href="(#[^"]+)"', markup)} <= set(re.findall(r'id="([^"]+)"', markup))
 
 
 def test_four_figures_with_n_and_interval_in_every_point(page):
