@@ -1,4 +1,4 @@
-"""The command line: run · plan · status · report · export · claims · analyze · data · list.
+"""The command line: run · plan · status · report · export · claims · figures · analyze · data · list.
 
 Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 130 interrupted and safe to run again.
 """
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -256,13 +256,35 @@ class Claims:
         from sgdscope.report.claims import as_json, print_claims
         from sgdscope.result import read_folders
 
-        if not self.folders:
-            raise InputError("claims: name at least one folder of a study.")
         found = findings(read_folders(self.folders), self.reference)
         if self.json:
             sys.stdout.write(json.dumps(as_json(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         else:
             print_claims(found, console)
+        return DONE
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Write the talk's figures, each a file: against batch size at epochs and at steps, and against epochs.
+
+    Several folders together show workloads side by side, as with and without batch normalization.
+    """
+
+    folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR ...")]
+    """The folders of one study or several."""
+    out: Annotated[Path, arg(metavar="DIR")] = Path("figures")
+    """The folder to write them to."""
+    format: Literal["svg", "png", "pdf"] = "svg"
+    """What kind of file."""
+
+    def __call__(self, console: Console) -> int:
+        """Run the command."""
+        from sgdscope.report.figures import write_figures
+        from sgdscope.result import read_folders
+
+        for path in write_figures(read_folders(self.folders), self.out, self.format):
+            console.print(str(path), highlight=False, markup=False, soft_wrap=True)
         return DONE
 
 
@@ -393,12 +415,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parsed(arguments: Sequence[str] | None) -> Run | Plan | Status | Report | Export | Claims | Analyze | Data | List:
+Command = Run | Plan | Status | Report | Export | Claims | Figures | Analyze | Data | List
+
+
+def _parsed(arguments: Sequence[str] | None) -> Command:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            command: Run | Plan | Status | Report | Export | Claims | Analyze | Data | List = tyro.cli(
-                Run | Plan | Status | Report | Export | Claims | Analyze | Data | List,
+            command: Command = tyro.cli(
+                Command,
                 prog="sgdscope",
                 description="Measure how stochastic gradient descent behaves at each batch size.",
                 args=arguments,

@@ -168,6 +168,8 @@ def read_folders(folders: Sequence[str | Path]) -> Tables:
     Raises:
         InputError: where a folder has nothing to show, or two have workloads of one name or margins that differ.
     """
+    if not folders:
+        raise InputError("name at least one folder of a study.")
     results = [Result(folder) for folder in folders]
     records: dict[str, WorkloadRecord] = {}
     for result in results:

@@ -9,11 +9,13 @@ import altair as alt
 import numpy as np
 import polars as pl
 
+from sgdscope.analysis.regimes import regime_limits
 from sgdscope.analysis.tables import Tables
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers and in grey.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
+INK = "#1a1a1a"
 WIDTH, HEIGHT = 440, 300
 # Rates are powers of 2: whole numbers and simple fractions read best.
 RATE_AXIS = alt.Axis(
@@ -34,6 +36,10 @@ class Charts:
     def optimal_learning_rate(self) -> alt.LayerChart:
         """Score-optimal effective learning rate against batch size, with the fitted regimes."""
         return optimal_learning_rate(self.tables.optima, self.tables.regimes)
+
+    def two_regimes(self) -> alt.HConcatChart:
+        """Optimal learning rate against batch size up to N, with both regimes, one panel for each optimizer."""
+        return two_regimes(self.tables)
 
     def training_loss(self) -> alt.LayerChart:
         """Best training loss against batch size."""
@@ -70,9 +76,11 @@ def optimal_rates_by_epochs(optima: pl.DataFrame) -> alt.LayerChart:
 
 def _by_epochs(optima: pl.DataFrame) -> pl.DataFrame:
     """Return the rows whose budget is of epochs, with how many, and what each line is."""
+    what = pl.format("{}, batch size {}", "optimizer", "batch_size")
+    if optima["workload"].n_unique() > 1:
+        what = pl.format("{}, {}", "workload", what)
     rows = optima.filter(pl.col("budget").str.starts_with("epochs:")).with_columns(
-        epochs=pl.col("budget").str.strip_prefix("epochs:").cast(pl.Float64),
-        what=pl.format("{}, batch size {}", "optimizer", "batch_size"),
+        epochs=pl.col("budget").str.strip_prefix("epochs:").cast(pl.Float64), what=what
     )
     return _drawable(rows)
 
@@ -115,22 +123,9 @@ def optimal_learning_rate(optima: pl.DataFrame, regimes: pl.DataFrame) -> alt.La
 
     An optimum at the edge of what was tried is a bound, and drawn pale.
     """
-    sure = pl.when(pl.col("learning_rate_high").is_not_null())  # with one seed there is no interval
-    factor = pl.col("effective_learning_rate") / pl.col("learning_rate")
-    rows = _drawable(optima.filter(pl.col("criterion") == "score")).with_columns(
-        sure.then("learning_rate_low").alias("learning_rate_low"),
-        sure.then("learning_rate_high").alias("learning_rate_high"),
-        effective_low=sure.then(pl.col("learning_rate_low") * factor),
-        effective_high=sure.then(pl.col("learning_rate_high") * factor),
-        bound=pl.when(pl.col("censored") == "").then(pl.lit("optimum")).otherwise(pl.lit("bound")),
-    )
+    rows = effective_intervals(optima)
     base = alt.Chart(rows)
-    y = alt.Y(
-        "effective_learning_rate:Q",
-        title="optimal effective learning rate ε*/(1 − m)",
-        scale=alt.Scale(type="log", base=2),
-        axis=RATE_AXIS,
-    )
+    y = _rate_axis()
     bars = base.mark_rule(opacity=0.6).encode(
         x=_batch_axis(rows), y=alt.Y("effective_low:Q"), y2="effective_high:Q", color=_colour(rows)
     )
@@ -158,6 +153,43 @@ def optimal_learning_rate(optima: pl.DataFrame, regimes: pl.DataFrame) -> alt.La
     if not lines.is_empty():
         layers.insert(0, fitted)
     return _sized(*layers)
+
+
+def two_regimes(tables: Tables) -> alt.HConcatChart:
+    """Return log ε*/(1 − m) against log B up to N, both regimes shaded, one panel for each optimizer.
+
+    Noise-dominated are the batch sizes below the lower limit of SGD's bend, curvature-dominated those above the upper
+    limit of the optimizer's own; what is unknown, or between them, is not shaded. The fitted hinge is drawn from the
+    smallest batch size to N, the full batch.
+    """
+    panels = []
+    sizes = tables.trials["batch_size"].to_list()
+    smallest, largest = min(sizes), max(*sizes, tables.record.examples[0])
+    workload, budget = tables.record.name, tables.trials["budget"][0]
+    x = alt.X("batch_size:Q", title="batch size B", scale=alt.Scale(type="log", base=2, domain=[smallest, largest]))
+    for optimizer in _optimizers(tables.optima):
+        own, fits = (table.filter(optimizer=optimizer) for table in (tables.optima, tables.regimes))
+        low, high = regime_limits(tables.regimes, workload, budget, optimizer)
+        bands = pl.DataFrame(
+            [("noise-dominated", smallest, min(low or smallest, largest)), ("curvature-dominated", high, largest)],
+            schema={"regime": pl.String, "batch_size": pl.Float64, "to": pl.Float64},
+            orient="row",
+        ).filter(pl.col("batch_size") < pl.col("to"))
+        scale = alt.Scale(domain=["noise-dominated", "curvature-dominated"], range=[COLOURS[5], COLOURS[4]])
+        colour = alt.Color("regime:N", title=None, scale=scale, legend=alt.Legend(orient="top"))
+        shaded = alt.Chart(bands).mark_rect(opacity=0.18).encode(x=x, x2="to:Q", color=colour)
+        rows = effective_intervals(own)
+        base = alt.Chart(rows).encode(x=x)
+        bars = base.mark_rule().encode(y=alt.Y("effective_low:Q"), y2="effective_high:Q")
+        points = base.mark_point(filled=True, size=70, color=INK).encode(y=_rate_axis(), tooltip=_cell_tooltip())
+        layers: list[Any] = [shaded, bars, points]
+        lines = _hinge_lines(rows, fits, up_to=largest)
+        if not lines.is_empty():
+            hinge = alt.Chart(lines).mark_line(strokeDash=[5, 4], color=INK)
+            layers.insert(1, hinge.encode(x=x, y="effective_learning_rate:Q"))
+        panels.append(_sized(*layers).properties(title=optimizer))
+    chart: alt.HConcatChart = alt.hconcat(*panels)
+    return chart
 
 
 def score_by_learning_rate(curves: pl.DataFrame, score_name: str, sign: int) -> alt.HConcatChart:
@@ -190,6 +222,28 @@ def score_by_learning_rate(curves: pl.DataFrame, score_name: str, sign: int) -> 
     return chart
 
 
+def effective_intervals(optima: pl.DataFrame) -> pl.DataFrame:
+    """Return the score's optima with the intervals of their effective rates, and which are bounds."""
+    sure = pl.when(pl.col("learning_rate_high").is_not_null())  # with one seed there is no interval
+    factor = pl.col("effective_learning_rate") / pl.col("learning_rate")
+    return _drawable(optima.filter(pl.col("criterion") == "score")).with_columns(
+        sure.then("learning_rate_low").alias("learning_rate_low"),
+        sure.then("learning_rate_high").alias("learning_rate_high"),
+        effective_low=sure.then(pl.col("learning_rate_low") * factor),
+        effective_high=sure.then(pl.col("learning_rate_high") * factor),
+        bound=pl.when(pl.col("censored") == "").then(pl.lit("optimum")).otherwise(pl.lit("bound")),
+    )
+
+
+def _rate_axis() -> alt.Y:
+    return alt.Y(
+        "effective_learning_rate:Q",
+        title="optimal effective learning rate ε*/(1 − m)",
+        scale=alt.Scale(type="log", base=2),
+        axis=RATE_AXIS,
+    )
+
+
 def _points_with_intervals(rows: pl.DataFrame, value: str, title: str, scale: alt.Scale) -> alt.LayerChart:
     rows = _drawable(rows)
     base = alt.Chart(rows)
@@ -211,13 +265,14 @@ def _points_with_intervals(rows: pl.DataFrame, value: str, title: str, scale: al
     return _sized(bars, line, points)
 
 
-def _hinge_lines(rows: pl.DataFrame, regimes: pl.DataFrame) -> pl.DataFrame:
-    """Return the fitted line of each optimizer as points at the batch sizes and at the bend."""
+def _hinge_lines(rows: pl.DataFrame, regimes: pl.DataFrame, up_to: int = 0) -> pl.DataFrame:
+    """Return the fitted line of each optimizer as points at the batch sizes, at the bend and at ``up_to``."""
     found = []
     for row in regimes.filter((pl.col("criterion") == "score") & pl.col("bend").is_not_null()).iter_rows(named=True):
         mine = rows.filter(pl.col("optimizer") == row["optimizer"])
         factor = mine["effective_learning_rate"][0] / mine["learning_rate"][0]
-        x = np.sort(np.append(np.log2(mine["batch_size"].to_numpy()), np.log2(row["bend"])))
+        sizes = [*mine["batch_size"], row["bend"], max(up_to, mine["batch_size"][0])]
+        x = np.sort(np.log2(sizes))
         y = np.log2(row["level"]) - row["slope"] * np.maximum(0, np.log2(row["bend"]) - x)
         found += [
             {"optimizer": row["optimizer"], "batch_size": 2.0**a, "effective_learning_rate": factor * 2.0**b}

@@ -114,7 +114,7 @@ def _part(tables: Tables, number: int) -> dict[str, Any]:
     """Return heading, sentences and figures of one workload and budget."""
     charts = Charts(tables)
     record = tables.record
-    score = record.score_name
+    score, largest = record.score_name, record.examples[0]
     interval = f"Points are means over n = {_seeds(tables)} seeds, bars their 95 % t intervals."
     against_batch_size = {
         "best-score": (
@@ -128,6 +128,13 @@ def _part(tables: Tables, number: int) -> dict[str, Any]:
             f"rate. Bars: 95 % intervals over n = {_seeds(tables)} seeds. Dashed: fitted "
             f"hinge, free slope and then 0. Pale: the interval reaches the edge of what was tried.",
             charts.optimal_learning_rate(),
+        ),
+        "two-regimes": (
+            "The two regimes",
+            f"The same rates up to the full batch of {largest:,} examples. Noise-dominated: below the lower 95 % limit "
+            f"of where SGD's rate bends. Curvature-dominated: above the upper limit of where the optimizer's own does. "
+            f"What lies between, or has no limit that is known, is in neither.",
+            charts.two_regimes(),
         ),
         "training-loss": (
             "Best training loss against batch size",

@@ -47,10 +47,11 @@ def test_it_is_self_contained(page):
     assert {link[1:] for link in re.findall(r'href="(#[^"]+)"', markup)} <= set(re.findall(r'id="([^"]+)"', markup))
 
 
-def test_four_figures_with_n_and_interval_in_every_point(page):
+def test_five_figures_with_n_and_interval_in_every_point(page):
     result, html = page
     charts = charts_of(html)
-    assert list(charts) == ["best-score", "optimal-learning-rate", "training-loss", "score-by-learning-rate"]
+    kinds = ["best-score", "optimal-learning-rate", "two-regimes", "training-loss", "score-by-learning-rate"]
+    assert list(charts) == kinds
     for key in charts:
         assert f'data-chart="{key}"' in html
         assert '"n"' in json.dumps(charts[key])

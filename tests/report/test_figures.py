@@ -1,0 +1,76 @@
+"""The talk's figures by name: which there are, and that they show the tables' numbers."""
+
+import json
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+
+from sgdscope.analysis.simulated import RECORD, Truth, simulate, trial_table
+from sgdscope.analysis.tables import Tables
+from sgdscope.errors import InputError
+from sgdscope.report.figures import talk_figures, write_figures
+
+pytestmark = pytest.mark.usefixtures("quick")
+KINDS = ("best-score", "training-loss", "optimal-learning-rate", "two-regimes")
+
+
+def study(law="linear", budget="epochs:30", workload="simulated", sizes=(4, 16, 64, 256, 1024)):
+    truth = Truth(law=law, spread=0.001, grid=0.5)
+    trials = trial_table({"sgd": simulate(np.random.default_rng(0), 4, truth, sizes)})
+    return trials.with_columns(budget=pl.lit(budget), workload=pl.lit(workload))
+
+
+def tables(*trials):
+    names = {name for table in trials for name in table["workload"]}
+    return Tables(pl.concat(trials), {name: RECORD.__class__(**vars(RECORD) | {"name": name}) for name in names}, 0.01)
+
+
+def rows(chart):
+    return [row for data in chart.to_dict()["datasets"].values() for row in data]
+
+
+def test_each_sweep_has_its_figures():
+    epochs = [study(budget=f"epochs:{n}", sizes=(64,)) for n in (15, 60)]
+    found = talk_figures(tables(study(), study(budget="steps:200"), *epochs))
+    of_batch_sizes = {f"simulated-{budget}-{kind}" for budget in ("epochs-30", "steps-200") for kind in KINDS}
+    assert set(found) == of_batch_sizes | {"score-by-epochs", "rates-by-epochs"}
+    drawn = {row["epochs"] for row in rows(found["rates-by-epochs"])}
+    assert drawn == {15, 30, 60}  # the batch size of 64 of the first sweep is one of them
+    json.dumps([chart.to_dict() for chart in found.values()], allow_nan=False)
+
+
+def test_workloads_stand_side_by_side_against_epochs():
+    both = [study(budget=f"epochs:{n}", sizes=(64,), workload=name) for n in (15, 60) for name in ("with", "without")]
+    lines = {row["what"] for row in rows(talk_figures(tables(*both))["score-by-epochs"])}
+    assert lines == {"with, sgd, batch size 64", "without, sgd, batch size 64"}
+
+
+def test_the_regimes_are_those_of_the_tables_and_reach_the_full_batch():
+    of = tables(study())
+    bend = of.regimes.filter(criterion="score").row(0, named=True)
+    shown = rows(talk_figures(of)["simulated-epochs-30-two-regimes"])
+    bands = {row["regime"]: (row["batch_size"], row["to"]) for row in shown if "regime" in row}
+    assert bands == {
+        "noise-dominated": (4, pytest.approx(bend["bend_low"])),
+        "curvature-dominated": (pytest.approx(bend["bend_high"]), 1024),
+    }
+    line = {
+        row["batch_size"]: row["effective_learning_rate"] for row in shown if "n" not in row and "regime" not in row
+    }
+    assert max(line) == 1024
+    assert math.log2(line[1024] / line[4]) == pytest.approx(bend["slope"] * math.log2(bend["bend"] / 4))
+    without = rows(talk_figures(tables(study(law="constant")))["simulated-epochs-30-two-regimes"])
+    assert not any("regime" in row for row in without)
+
+
+def test_files_and_refusals(tmp_path):
+    paths = write_figures(tables(study()), tmp_path / "f", "svg")
+    assert [path.name for path in paths] == [f"simulated-epochs-30-{kind}.svg" for kind in KINDS]
+    assert all(path.read_text().startswith("<svg") for path in paths)
+    with pytest.raises(InputError, match="it takes several batch sizes"):
+        write_figures(tables(study(sizes=(64,))), tmp_path, "svg")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_figures(tables(study()), tmp_path / "file", "svg")
