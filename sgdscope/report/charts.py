@@ -312,7 +312,7 @@ def _colour(rows: pl.DataFrame) -> alt.Color:
         "optimizer:N",
         title=None,
         legend=alt.Legend(orient="top"),
-        scale=alt.Scale(domain=domain, range=COLOURS[: len(domain)]),
+        scale=alt.Scale(domain=domain, range=_of_each(COLOURS, domain)),
     )
 
 
@@ -322,7 +322,7 @@ def _shape(rows: pl.DataFrame) -> alt.Shape:
         "optimizer:N",
         title=None,
         legend=alt.Legend(orient="top"),
-        scale=alt.Scale(domain=domain, range=SHAPES[: len(domain)]),
+        scale=alt.Scale(domain=domain, range=_of_each(SHAPES, domain)),
     )
 
 
@@ -330,6 +330,12 @@ def _optimizers(rows: pl.DataFrame) -> list[str]:
     """Plain SGD first, so that it has the same colour in every figure."""
     names: list[str] = sorted(rows["optimizer"].unique().to_list(), key=lambda name: (name != "sgd", name))
     return names
+
+
+def _of_each(marks: list[str], optimizers: list[str]) -> list[str]:
+    """Return the colours or shapes of optimizers: the first is plain SGD's, and no other's where that is absent."""
+    first = 0 if "sgd" in optimizers else 1
+    return marks[first : first + len(optimizers)]
 
 
 def _cell_tooltip() -> list[alt.Tooltip]:
