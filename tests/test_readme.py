@@ -17,7 +17,7 @@ def test_its_commands_exist():
     from sgdscope import cli
 
     used = set(re.findall(r"^sgdscope (\w+)", README, re.MULTILINE))
-    assert used == {"list", "plan", "run", "status", "report", "export", "analyze", "data"}
+    assert used == {"list", "plan", "run", "status", "report", "export", "analyze", "advise", "data"}
     assert all(hasattr(cli, name.capitalize()) for name in used)
 
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 MOST_SAID = 3
 LEGEND = (
     "± and [ ] are 95 % intervals, over n seeds and over packs (their range where fewer than 6). Seconds are a trial's "
-    "share of a full pack's time; × is to the cheapest. Holds: shown to lose less than δ; lost: shown to lose more."
+    "share of a full pack's time; × is to the cheapest. Holds: shown to lose less than δ; lost: shown to lose more; "
+    "? is undecided."
 )
 RATES_LEGEND = "Rates: * is extrapolated; † is flat, not identified within 3 octaves; ‡ is censored."
 
@@ -40,7 +41,7 @@ WORTH = {
     "ahead": "worth it at {sizes} (ahead of sgd by more than δ)",
     "behind": "worse than sgd at {sizes} (by more than δ)",
     "same": "shown not to matter at {sizes} (within ±δ)",
-    "not shown": "neither is shown at {sizes}",
+    "not shown": "undecided at {sizes}",
 }
 
 
@@ -159,9 +160,9 @@ def batch_size_sentences(costs: pl.DataFrame, optima: pl.DataFrame) -> list[str]
             text += f" and below {min(above)}" if above else ""
         text += f" (δ = {margin}, n = {n})"
         if below := [size for size in sizes["lost"] if size < largest]:
-            text += f"; shown to lose more are {_listed(below)}, too"
+            text += f"; too small, and shown to lose: {_listed(below)}"
         if sizes["not shown"]:
-            text += f"; neither is shown of {_listed(sizes['not shown'])}"
+            text += f"; undecided: {_listed(sizes['not shown'])}"
         fastest = next((row for row in rows if row["fastest"]), None)
         if fastest is not None:
             size, rate = fastest["batch_size"], _rate(best[name, fastest["batch_size"]], "learning_rate")
@@ -193,7 +194,7 @@ def _of_the_best(row: dict[str, Any], costs: pl.DataFrame) -> str:
         "ahead": "it is ahead by more than δ",
         "behind": "it is behind by more than δ",
         "same": "shown not to matter within ±δ",
-        "not shown": "not shown to matter, nor not to",
+        "not shown": "undecided",
     }[row["verdict"]]
     own = f"its best batch size, {row['batch_size']}, against sgd at its own, {row['sgd_batch_size']}"
     text = f"{row['optimizer']} at {own}: {_plus_minus(row, 'difference', sign='+')}, {verdict} (n = {row['n']})"
@@ -243,11 +244,12 @@ def command(row: dict[str, Any], declaration: Declaration, folder: Path, origin:
         name: getattr(declaration, name) for name in ("optimizers", "batch_sizes", "learning_rates", "budgets")
     }
     fields |= {"seeds": (declaration.seeds,)}
-    wanted = {row["field"]: _with(fields[row["field"]], row)}
-    if origin is not None:
-        wanted = {name: values for name, values in fields.items() if values != origin.fields.get(name, ())} | wanted
+    theirs = fields if origin is None else origin.fields
+    wanted = fields | {row["field"]: _with(fields[row["field"]], row)}
     words = ["sgdscope", "run", *(origin.words if origin else ("STUDY",)), "--out", str(folder)]
     for name, values in wanted.items():
+        if values == theirs.get(name, ()):
+            continue
         words += [f"--{name.replace('_', '-')}", *(exact(v) if isinstance(v, float) else str(v) for v in values)]
     return shlex.join(words)
 
