@@ -1,4 +1,4 @@
-"""The command line: run · plan · status · report · export · claims · figures · analyze · data · list.
+"""The command line: run · plan · status · report · export · claims · advise · figures · analyze · data · list.
 
 Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 130 interrupted and safe to run again.
 """
@@ -332,6 +332,33 @@ class Analyze:
 
 
 @dataclass(frozen=True)
+class Advise:
+    """Say what a study advises: batch size, learning rate, momentum, their cost, and which trials would tell more."""
+
+    folder: Folder
+    """The study's folder."""
+    batch_sizes: Annotated[Texts, arg(metavar="B ...")] = None
+    """Batch sizes to give learning rates for, measured or not."""
+    json: FlagCreatePairsOff[bool] = False
+    """Print the tables as JSON instead."""
+
+    def __call__(self, console: Console) -> int:
+        """Run the command."""
+        from sgdscope.report.advice import as_json, print_advice
+        from sgdscope.result import Result
+        from sgdscope.studies import origin_of
+
+        result = Result(self.folder)
+        advice = result.advice(*(int(_number("batch_sizes", text, int)) for text in self.batch_sizes or ()))
+        origin = origin_of(result.declaration)
+        if self.json:
+            sys.stdout.write(as_json(advice, result, origin) + "\n")
+        else:
+            print_advice(advice, result, origin, console)
+        return DONE
+
+
+@dataclass(frozen=True)
 class Fetch:
     """Fetch a published data set; what is there and right is left alone."""
 
@@ -415,7 +442,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-Command = Run | Plan | Status | Report | Export | Claims | Figures | Analyze | Data | List
+Command = Run | Plan | Status | Report | Export | Claims | Advise | Figures | Analyze | Data | List
 
 
 def _parsed(arguments: Sequence[str] | None) -> Command:

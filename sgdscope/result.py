@@ -18,6 +18,7 @@ from sgdscope.study import Declaration, Study
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sgdscope.analysis.advice import Advice
     from sgdscope.engine.local import Ran
     from sgdscope.report.charts import Charts
     from sgdscope.workloads.base import WorkloadRecord
@@ -128,6 +129,21 @@ class Result:
                 f"take sgdscope.report.charts.Charts(part) of one of result.tables.parts."
             )
         return Charts(self.tables)
+
+    def advice(self, *batch_sizes: int) -> Advice:
+        """Return what the study advises, with the learning rates for the batch sizes that are asked for.
+
+        Raises:
+            InputError: where nothing can be shown, or a batch size is too far from those measured; see
+                :func:`sgdscope.analysis.rates.rate_for`.
+        """
+        from sgdscope.analysis.advice import Advice
+
+        self.check_not_empty()
+        found = Advice(self.tables, batch_sizes, self.declaration.learning_rates)
+        if batch_sizes:
+            found.rates  # noqa: B018 - what cannot be answered is said before anything else
+        return found
 
     def report(self, path: str | Path) -> Path:
         """Write one self-contained page that opens offline, and return its path."""

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -93,6 +94,33 @@ def test_anybodys_table_is_analyzed_and_a_studys_own_as_it_was(folder, tmp_path,
     assert "does not exist" in capsys.readouterr().err
 
 
+def test_advise_says_what_to_choose_and_what_to_train_next(folder, capsys):
+    assert main(["advise", str(folder), "--batch-sizes", "256", "384"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("digits at epochs:1, for this test set, 2 × cpu:")
+    for part in ("sgd: the largest batch size that loses nothing", "too few batch sizes", "Further trials"):
+        assert part in said
+    assert f"sgdscope run digits --out {folder} --batch-sizes 256 512 --learning-rates 0.125 0.5" in said
+
+
+def test_advice_as_json_is_every_table_with_the_commands(folder, capsys):
+    assert main(["advise", str(folder), "--json"]) == 0
+    tables = json.loads(capsys.readouterr().out)
+    assert set(tables) == {"rates", "costs", "leads", "seconds", "further"}
+    assert {row["batch_size"] for row in tables["costs"]} == {256, 512}
+    assert len(tables["rates"]) == 2 * 2 * 2
+    assert all(row["command"].startswith("sgdscope run digits --out") for row in tables["further"])
+
+
+def test_a_command_that_advice_gives_extends_the_folder(folder, tmp_path, capsys):
+    mine = tmp_path / "mine"
+    shutil.copytree(folder, mine)
+    assert main(["advise", str(mine), "--json"]) == 0
+    row = min(json.loads(capsys.readouterr().out)["further"], key=lambda row: row["trials"])
+    assert main(shlex.split(row["command"])[1:]) == 0
+    assert f"trained {row['trials']} trials" in capsys.readouterr().out
+
+
 def test_plan_and_list(capsys):
     assert main(["plan", "digits", "--budgets", "epochs:1", *FAST]) == 0
     assert "trials     16" in capsys.readouterr().out
@@ -128,6 +156,8 @@ def test_plan_and_list(capsys):
         (["data", "fetch", "imagenet"], "data set 'imagenet' is not one of mnist, cifar10, ptb"),
         (["status", "/nowhere"], "/nowhere holds no study"),
         (["report", "/nowhere"], "/nowhere holds no study"),
+        (["advise", "/nowhere"], "/nowhere holds no study"),
+        (["advise", "/nowhere", "--colour"], "Unrecognized options: --colour"),
         (["export", "/nowhere", "t.csv"], "/nowhere holds no study"),
     ],
 )
@@ -161,6 +191,21 @@ def test_a_study_file_that_fails_tells_its_own_error_with_its_line(text, said, t
     assert said in error
     assert str(path) in error
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ("2048", "batch_sizes: 2048 is larger than the training set of digits; ask for at most its 1024 examples"),
+        ("63", "batch_sizes: 63 lies more than 2 octaves beyond what was measured of digits (256 to 512)"),
+        ("many", "batch_sizes: 'many' is not a whole number"),
+    ],
+)
+def test_batch_sizes_that_cannot_be_advised_on_are_refused_in_one_sentence(size, said, folder, capsys):
+    assert main(["advise", str(folder), "--batch-sizes", size]) == 2
+    out, error = capsys.readouterr()
+    assert (out, error.count("\n")) == ("", 1)
+    assert error.startswith(f"sgdscope: {said}")
 
 
 def test_another_studys_folder_is_refused_with_what_differs(folder, capsys):

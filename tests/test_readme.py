@@ -17,7 +17,19 @@ def test_its_commands_exist():
     from sgdscope import cli
 
     used = set(re.findall(r"^sgdscope (\w+)", README, re.MULTILINE))
-    assert used == {"list", "plan", "run", "status", "report", "export", "claims", "figures", "analyze", "data"}
+    assert used == {
+        "list",
+        "plan",
+        "run",
+        "status",
+        "report",
+        "export",
+        "claims",
+        "figures",
+        "advise",
+        "analyze",
+        "data",
+    }
     assert all(hasattr(cli, name.capitalize()) for name in used)
 
 

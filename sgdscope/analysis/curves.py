@@ -123,7 +123,7 @@ class Curve:
     def _vertices(self, values: np.ndarray, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         octaves, whole = self.octaves, ~self.diverged.any(axis=1)
         found: np.ndarray = octaves[best]
-        steps = self._steps[best]
+        steps = self.steps[best]
         strays = steps * STRAY_OF_BEST
         for index in np.unique(best):
             near = np.flatnonzero((np.abs(octaves - octaves[index]) <= VERTEX_OCTAVES + 1e-9) & whole)
@@ -139,7 +139,7 @@ class Curve:
         return found, strays
 
     @property
-    def _steps(self) -> np.ndarray:
+    def steps(self) -> np.ndarray:
         """The step of the grid around each rate, in octaves; none where a single rate was tried."""
         steps = np.diff(self.octaves)
         if not len(steps):

@@ -72,14 +72,29 @@ def threshold(differences: np.ndarray, margin: float) -> Threshold:
         return Threshold(first, 0, k)
     error = differences.std(axis=1, ddof=1) / math.sqrt(n)
     below = mean + t_quantile(n) * error < margin
-    return Threshold(first, int(np.cumprod(below).sum()), _first_above(mean - margin, error, n))
+    above = shown_above(differences, margin)
+    return Threshold(first, int(np.cumprod(below).sum()), int(above.argmax()) if above.any() else k)
 
 
-def _first_above(excess: np.ndarray, error: np.ndarray, n: int) -> int:
-    """Return the first batch size that is shown to exceed the margin, or how many there are."""
+def shown_above(differences: np.ndarray, margin: float, together: bool = True) -> np.ndarray:
+    """Return which differences are shown to exceed a margin, by one-sided t tests at 2.5 %, shape (k,).
+
+    Args:
+        differences: shape (k, n): of each batch size, seed by seed.
+        margin: what they are to exceed.
+        together: whether p values are Holm's, over all k.
+
+    >>> shown_above(np.array([[0.9, 1.1, 1.0], [0.0, 0.0, 0.0]]), margin=0.5).tolist()
+    [True, False]
+    """
+    k, n = differences.shape
+    if n == 1:
+        return np.zeros(k, bool)
+    excess, error = differences.mean(axis=1) - margin, differences.std(axis=1, ddof=1) / math.sqrt(n)
     with np.errstate(divide="ignore", invalid="ignore"):
-        above = holm(special.stdtr(n - 1, -np.nan_to_num(excess / error, nan=0.0))) < (1 - LEVEL) / 2
-    return int(above.argmax()) if above.any() else len(above)
+        p_values = special.stdtr(n - 1, -np.nan_to_num(excess / error, nan=0.0))
+    above: np.ndarray = (holm(p_values) if together else p_values) < (1 - LEVEL) / 2
+    return above
 
 
 def plateau_end(scores: np.ndarray, margin: float) -> tuple[Threshold, np.ndarray]:

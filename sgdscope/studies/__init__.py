@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import runpy
 import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sgdscope.errors import InputError
-from sgdscope.study import Study
+from sgdscope.study import Declaration, Study
 
 BUILT_IN = tuple(
     f"{workload}{sweep}"
@@ -62,6 +64,34 @@ def load_study(
     if not isinstance(study, Study):
         raise InputError(f"{path} defines no `study`; it needs a line study = sgdscope.Study(...).")
     return study
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How the command line names a built-in study, and the fields that it then has, as far as they are known."""
+
+    words: tuple[str, ...]
+    fields: Mapping[str, Sequence[Any]]
+
+
+def origin_of(declaration: Declaration) -> Origin | None:
+    """Return the built-in study that a folder's declaration is a form of, by its name; None where it is another's."""
+    for built_in in BUILT_IN:
+        workload, sweep = next(
+            (built_in.removesuffix(end), end) for end in ("_steps", "_epochs", "") if built_in.endswith(end)
+        )
+        for profile in ("",) if workload == "digits" else ("small", "full"):
+            if declaration.name != "-".join(filter(None, (workload, profile, sweep[1:]))).replace("_", "-"):
+                continue
+            if profile:  # its data may not be there to read the fields by
+                on_all = ("--train-on-all",) if declaration.workloads[0].chosen_on == "test" else ()
+                return Origin((built_in, "--profile", profile, *on_all), {})
+            theirs = load_study(built_in).declaration()
+            if theirs.workloads != declaration.workloads:
+                return None
+            names = ("optimizers", "batch_sizes", "learning_rates", "budgets")
+            return Origin((built_in,), {name: getattr(theirs, name) for name in names} | {"seeds": (theirs.seeds,)})
+    return None
 
 
 def _line(path: Path, error: Exception) -> str:
