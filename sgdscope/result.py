@@ -63,6 +63,7 @@ class Result:
             {record.name: record for record in declaration.workloads},
             declaration.score_margin,
             contents.correctness,
+            contents.measurements,
             declaration=declaration,
             pending=len(found.pending),
             cells_waiting=len(found.waiting),

@@ -105,6 +105,7 @@ class _Design:
     microbatch_size: int | None = None
     devices_per_trial: int = 1
     score_margin: float | None = None
+    noise_scale_at: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name.strip()):
@@ -148,6 +149,7 @@ class _Design:
         if not moments or moments[-1] != 1.0 or moments[0] <= 0 or sorted(set(moments)) != list(moments):
             raise InputError(f"evaluate_at: {moments} must rise within (0, 1] and end at 1.")
         self._set("evaluate_at", moments)
+        self._set("noise_scale_at", _fractions("noise_scale_at", self.noise_scale_at))
 
     @property
     def trial_budgets(self) -> tuple[TrialBudget, ...]:
@@ -350,6 +352,9 @@ class Study(_Design):
         score_margin: δ, how much of a score is too little to matter, in its units; declared with the study, so that
             it cannot be chosen after the fact. Unless told otherwise, for an accuracy the larger of 5 % of the errors
             and two test examples, for another score 5 % of it.
+        noise_scale_at: the fractions of the budget at which the gradient noise scale is estimated, 0 being before the
+            first update; it is context beside the batch size at which the learning rate stops growing, takes time,
+            and changes no trial.
 
     Raises:
         InputError: where a field cannot be what it is, before anything is trained.
@@ -361,6 +366,11 @@ class Study(_Design):
         super().__post_init__()
         self._set_workloads(Workload, self.workloads)
         for workload in self.workloads:
+            if self.noise_scale_at and workload.streams is not None:
+                raise InputError(
+                    f"noise_scale_at: workload {workload.name!r} reads streams, whose batches depend on what was read "
+                    f"before and so have no noise of single examples; leave it out."
+                )
             self._check_batch_sizes(examples_in(workload.train), workload.ghost_batch_size, workload.unroll)
 
     def declaration(self) -> Declaration:
@@ -389,6 +399,18 @@ def _unique(name: str, values: Any) -> tuple[Any, ...]:
     if len(set(unique)) != len(unique):
         raise InputError(f"{name}: {_plain(unique)} names one twice.")
     return unique
+
+
+def _fractions(name: str, values: Any) -> tuple[float, ...]:
+    said = InputError(f"{name}: {values!r} must be fractions of the budget that rise within [0, 1].")
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise said
+    fractions = tuple(values)
+    if any(isinstance(part, bool) or not isinstance(part, int | float) or not 0 <= part <= 1 for part in fractions):
+        raise said
+    if sorted(set(fractions)) != list(fractions):
+        raise said
+    return tuple(float(part) for part in fractions)
 
 
 def _plain(value: Any) -> str:

@@ -1,3 +1,4 @@
+import json
 from dataclasses import fields, replace
 from types import MappingProxyType
 
@@ -59,6 +60,13 @@ def study(**changes):
         ({"workloads": "digits"}, "workloads: 'digits' is not a Workload"),
         ({"evaluate_at": (0.5,)}, "evaluate_at: .* must rise within"),
         ({"evaluate_at": (0.0, 1.0)}, "evaluate_at: .* must rise within"),
+        ({"noise_scale_at": (0.5, 0.5)}, "noise_scale_at: .* must be fractions of the budget that rise within"),
+        ({"noise_scale_at": (1.0, 0.5)}, "noise_scale_at: .* must be fractions"),
+        ({"noise_scale_at": (0.0, 1.5)}, "noise_scale_at: .* must be fractions"),
+        ({"noise_scale_at": (-0.1,)}, "noise_scale_at: .* must be fractions"),
+        ({"noise_scale_at": (float("nan"),)}, "noise_scale_at: .* must be fractions"),
+        ({"noise_scale_at": 0.5}, "noise_scale_at: 0.5 must be fractions"),
+        ({"noise_scale_at": ("start",)}, "noise_scale_at: .*'start'.* must be fractions"),
         ({"microbatch_size": 0}, "microbatch_size: 0 is not a whole number of at least 1"),
         ({"devices_per_trial": 2.0}, "devices_per_trial: 2.0 is not a whole number of at least 1"),
         ({"devices_per_trial": 2}, "microbatch_size: batch size 1 has no part of at most 1 examples .* multiple of 2"),
@@ -125,6 +133,25 @@ def test_a_declaration_is_read_back():
     assert Declaration.from_json(declaration.to_json()) == declaration
     trial = declaration.trial(SGD(), 2, 0.1, 0)
     assert Declaration.from_json(declaration.to_json()).trial(SGD(), 2, 0.1, 0).id == trial.id
+
+
+def test_where_the_noise_scale_is_measured_is_kept_and_changes_no_trial():
+    plain, measured = study().declaration(), study(noise_scale_at=(0, 0.5, 1)).declaration()
+    assert Declaration.from_json(measured.to_json()).noise_scale_at == (0.0, 0.5, 1.0)
+    assert measured.trial(SGD(), 2, 0.1, 0).id == plain.trial(SGD(), 2, 0.1, 0).id
+    before = json.loads(plain.to_json())
+    del before["noise_scale_at"]  # as a folder has it that was written before there was such a field
+    assert Declaration.from_json(json.dumps(before)) == plain
+
+
+def test_the_noise_scale_of_streams_is_refused():
+    streams = replace(
+        QUADRATIC, augment=None, streams=Streams(1, np.zeros),
+        training_loss=lambda p, state, batch, keys: (QUADRATIC.loss(p, batch), state),
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"^noise_scale_at: workload 'quadratic' reads streams, .* leave it out\.$"):
+        study(workloads=streams, noise_scale_at=(0.5,))
+    study(workloads=streams)
 
 
 def test_a_single_value_is_as_good_as_several():
@@ -231,6 +258,7 @@ def test_a_study_can_grow(changes):
         ({"budgets": Epochs(2)}, r"budgets \(there epochs:1, here epochs:2\)"),
         ({"workloads": digits()}, r"workloads \(there quadratic, here digits\)"),
         ({"learning_rates": (0.1,)}, r"learning_rates \(there none, here 0.1\)"),
+        ({"noise_scale_at": (0.5,)}, r"noise_scale_at \(there none, here 0.5\)"),
         ({"name": "t"}, r"name \(there s, here t\)"),
         ({"microbatch_size": 1}, r"the microbatch size of batch size 2 \(there 2, here 1\)"),
         ({"devices_per_trial": 2, "batch_sizes": (2, 4)}, r"devices_per_trial \(there 1, here 2\)"),

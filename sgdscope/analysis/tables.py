@@ -10,6 +10,7 @@ import polars as pl
 from sgdscope.analysis.choosing import choosing, paper_mode
 from sgdscope.analysis.comparisons import comparisons, rate_differences
 from sgdscope.analysis.curves import Records
+from sgdscope.analysis.noise_scale import NOISE_SCALE_SCHEMA, noise_scale
 from sgdscope.analysis.optimum import learning_rate_curves, optima
 from sgdscope.analysis.population import POPULATION_SCHEMA, population_intervals
 from sgdscope.analysis.regimes import regime_of_batch_sizes, regimes
@@ -45,12 +46,14 @@ class Tables:
         records: what their workloads are, by name.
         score_margin: δ, how much of a score is too little to matter; by each workload's score unless declared.
         correctness: which examples each trial was right about, where that is known.
+        measurements: what was measured along the training of the trials, where that is known.
     """
 
     trials: pl.DataFrame
     records: Records
     score_margin: float | None = None
     correctness: pl.DataFrame | None = None
+    measurements: pl.DataFrame | None = None
 
     @cached_property
     def parts(self) -> list[Tables]:
@@ -72,12 +75,13 @@ class Tables:
         return f"{self.record.name} at {self.trials['budget'][0]}"
 
     def all(self) -> dict[str, pl.DataFrame]:
-        """Return every table by its name."""
-        return {name: getattr(self, name) for name in TABLES}
+        """Return every table by its name; that of the noise scale where it was measured."""
+        measured = () if self.noise_scale.is_empty() else ("noise_scale",)
+        return {name: getattr(self, name) for name in (*TABLES, *measured)}
 
     @property
-    def _context(self) -> tuple[Records, float | None, pl.DataFrame | None]:
-        return self.records, self.score_margin, self.correctness
+    def _context(self) -> tuple[Records, float | None, pl.DataFrame | None, pl.DataFrame | None]:
+        return self.records, self.score_margin, self.correctness, self.measurements
 
     @cached_property
     def curves(self) -> pl.DataFrame:
@@ -140,6 +144,13 @@ class Tables:
         if self.correctness is None:
             return pl.DataFrame(schema=POPULATION_SCHEMA)
         return population_intervals(self.optima, self.trials, self.correctness, self.records)
+
+    @cached_property
+    def noise_scale(self) -> pl.DataFrame:
+        """The gradient noise scale along training, one row for each cell, learning rate and step that has one."""
+        if self.measurements is None:
+            return pl.DataFrame(schema=NOISE_SCALE_SCHEMA)
+        return noise_scale(self.trials, self.measurements)
 
 
 @dataclass(frozen=True, kw_only=True)

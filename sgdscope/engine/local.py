@@ -181,7 +181,13 @@ def _trainer(study: Study, workload: Workload, declaration: Declaration) -> Iter
     cache = CompilationCache()
     cache.open()
     (record,) = (record for record in declaration.workloads if record.name == workload.name)
-    trainer = Trainer(workload, study.evaluate_at, declaration.microbatch_sizes(record), study.devices_per_trial)
+    trainer = Trainer(
+        workload,
+        study.evaluate_at,
+        declaration.microbatch_sizes(record),
+        study.devices_per_trial,
+        noise_scale_at=study.noise_scale_at,
+    )
     try:
         yield trainer
     finally:

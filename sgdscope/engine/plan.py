@@ -61,14 +61,19 @@ class Costs:
     Args:
         workload: whose operations are counted.
         evaluations: the number of evaluations of a trial.
+        noise_scales: how many times its gradient noise is estimated.
     """
 
-    def __init__(self, workload: Workload, evaluations: int) -> None:
+    def __init__(self, workload: Workload, evaluations: int, noise_scales: int = 0) -> None:
         from sgdscope.training.functions import operations_per_evaluation, operations_per_update
+        from sgdscope.training.noise import small_batches
 
         smallest = workload.ghost_batch_size * workload.unroll
         self._per_example = operations_per_update(workload, smallest) / smallest
         self._per_evaluation = operations_per_evaluation(workload) * evaluations
+        # Each small batch of an estimate costs what an update does.
+        batches, self._small_batch_size = small_batches(workload)
+        self._small_batches = batches * noise_scales
         self._probed: dict[int, float] = {}
         self._noted: dict[int, float] = {}
         self._pace = 1.0
@@ -93,7 +98,12 @@ class Costs:
 
     def operations(self, trial_updates: int, batch_size: int) -> int:
         """Return the operations of a trial, evaluation included."""
-        return round(trial_updates * batch_size * self._per_example) + self._per_evaluation
+        return round(trial_updates * batch_size * self._per_example) + self._beside
+
+    @property
+    def _beside(self) -> int:
+        """The operations of a trial's evaluations and estimates of its noise."""
+        return self._per_evaluation + round(self._small_batches * self._small_batch_size * self._per_example)
 
     @property
     def seconds_per_operation(self) -> float | None:
@@ -123,19 +133,24 @@ class Costs:
         known = self.per_update(batch_size)
         if known is None:
             training = float(updates * batch_size * self._per_example)
-            evaluating = float(self._per_evaluation * trials)
+            evaluating = float(self._beside * trials)
         else:
             training, evaluating = updates * known, self._evaluating() * trials
         return seconds * training / (training + evaluating) if training else seconds
 
     def _evaluating(self) -> float:
-        """Return the seconds of a trial's evaluations: large batches, at the speed of the largest that was timed."""
-        return self._per_evaluation * (self.seconds_per_operation or 0.0)
+        """Return the seconds of a trial's evaluations: large batches, at the speed of the largest that was timed.
+
+        Estimates of its noise are small batches, at theirs.
+        """
+        estimating = self._small_batches * (self.per_update(self._small_batch_size) or 0.0)
+        return self._per_evaluation * (self.seconds_per_operation or 0.0) + estimating
 
 
 def costs_of(study: Study) -> dict[str, Costs]:
     """Return what the trials of a study cost, by the workload's name."""
-    return {workload.name: Costs(workload, len(study.evaluate_at)) for workload in study.workloads}
+    counts = len(study.evaluate_at), len(study.noise_scale_at)
+    return {workload.name: Costs(workload, *counts) for workload in study.workloads}
 
 
 def _on_the_line(batch_size: int, timed: Mapping[int, float]) -> float:
@@ -202,13 +217,15 @@ def _block(declaration: Declaration, record: WorkloadRecord, budget: TrialBudget
     what = dict(record.fields) | {"ghost batch size": record.ghost_batch_size, "unroll": record.unroll}
     written = ", ".join(f"{name} {value}" for name, value in what.items() if value != 1)
     examples = record.examples
+    noise = ", noise scale at " + ", ".join(f"{part:g}" for part in declaration.noise_scale_at)
     trials = len(declaration.optimizers) * (len(declaration.learning_rates) or RATES_EXPECTED) * declaration.seeds
     lines = [
         f"study       {declaration.name}",
         f"workload    {record.name}, version {record.version}{': ' + written if written else ''}",
         f"examples    {examples[0]:,} to train, {examples[1]:,} to validate, {examples[2]:,} to test",
         f"optimizers  {', '.join(map(str, declaration.optimizers))}",
-        f"budget      {budget}{only}, evaluated at {', '.join(f'{part:g}' for part in declaration.evaluate_at)}",
+        f"budget      {budget}{only}, evaluated at {', '.join(f'{part:g}' for part in declaration.evaluate_at)}"
+        f"{noise if declaration.noise_scale_at else ''}",
         f"seeds       {declaration.seeds}",
         f"rates       {rates} at each batch size and optimizer",
         "batch size  microbatch     updates  operations a trial  trials",

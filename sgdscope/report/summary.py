@@ -105,7 +105,9 @@ def _caption(tables: Tables) -> str:
 def sentences(tables: Tables) -> list[str]:
     """Say what was found for one workload and budget: where rates bend, where scores fall, where momentum leads."""
     several = tables.trials["batch_size"].n_unique() > 1
-    found = bend_sentences(tables) + regime_sentences(tables) + threshold_sentences(tables) if several else []
+    found = bend_sentences(tables) if several else []
+    found += noise_scale_sentences(tables)
+    found += regime_sentences(tables) + threshold_sentences(tables) if several else []
     return found + _without_optimum(tables)
 
 
@@ -130,6 +132,44 @@ def bend_sentences(tables: Tables) -> list[str]:
                 f"{who}: where it stops growing is not identified ({fit}); more seeds or batch sizes would tell."
             )
     return said
+
+
+def noise_scale_sentences(tables: Tables) -> list[str]:
+    """Say what the gradient noise scale was along training, beside the bend, where it was measured: one sentence.
+
+    It is of plain SGD where that was trained, at the batch size nearest to its bend by the score, or at the middle one
+    where no bend was found, and at the learning rate that is best for the score.
+    """
+    if tables.noise_scale.is_empty():
+        return []
+    measured = tables.optima.filter(criterion="score").join(
+        tables.noise_scale, on=["optimizer", "batch_size", "learning_rate"], suffix="_noise"
+    )
+    if measured.is_empty():
+        return []
+    who = _plain_first(measured, "batch_size")["optimizer"][0]
+    sizes = measured.filter(optimizer=who)["batch_size"].unique().sort().to_list()
+    near, beside = sizes[(len(sizes) - 1) // 2], ""
+    for row in tables.regimes.filter(criterion="score", optimizer=who).iter_rows(named=True):
+        if row["bend"] is not None and row["bend"] < tables.trials["batch_size"].max():
+            near = min(sizes, key=lambda size: abs(math.log(size / row["bend"])))
+            bend, low, high = (_count(row[f"bend{end}"]) for end in ("", "_low", "_high"))
+            beside = f"; the bend is at {bend} [{low}, {high}], {row['status']}"
+    said = []
+    for row in measured.filter(optimizer=who, batch_size=near).sort("step").iter_rows(named=True):
+        part = row["fraction"]
+        when = "at the start" if row["step"] == 0 else "at the end" if part == 1 else f"at {part:.0%} of the budget"
+        value = "not identified"
+        if row["identified"]:
+            scale, low, high = (_count(row[f"noise_scale{end}"]) for end in ("", "_low", "_high"))
+            value = f"{scale} [{low}, {high}]"
+        said.append(f"{value} {when} (n = {row['n_noise']})")
+    ghosts = tables.record.ghost_batch_size
+    how = f", from differences of ghost batches of {ghosts}" if ghosts > 1 else ""
+    return [
+        f"Context, not a verdict: the gradient noise scale tr Σ/|G|² of {who}, batch size {near}, best rate for the "
+        f"score: {', '.join(said)}{how}{beside}."
+    ]
 
 
 def regime_sentences(tables: Tables) -> list[str]:

@@ -42,6 +42,34 @@ def microbatch_at(
     return batch, None if workload.training_loss is None else _keys(_training_key(seed), position)
 
 
+def drawn_batch(
+    workload: Workload, train_split: Batch, seed: jax.Array, step: jax.Array, number: jax.Array, size: int
+) -> tuple[Batch, Any]:
+    """Return a batch that is drawn beside training, as :func:`microbatch_at` does, from a key of its own.
+
+    Examples are independent draws, with replacement; where batches have ghost batches, it is one of these, whose
+    examples are distinct as in training. Batches of different numbers, steps and seeds are independent.
+
+    Args:
+        workload: one without streams.
+        train_split: the arrays of the training split.
+        seed: the trial's seed, an unsigned 32-bit scalar.
+        step: how many updates the trial has made.
+        number: which batch of this step, from 0.
+        size: its examples; the ghost batch size where there is one.
+    """
+    order, *draws = jax.random.split(jax.random.fold_in(_noise_key(seed), step), 3)
+    place = jnp.arange(size, dtype=jnp.uint32)
+    visit = number.astype(jnp.uint32) * jnp.uint32(size) + place
+    # A permutation of its own for each example, of which the first is taken, or for each ghost batch.
+    drawn, position = (visit, jnp.zeros_like(place)) if workload.ghost_batch_size == 1 else (visit - place, place)
+    index = example_at(jax.random.bits(order, dtype=jnp.uint32) + drawn, position, examples_in(train_split))
+    batch = {key: array[index] for key, array in train_split.items()}
+    if workload.augment is not None:
+        batch = jax.vmap(workload.augment)(_keys(draws[0], visit), batch)
+    return batch, None if workload.training_loss is None else _keys(draws[1], visit)
+
+
 def updates_per_epoch(workload: Workload, batch_size: int) -> int:
     """Return how many updates read each stream once: ⌊⌊N/S⌋/unroll⌋ for S = batch_size/unroll streams.
 
@@ -74,6 +102,10 @@ def augment_key(seed: jax.Array) -> Any:
 
 def _training_key(seed: jax.Array) -> Any:
     return jax.random.split(jax.random.key(seed), 3)[2]
+
+
+def _noise_key(seed: jax.Array) -> Any:
+    return jax.random.split(jax.random.key(seed), 4)[3]
 
 
 def _keys(key: Any, positions: jax.Array) -> Any:

@@ -20,6 +20,15 @@ from sgdscope.training.batches import dropped
 from sgdscope.training.checkpoint import Checkpoint, Checkpoints, Measurement
 from sgdscope.training.evaluate import Evaluation
 from sgdscope.training.functions import check_functions, slow_convolutions
+from sgdscope.training.noise import (
+    NOISE_METRICS,
+    Sums,
+    add_small_batch,
+    add_small_batches,
+    gradient_noises,
+    no_sums,
+    small_batches,
+)
 from sgdscope.training.runtime import COMPILER_OPTIONS, QUICKLY_COMPILED, machine, pinned
 from sgdscope.training.state import Settings, State
 from sgdscope.training.trial import evaluated, measure, one_update, start, state_bytes, stretches, train, train_once
@@ -96,6 +105,7 @@ class Trainer:
         method: ``map``, ``vmap`` or ``step``; by the kind of device and the workload unless told otherwise.
         slots: slots for each group of devices that share a trial; as many as memory allows, at most 32, unless
             told otherwise.
+        noise_scale_at: the fractions of the budget at which the gradient noise is estimated.
 
     Raises:
         InputError: where the workload's functions are not the contract's, or the devices cannot be shared so.
@@ -110,9 +120,11 @@ class Trainer:
         devices: Sequence[jax.Device] | None = None,
         method: Method | None = None,
         slots: int | None = None,
+        noise_scale_at: Sequence[float] = (),
     ) -> None:
         self.workload = workload
         self.evaluate_at = tuple(evaluate_at)
+        self.noise_scale_at = tuple(noise_scale_at)
         self.devices = tuple(devices or jax.devices())
         self.platform = self.devices[0].platform
         self.compile_times: list[CompileTime] = []
@@ -143,6 +155,8 @@ class Trainer:
             }
         self.prepare("start")
         self.prepare("measure")
+        if self.noise_scale_at:
+            self.prepare("noise")
 
     @property
     def slots(self) -> int:
@@ -159,7 +173,7 @@ class Trainer:
         """What the bits of a trial depend on beside its identity."""
         return f"{NUMERICS_VERSION} {jax.__version__} {machine()} {self.devices[0].device_kind} {self.method}"
 
-    def prepare(self, program: int | Literal["start", "measure"]) -> Future[Any]:
+    def prepare(self, program: int | Literal["start", "measure", "noise"]) -> Future[Any]:
         """Begin to compile the program of a batch size in the background, unless that has been done."""
         with self._lock:
             if program not in self._programs:
@@ -198,13 +212,16 @@ class Trainer:
             done = np.zeros(self.slots, np.int32)
             done[[slot.number for slot in slots]] = [slot.begun_at for slot in slots]
             on_updates(int(done.sum()))
-            stops, length = self._evaluation_steps(updates), 1
+            evaluations, noises = (_steps_at(parts, updates) for parts in (self.evaluate_at, self.noise_scale_at))
+            stops, length = sorted(evaluations | noises), 1
             live = active & np.asarray(state.finite)
             step = int(done[live].min(initial=updates))
             while True:
                 if step in stops:
                     wanted = live & (done == step) & self._unmeasured(slots, step)
-                    if wanted.any():
+                    if wanted.any() and step in noises:
+                        _take_noise(slots, wanted, step, self._noise(settings, state, wanted))
+                    if wanted.any() and step in evaluations:
                         model = evaluated(self.workload, state)
                         values = measure_all(self._splits, model, jax.device_put(wanted, self._by_trial))
                         _take(slots, wanted, step, jax.tree.map(np.asarray, values))
@@ -261,6 +278,16 @@ class Trainer:
             state = program(self._splits["train"], settings, state, ends)
         done: State = jax.block_until_ready(state)
         return done
+
+    def _noise(self, settings: Settings, state: State, wanted: np.ndarray) -> list[tuple[float, float]]:
+        """Return |G|² and tr Σ of each slot's trial where it stands; what is not wanted has none that mean anything."""
+        program, (batches, size) = self.prepare("noise").result(), small_batches(self.workload)
+        zeros = lambda a: jax.device_put(np.zeros((self.slots, *a.shape), a.dtype), self._by_trial)
+        sums: Sums = jax.tree.map(zeros, no_sums(self._state.parameters))
+        ends = jax.device_put(np.where(wanted, batches, 0).astype(np.int32), self._by_trial)
+        for _ in range(batches if self.method == "step" else 1):
+            sums = program(self._splits["train"], settings, state, sums, ends)
+        return gradient_noises(sums, batches, size)
 
     def _fastest(self) -> Method:
         if self.platform != "cpu":
@@ -331,9 +358,6 @@ class Trainer:
             unmeasured[slot.number] = all(m.step < step for m in slot.measurements)
         return unmeasured
 
-    def _evaluation_steps(self, updates: int) -> list[int]:
-        return sorted({max(1, round(fraction * updates)) for fraction in self.evaluate_at})
-
     def _deal(self, trials: Sequence[Trial]) -> list[int]:
         """Give each trial a slot, neighbouring learning rates on different devices, so that diverging ones spread."""
         order = sorted(
@@ -385,6 +409,12 @@ class Trainer:
             body = lambda splits, model, wanted: self._each(partial(measure, self.workload, splits))(model, wanted)
             specs = (copied, trial, trial)
             arguments = (self._splits, model, self._shape((), np.bool_))
+        elif program == "noise":
+            add = partial(add_small_batch if self.method == "step" else add_small_batches, self.workload)
+            body = lambda split, *of_trial: self._each(partial(add, split))(*of_trial)
+            specs = (copied, trial, trial, trial, trial)
+            sums = jax.tree.map(lambda a: self._shape(a.shape, a.dtype), no_sums(self._state.parameters))
+            arguments = (self._splits["train"], settings, self._state_shapes(None), sums, self._shape((), np.int32))
         else:
             batch_size = int(program)
             sizes = (batch_size, self._microbatch_sizes.get(batch_size, batch_size))
@@ -451,6 +481,19 @@ def check_devices(devices_per_trial: int, devices: int) -> None:
             f"devices_per_trial: {devices_per_trial} does not divide the {devices} devices that JAX has here; "
             f"give a number that does."
         )
+
+
+def _steps_at(fractions: Sequence[float], updates: int) -> set[int]:
+    """Return after how many updates fractions of a budget come: of any but 0, at least one."""
+    return {max(1, round(fraction * updates)) if fraction else 0 for fraction in fractions}
+
+
+def _take_noise(slots: Sequence[_Slot], wanted: np.ndarray, step: int, noises: list[tuple[float, float]]) -> None:
+    """Keep what is finite: a gradient that is not has no noise, and whether the trial diverged is not for it to say."""
+    for slot in slots:
+        if wanted[slot.number] and np.isfinite(noises[slot.number]).all():
+            numbers = zip(NOISE_METRICS, noises[slot.number], strict=True)
+            slot.measurements += [Measurement(step, "train", metric, value) for metric, value in numbers]
 
 
 def _take(slots: Sequence[_Slot], wanted: np.ndarray, step: int, values: dict[str, Evaluation]) -> None:

@@ -21,6 +21,7 @@ from sgdscope.report.charts import Charts
 from sgdscope.report.summary import sentences, summary_rows
 from sgdscope.store import Store
 from sgdscope.training import pack
+from sgdscope.training.noise import NOISE_METRICS
 from sgdscope.training.pack import Trainer
 from sgdscope.workloads.digits import digits
 from sgdscope.workloads.quadratic import NoisyQuadratic
@@ -89,6 +90,24 @@ def test_running_it_again_trains_nothing(finished):
     assert again.ran.trained == 0
     assert said.strip() == ""
     assert again.trials.equals(finished.trials)
+
+
+def test_the_noise_scale_is_measured_beside_a_study_that_is_what_it_was(finished, tmp_path):
+    measured, _ = quietly(quadratic_study(noise_scale_at=(0, 1)), tmp_path / "s")
+    assert measured.numbers().equals(finished.numbers())
+    rows = measured.measurements.filter(pl.col("metric").is_in(NOISE_METRICS))
+    assert measured.measurements.join(rows, on=["trial_id", "step", "metric"], how="anti").equals(finished.measurements)
+    assert rows["examples"].unique().sort().to_list() == [0, 256]
+    assert finished.tables.noise_scale.is_empty()
+    table = measured.tables.noise_scale
+    h = np.array(NoisyQuadratic().curvatures)
+    start = table.filter(fraction=0)
+    assert start["identified"].all()  # |G|² = Σ h² and tr Σ = Σ h², where every coordinate is 1 and every noise too
+    assert ((start["noise_scale_low"] < 1) & (start["noise_scale_high"] > 1)).all()
+    assert start["gradient_square_norm"].to_numpy() == pytest.approx((h**2).sum(), rel=0.1)
+    assert any(sentence.startswith("Context, not a verdict") for sentence in sentences(measured.tables))
+    with pytest.raises(sg.InputError, match=r"noise_scale_at \(there none, here 0.0\)"):
+        quietly(quadratic_study(noise_scale_at=(0,)), finished.folder)
 
 
 def test_a_folder_is_extended_by_training_only_what_is_new(tmp_path):

@@ -34,6 +34,8 @@ def test_operations_are_those_counted_by_hand(workload):
     assert operations_per_evaluation(workload) == (1024 + 256 + 517) * FORWARD
     costs = Costs(workload, evaluations=2)
     assert costs.operations(10, 32) == 10 * 32 * UPDATE + 2 * (1024 + 256 + 517) * FORWARD
+    estimating = Costs(workload, evaluations=0, noise_scales=3)
+    assert estimating.operations(10, 32) == (10 * 32 + 3 * 1024) * UPDATE
 
 
 def test_operations_of_convolutions_and_loops_are_those_counted_by_hand():
@@ -106,6 +108,15 @@ def test_evaluation_is_part_of_a_trials_seconds_and_taken_off_a_packs(workload):
     assert unknown.training_seconds(3 * (1.0 + evaluating), 3, 300, 64) == pytest.approx(3.0)
 
 
+def test_estimates_of_the_noise_take_what_updates_of_their_batches_do(workload):
+    costs, plain = Costs(workload, 0, noise_scales=2), Costs(workload, 0)
+    for each in (costs, plain):
+        each.note(16, 0.001)
+        each.note(64, 0.003)
+    assert costs.per_trial(100, 64) - plain.per_trial(100, 64) == pytest.approx(2 * 64 * 0.001)
+    assert costs.training_seconds(3 * (0.3 + 2 * 64 * 0.001), 3, 300, 64) == pytest.approx(0.9)
+
+
 @pytest.mark.parametrize("first", [0.2, 5.0])
 def test_what_an_update_takes_settles_though_evaluation_takes_most_of_a_pack(workload, first):
     """From a first guess that is far off; at two batch sizes in turn, as a search has them."""
@@ -164,6 +175,8 @@ def test_a_study_is_written_out_in_a_block_for_each_workload_and_budget(workload
         for budget in (f"epochs:1{reached}", f"epochs:2{reached}", "epochs:4", "steps:7")
     ]
     assert all(len(block.splitlines()) == 10 for block in blocks)
+    measured = expansion(study.changed({"noise_scale_at": (0, 0.5)}).declaration(), costs)
+    assert "\nbudget      epochs:4, evaluated at 0.5, 1, noise scale at 0, 0.5\n" in measured
 
 
 def test_what_remains_is_counted_over_all_workloads_and_budgets(workload):

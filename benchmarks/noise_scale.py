@@ -1,0 +1,87 @@
+"""What the gradient noise scale costs on `digits`, and what it is along training beside the bend.
+
+    python benchmarks/noise_scale.py [RUNS]
+
+The cost is that of a pack of each batch size of the study, with and without, in turn and in one process with all
+programs compiled; the figures are medians of RUNS runs. The noise scale is that of SGD in the study itself, searched,
+in a new folder.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+
+from rich.console import Console
+
+import sgdscope as sg
+from sgdscope.report.summary import bend_sentences, noise_scale_sentences
+from sgdscope.studies.digits import study
+from sgdscope.training.pack import Trainer
+from sgdscope.training.runtime import use_all_cores
+
+MOMENTS = (0.0, 0.5, 1.0)
+
+
+def share_of_time(runs: int) -> None:
+    """Print the seconds of a pack of each batch size without it and with it, and those of all together."""
+    (workload,) = study.workloads
+    declared = study.declaration()
+    trainers = [Trainer(workload, study.evaluate_at, slots=4, noise_scale_at=moments) for moments in ((), MOMENTS)]
+    print(f"{trainers[0].slots} trials a pack, {len(trainers[0].devices)} devices; seconds, medians of {runs} runs")
+    print("batch size   without      with     ratio (lowest to highest)")
+    sums = [[0.0, 0.0] for _ in range(runs)]
+    trainers[1].prepare("noise").result()
+    for size in study.batch_sizes:
+        trials = [declared.trial(sg.SGD(), size, 2.0**-4, seed) for seed in range(trainers[0].slots)]
+        for trainer in trainers:
+            trainer.prepare(size).result()
+        taken = []
+        for run in range(runs):
+            pair = []
+            for trainer in trainers:
+                begun = time.perf_counter()
+                trainer.train(trials)
+                pair.append(time.perf_counter() - begun)
+            taken.append(pair)
+            sums[run] = [a + b for a, b in zip(sums[run], pair, strict=True)]
+        _print_line(str(size), taken)
+    _print_line("all", sums)
+    for trainer in trainers:
+        trainer.close()
+
+
+def _print_line(name: str, taken: list[list[float]]) -> None:
+    without, measured = (statistics.median(column) for column in zip(*taken, strict=True))
+    ratios = sorted(b / a for a, b in taken)
+    middle = statistics.median(ratios)
+    print(f"{name:>10} {without:9.2f} {measured:9.2f} {middle:9.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})", flush=True)
+
+
+def along_training() -> None:
+    """Print the noise scale at the best rate for the score of each batch size, and what is said of it."""
+    measured = study.changed({"optimizers": (sg.SGD(),), "noise_scale_at": (0.0, 0.25, 0.5, 0.75, 1.0)})
+    with tempfile.TemporaryDirectory() as folder:
+        tables = sg.run(measured, f"{folder}/study", Console(stderr=True)).tables
+    best = tables.optima.filter(criterion="score").select("batch_size", "learning_rate")
+    table = tables.noise_scale.join(best, on=["batch_size", "learning_rate"]).sort("batch_size", "step")
+    for size, rows in table.group_by("batch_size", maintain_order=True):
+        cells = [
+            f"{row['noise_scale']:.0f} [{row['noise_scale_low']:.0f}, {row['noise_scale_high']:.0f}]"
+            if row["identified"]
+            else f"not identified: |G|² {row['gradient_square_norm']:.2g} ± "
+            f"{row['gradient_square_norm_high'] - row['gradient_square_norm']:.2g}"
+            for row in rows.iter_rows(named=True)
+        ]
+        print(f"| {size[0]} | {rows['learning_rate'][0]:.3g} | {' | '.join(cells)} |")
+    print(f"n = {table['n'].min()} to {table['n'].max()}")
+    for sentence in bend_sentences(tables) + noise_scale_sentences(tables):
+        print(sentence)
+
+
+if __name__ == "__main__":
+    use_all_cores()
+    share_of_time(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    along_training()

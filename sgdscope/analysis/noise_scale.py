@@ -1,0 +1,111 @@
+"""The gradient noise scale along training: context beside the batch size at which rates bend, never a verdict."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from sgdscope.analysis.curves import OPTIMIZER_SCHEMA
+from sgdscope.analysis.statistics import named, t_interval, t_quantile
+
+# The metrics of the table of measurements that it is made of.
+SQUARE_NORM, TRACE = "gradient_square_norm", "gradient_noise_trace"
+
+NOISE_SCALE_SCHEMA: dict[str, type[pl.DataType]] = {
+    **OPTIMIZER_SCHEMA,
+    "batch_size": pl.Int64,
+    "learning_rate": pl.Float64,
+    "step": pl.Int64,
+    "fraction": pl.Float64,
+    "n": pl.Int64,
+    **{f"{name}{end}": pl.Float64 for name in (SQUARE_NORM, TRACE, "noise_scale") for end in ("", "_low", "_high")},
+    "identified": pl.Boolean,
+}
+
+
+def noise_scale(trials: pl.DataFrame, measurements: pl.DataFrame) -> pl.DataFrame:
+    """Return B_simple = tr Σ/|G|² of each cell, learning rate and step at which it was measured, one row each.
+
+    |G|² and tr Σ are means over the n seeds that came so far, with 95 % t intervals, and B_simple is the ratio of the
+    means, with the interval of :func:`jackknife_ratio`: a batch of so many examples has as much noise as gradient. It
+    is null where it is not :func:`identified`: without a gradient that is told from 0 it may be any. ``fraction`` is of
+    the updates that a complete trial of the cell made.
+
+    Args:
+        trials: a table of trials.
+        measurements: what was measured of them, a row a number.
+
+    Source: McCandlish, Kaplan, Amodei et al. (2018), arXiv 1812.06162.
+    """
+    keys = [*OPTIMIZER_SCHEMA, "batch_size", "learning_rate"]
+    squares, traces = (
+        measurements.filter(pl.col("metric") == metric).select("trial_id", "step", pl.col("value").alias(metric))
+        for metric in (SQUARE_NORM, TRACE)
+    )
+    updates = trials.filter(pl.col("status") == "complete").group_by(keys[:-1]).agg(updates=pl.col("steps").max())
+    pairs = (
+        squares.join(traces, on=["trial_id", "step"])
+        .join(trials.select("trial_id", "seed", *keys), on="trial_id")
+        .join(updates, on=keys[:-1], how="left")
+        .sort(*keys, "step", "seed")
+    )
+    rows = []
+    for key, group in pairs.group_by(*keys, "step", "updates", maintain_order=True):
+        row: dict[str, Any] = dict(zip((*keys, "step", "updates"), key, strict=True)) | {"n": len(group)}
+        of_squares, of_traces = (group[metric].to_numpy() for metric in (SQUARE_NORM, TRACE))
+        row |= named(SQUARE_NORM, t_interval(of_squares)) | named(TRACE, t_interval(of_traces))
+        row |= {"identified": identified(of_traces, of_squares)}
+        if row["identified"]:
+            row |= named("noise_scale", jackknife_ratio(of_traces, of_squares))
+        rows.append(row)
+    table = pl.DataFrame(rows, schema=NOISE_SCALE_SCHEMA | {"updates": pl.Int64})
+    return table.with_columns(fraction=pl.col("step") / pl.col("updates")).select(NOISE_SCALE_SCHEMA.keys())
+
+
+def identified(traces: np.ndarray, squares: np.ndarray) -> bool:
+    """Return whether a gradient is told from 0, so that tr Σ/|G|² is known: from the estimates of n seeds, shape (n,).
+
+    It is where the 95 % t interval of |G|, each seed's root of |G|² with the sign of |G|², lies above 0, and where the
+    means of |G|² and tr Σ stay positive without any one seed. A gradient may differ much from seed to seed: where it
+    does by 1.2 of itself, the interval of |G|² reaches below 0 in half of the simulated studies of 5 seeds, but that of
+    |G| in 3 %. Of those without a gradient this finds one in 0.3 to 3.5 %, by how skewed the estimates then are.
+
+    >>> traces = np.ones(5)
+    >>> identified(traces, np.array([1.4, 15.1, 1.9, 1.3, 4.8]))
+    True
+    >>> identified(traces, np.array([-1.0, 2.0, 0.5, -0.7, 1.0]))
+    False
+    """
+    lowest = t_interval(np.sign(squares) * np.sqrt(np.abs(squares)))[1]
+    left_out = np.array([squares.sum() - squares, traces.sum() - traces])
+    return bool(lowest > 0 and (left_out > 0).all())
+
+
+def jackknife_ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float, float]:
+    """Return the ratio of two means over the same n seeds, and its 95 % interval by the jackknife of its logarithm.
+
+    With r₍ᵢ₎ the ratio without seed i,
+
+        log r ± t(n−1) √((n−1)/n Σ (log r₍ᵢ₎ − mean log r₍ⱼ₎)²).
+
+    Of 40,000 simulated studies of n = 5 and of 15 seeds, among those in which the ratio is :func:`identified` it holds
+    .94 and .94 where |G|² differs from seed to seed by .3 of itself; .89 and .90 where it differs by 1.2, and tr Σ with
+    it; and .89 and .95 where each |G|² is only measured to ±1 of itself (45 and 93 % of studies are). The jackknife of
+    the ratio itself holds .95 and .95, .94 and .93, .83 and .93, and its lower end may lie below 0.
+
+    Args:
+        above: what is divided, positive, shape (n,).
+        below: what it is divided by, whose mean is positive without any one of the seeds too, shape (n,).
+
+    >>> ratio, low, high = jackknife_ratio(np.array([9.0, 10.0, 11.0]), np.array([1.0, 1.0, 1.0]))
+    >>> round(ratio, 3), round(low, 3), round(high, 3)
+    (10.0, 7.799, 12.823)
+    """
+    n = len(above)
+    ratio = float(above.mean() / below.mean())
+    left_out = np.log((above.sum() - above) / (below.sum() - below))
+    half = t_quantile(n) * math.sqrt((n - 1) * float(left_out.var()))
+    return ratio, ratio * math.exp(-half), ratio * math.exp(half)
