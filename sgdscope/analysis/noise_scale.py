@@ -85,16 +85,18 @@ def identified(traces: np.ndarray, squares: np.ndarray) -> bool:
 
 
 def jackknife_ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float, float]:
-    """Return the ratio of two means over the same n seeds, and its 95 % interval by the jackknife of its logarithm.
+    """Return the ratio r of two means over the same n seeds, and its 95 % interval by jackknives.
 
-    With r₍ᵢ₎ the ratio without seed i,
+    With f₍ᵢ₎ that of f without seed i, each of f = r, log r and 1/r has the interval
 
-        log r ± t(n−1) √((n−1)/n Σ (log r₍ᵢ₎ − mean log r₍ⱼ₎)²).
+        f ± t(n−1) √((n−1)/n Σ (f₍ᵢ₎ − mean f₍ⱼ₎)²),
 
-    Of 40,000 simulated studies of n = 5 and of 15 seeds, among those in which the ratio is :func:`identified` it holds
-    .94 and .94 where |G|² differs from seed to seed by .3 of itself; .89 and .90 where it differs by 1.2, and tr Σ with
-    it; and .89 and .95 where each |G|² is only measured to ±1 of itself (45 and 93 % of studies are). The jackknife of
-    the ratio itself holds .95 and .95, .94 and .93, .83 and .93, and its lower end may lie below 0.
+    and that of r is the hull of the three: which of them covers depends on which of the two means strays. Of 3,000
+    simulated studies of n = 5 and of 15 seeds, among those in which the ratio is :func:`identified`, the hull holds .96
+    and .96 where |G|² differs from seed to seed by .3 of itself, .95 and .95 where it differs by 1.2 and tr Σ with it,
+    .95 and .98 where each |G|² is only measured to ±1 of itself; log r alone .95 and .95, .89 and .91, .91 and .96, r
+    alone .95 and .95, .94 and .94, .84 and .94. It is a sixth wider in the first case at n = 5, and
+    reaches 0 or infinity where r or 1/r does.
 
     Args:
         above: what is divided, positive, shape (n,).
@@ -102,10 +104,16 @@ def jackknife_ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float,
 
     >>> ratio, low, high = jackknife_ratio(np.array([9.0, 10.0, 11.0]), np.array([1.0, 1.0, 1.0]))
     >>> round(ratio, 3), round(low, 3), round(high, 3)
-    (10.0, 7.799, 12.823)
+    (10.0, 7.516, 13.318)
     """
     n = len(above)
     ratio = float(above.mean() / below.mean())
-    left_out = np.log((above.sum() - above) / (below.sum() - below))
-    half = t_quantile(n) * math.sqrt((n - 1) * float(left_out.var()))
-    return ratio, ratio * math.exp(-half), ratio * math.exp(half)
+    left_out = (above.sum() - above) / (below.sum() - below)
+    own, log, inverse = (_half_width(values, n) for values in (left_out, np.log(left_out), 1 / left_out))
+    highest = 1 / (1 / ratio - inverse) if inverse < 1 / ratio else math.inf
+    low = min(max(0.0, ratio - own), ratio * math.exp(-log), 1 / (1 / ratio + inverse))
+    return ratio, low, max(ratio + own, ratio * math.exp(log), highest)
+
+
+def _half_width(left_out: np.ndarray, n: int) -> float:
+    return t_quantile(n) * math.sqrt((n - 1) * float(left_out.var()))
