@@ -9,6 +9,7 @@ import polars as pl
 
 from sgdscope.errors import InputError
 from sgdscope.optimizers import parse_optimizer
+from sgdscope.workloads.base import WorkloadRecord
 
 # Momentum's velocity settles over 1/(1 − m) updates; after so many times that it moves as ε/(1 − m) says.
 SETTLING_TIMES = 20
@@ -34,6 +35,15 @@ def temperature(learning_rate: float, momentum: float, batch_size: int, examples
     0.095
     """
     return learning_rate * (examples / batch_size - 1) / (examples * (1 - momentum))
+
+
+def l2_of(record: WorkloadRecord) -> float | None:
+    """Return λ, the coefficient of a workload's L2 penalty, from its field ``l2``; None where it has none.
+
+    With normalization the product ε·λ sets the equilibrium of the weights, so that an optimal ε belongs to its λ.
+    """
+    l2 = dict(record.fields).get("l2")
+    return float(l2) if isinstance(l2, int | float) else None
 
 
 def warmed_up(updates: int, momentum: float) -> bool:

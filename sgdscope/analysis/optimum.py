@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, SMALLEST_LOSS, Curve, Records, cells, curve, measured_criteria
-from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, temperature
+from sgdscope.analysis.dynamics import cell_warmed_up, l2_of, momentum_of, temperature
 from sgdscope.analysis.statistics import named, t_interval
 from sgdscope.store import ended
 
@@ -26,6 +26,7 @@ OPTIMA_SCHEMA: dict[str, type[pl.DataType]] = {
     "learning_rate_high": pl.Float64,
     "effective_learning_rate": pl.Float64,
     "temperature": pl.Float64,
+    "learning_rate_times_l2": pl.Float64,
     "warmed_up": pl.Boolean,
     "median_learning_rate": pl.Float64,
     "censored": pl.String,
@@ -52,7 +53,8 @@ def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame
 
     ``test_score`` and ``validation_score`` are means with diverged trials as the constant predictor;
     ``train_loss`` is the geometric mean, the exponential of the mean logarithm, and null where no trial has one.
-    ``temperature`` is ε(N/B − 1)/(N(1 − m)), and ``warmed_up`` says whether momentum had 20/(1 − m) updates.
+    ``temperature`` is ε(N/B − 1)/(N(1 − m)), ``learning_rate_times_l2`` is ε·λ where the workload has an L2 penalty,
+    and ``warmed_up`` says whether momentum had 20/(1 − m) updates.
 
     Args:
         trials: a table of trials.
@@ -61,7 +63,7 @@ def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame
     rows = []
     for key, cell in cells(ended(trials)):
         record, warm = records[key["workload"]], cell_warmed_up(cell)
-        momentum, examples = momentum_of(key["optimizer"]), record.examples[0]
+        momentum, examples, l2 = momentum_of(key["optimizer"]), record.examples[0], l2_of(record)
         by_rate = cell.sort("learning_rate", "seed").group_by(
             "learning_rate", "effective_learning_rate", maintain_order=True
         )
@@ -70,13 +72,14 @@ def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame
             heat = temperature(rate, momentum or 0.0, key["batch_size"], examples) if known else None
             rows.append(
                 key
-                | {"learning_rate": rate, "effective_learning_rate": effective, "temperature": heat, "warmed_up": warm}
+                | {"learning_rate": rate, "effective_learning_rate": effective, "temperature": heat}
+                | {"learning_rate_times_l2": None if l2 is None else rate * l2, "warmed_up": warm}
                 | {"n": len(group), "diverged": int((group["status"] == "diverged").sum())}
                 | _score("test_score", group, record.constant_score)
                 | _score("validation_score", group, record.constant_score)
                 | _training_loss(group["train_loss"], record.constant_loss)
             )
-    return pl.DataFrame(rows, infer_schema_length=None)
+    return pl.DataFrame(rows, schema_overrides={"learning_rate_times_l2": pl.Float64}, infer_schema_length=None)
 
 
 def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
@@ -119,6 +122,7 @@ def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
                     "learning_rate_low": 2.0**low,
                     "learning_rate_high": 2.0**high,
                     "effective_learning_rate": values["effective_learning_rate"],
+                    "learning_rate_times_l2": values["learning_rate_times_l2"],
                     "median_learning_rate": float(found.rates[median]),
                     "censored": "+".join(censored),
                     "flat": bool(high - low > FLAT_OCTAVES),

@@ -12,6 +12,7 @@ import polars as pl
 import vl_convert
 
 from sgdscope.analysis.claims import CLAIMS, ZONES, findings
+from sgdscope.analysis.dynamics import l2_of
 from sgdscope.analysis.evidence import Finding
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.errors import InputError
@@ -196,7 +197,9 @@ def _facts(tables: StudyTables) -> str:
     )
     machine = "; ".join(f"{row['devices']} {row['device']} devices" for row in devices.iter_rows(named=True))
     workloads = ", ".join(
-        f"{record.name} ({' / '.join(f'{n:,}' for n in record.examples)} training / validation / test examples)"
+        f"{record.name} ({' / '.join(f'{n:,}' for n in record.examples)} training / validation / test examples"
+        + ("" if (l2 := l2_of(record)) is None else f", L2 {l2:g}")
+        + ")"
         for record in declaration.workloads
     )
     status = ", ".join(f"{row['count']} {row['status']}" for row in counts)

@@ -258,6 +258,16 @@ def test_a_loss_of_nothing_is_the_best_and_finite():
     assert all(math.isfinite(found[name]) for name in ("train_loss", "train_loss_low", "train_loss_high"))
 
 
+def test_a_rate_times_the_coefficient_of_the_penalty_stands_beside_it():
+    penalized = WorkloadRecord(
+        "w", "1", (("l2", 5e-4), ("depth", 16)), "0", (9, 9, 9), "accuracy", "maximize", 2.3, 0.1
+    )
+    rows = [trial(rate, seed, score) for rate, score in ((0.5, 0.9), (1.0, 0.8)) for seed in range(3)]
+    assert optimum(table(*rows), record=penalized)["learning_rate_times_l2"] == 0.5 * 5e-4
+    assert learning_rate_curves(table(*rows), {"w": penalized})["learning_rate_times_l2"].to_list() == [2.5e-4, 5e-4]
+    assert optimum(table(*rows))["learning_rate_times_l2"] is None
+
+
 def test_criteria_are_kept_apart():
     scores = [[0.9] * 5, [0.8] * 5, [0.7] * 5]
     losses = [[3.0] * 5, [2.0] * 5, [1.0] * 5]
