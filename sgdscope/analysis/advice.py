@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.choosing import Chosen, scores_by_batch_size, spread_left_one_out
-from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Curve, Records, by_optimizer, curve, on_common_seeds
+from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, by_optimizer, curve, joined, on_common_seeds
 from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.equivalence import ALPHA, equivalence
 from sgdscope.analysis.further import further_trials
@@ -83,8 +83,7 @@ class Advice:
     def rates(self) -> pl.DataFrame:
         """The learning rate for each batch size asked for, by optimizer and criterion."""
         t = self.tables
-        measured = t.trials["batch_size"].unique().sort().to_list()
-        return rate_for(t.trials, t.optima, t.records, self.batch_sizes or measured)
+        return rate_for(t.trials, t.optima, t.records, self.batch_sizes)
 
     @cached_property
     def costs(self) -> pl.DataFrame:
@@ -225,7 +224,7 @@ def best_over_batch_sizes(members: Mapping[int, pl.DataFrame], record: WorkloadR
     measured = [number for number, found in enumerate(curves[0]) if found.seeds.size]
     if not measured:
         return None
-    chooses, reports = (_joined(on_common_seeds([of[number] for number in measured])) for of in curves)
+    chooses, reports = (joined(on_common_seeds([of[number] for number in measured])) for of in curves)
     if not reports.seeds.size or not chooses.eligible.any():
         return None
     sizes = np.repeat(np.array(list(members))[measured], [len(curves[0][number].rates) for number in measured])
@@ -233,16 +232,6 @@ def best_over_batch_sizes(members: Mapping[int, pl.DataFrame], record: WorkloadR
         best = int(chooses.best()[0])
         return int(sizes[best]), Chosen(reports.seeds, reports.goodness[best])
     return int(sizes[reports.best()[0]]), Chosen(reports.seeds, spread_left_one_out(reports))
-
-
-def _joined(curves: Sequence[Curve]) -> Curve:
-    """Return the rates of several cells, on common seeds, as if they were one cell's."""
-    return Curve(
-        np.concatenate([c.rates for c in curves]),
-        curves[0].seeds,
-        np.concatenate([c.goodness for c in curves]),
-        np.concatenate([c.diverged for c in curves]),
-    )
 
 
 def _paired(one: Chosen, other: Chosen) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,9 @@ from sgdscope.analysis.evidence import (
     UP,
     Effect,
     Finding,
+    has_learned,
     in_zone,
+    undecided_at_an_edge,
 )
 from sgdscope.analysis.margins import margin_at
 from sgdscope.analysis.regimes import (
@@ -39,7 +41,7 @@ from sgdscope.analysis.regimes import (
     pair_on_common_seeds,
     regime_limits,
 )
-from sgdscope.analysis.slopes import sharpness_of, slope_of
+from sgdscope.analysis.slopes import grid_error, sharpness_of, slope_of
 from sgdscope.analysis.statistics import Estimate, Verdict, estimated
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.thresholds import plateau_end
@@ -50,12 +52,17 @@ from sgdscope.workloads.base import WorkloadRecord
 PROPORTIONAL, SUBLINEAR, EQUAL_RATES = (0.75, 1.25), (0.0, 1.0), (-0.5, 0.5)
 # Where the talk puts the bend of the Wide-ResNet with batch normalization at 200 epochs; to within an octave here.
 TALKS_BEND, TALKS_WORKLOAD, TALKS_BUDGET = 512, "wide_resnet", "epochs:200"
+# What is said of momentum against plain SGD.
+AGAINST_SGD = ("C2", "C5")
 WARM = ", where momentum had warmed up"
 
 
 @dataclass(frozen=True)
 class Case:
-    """The cells of one workload, budget and optimizer, and those of plain SGD beside it."""
+    """The cells of one workload, budget and optimizer, and those of plain SGD beside it, that have learned anything.
+
+    ``unlearned`` are the batch sizes at which next to nothing was learned: no claim is about them.
+    """
 
     key: Mapping[str, str]
     members: Mapping[int, pl.DataFrame]
@@ -63,6 +70,7 @@ class Case:
     record: WorkloadRecord
     limits: tuple[float | None, float | None]
     declared_margin: float | None
+    unlearned: tuple[int, ...] = ()
 
     @cached_property
     def scores(self) -> dict[int, Chosen]:
@@ -81,8 +89,8 @@ class Case:
 
     @cached_property
     def margin(self) -> float:
-        """δ: what was declared, or else that of the score at the smallest batch size."""
-        smallest = next(iter(self.scores.values()))
+        """δ: what was declared, or else that of the score at the smallest batch size, of plain SGD if it is there."""
+        smallest = next(iter((scores_by_batch_size(self.sgd, self.record) or self.scores).values()))
         return margin_at(float(smallest.scores.mean()), self.record, self.declared_margin)
 
     def sizes(self, regime: str) -> list[int]:
@@ -100,6 +108,10 @@ class Case:
         """Return why a regime is not identified; empty where it is."""
         sizes, (low, high) = self.sizes(regime), self.limits
         whose = "SGD's" if regime == "noise" else "its"
+        if regime == "noise" and not self.sgd:
+            return "there is no plain SGD, whose learning rate tells where the regime ends"
+        if len(next(iter(self.scores.values())).seeds) == 1:
+            return "one seed has no interval"
         if (low if regime == "noise" else high) is None:
             return f"{whose} learning rate is not shown to grow with the batch size, so no regime has an end"
         if len(sizes) >= FEWEST_IN_REGIME:
@@ -107,9 +119,17 @@ class Case:
         most, multiple = self.record.examples[0] or MOST_EXAMPLES, self.record.batch_multiple
         possible = range(multiple, most + 1, multiple)
         add = batch_sizes_to_add(list(self.members), low or 0.0, high or math.inf, possible)[regime]
+        if self.unlearned:
+            return f"{len(sizes)} of {FEWEST_IN_REGIME} needed are {regime}-dominated; {self.without_learning}"
         there = ", ".join(map(str, sizes)) or "no batch size"
         wanted = f"add {', '.join(map(str, add))}" if add else "more seeds may tell of more, no batch size can be added"
         return f"{there} of {FEWEST_IN_REGIME} needed {'is' if len(sizes) < 2 else 'are'} {regime}-dominated; {wanted}"
+
+    @property
+    def without_learning(self) -> str:
+        """Say at which batch sizes next to nothing was learned."""
+        at = ", ".join(map(str, self.unlearned))
+        return f"at {at} no learning rate gains a tenth over the constant predictor of what the best cell gains"
 
     def found(self, claim: str, *effects: Effect, reason: str = "") -> Finding:
         """Return what this case says of a claim."""
@@ -119,11 +139,24 @@ class Case:
 def cases(part: Tables) -> Iterator[Case]:
     """Yield the cases of a part, one for each optimizer, plain SGD first."""
     studied = list(by_optimizer(part.trials))
-    plain = of_sgd(studied)
+    gains = {
+        tuple(key.values()): {
+            size: curve(cell, part.records[key["workload"]], "score").gain for size, cell in of.items()
+        }
+        for key, of in studied
+    }
+    most = max(gain for by_size in gains.values() for gain in by_size.values())
+    learned = {
+        tuple(key.values()): {s: cell for s, cell in of.items() if has_learned(gains[tuple(key.values())][s], most)}
+        for key, of in studied
+    }
+    plain = of_sgd((key, learned[tuple(key.values())]) for key, _ in studied)
     for key, members in sorted(studied, key=lambda of: (momentum_of(of[0]["optimizer"]) != 0, of[0]["optimizer"])):
+        record, mine = part.records[key["workload"]], learned[tuple(key.values())]
         sgd = plain.get((key["workload"], key["budget"]), {})
         limits = regime_limits(part.regimes, *key.values())
-        yield Case(key, members, sgd, part.records[key["workload"]], limits, part.score_margin)
+        unlearned = tuple(size for size in members if size not in mine)
+        yield Case(key, mine, sgd, record, limits, part.score_margin, unlearned)
 
 
 # ── Batch sizes at constant epochs ───────────────────────────────────────────────────────────────────────────
@@ -131,25 +164,34 @@ def cases(part: Tables) -> Iterator[Case]:
 
 def sweep(part: Tables) -> Iterator[Finding]:
     """Yield what a part, the trials of one workload and budget, says of C1 to C7 or, at constant steps, of C8."""
-    at_steps = isinstance(known_budget(part.trials["budget"][0]), Steps)
+    budget = known_budget(part.trials["budget"][0])
+    if budget is None:
+        return  # somebody else's: nobody knows what it holds constant
+    at_steps = isinstance(budget, Steps)
     for case in cases(part):
         if len(case.members) > 1 and case.scores:
             for findings in (at_constant_steps,) if at_steps else (in_noise, in_curvature, transition):
                 yield from findings(case)
+        elif case.unlearned:
+            for claim in ("C8",) if at_steps else ("C1", "C2", "C3", "C4", "C4b", "C5", "C6", "C7"):
+                if claim not in AGAINST_SGD or momentum_of(case.key["optimizer"]):
+                    yield case.found(claim, reason=case.without_learning)
 
 
 def in_noise(case: Case) -> Iterator[Finding]:
     """Yield what is found of C1 to C3: the noise-dominated regime."""
     sizes, missing = case.sizes("noise"), case.missing("noise")
-    is_sgd = momentum_of(case.key["optimizer"]) == 0
+    has_momentum = bool(momentum_of(case.key["optimizer"]))
     if missing:
-        yield from (case.found(claim, reason=missing) for claim in (("C1", "C3") if is_sgd else ("C1", "C2", "C3")))
+        yield from (
+            case.found(claim, reason=missing) for claim in (("C1", "C2", "C3") if has_momentum else ("C1", "C3"))
+        )
         return
     scores = np.array([case.scores[size].scores for size in sizes])
     plateau = scores.mean(axis=0)
     yield case.found("C1", _equal_scores("score against the plateau", sizes, scores - plateau, case.margin))
     yield case.found("C3", *_slopes(case, sizes, PROPORTIONAL))
-    if is_sgd:
+    if not has_momentum:
         return
     compared = [size for size in sizes if size in case.leads and case.leads[size].size]
     if not compared:
@@ -168,16 +210,18 @@ def in_noise(case: Case) -> Iterator[Finding]:
     if own.sizes and own.sizes == plain.sizes:
         own, plain = pair_on_common_seeds(own, plain)
         apart = octaves_between(own, plain, momentum_of(case.key["optimizer"]) or 0.0)
-        effects.append(in_zone("effective rate above SGD's", apart, EQUAL_RATES, own.n, OCTAVES))
+        error = math.hypot(*(cells.mean_grid_error for cells in (own, plain)))
+        effect = in_zone("effective rate above SGD's", apart, EQUAL_RATES, own.n, OCTAVES, grid_error=error)
+        effects.append(undecided_at_an_edge(effect, own, plain))
     yield case.found("C2", *effects)
 
 
 def in_curvature(case: Case) -> Iterator[Finding]:
     """Yield what is found of C4 to C6: the curvature-dominated regime."""
     sizes, missing = case.sizes("curvature"), case.missing("curvature")
-    is_sgd = momentum_of(case.key["optimizer"]) == 0
+    has_momentum = bool(momentum_of(case.key["optimizer"]))
     if missing:
-        claims = ("C4", "C4b", "C6") if is_sgd else ("C4", "C4b", "C5", "C6")
+        claims = ("C4", "C4b", "C5", "C6") if has_momentum else ("C4", "C4b", "C6")
         yield from (case.found(claim, reason=missing) for claim in claims)
         return
     scores = np.array([chosen.scores for chosen in case.scores.values()])
@@ -192,7 +236,7 @@ def in_curvature(case: Case) -> Iterator[Finding]:
     else:
         yield case.found("C4b", reason="the training loss was not measured")
     yield case.found("C6", *_slopes(case, sizes, CONSTANT))
-    if is_sgd:
+    if not has_momentum:
         return
     compared = [size for size in sizes if size in case.leads and case.leads[size].size]
     effects = []
@@ -211,7 +255,7 @@ def in_curvature(case: Case) -> Iterator[Finding]:
 
 def transition(case: Case) -> Iterator[Finding]:
     """Yield what is found of C7, whether the rate bends sharply, and of where it bends."""
-    found = cells_of(dict(case.members), case.record, "score")
+    found = cells_of(case.members, case.record, "score")
     row = bend_of(found)
     if row["status"] != "identified":
         few = f"{len(found.sizes)} batch sizes of {FEWEST_BATCH_SIZES} needed have an optimum"
@@ -262,14 +306,13 @@ def at_constant_steps(case: Case) -> Iterator[Finding]:
     strong = in_zone(f"{name}, at the score-optimal rates", changes["score"], DOWN, n, LOG_LOSS)
     weak = in_zone(f"{name}, at the loss-optimal rates", changes["train_loss"], DOWN, n, LOG_LOSS)
     weak_form = strong.verdict != "supported" and weak.verdict == "supported"
-    chosen, beside = (weak, strong) if weak_form else (strong, weak)
-    slope = slope_of(cells_of(dict(case.members), case.record, "score"))
+    found = cells_of(case.members, case.record, "score")
     yield case.found(
         "C8",
         in_zone(f"score lost from {where} to {last}", estimated(drop), (margin, math.inf), n, SCORE),
-        chosen,
-        replace(beside, decides=False),
-        in_zone("growth of ε* with B", slope, SUBLINEAR, n, SLOPE),
+        strong,
+        replace(weak, decides=False),
+        in_zone("growth of ε* with B", slope_of(found), SUBLINEAR, n, SLOPE, grid_error=grid_error(found)),
         reason="weak form: the loss is lower only at the rates that are best for it" if weak_form else "",
     )
 
@@ -319,7 +362,8 @@ def _slopes(case: Case, sizes: Sequence[int], zone: tuple[float, float]) -> list
             by = "test score" if criterion == "score" else "training loss"
             name = f"growth of ε* with B by the {by}" + (WARM if warm else "")
             decides = criterion == "score" and not warm
-            effects.append(in_zone(name, slope_of(cells), zone, cells.n, SLOPE, decides=decides))
+            error = grid_error(cells)
+            effects.append(in_zone(name, slope_of(cells), zone, cells.n, SLOPE, grid_error=error, decides=decides))
     return effects
 
 

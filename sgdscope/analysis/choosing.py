@@ -60,8 +60,8 @@ def left_one_out_interval(found: Curve) -> tuple[float, float, float]:
 
     mean ± √((t(n−1) s/√n)² + (2 f)²), where f is the flattery, what choosing and reporting on all seeds would add: the
     values share the seeds that chose their rates, so that their mean varies by more than t says (1.3 to 2.3 times the
-    variance, most where the curve is flat). In ``benchmarks/coverage.py`` this holds .94 to .96 and t alone .81 to .93, where
-    trials do not diverge.
+    variance, most where the curve is flat). In ``benchmarks/coverage.py`` this holds .94 to .96 and t alone .81 to
+    .93, where trials do not diverge.
     """
     left = left_one_out(found)
     mean, _, high = t_interval(left)

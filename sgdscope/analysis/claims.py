@@ -9,17 +9,21 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from sgdscope.analysis.batch_size_claims import cases, sweep
-from sgdscope.analysis.curves import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA
+from sgdscope.analysis.choosing import spread_left_one_out
+from sgdscope.analysis.curves import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA, curve, joined, on_common_seeds
 from sgdscope.analysis.epoch_claims import ladders, over_epochs
 from sgdscope.analysis.evidence import SCORE, Finding, in_zone, together
+from sgdscope.analysis.margins import margin_at
 from sgdscope.analysis.statistics import estimated
 from sgdscope.analysis.tables import Tables
+from sgdscope.errors import InputError
 
 CLAIMS_SCHEMA: dict[str, type[pl.DataType]] = {
     "claim": pl.String,
@@ -67,7 +71,8 @@ CLAIMS: dict[str, Claim] = {
     ),
     "C1": Claim(
         "Noise-dominated: the best score does not depend on the batch size.",
-        f"every batch size against the mean of all of them: {EQUIVALENCE}",
+        "every batch size against the mean of all of them, in which each has its share (one of k that is d from the "
+        f"others is d(k − 1)/k from it): {EQUIVALENCE}",
         "best-score",
         BATCH_SIZES,
     ),
@@ -166,7 +171,7 @@ def findings(tables: Tables, reference: float | None = None) -> list[Finding]:
     for finding in [f for part in several for f in sweep(part)] + of_ladders:
         found[finding.claim].append(finding)
     if reference is not None:
-        found["C0"] = [finding for part in tables.parts for finding in _against_reference(part, reference)]
+        found["C0"] = _against_reference(tables, reference)
     found["C13"] = [_alike(found)]
     return [
         finding
@@ -196,33 +201,44 @@ def overall(findings: Sequence[Finding]) -> str:
     return together([finding.verdict for finding in findings if finding.verdict != "not tested"])
 
 
-def _against_reference(part: Tables, reference: float) -> list[Finding]:
-    """Return C0: the best score over batch sizes and optimizers, chosen without the scores that are compared."""
-    best: tuple[float, Any, int] | None = None
-    for case in cases(part):
-        for size in case.scores:
-            chosen = part.optima.filter(batch_size=size, criterion="score", optimizer=case.key["optimizer"])
-            goodness = case.record.score_sign * chosen["validation_score"][0]
-            if best is None or goodness > best[0]:
-                best = goodness, case, size
-    if best is None:
+def _against_reference(tables: Tables, reference: float) -> list[Finding]:
+    """Return C0: the best score over budgets, optimizers and batch sizes, chosen without the scores that are compared.
+
+    Where the test scores themselves choose, each seed is scored in the cell, and at the rate, that the others choose.
+    """
+    found = [(case, size) for part in tables.parts for case in cases(part) for size in case.scores]
+    if len({case.record.name for case, _ in found}) > 1:
+        raise InputError("reference: one score cannot be compared with several workloads; give their folders apart.")
+    if not found:
         return []
-    _, case, size = best
-    scores = case.scores[size].scores
-    zone = (case.record.score_sign * reference - case.margin, math.inf)
-    name = f"best score, at batch size {size}, with larger better"
-    return [case.found("C0", in_zone(name, estimated(scores), zone, len(scores), SCORE))]
+    case, _ = found[0]
+    sign, measured = case.record.score_sign, [curve(c.members[size], case.record, "score") for c, size in found]
+    tested = [curve(c.members[size], case.record, "score", "test_score") for c, size in found]
+    chooses, reports = joined(on_common_seeds(measured)), joined(on_common_seeds(tested))
+    n = len(reports.seeds)
+    if not n:
+        return []
+    best = int((chooses if case.record.chosen_on == "validation" else reports).best()[0])
+    own = reports.goodness[best] if case.record.chosen_on == "validation" else spread_left_one_out(reports)
+    values = sign * own
+    margin = margin_at(float(own.mean()), case.record, case.declared_margin)
+    zone = (reference - margin, math.inf) if sign > 0 else (-math.inf, reference + margin)
+    chosen, size = found[int(np.searchsorted(np.cumsum([len(of.rates) for of in measured]), best, side="right"))]
+    where = Finding("C0", case.record.name, chosen.key["budget"], chosen.key["optimizer"])
+    effect = in_zone(f"best score, at batch size {size}", estimated(values), zone, n, SCORE)
+    return [replace(where, effects=(effect,))]
 
 
 def _alike(found: dict[str, list[Finding]]) -> Finding:
     """Return C13: whether each of C1 to C7 is decided alike in all workloads, whose verdicts are its reason."""
     by_claim = {claim: _by_workload(found[claim]) for claim in SIDE_BY_SIDE}
-    workloads = sorted({workload for verdicts in by_claim.values() for workload in verdicts})
+    told = {w for verdicts in by_claim.values() for w, verdict in verdicts.items() if verdict != "not tested"}
+    workloads = sorted(told)
     if len(workloads) < 2:
         return Finding("C13", reason=f"it takes {CLAIMS['C13'].needs}")
     apart = any({"supported", "contradicted"} <= set(verdicts.values()) for verdicts in by_claim.values())
     alike = all(
-        verdicts.keys() == set(workloads) and set(verdicts.values()) in ({"supported"}, {"contradicted"})
+        set(workloads) <= verdicts.keys() and set(verdicts.values()) in ({"supported"}, {"contradicted"})
         for verdicts in by_claim.values()
     )
     side_by_side = "; ".join(

@@ -87,6 +87,12 @@ class Curve:
         return contending
 
     @property
+    def gain(self) -> float:
+        """By how much the mean at the best rate exceeds the constant predictor; infinite where that is unknown."""
+        best = int(self.best()[0])
+        return float(self.goodness[best].mean()) - self.constant if best >= 0 else -math.inf
+
+    @property
     def octaves(self) -> np.ndarray:
         """log₂ of the rates, shape (rates,)."""
         octaves: np.ndarray = np.log2(self.rates)
@@ -231,6 +237,16 @@ def on_common_seeds(curves: Sequence[Curve]) -> list[Curve]:
         replace(c, seeds=common, goodness=c.goodness[:, k], diverged=c.diverged[:, k])
         for c, k in zip(curves, kept, strict=True)
     ]
+
+
+def joined(curves: Sequence[Curve]) -> Curve:
+    """Return the rates of several cells, on common seeds, as if they were one cell's."""
+    return Curve(
+        np.concatenate([c.rates for c in curves]),
+        curves[0].seeds,
+        np.concatenate([c.goodness for c in curves]),
+        np.concatenate([c.diverged for c in curves]),
+    )
 
 
 def cells(trials: pl.DataFrame) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:

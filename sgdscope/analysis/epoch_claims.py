@@ -11,11 +11,23 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curves import Criterion, by_optimizer, curve, measured_criteria
-from sgdscope.analysis.evidence import CONSTANT, DOWN, OCTAVES, SCORE, SLOPE, UP, Effect, Finding, in_zone
+from sgdscope.analysis.evidence import (
+    CONSTANT,
+    DOWN,
+    OCTAVES,
+    SCORE,
+    SLOPE,
+    UP,
+    Effect,
+    Finding,
+    has_learned,
+    in_zone,
+    undecided_at_an_edge,
+)
 from sgdscope.analysis.fits import fit_line
 from sgdscope.analysis.margins import margin_at
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, Cells, cells_of, pair_on_common_seeds
-from sgdscope.analysis.slopes import slope_of
+from sgdscope.analysis.slopes import grid_error, slope_of
 from sgdscope.analysis.statistics import bootstrapped, estimated
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.unlimited import outcome, saturation
@@ -42,7 +54,7 @@ class Ladder:
 
 
 def ladders(tables: Tables) -> Iterator[Ladder]:
-    """Yield the batch sizes that were given several epoch budgets."""
+    """Yield the batch sizes that were given several epoch budgets, of which they learned anything."""
     groups: dict[tuple[str, str, int], dict[float, pl.DataFrame]] = {}
     for key, members in by_optimizer(tables.trials):
         budget = known_budget(key["budget"])
@@ -50,8 +62,9 @@ def ladders(tables: Tables) -> Iterator[Ladder]:
             for size, cell in members.items():
                 groups.setdefault((key["workload"], key["optimizer"], size), {})[budget.n] = cell
     for (workload, optimizer, size), members_ in groups.items():
-        if len(members_) > 1:
-            ordered = dict(sorted(members_.items()))
+        gains = {n: curve(cell, tables.records[workload], "score").gain for n, cell in members_.items()}
+        ordered = {n: members_[n] for n in sorted(members_) if has_learned(gains[n], max(gains.values()))}
+        if len(ordered) > 1:
             yield Ladder(workload, optimizer, size, ordered, tables.records[workload], tables.score_margin)
 
 
@@ -71,10 +84,18 @@ def over_epochs(ladder: Ladder) -> Iterator[Finding]:
     test, train = slope_of(by_score), slope_of(by_loss)
     drawn = [fit_line(cells.x, *cells.drawn_vertices(stream)) for stream, cells in enumerate((by_loss, by_score))]
     apart = bootstrapped(train.value - test.value, drawn[0] - drawn[1], n)
+    errors = [grid_error(cells) for cells in (by_loss, by_score)]
     effects = [
-        in_zone("growth of the test-optimal rate with epochs", test, CONSTANT, n, SLOPE),
-        in_zone("growth of the train-optimal rate with epochs", train, (-math.inf, CONSTANT[0]), n, SLOPE),
-        in_zone("growth of the second less that of the first", apart, DOWN, n, SLOPE),
+        in_zone("growth of the test-optimal rate with epochs", test, CONSTANT, n, SLOPE, grid_error=errors[1]),
+        in_zone(
+            "growth of the train-optimal rate with epochs",
+            train,
+            (-math.inf, CONSTANT[0]),
+            n,
+            SLOPE,
+            grid_error=errors[0],
+        ),
+        in_zone("train-optimal less test-optimal growth", apart, DOWN, n, SLOPE, grid_error=math.hypot(*errors)),
     ]
     effects += _saturation(ladder)
     yield ladder.found("C9", *effects)
@@ -83,7 +104,9 @@ def over_epochs(ladder: Ladder) -> Iterator[Finding]:
     draws = ends[0].drawn_vertices()[0][:, 0] - ends[1].drawn_vertices(stream=1)[0][:, 0]
     above = bootstrapped(value, draws, n)
     name = f"test-optimal above train-optimal rate at {2 ** x[-1]:g} epochs"
-    yield ladder.found("C9b", in_zone(name, above, UP, n, OCTAVES))
+    error = math.hypot(*(cells.mean_grid_error for cells in ends))
+    effect = in_zone(name, above, UP, n, OCTAVES, grid_error=error)
+    yield ladder.found("C9b", undecided_at_an_edge(effect, *ends))
 
 
 def _over(ladder: Ladder, criterion: Criterion) -> Cells:
@@ -93,22 +116,28 @@ def _over(ladder: Ladder, criterion: Criterion) -> Cells:
 def _saturation(ladder: Ladder) -> list[Effect]:
     """Return whether the score gains nothing from some budget on, by the rule of the unlimited budget."""
     epochs = _doublings(list(ladder.members))
-    if len(epochs) < FEWEST_IN_REGIME:
-        return []
+    told = len(epochs) >= FEWEST_IN_REGIME
+    if not told:
+        epochs = list(ladder.members)[-2:]
     outcomes = []
     for n in epochs:
         cell = ladder.members[n]
         found, reported = curve(cell, ladder.record, "score"), curve(cell, ladder.record, "score", "test_score")
         outcomes.append(outcome(found, reported.goodness, n))
     known = [one for one in outcomes if one is not None]
-    if len(known) < len(outcomes):
-        return []
-    stopped = saturation(known, ladder.record, "score", Unlimited(epochs[0], epochs[-1]), ladder.declared_margin)
     common = functools.reduce(np.intersect1d, [one.seeds for one in known])
     before, last = (one.values[np.isin(one.seeds, common)] for one in known[-2:])
     gain = estimated(last - before)
     margin = margin_at(max(float(one.values.mean()) for one in known), ladder.record, ladder.declared_margin)
-    effect = in_zone("score gained by the last doubling", gain, (-math.inf, margin), len(common), SCORE)
+    zone = (-math.inf, margin)
+    if not told:
+        name = f"score gained from {epochs[0]:g} to {epochs[1]:g} epochs; saturation takes three doublings"
+        effect = in_zone(name, gain, zone, len(common), SCORE)
+        undecided = effect.verdict != "contradicted"
+        return [replace(effect, verdict="inconclusive", seeds_needed=None) if undecided else effect]
+    ladder_of = Unlimited(epochs[0], epochs[-1])
+    stopped = saturation(known, ladder.record, "score", ladder_of, ladder.declared_margin)
+    effect = in_zone("score gained by the last doubling", gain, zone, len(common), SCORE)
     if stopped.saturated_at is not None:
         name = f"score gained by the last doubling; it has saturated at {stopped.saturated_at:g} epochs"
         return [replace(effect, name=name, verdict="supported", seeds_needed=None)]

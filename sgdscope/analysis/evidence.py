@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
+from sgdscope.analysis.regimes import Cells
 from sgdscope.analysis.statistics import Estimate, Verdict, seeds_to_decide
 
 # What effects are counted in: the score's own unit, octaves of a rate or of a batch size, octaves an octave, the
 # logarithm of the loss, or the exponent of the bend.
 SCORE, OCTAVES, LOG_BATCH_SIZE, SLOPE = "score", "octaves", "log₂ batch size", "slope"
 LOG_LOSS, EXPONENT = "log loss", "exponent"
+LEAST_GAIN = 0.1
 # The zone of a slope that is none, whether over batch sizes or epochs.
 CONSTANT = (-0.25, 0.25)
 # Zones of what is more than nothing and less than nothing, to which 0 itself does not belong.
@@ -24,8 +25,9 @@ class Effect:
     """One number that a claim rests on, and the zone in which it supports the claim.
 
     Unless a verdict is given it is that of the zone: supported where the 90 % interval lies inside, contradicted where
-    the 95 % interval lies outside. ``seeds_needed`` is the number of seeds at which it would be decided if the estimate
-    stayed as it is; None where it is decided, or no number would. What does not decide is shown beside.
+    the 95 % interval lies outside. ``seeds_needed`` is the number of seeds at which it would be decided, one way or the
+    other, if the estimate stayed as it is (of several scores together: if they were equal); None where it is decided,
+    or no number would. What does not decide is shown beside.
     """
 
     name: str
@@ -78,8 +80,33 @@ def together(verdicts: Sequence[str]) -> str:
     return "supported" if set(verdicts) == {"supported"} else "inconclusive"
 
 
-def in_zone(name: str, estimate: Estimate, zone: tuple[float, float], n: int, unit: str, **more: Any) -> Effect:
-    """Return an effect whose verdict is that of its zone."""
+def in_zone(
+    name: str,
+    estimate: Estimate,
+    zone: tuple[float, float],
+    n: int,
+    unit: str,
+    *,
+    grid_error: float = 0.0,
+    decides: bool = True,
+) -> Effect:
+    """Return an effect whose verdict is that of its zone; ``grid_error`` is what seeds do not make smaller."""
     verdict = estimate.verdict(*zone)
-    needed = seeds_to_decide(estimate, n, *zone) if verdict == "inconclusive" else None
-    return Effect(name, estimate, zone, n, unit, verdict, needed, **more)
+    needed = seeds_to_decide(estimate, n, *zone, grid_error) if verdict == "inconclusive" else None
+    return Effect(name, estimate, zone, n, unit, verdict, needed, decides)
+
+
+def undecided_at_an_edge(effect: Effect, *cells: Cells) -> Effect:
+    """Return an effect without a verdict where one of its optima is only a bound, at an edge of the rates tried."""
+    if not any(of.bounds.any() for of in cells):
+        return effect
+    name = f"{effect.name}, of which one is at the edge of the rates tried"
+    return replace(effect, name=name, verdict="inconclusive", seeds_needed=None)
+
+
+def has_learned(gain: float, most: float) -> bool:
+    """Return whether a cell gains at least a tenth over the constant predictor of what the best cell gains.
+
+    An optimal rate of a network that has learned next to nothing says nothing of batch sizes or epochs.
+    """
+    return gain > 0 and gain >= LEAST_GAIN * most

@@ -308,7 +308,8 @@ def _more_batch_sizes(
         low, high = regime_limits(regimes, *key)
         add = batch_sizes_to_add(sizes, low or 0.0, high or math.inf, possible)
         of_key = dict(zip(OPTIMIZER_SCHEMA, key, strict=True))
-        row = thresholds.filter(**of_key, quantity="B_score").row(0, named=True) if len(thresholds) else None
+        ends = thresholds.filter(**of_key, quantity="B_score") if len(thresholds) else thresholds
+        row = ends.row(0, named=True) if len(ends) else None
         wanted = [(add[name], f"three {name}-dominated batch sizes for {{optimizer}}") for name in add]
         if row is not None:
             wanted += [(_around_the_end(sizes, row, possible), "where {optimizer} begins to lose")]

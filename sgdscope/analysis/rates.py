@@ -147,7 +147,9 @@ class Law:
         return max(0.0, square - float(explained))
 
 
-def rate_for(trials: pl.DataFrame, optima: pl.DataFrame, records: Records, batch_sizes: Sequence[int]) -> pl.DataFrame:
+def rate_for(
+    trials: pl.DataFrame, optima: pl.DataFrame, records: Records, batch_sizes: Sequence[int] = ()
+) -> pl.DataFrame:
     """Return the learning rate for each batch size asked for, by optimizer and criterion, with 95 % intervals.
 
     ``learning_rate`` is predicted as :meth:`Law.at` says. ``place`` is ``measured`` where the batch size is in the
@@ -159,20 +161,21 @@ def rate_for(trials: pl.DataFrame, optima: pl.DataFrame, records: Records, batch
         trials: a table of trials.
         optima: the optimal rates of their cells.
         records: what their workloads are, by name.
-        batch_sizes: the batch sizes that are asked for.
+        batch_sizes: the batch sizes that are asked for; each optimizer's own unless told otherwise.
 
     Raises:
         InputError: where a batch size cannot be trained, or lies more than 2 octaves beyond those measured.
     """
     rows: list[dict[str, Any]] = []
     for key, members in by_optimizer(trials):
-        for size in batch_sizes:
+        sizes = batch_sizes or list(members)
+        for size in sizes:
             _check(size, records[key["workload"]], list(members))
         for criterion in measured_criteria(trials):
             found = cells_of(members, records[key["workload"]], criterion)
             mine = optima.filter(**key, criterion=criterion)
             law = Law(found) if len(found.sizes) >= FEWEST_BATCH_SIZES and found.n else None
-            for size in batch_sizes:
+            for size in sizes:
                 row = key | {"criterion": criterion, "batch_size": size, "batch_sizes": len(found.sizes), "n": found.n}
                 rows.append(row | _predicted(law, size) | _measured(mine.filter(batch_size=size)))
     return pl.DataFrame(rows, schema=RATES_SCHEMA)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curves import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA, Records, by_optimizer, measured_criteria
@@ -46,6 +47,16 @@ def slope_of(found: Cells) -> Estimate:
     estimate = float(fit_line(found.x, found.vertices, found.bounds)[0])
     drawn = fit_line(found.x, *found.drawn_vertices())
     return bootstrapped(estimate, drawn, found.n)
+
+
+def grid_error(found: Cells) -> float:
+    """Return the standard error of a slope that seeds do not make smaller: from how far each vertex may stray.
+
+    √(Σ wᵢ² rᵢ²/3), with w the weights of least squares and r the strays, within which a vertex may lie anywhere.
+    """
+    x = found.x - found.x.mean()
+    strays = np.array([float(c.vertex()[1][0]) for c in found.curves])
+    return float(np.sqrt(((x / (x @ x)) ** 2 * strays**2 / 3).sum()))
 
 
 def slopes(trials: pl.DataFrame, regimes: pl.DataFrame, records: Records) -> pl.DataFrame:

@@ -94,20 +94,22 @@ def estimated(values: np.ndarray) -> Estimate:
     return Estimate(mean, low90, high90, *t_interval(values)[1:])
 
 
-def seeds_to_decide(estimate: Estimate, n: int, low: float, high: float) -> int | None:
+def seeds_to_decide(estimate: Estimate, n: int, low: float, high: float, grid_error: float = 0.0) -> int | None:
     """Return the least number of seeds, up to 1,000, at which a zone would decide if the estimate stayed as it is.
 
-    The intervals then are estimate ± t(N−1)·s/√N with the s that they have now. None where no number would: the
-    estimate lies at an end of the zone, or there is a single seed, which tells no s.
+    The intervals then are estimate ± t(N−1)·√(s²/N + g²) with the s that they have now; g, the error that the grid of
+    rates leaves, no seed makes smaller. None where no number would do: the estimate lies too near an end of the zone,
+    or there is a single seed, which tells no s.
 
     >>> seeds_to_decide(Estimate(1.0, 0.7, 1.3, 0.6, 1.4), 5, 0.75, 1.25)
     7
     """
     if n < 2 or not math.isfinite(estimate.high90):
         return None
-    spread = (estimate.high90 - estimate.low90) / 2 / t_quantile(n, 0.90) * math.sqrt(n)
+    error = (estimate.high90 - estimate.low90) / 2 / t_quantile(n, 0.90)
+    variance = n * max(0.0, error**2 - grid_error**2)
     for more in range(2, MOST_SEEDS + 1):
-        half90, half95 = (t_quantile(more, level) * spread / math.sqrt(more) for level in (0.90, 0.95))
+        half90, half95 = (t_quantile(more, level) * math.sqrt(variance / more + grid_error**2) for level in (0.9, 0.95))
         value = estimate.value
         then = Estimate(value, value - half90, value + half90, value - half95, value + half95)
         if then.verdict(low, high) != "inconclusive":

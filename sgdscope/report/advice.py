@@ -16,6 +16,7 @@ from rich.table import Table
 
 from sgdscope.analysis.advice import Advice
 from sgdscope.analysis.curves import OPTIMIZER_SCHEMA
+from sgdscope.analysis.dynamics import l2_of
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import exact
 from sgdscope.engine.progress import duration
@@ -85,7 +86,7 @@ def as_json(advice: Advice, result: Result, origin: Origin | None) -> str:
 
 def scope(part: Tables, seconds: pl.DataFrame) -> str:
     """Say what the advice on one workload and budget holds for."""
-    l2 = dict(part.record.fields).get("l2")
+    l2 = l2_of(part.record)
     at = "" if l2 is None else f", L2 {l2:g}"
     on = "".join(f", {row[0]} × {row[1]}" for row in seconds.select("devices", "device").unique().rows())
     chosen = "" if part.record.chosen_on == "validation" else "; its scores chose the learning rates"

@@ -11,7 +11,19 @@ from rich.padding import Padding
 from rich.text import Text
 
 from sgdscope.analysis.claims import CLAIMS, ZONES, overall
-from sgdscope.analysis.evidence import EXPONENT, LOG_BATCH_SIZE, LOG_LOSS, OCTAVES, SLOPE, Effect, Finding, together
+from sgdscope.analysis.evidence import (
+    DOWN,
+    EXPONENT,
+    LOG_BATCH_SIZE,
+    LOG_LOSS,
+    OCTAVES,
+    SCORE,
+    SLOPE,
+    UP,
+    Effect,
+    Finding,
+    together,
+)
 
 # Which claims bear on which of the talk's questions.
 QUESTIONS: dict[str, tuple[str, ...]] = {
@@ -98,8 +110,9 @@ LABELS: dict[str, tuple[str, ...]] = {
     "C5": ("mean lead",),
     "C6": ("slope",),
     "C7": ("k",),
+    "C7b": ("bend",),
     "C8": ("score lost", "training loss", "slope"),
-    "C9": ("slope for the test", "for the training loss", "difference", "score gained by the last doubling"),
+    "C9": ("slope for the test", "for the training loss", "difference", "score gained at last"),
     "C9b": ("octaves above",),
 }
 # What the parts of a claim say, in the order of the effects.
@@ -211,10 +224,15 @@ def as_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 def amount(effect: Effect) -> str:
     """Return an estimate with its 95 % interval, in the effect's unit."""
-    written = WRITTEN.get(effect.unit, "{:.2g}".format)
     value, low, high = (effect.estimate.value, effect.estimate.low95, effect.estimate.high95)
+    written = WRITTEN.get(effect.unit) or _to_the_interval(high - low)
     text = f"{written(value)} [{written(low)}, {written(high)}]"
     return f"a factor of {text}" if effect.unit == LOG_LOSS else text
+
+
+def _to_the_interval(width: float) -> Callable[[float], str]:
+    """Write numbers with two digits of the interval's width."""
+    return f"{{:.{max(0, 1 - math.floor(math.log10(width)))}f}}".format if 0 < width < math.inf else "{:.4g}".format
 
 
 def _factor(value: float) -> str:
@@ -236,16 +254,19 @@ def _with_zone(effect: Effect) -> str:
     if not effect.decides:
         return f"beside, {text}"
     text += f", {effect.verdict}"
-    return text if effect.seeds_needed is None else f"{text} (about {effect.seeds_needed} seeds would decide)"
+    if effect.seeds_needed is None:
+        return text
+    together = effect.unit == SCORE and effect.zone[0] == -effect.zone[1]
+    return f"{text} (about {effect.seeds_needed} seeds would decide{', if they are equal' if together else ''})"
 
 
 def _zone(effect: Effect) -> str:
     low, high = effect.zone
-    written = WRITTEN.get(effect.unit, "{:.2g}".format)
+    written = WRITTEN.get(effect.unit, "{:.3g}".format)
     if math.isinf(low):
-        return f"below {written(high)}"
+        return f"below {written(high)}" if effect.zone != DOWN or effect.unit == LOG_LOSS else "below 0"
     if math.isinf(high):
-        return f"above {written(low)}"
+        return f"above {written(low)}" if effect.zone != UP or effect.unit == LOG_LOSS else "above 0"
     return f"within ±{written(high)}" if low == -high else f"within {written(low)} to {written(high)}"
 
 

@@ -42,7 +42,8 @@ def found(n=6, steps=False, lost=lambda x: 0.01 * max(0.0, x - 7)):
 
 
 def test_every_claim_that_can_be_tested_has_its_words():
-    assert set(PHRASES) == set(LABELS) == set(CLAIMS) - {"C7b", "C13"}
+    assert set(PHRASES) == set(CLAIMS) - {"C7b", "C13"}
+    assert set(LABELS) == set(CLAIMS) - {"C13"}
     assert {claim for claims in QUESTIONS.values() for claim in claims} == set(PHRASES) - {"C0"}
     for claim, parts in PARTS.items():
         assert len(parts) == len(LABELS[claim])
