@@ -129,7 +129,8 @@ class Case:
     def without_learning(self) -> str:
         """Say at which batch sizes next to nothing was learned."""
         at = ", ".join(map(str, self.unlearned))
-        return f"at {at} no learning rate gains a tenth over the constant predictor of what the best cell gains"
+        gain = "under a tenth of the best cell's gain over the constant predictor"
+        return f"at {at} next to nothing was learned, {gain}"
 
     def found(self, claim: str, *effects: Effect, reason: str = "") -> Finding:
         """Return what this case says of a claim."""

@@ -19,7 +19,7 @@ from sgdscope.analysis.batch_size_claims import cases, sweep
 from sgdscope.analysis.choosing import spread_left_one_out
 from sgdscope.analysis.curves import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA, curve, joined, on_common_seeds
 from sgdscope.analysis.epoch_claims import ladders, over_epochs
-from sgdscope.analysis.evidence import SCORE, Finding, in_zone, together
+from sgdscope.analysis.evidence import SCORE, Finding, in_zone, rounded, together
 from sgdscope.analysis.margins import margin_at
 from sgdscope.analysis.statistics import estimated
 from sgdscope.analysis.tables import Tables
@@ -189,7 +189,8 @@ def claims(tables: Tables, reference: float | None = None) -> pl.DataFrame:
             row
             | {"effect": effect.name, "decides": effect.decides, "effect_verdict": effect.verdict}
             | asdict(effect.estimate)
-            | {"unit": effect.unit, "zone_low": effect.zone[0], "zone_high": effect.zone[1]}
+            | {"unit": effect.unit}
+            | dict(zip(("zone_low", "zone_high"), rounded(effect.zone), strict=True))
             | {"n": effect.n, "seeds_needed": effect.seeds_needed}
             for effect in finding.effects
         ] or [row]

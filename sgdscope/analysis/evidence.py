@@ -96,6 +96,16 @@ def in_zone(
     return Effect(name, estimate, zone, n, unit, verdict, needed, decides)
 
 
+def rounded(zone: tuple[float, float]) -> tuple[float, float]:
+    """Return a zone as it is written: an end next to 0 is 0.
+
+    >>> rounded(UP)
+    (0.0, inf)
+    """
+    low, high = (0.0 if abs(end) < 1e-300 else end for end in zone)
+    return low, high
+
+
 def undecided_at_an_edge(effect: Effect, *cells: Cells) -> Effect:
     """Return an effect without a verdict where one of its optima is only a bound, at an edge of the rates tried."""
     if not any(of.bounds.any() for of in cells):

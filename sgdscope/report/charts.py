@@ -159,8 +159,8 @@ def two_regimes(tables: Tables) -> alt.HConcatChart:
     """Return log ε*/(1 − m) against log B up to N, both regimes shaded, one panel for each optimizer.
 
     Noise-dominated are the batch sizes below the lower limit of SGD's bend, curvature-dominated those above the upper
-    limit of the optimizer's own; what is unknown, or between them, is not shaded. The fitted hinge is drawn from the
-    smallest batch size to N, the full batch.
+    limit of the optimizer's own, as far as these bends are identified; what is between them is not shaded. The fitted
+    hinge is drawn from the smallest batch size to N, the full batch.
     """
     panels = []
     sizes = tables.trials["batch_size"].to_list()
@@ -169,7 +169,7 @@ def two_regimes(tables: Tables) -> alt.HConcatChart:
     x = alt.X("batch_size:Q", title="batch size B", scale=alt.Scale(type="log", base=2, domain=[smallest, largest]))
     for optimizer in _optimizers(tables.optima):
         own, fits = (table.filter(optimizer=optimizer) for table in (tables.optima, tables.regimes))
-        low, high = regime_limits(tables.regimes, workload, budget, optimizer)
+        low, high = regime_limits(tables.regimes.filter(status="identified"), workload, budget, optimizer)
         bands = pl.DataFrame(
             [("noise-dominated", smallest, min(low or smallest, largest)), ("curvature-dominated", high, largest)],
             schema={"regime": pl.String, "batch_size": pl.Float64, "to": pl.Float64},

@@ -22,6 +22,7 @@ from sgdscope.analysis.evidence import (
     UP,
     Effect,
     Finding,
+    rounded,
     together,
 )
 
@@ -132,7 +133,7 @@ POORLY = {
     "supported": "Yes, of their own: they lose score where they fit the training data better.",
     "contradicted": "Not of their own, as far as a constant number of steps tells.",
     "inconclusive": "Whether they do of their own, at a constant number of steps, is not decided.",
-    "not tested": "Whether they do of their own takes a sweep at a constant number of steps, which is not here.",
+    "not tested": "Whether they do of their own is not tested: it takes a sweep at a constant number of steps.",
 }
 
 
@@ -255,7 +256,8 @@ def _with_zone(effect: Effect) -> str:
         return f"beside, {text}"
     text += f", {effect.verdict}"
     if effect.seeds_needed is None:
-        return text
+        undecided = effect.verdict == "inconclusive" and effect.n > 1
+        return f"{text} (which more seeds alone would not decide)" if undecided else text
     together = effect.unit == SCORE and effect.zone[0] == -effect.zone[1]
     return f"{text} (about {effect.seeds_needed} seeds would decide{', if they are equal' if together else ''})"
 
@@ -323,8 +325,7 @@ def _poorly(findings: Sequence[Finding]) -> str:
 
 
 def _plain(effect: Effect) -> dict[str, Any]:
-    numbers = {f"zone_{name}": end for name, end in zip(("low", "high"), effect.zone, strict=True)}
-    numbers |= vars(effect.estimate)
+    numbers = dict(zip(("zone_low", "zone_high"), rounded(effect.zone), strict=True)) | vars(effect.estimate)
     return {name: getattr(effect, name) for name in ("name", "unit", "n", "verdict", "decides", "seeds_needed")} | {
         name: value if math.isfinite(value) else None for name, value in numbers.items()
     }

@@ -146,7 +146,9 @@ def test_batch_sizes_at_which_nothing_was_learned_take_no_part():
     )
     reasons = {f.claim: f.reason for f in findings(tables(nothing)) if f.optimizer == "sgd"}
     assert set(reasons) == {"C1", "C3", "C4", "C4b", "C6", "C7"}
-    assert all(reason.startswith("at 8, 16, 32, 64, 128, 256, 512, 1024 no") for reason in reasons.values())
+    assert all(
+        reason.startswith("at 8, 16, 32, 64, 128, 256, 512, 1024 next to nothing") for reason in reasons.values()
+    )
     later = pl.when(pl.col("budget") != "epochs:80").then(constant)
     few = ladder().with_columns(later.otherwise(name).alias(name) for name in scores)
     assert verdicts(few)["C9"] == "not tested"

@@ -58,7 +58,7 @@ def test_answers_say_the_verdicts_and_name_what_was_not_tested():
     )
     assert "is proportional to the batch size (C3)" in behaviour
     assert "above the bend momentum:0.9 is not ahead of SGD (C5)" in behaviour  # both fall alike
-    assert poorly.startswith("Whether they do of their own takes a sweep")
+    assert poorly.startswith("Whether they do of their own is not tested")
     assert poorly.endswith("Not tested: C8.")
     assert rates.endswith("Not tested: C8, C9, C9b.")
 
