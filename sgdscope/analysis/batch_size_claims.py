@@ -146,7 +146,7 @@ def cases(part: Tables) -> Iterator[Case]:
         }
         for key, of in studied
     }
-    most = max(gain for by_size in gains.values() for gain in by_size.values())
+    most = max((gain for of in gains.values() for gain in of.values() if not math.isnan(gain)), default=0.0)
     learned = {
         tuple(key.values()): {s: cell for s, cell in of.items() if has_learned(gains[tuple(key.values())][s], most)}
         for key, of in studied
@@ -156,7 +156,8 @@ def cases(part: Tables) -> Iterator[Case]:
         record, mine = part.records[key["workload"]], learned[tuple(key.values())]
         sgd = plain.get((key["workload"], key["budget"]), {})
         limits = regime_limits(part.regimes, *key.values())
-        unlearned = tuple(size for size in members if size not in mine)
+        ended = [size for size in members if not math.isnan(gains[tuple(key.values())][size])]
+        unlearned = tuple(size for size in ended if size not in mine)
         yield Case(key, mine, sgd, record, limits, part.score_margin, unlearned)
 
 

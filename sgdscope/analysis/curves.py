@@ -88,7 +88,12 @@ class Curve:
 
     @property
     def gain(self) -> float:
-        """By how much the mean at the best rate exceeds the constant predictor; infinite where that is unknown."""
+        """By how much the mean at the best rate exceeds the constant predictor; infinite where that is unknown.
+
+        −∞ where no rate is eligible, NaN where no trial has ended.
+        """
+        if not self.seeds.size:
+            return math.nan
         best = int(self.best()[0])
         return float(self.goodness[best].mean()) - self.constant if best >= 0 else -math.inf
 

@@ -63,7 +63,8 @@ def ladders(tables: Tables) -> Iterator[Ladder]:
                 groups.setdefault((key["workload"], key["optimizer"], size), {})[budget.n] = cell
     for (workload, optimizer, size), members_ in groups.items():
         gains = {n: curve(cell, tables.records[workload], "score").gain for n, cell in members_.items()}
-        ordered = {n: members_[n] for n in sorted(members_) if has_learned(gains[n], max(gains.values()))}
+        most = max((gain for gain in gains.values() if not math.isnan(gain)), default=0.0)
+        ordered = {n: members_[n] for n in sorted(members_) if has_learned(gains[n], most)}
         if len(ordered) > 1:
             yield Ladder(workload, optimizer, size, ordered, tables.records[workload], tables.score_margin)
 

@@ -123,8 +123,10 @@ class Cells:
 
 def cells_of(members: Mapping[Any, pl.DataFrame], record: WorkloadRecord, criterion: Criterion) -> Cells:
     """Return the curves of one optimizer's cells, which are given by batch size."""
-    curves = on_common_seeds([curve(cell, record, criterion) for cell in members.values()])
-    kept = [(size, c) for size, c in zip(members, curves, strict=True) if c.seeds.size and c.eligible.any()]
+    curves = {size: curve(cell, record, criterion) for size, cell in members.items()}
+    ended = {size: c for size, c in curves.items() if c.seeds.size}  # one whose trials all failed has no seeds to share
+    kept = [(size, c) for size, c in zip(ended, on_common_seeds(list(ended.values())), strict=True) if c.seeds.size]
+    kept = [(size, c) for size, c in kept if c.eligible.any()]
     return Cells([size for size, _ in kept], [c for _, c in kept])
 
 

@@ -155,6 +155,23 @@ def test_batch_sizes_at_which_nothing_was_learned_take_no_part():
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("status", ["failed", "diverged"])
+def test_cells_without_an_outcome_and_studies_without_any(status):
+    these = (pl.col("batch_size") == 16) | (pl.col("optimizer") != "sgd")
+    gone = study().with_columns(status=pl.when(these).then(pl.lit(status)).otherwise("status"))
+    if status == "diverged":
+        diverged = pl.col("status") == "diverged"
+        names = ("train_loss", "validation_score", "test_score")
+        gone = gone.with_columns(pl.when(~diverged).then(name).alias(name) for name in names)
+    found = {(f.claim, f.optimizer): f for f in findings(tables(gone))}
+    assert found["C1", "sgd"].verdict == "supported"
+    assert all(f.verdict == "not tested" for (claim, _), f in found.items() if claim in ("C2", "C5"))
+    everything = gone.with_columns(pl.lit(status).alias("status"))
+    if status == "failed":
+        assert set(verdicts(everything).values()) == {"not tested"}
+
+
+@pytest.mark.usefixtures("quick")
 def test_cells_in_which_momentum_had_not_warmed_up_are_left_out_beside():
     cold = study().with_columns(
         steps=pl.when(pl.col("batch_size") >= 512).then(pl.lit(60)).otherwise(pl.lit(1000)).cast(pl.Int64)
