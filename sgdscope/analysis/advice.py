@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.choosing import Chosen, scores_by_batch_size, spread_left_one_out
+from sgdscope.analysis.choosing import Chosen, paired, scores_by_batch_size, spread_left_one_out
 from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, by_optimizer, curve, joined, on_common_seeds
 from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.equivalence import ALPHA, equivalence
@@ -197,7 +197,7 @@ def leads(trials: pl.DataFrame, thresholds: pl.DataFrame, records: Records) -> p
             continue
         mine, theirs = (scores_by_batch_size(of, record) for of in (members, sgd))
         sizes = [size for size in mine if size in theirs]
-        pairs = [_paired(mine[size], theirs[size]) for size in sizes]
+        pairs = [paired(mine[size], theirs[size]) for size in sizes]
         places = [
             {"batch_size": size, "sgd_batch_size": size, "warmed_up": cell_warmed_up(members[size])} for size in sizes
         ]
@@ -206,7 +206,7 @@ def leads(trials: pl.DataFrame, thresholds: pl.DataFrame, records: Records) -> p
         if best is not None and of_sgds_best is not None:
             (size, chosen), (sgds_size, of_sgd_) = best, of_sgds_best
             place = {"batch_size": size, "sgd_batch_size": sgds_size, "warmed_up": cell_warmed_up(members[size])}
-            pair = _paired(chosen, of_sgd_)
+            pair = paired(chosen, of_sgd_)
             rows += _compared(key | {"over": "best batch sizes"}, [place], [pair], thresholds, record)
     return pl.DataFrame(rows, schema=LEADS_SCHEMA)
 
@@ -232,11 +232,6 @@ def best_over_batch_sizes(members: Mapping[int, pl.DataFrame], record: WorkloadR
         best = int(chooses.best()[0])
         return int(sizes[best]), Chosen(reports.seeds, reports.goodness[best])
     return int(sizes[reports.best()[0]]), Chosen(reports.seeds, spread_left_one_out(reports))
-
-
-def _paired(one: Chosen, other: Chosen) -> tuple[np.ndarray, np.ndarray]:
-    common = np.intersect1d(one.seeds, other.seeds)
-    return one.of(common).scores, other.of(common).scores
 
 
 def _compared(

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.choosing import Chosen, scores_by_batch_size
+from sgdscope.analysis.choosing import Chosen, leads_over, scores_by_batch_size
 from sgdscope.analysis.comparisons import octaves_between
 from sgdscope.analysis.curves import Curve, by_optimizer, curve, measured_criteria, on_common_seeds
 from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
@@ -52,9 +52,9 @@ from sgdscope.workloads.base import WorkloadRecord
 PROPORTIONAL, SUBLINEAR, EQUAL_RATES = (0.75, 1.25), (0.0, 1.0), (-0.5, 0.5)
 # Where the talk puts the bend of the Wide-ResNet with batch normalization at 200 epochs; to within an octave here.
 TALKS_BEND, TALKS_WORKLOAD, TALKS_BUDGET = 512, "wide_resnet", "epochs:200"
-# What is said of momentum against plain SGD.
+# What is said of each regime; and of momentum against plain SGD.
+NOISE, CURVATURE = ("C1", "C2", "C3"), ("C4", "C4b", "C5", "C6")
 AGAINST_SGD = ("C2", "C5")
-WARM = ", where momentum had warmed up"
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,7 @@ class Case:
     @cached_property
     def leads(self) -> dict[int, np.ndarray]:
         """By how much the score is better than SGD's, by batch size, seed by seed."""
-        sgd = scores_by_batch_size(self.sgd, self.record)
-        sizes = [size for size in self.scores if size in sgd]
-        if not sizes:
-            return {}
-        common = np.intersect1d(self.scores[sizes[0]].seeds, sgd[sizes[0]].seeds)
-        return {size: self.scores[size].of(common).scores - sgd[size].of(common).scores for size in sizes}
+        return leads_over(self.scores, scores_by_batch_size(self.sgd, self.record))
 
     @cached_property
     def margin(self) -> float:
@@ -100,9 +95,25 @@ class Case:
             return [size for size in self.scores if low is not None and size < low]
         return [size for size in self.scores if high is not None and size > high]
 
+    @property
+    def has_momentum(self) -> bool:
+        """Whether the optimizer is SGD with momentum, of which C2 and C5 speak."""
+        return bool(momentum_of(self.key["optimizer"]))
+
     def cold(self, size: int) -> bool:
         """Return whether momentum had too few updates at a batch size."""
         return cell_warmed_up(self.members[size]) is False
+
+    def with_and_without_cold(self, sizes: Sequence[int]) -> Iterator[tuple[list[int], str, bool]]:
+        """Yield batch sizes, what to add to the name of what they give, and whether it decides.
+
+        First all of them, which decide, and then those at which momentum had warmed up, where these are others.
+        """
+        warm = [size for size in sizes if not self.cold(size)]
+        if sizes:
+            yield list(sizes), "", True
+        if warm and len(warm) < len(sizes):
+            yield warm, ", where momentum had warmed up", False
 
     def missing(self, regime: str) -> str:
         """Return why a regime is not identified; empty where it is."""
@@ -136,29 +147,37 @@ class Case:
         """Return what this case says of a claim."""
         return Finding(claim, **self.key, effects=effects, reason=reason)
 
+    def untested(self, claims: Sequence[str], reason: str) -> Iterator[Finding]:
+        """Yield why claims are not tested, those about momentum only where it is one."""
+        for claim in claims:
+            if claim not in AGAINST_SGD or self.has_momentum:
+                yield self.found(claim, reason=reason)
+
 
 def cases(part: Tables) -> Iterator[Case]:
     """Yield the cases of a part, one for each optimizer, plain SGD first."""
-    studied = list(by_optimizer(part.trials))
-    gains = {
-        tuple(key.values()): {
-            size: curve(cell, part.records[key["workload"]], "score").gain for size, cell in of.items()
-        }
-        for key, of in studied
-    }
-    most = max((gain for of in gains.values() for gain in of.values() if not math.isnan(gain)), default=0.0)
-    learned = {
-        tuple(key.values()): {s: cell for s, cell in of.items() if has_learned(gains[tuple(key.values())][s], most)}
-        for key, of in studied
-    }
-    plain = of_sgd((key, learned[tuple(key.values())]) for key, _ in studied)
-    for key, members in sorted(studied, key=lambda of: (momentum_of(of[0]["optimizer"]) != 0, of[0]["optimizer"])):
-        record, mine = part.records[key["workload"]], learned[tuple(key.values())]
+    studied = [
+        (key, members, _gains(members, part.records[key["workload"]])) for key, members in by_optimizer(part.trials)
+    ]
+    most = max((gain for _, _, gains in studied for gain in gains.values()), default=0.0)
+    learned = [
+        (key, {size: members[size] for size, gain in gains.items() if has_learned(gain, most)}, gains)
+        for key, members, gains in studied
+    ]
+    plain = of_sgd((key, members) for key, members, _ in learned)
+    for key, members, gains in sorted(
+        learned, key=lambda of: (momentum_of(of[0]["optimizer"]) != 0, of[0]["optimizer"])
+    ):
         sgd = plain.get((key["workload"], key["budget"]), {})
         limits = regime_limits(part.regimes, *key.values())
-        ended = [size for size in members if not math.isnan(gains[tuple(key.values())][size])]
-        unlearned = tuple(size for size in ended if size not in mine)
-        yield Case(key, mine, sgd, record, limits, part.score_margin, unlearned)
+        unlearned = tuple(size for size in gains if size not in members)
+        yield Case(key, members, sgd, part.records[key["workload"]], limits, part.score_margin, unlearned)
+
+
+def _gains(members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> dict[int, float]:
+    """Return what the cells of which a trial has ended gain over the constant predictor."""
+    gains = {size: curve(cell, record, "score").gain for size, cell in members.items()}
+    return {size: gain for size, gain in gains.items() if not math.isnan(gain)}
 
 
 # ── Batch sizes at constant epochs ───────────────────────────────────────────────────────────────────────────
@@ -175,37 +194,29 @@ def sweep(part: Tables) -> Iterator[Finding]:
             for findings in (at_constant_steps,) if at_steps else (in_noise, in_curvature, transition):
                 yield from findings(case)
         elif case.unlearned:
-            for claim in ("C8",) if at_steps else ("C1", "C2", "C3", "C4", "C4b", "C5", "C6", "C7"):
-                if claim not in AGAINST_SGD or momentum_of(case.key["optimizer"]):
-                    yield case.found(claim, reason=case.without_learning)
+            yield from case.untested(("C8",) if at_steps else (*NOISE, *CURVATURE, "C7"), case.without_learning)
 
 
 def in_noise(case: Case) -> Iterator[Finding]:
     """Yield what is found of C1 to C3: the noise-dominated regime."""
     sizes, missing = case.sizes("noise"), case.missing("noise")
-    has_momentum = bool(momentum_of(case.key["optimizer"]))
     if missing:
-        yield from (
-            case.found(claim, reason=missing) for claim in (("C1", "C2", "C3") if has_momentum else ("C1", "C3"))
-        )
+        yield from case.untested(NOISE, missing)
         return
     scores = np.array([case.scores[size].scores for size in sizes])
     plateau = scores.mean(axis=0)
     yield case.found("C1", _equal_scores("score against the plateau", sizes, scores - plateau, case.margin))
     yield case.found("C3", *_slopes(case, sizes, PROPORTIONAL))
-    if not has_momentum:
+    if not case.has_momentum:
         return
-    compared = [size for size in sizes if size in case.leads and case.leads[size].size]
+    compared = [size for size in sizes if size in case.leads]
     if not compared:
         yield case.found("C2", reason="there is no plain SGD to compare with on the same seeds")
         return
     effects = []
-    for warm in (False, True):
-        kept = [size for size in compared if not (warm and case.cold(size))]
-        if kept and (not warm or len(kept) < len(compared)):
-            name = "score against SGD" + (WARM if warm else "")
-            leads = np.array([case.leads[size] for size in kept])
-            effects.append(replace(_equal_scores(name, kept, leads, case.margin), decides=not warm))
+    for kept, where, decides in case.with_and_without_cold(compared):
+        leads = np.array([case.leads[size] for size in kept])
+        effects.append(replace(_equal_scores(f"score against SGD{where}", kept, leads, case.margin), decides=decides))
     own, plain = (
         cells_of({size: of[size] for size in compared}, case.record, "score") for of in (case.members, case.sgd)
     )
@@ -221,10 +232,8 @@ def in_noise(case: Case) -> Iterator[Finding]:
 def in_curvature(case: Case) -> Iterator[Finding]:
     """Yield what is found of C4 to C6: the curvature-dominated regime."""
     sizes, missing = case.sizes("curvature"), case.missing("curvature")
-    has_momentum = bool(momentum_of(case.key["optimizer"]))
     if missing:
-        claims = ("C4", "C4b", "C5", "C6") if has_momentum else ("C4", "C4b", "C6")
-        yield from (case.found(claim, reason=missing) for claim in claims)
+        yield from case.untested(CURVATURE, missing)
         return
     scores = np.array([chosen.scores for chosen in case.scores.values()])
     _, plateau = plateau_end(scores, case.margin)
@@ -238,17 +247,14 @@ def in_curvature(case: Case) -> Iterator[Finding]:
     else:
         yield case.found("C4b", reason="the training loss was not measured")
     yield case.found("C6", *_slopes(case, sizes, CONSTANT))
-    if not has_momentum:
+    if not case.has_momentum:
         return
-    compared = [size for size in sizes if size in case.leads and case.leads[size].size]
+    compared = [size for size in sizes if size in case.leads]
     effects = []
-    for warm in (False, True):
-        kept = [size for size in compared if not (warm and case.cold(size))]
-        if kept and (not warm or len(kept) < len(compared)):
-            lead = np.mean([case.leads[size] for size in kept], axis=0)
-            name = f"mean lead over SGD from {kept[0]} to {kept[-1]}" + (WARM if warm else "")
-            zone = (case.margin, math.inf)
-            effects.append(in_zone(name, estimated(lead), zone, len(lead), SCORE, decides=not warm))
+    for kept, where, decides in case.with_and_without_cold(compared):
+        lead = np.mean([case.leads[size] for size in kept], axis=0)
+        name, zone = f"mean lead over SGD from {kept[0]} to {kept[-1]}{where}", (case.margin, math.inf)
+        effects.append(in_zone(name, estimated(lead), zone, len(lead), SCORE, decides=decides))
     reason = "" if compared else "there is no plain SGD to compare with on the same seeds"
     if compared and all(case.cold(size) for size in compared):
         reason = "momentum had not warmed up at any of them"
@@ -262,7 +268,7 @@ def transition(case: Case) -> Iterator[Finding]:
     if row["status"] != "identified":
         few = f"{len(found.sizes)} batch sizes of {FEWEST_BATCH_SIZES} needed have an optimum"
         reason = few if len(found.sizes) < FEWEST_BATCH_SIZES else "where the rate bends is not identified"
-        yield from (case.found(claim, reason=reason) for claim in ("C7", "C7b"))
+        yield from case.untested(("C7", "C7b"), reason)
         return
     sharp = sharpness_of(found)
     low, high = sharp["k_low"], sharp["k_high"]
@@ -354,17 +360,13 @@ def _slopes(case: Case, sizes: Sequence[int], zone: tuple[float, float]) -> list
     effects = []
     criteria = measured_criteria(pl.concat(list(case.members.values())))
     for criterion in criteria:
-        for warm in (False, True):
-            kept = [size for size in sizes if not (warm and case.cold(size))]
-            if len(kept) < FEWEST_IN_REGIME or (warm and len(kept) == len(sizes)):
-                continue
+        by = "test score" if criterion == "score" else "training loss"
+        for kept, where, decides in case.with_and_without_cold(sizes):
             cells = cells_of({size: case.members[size] for size in kept}, case.record, criterion)
             if len(cells.sizes) < FEWEST_IN_REGIME or not cells.n:
                 continue
-            by = "test score" if criterion == "score" else "training loss"
-            name = f"growth of ε* with B by the {by}" + (WARM if warm else "")
-            decides = criterion == "score" and not warm
-            error = grid_error(cells)
+            name, error = f"growth of ε* with B by the {by}{where}", grid_error(cells)
+            decides &= criterion == "score"
             effects.append(in_zone(name, slope_of(cells), zone, cells.n, SLOPE, grid_error=error, decides=decides))
     return effects
 

@@ -94,6 +94,18 @@ def scores_by_batch_size(members: Mapping[int, pl.DataFrame], record: WorkloadRe
     return {size: chosen.of(common) for size, chosen in found.items()} if common.size else {}
 
 
+def paired(one: Chosen, other: Chosen) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of both on the seeds that both have."""
+    common = np.intersect1d(one.seeds, other.seeds)
+    return one.of(common).scores, other.of(common).scores
+
+
+def leads_over(scores: Mapping[int, Chosen], others: Mapping[int, Chosen]) -> dict[int, np.ndarray]:
+    """Return by how much scores are better than others at the same batch size, seed by seed; none without a seed."""
+    pairs = {size: paired(chosen, others[size]) for size, chosen in scores.items() if size in others}
+    return {size: mine - theirs for size, (mine, theirs) in pairs.items() if mine.size}
+
+
 def choosing(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return each cell's best score by the three ways of choosing and reporting, one row a cell.
 

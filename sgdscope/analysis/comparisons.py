@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.choosing import Chosen, scores_by_batch_size
+from sgdscope.analysis.choosing import Chosen, leads_over, scores_by_batch_size
 from sgdscope.analysis.curves import (
     INTERVALS_SCHEMA,
     OPTIMIZER_SCHEMA,
@@ -81,7 +81,7 @@ def comparisons(
             mine = {size: chosen for size, chosen in scores.items() if size in inside}
             groups = {"plateau": _from_plateau(mine)}
             if momentum_of(key["optimizer"]) != 0:
-                groups["sgd"] = _from_sgd(mine, sgd)
+                groups["sgd"] = leads_over(mine, sgd)
             for compared_with, differences in groups.items():
                 if differences:
                     level = float(np.mean([chosen.scores for chosen in mine.values()]))
@@ -137,13 +137,6 @@ def _from_plateau(scores: Mapping[int, Chosen]) -> dict[int, np.ndarray]:
         return {}
     plateau = np.mean([chosen.scores for chosen in scores.values()], axis=0)
     return {size: chosen.scores - plateau for size, chosen in scores.items()}
-
-
-def _from_sgd(scores: Mapping[int, Chosen], sgd: Mapping[int, Chosen]) -> dict[int, np.ndarray]:
-    common = {size: np.intersect1d(chosen.seeds, sgd[size].seeds) for size, chosen in scores.items() if size in sgd}
-    return {
-        size: scores[size].of(seeds).scores - sgd[size].of(seeds).scores for size, seeds in common.items() if seeds.size
-    }
 
 
 def _compared(differences: Mapping[int, np.ndarray], margin: float) -> dict[int, dict[str, Any]]:

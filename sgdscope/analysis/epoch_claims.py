@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import Criterion, by_optimizer, curve, measured_criteria
+from sgdscope.analysis.curves import CRITERIA, by_optimizer, curve, measured_criteria
 from sgdscope.analysis.evidence import (
     CONSTANT,
     DOWN,
@@ -26,11 +26,11 @@ from sgdscope.analysis.evidence import (
 )
 from sgdscope.analysis.fits import fit_line
 from sgdscope.analysis.margins import margin_at
-from sgdscope.analysis.regimes import FEWEST_IN_REGIME, Cells, cells_of, pair_on_common_seeds
+from sgdscope.analysis.regimes import FEWEST_IN_REGIME, cells_of, pair_on_common_seeds
 from sgdscope.analysis.slopes import grid_error, slope_of
 from sgdscope.analysis.statistics import bootstrapped, estimated
 from sgdscope.analysis.tables import Tables
-from sgdscope.analysis.unlimited import outcome, saturation
+from sgdscope.analysis.unlimited import outcome_of, saturation
 from sgdscope.budget import Epochs, Unlimited, known_budget
 from sgdscope.workloads.base import WorkloadRecord
 
@@ -75,7 +75,7 @@ def over_epochs(ladder: Ladder) -> Iterator[Finding]:
     if "train_loss" not in criteria:
         yield from (ladder.found(claim, reason="the training loss was not measured") for claim in ("C9", "C9b"))
         return
-    by_score, by_loss = (_over(ladder, criterion) for criterion in ("score", "train_loss"))
+    by_score, by_loss = (cells_of(ladder.members, ladder.record, criterion) for criterion in CRITERIA)
     if by_score.sizes != by_loss.sizes or len(by_score.sizes) < FEWEST_IN_REGIME:
         few = f"{len(by_score.sizes)} epoch budgets of {FEWEST_IN_REGIME} needed have an optimum"
         yield from (ladder.found(claim, reason=few) for claim in ("C9", "C9b"))
@@ -110,21 +110,13 @@ def over_epochs(ladder: Ladder) -> Iterator[Finding]:
     yield ladder.found("C9b", undecided_at_an_edge(effect, *ends))
 
 
-def _over(ladder: Ladder, criterion: Criterion) -> Cells:
-    return cells_of(dict(ladder.members), ladder.record, criterion)
-
-
 def _saturation(ladder: Ladder) -> list[Effect]:
     """Return whether the score gains nothing from some budget on, by the rule of the unlimited budget."""
     epochs = _doublings(list(ladder.members))
     told = len(epochs) >= FEWEST_IN_REGIME
     if not told:
         epochs = list(ladder.members)[-2:]
-    outcomes = []
-    for n in epochs:
-        cell = ladder.members[n]
-        found, reported = curve(cell, ladder.record, "score"), curve(cell, ladder.record, "score", "test_score")
-        outcomes.append(outcome(found, reported.goodness, n))
+    outcomes = [outcome_of(ladder.members[n], ladder.record, "score", n) for n in epochs]
     known = [one for one in outcomes if one is not None]
     common = functools.reduce(np.intersect1d, [one.seeds for one in known])
     before, last = (one.values[np.isin(one.seeds, common)] for one in known[-2:])

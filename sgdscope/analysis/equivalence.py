@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import special, stats
 
-from sgdscope.analysis.statistics import MOST_SEEDS, Verdict, holm
+from sgdscope.analysis.statistics import Verdict, fewest_seeds, holm
 
 ALPHA = 0.05
 # The power that the number of seeds is asked for.
@@ -92,9 +93,9 @@ def equivalence(differences: np.ndarray, margin: float) -> Equivalence:
 def power(deviations: np.ndarray, margin: float, n: int) -> float:
     """Return how probable it is that all comparisons pass, when the true differences are 0 and n seeds are trained.
 
-    With σ the standard deviation of a difference, mean D ~ N(0, σ²/n) and s² ~ σ²χ²(n−1)/(n−1), both tests pass where
-    |D| < δ − t(n−1, .95)·s/√n; the probability is averaged over the quantiles of s. Comparisons count as independent
-    of each other, which they are but for the plateau they share.
+    With σ the standard deviation of a difference, both tests pass where its mean D ~ N(0, σ²/n) has
+    |D| < δ − t(n−1, .95)·s/√n, as :func:`chance_to_show` has it. Comparisons count as independent of each other, which
+    they are but for the plateau they share.
 
     Args:
         deviations: σ of each comparison.
@@ -106,14 +107,7 @@ def power(deviations: np.ndarray, margin: float, n: int) -> float:
     """
     if n < 2:
         return 0.0
-    spread = np.sqrt(special.chdtri(n - 1, 1 - QUANTILES) / (n - 1))
-    chance = 1.0
-    for deviation in deviations:
-        if deviation == 0:
-            continue
-        reach = margin * math.sqrt(n) / deviation - special.stdtrit(n - 1, 0.95) * spread
-        chance *= float(np.maximum(0.0, 2 * special.ndtr(reach) - 1).mean())
-    return chance
+    return math.prod(chance_to_show([margin, margin], float(deviation), ALPHA, n) for deviation in deviations)
 
 
 def seeds_needed(deviations: np.ndarray, margin: float) -> int | None:
@@ -122,13 +116,26 @@ def seeds_needed(deviations: np.ndarray, margin: float) -> int | None:
     >>> seeds_needed(np.array([1.0]), margin=1.0)
     11
     """
-    if power(deviations, margin, MOST_SEEDS) < POWER:
-        return None
-    low, high = 1, MOST_SEEDS  # the power grows with n
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(deviations, margin, middle) >= POWER else (middle, high)
-    return high
+    return fewest_seeds(lambda n: power(deviations, margin, n) >= POWER)
+
+
+def chance_to_show(gaps: Sequence[float], deviation: float, alpha: float, n: int) -> float:
+    """Return how probable it is that n seeds show a mean to be on its side of margins, by t tests at level α.
+
+    With σ the standard deviation over seeds, a test passes where its gap plus the error of the mean exceeds
+    t(n−1, 1−α)·s/√n; the probability is averaged over the quantiles of s, as s² ~ σ²χ²(n−1)/(n−1).
+
+    Args:
+        gaps: how far the true mean is from each margin: one number, or two, of margins on opposite sides.
+        deviation: σ.
+        alpha: the level of each test, one-sided.
+        n: seeds, at least 2.
+    """
+    if deviation == 0:
+        return 1.0
+    needed = special.stdtrit(n - 1, 1 - alpha) * np.sqrt(special.chdtri(n - 1, 1 - QUANTILES) / (n - 1))
+    passed = sum(special.ndtr(gap * math.sqrt(n) / deviation - needed) for gap in gaps) - (len(gaps) - 1)
+    return float(np.maximum(0.0, passed).mean())
 
 
 def _upper(distance: np.ndarray, error: np.ndarray, n: int) -> np.ndarray:

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import special
 
 from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Curve, Records, by_optimizer, curve
-from sgdscope.analysis.equivalence import ALPHA, POWER, QUANTILES
+from sgdscope.analysis.equivalence import ALPHA, POWER, chance_to_show
 from sgdscope.analysis.optimum import FLAT_OCTAVES
 from sgdscope.analysis.regimes import batch_sizes_to_add, regime_limits
 from sgdscope.analysis.seconds import seconds_at
-from sgdscope.analysis.statistics import LEVEL, MOST_SEEDS, t_quantile
+from sgdscope.analysis.statistics import LEVEL, fewest_seeds, t_quantile
 from sgdscope.budget import MOST_EXAMPLES
 
 # With one seed nothing has an interval, and nothing says how many seeds will do: as many as a study has by default.
@@ -92,9 +91,7 @@ def further_trials(
 def seeds_to_show(gaps: Sequence[float], deviation: float, alpha: float) -> int | None:
     """Return the fewest seeds with a chance of 0.8 that one-sided t tests show a mean to be on its side of margins.
 
-    With σ the standard deviation over seeds, a test passes where its gap plus the error of the mean exceeds
-    t(n−1, 1−α)·s/√n; the chance is averaged over the quantiles of s, as that of :func:`equivalence.power`. Two gaps are
-    those to both margins, which are on opposite sides.
+    The chance is that of :func:`~sgdscope.analysis.equivalence.chance_to_show`.
 
     Args:
         gaps: how far the true mean is from each margin, one or two numbers.
@@ -109,21 +106,7 @@ def seeds_to_show(gaps: Sequence[float], deviation: float, alpha: float) -> int 
     """
     if min(gaps) <= 0 or not math.isfinite(deviation):
         return None
-    low, high = 1, MOST_SEEDS
-    if _chance(gaps, deviation, alpha, high) < POWER:
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _chance(gaps, deviation, alpha, middle) >= POWER else (middle, high)
-    return high
-
-
-def _chance(gaps: Sequence[float], deviation: float, alpha: float, n: int) -> float:
-    if deviation == 0:
-        return 1.0
-    needed = special.stdtrit(n - 1, 1 - alpha) * np.sqrt(special.chdtri(n - 1, 1 - QUANTILES) / (n - 1))
-    passed = sum(special.ndtr(gap * math.sqrt(n) / deviation - needed) for gap in gaps) - (len(gaps) - 1)
-    return float(np.maximum(0.0, passed).mean())
+    return fewest_seeds(lambda n: chance_to_show(gaps, deviation, alpha, n) >= POWER)
 
 
 def seeds_to_place(found: Curve) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,6 +95,21 @@ def estimated(values: np.ndarray) -> Estimate:
     return Estimate(mean, low90, high90, *t_interval(values)[1:])
 
 
+def fewest_seeds(enough: Callable[[int], bool]) -> int | None:
+    """Return the least number of seeds from 2 on that is enough, as is then any larger one; None beyond 1,000.
+
+    >>> fewest_seeds(lambda n: n >= 17), fewest_seeds(lambda n: False)
+    (17, None)
+    """
+    if not enough(MOST_SEEDS):
+        return None
+    low, high = 1, MOST_SEEDS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
 def seeds_to_decide(estimate: Estimate, n: int, low: float, high: float, grid_error: float = 0.0) -> int | None:
     """Return the least number of seeds, up to 1,000, at which a zone would decide if the estimate stayed as it is.
 
@@ -108,13 +124,14 @@ def seeds_to_decide(estimate: Estimate, n: int, low: float, high: float, grid_er
         return None
     error = (estimate.high90 - estimate.low90) / 2 / t_quantile(n, 0.90)
     variance = n * max(0.0, error**2 - grid_error**2)
-    for more in range(2, MOST_SEEDS + 1):
+    value = estimate.value
+
+    def decides(more: int) -> bool:
         half90, half95 = (t_quantile(more, level) * math.sqrt(variance / more + grid_error**2) for level in (0.9, 0.95))
-        value = estimate.value
         then = Estimate(value, value - half90, value + half90, value - half95, value + half95)
-        if then.verdict(low, high) != "inconclusive":
-            return more
-    return None
+        return then.verdict(low, high) != "inconclusive"
+
+    return fewest_seeds(decides)
 
 
 def bootstrapped(value: float, resampled: np.ndarray, n: int) -> Estimate:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from scipy import special
 
-from sgdscope.analysis.choosing import Chosen, scores_by_batch_size
+from sgdscope.analysis.choosing import Chosen, leads_over, scores_by_batch_size
 from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, by_optimizer
 from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.margins import margin_at
@@ -170,13 +170,12 @@ def _plateau_end(by_size: Mapping[int, Chosen], margin: float) -> dict[str, Any]
 def _lead(sgd: Mapping[int, Chosen], momentum: Mapping[int, Chosen], margin: float) -> dict[str, Any]:
     sizes = [size for size in momentum if size in sgd]
     row = {"quantity": "B_mom", "batch_sizes": len(sizes), "margin": margin, "n": 0}
-    common = np.intersect1d(sgd[sizes[0]].seeds, momentum[sizes[0]].seeds) if sizes else np.empty(0)
-    if not common.size:
+    leads = np.array(list(leads_over(momentum, sgd).values()))
+    if not leads.size:
         return row
-    leads = np.array([momentum[size].of(common).scores - sgd[size].of(common).scores for size in sizes])
     place = threshold(leads, margin)
     return row | {
-        "n": len(common),
+        "n": leads.shape[1],
         "estimate": _at(sizes, place.first),
         "low": sizes[place.within - 1] if place.within else None,
         "high": _at(sizes, place.beyond),

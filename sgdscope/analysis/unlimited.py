@@ -181,7 +181,7 @@ def _row(
         if one.n not in by_epochs:
             break
         finished.append(by_epochs[one.n])
-    outcomes = [_outcome(cell, record, criterion, b.n) for cell, b in zip(finished, budget.budgets, strict=False)]
+    outcomes = [outcome_of(cell, record, criterion, b.n) for cell, b in zip(finished, budget.budgets, strict=False)]
     stopped = saturation(outcomes, record, criterion, budget, declared_margin)
     tried = budget.budgets[len(finished) - 1].n if finished else None
     row: dict[str, Any] = {
@@ -209,7 +209,8 @@ def _row(
     }
 
 
-def _outcome(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion, epochs: float) -> Outcome | None:
+def outcome_of(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion, epochs: float) -> Outcome | None:
+    """Return what a budget gives from the trials of its cell; None where no rate is eligible."""
     found = curve(cell, record, criterion)
     reported = curve(cell, record, "score", "test_score") if criterion == "score" else found
     return outcome(found, reported.goodness, epochs)

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sgdscope.analysis.advice import Advice
-from sgdscope.analysis.curves import OPTIMIZER_SCHEMA
 from sgdscope.analysis.dynamics import l2_of
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import exact
 from sgdscope.engine.progress import duration
+from sgdscope.report.summary import plain_first, with_half_width
 from sgdscope.studies import Origin
 from sgdscope.study import Declaration
 
@@ -100,7 +100,7 @@ def costs_table(costs: pl.DataFrame, score_name: str) -> Table:
     for number, name in enumerate(names):
         _column(table, name, "left" if number in (0, 6) else "right", fold=number in (2, 4, 5))
     previous = None
-    for row in _plain_first(costs):
+    for row in plain_first(costs).iter_rows(named=True):
         if previous not in (None, row["optimizer"]):
             table.add_section()
         previous = row["optimizer"]
@@ -123,7 +123,7 @@ def rates_table(rates: pl.DataFrame) -> Table:
     for number, name in enumerate(names):
         _column(table, name, "left" if number in (0, 2) else "right", fold=number in (3, 4))
     previous = None
-    for row in _plain_first(rates):
+    for row in plain_first(rates).iter_rows(named=True):
         if previous not in (None, row["optimizer"]):
             table.add_section()
         previous = row["optimizer"]
@@ -277,13 +277,8 @@ def _of_part(table: pl.DataFrame, part: Tables) -> pl.DataFrame:
     return table.filter(workload=workload, budget=budget)
 
 
-def _plain_first(table: pl.DataFrame) -> list[dict[str, Any]]:
-    """Plain SGD before the others, as in the figures."""
-    return table.sort(pl.col("optimizer") != "sgd", *OPTIMIZER_SCHEMA, maintain_order=True).rows(named=True)
-
-
 def _by_optimizer(table: pl.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
-    rows = _plain_first(table)
+    rows = plain_first(table).rows(named=True)
     return [
         (name, [row for row in rows if row["optimizer"] == name])
         for name in dict.fromkeys(row["optimizer"] for row in rows)
@@ -318,9 +313,7 @@ def _rate(row: dict[str, Any], name: str) -> str:
 
 
 def _plus_minus(row: dict[str, Any], name: str, sign: str = "") -> str:
-    half = row[f"{name}_high"] - row[name]
-    decimals = 3 if not 0 < half < math.inf else max(3, -math.floor(math.log10(half)))
-    return f"{row[name]:{sign}.{decimals}f} ±{half:.{decimals}f}"
+    return with_half_width(row[name], row[f"{name}_high"] - row[name], sign)
 
 
 def _plain(value: Any) -> Any:

@@ -65,7 +65,7 @@ def summary_rows(tables: Tables) -> list[tuple[str, ...]]:
                     *(row[name] for name in _told_apart(tables)),
                     row["optimizer"],
                     str(row["batch_size"]),
-                    _with_half_width(row["test_score"], row["test_score_high"] - row["test_score"]),
+                    with_half_width(row["test_score"], row["test_score_high"] - row["test_score"]),
                     f"{row['learning_rate']:.2g} [{row['learning_rate_low']:.2g},{row['learning_rate_high']:.2g}]"
                     + _remark(row),
                     f"{loss['train_loss']:.2g} ×÷{_factor(loss):.2g}" if loss else "not measured",
@@ -114,7 +114,7 @@ def sentences(tables: Tables) -> list[str]:
 def bend_sentences(tables: Tables) -> list[str]:
     """Say for each optimizer and criterion where the learning rate stops growing, or that this is not identified."""
     said = []
-    for row in _plain_first(tables.regimes, "criterion").iter_rows(named=True):
+    for row in plain_first(tables.regimes, "criterion").iter_rows(named=True):
         what = "best test score" if row["criterion"] == "score" else "lowest training loss"
         who = f"{row['optimizer']}, learning rate for the {what}"
         if row["status"] == "too few batch sizes":
@@ -147,7 +147,7 @@ def noise_scale_sentences(tables: Tables) -> list[str]:
     )
     if measured.is_empty():
         return []
-    who = _plain_first(measured, "batch_size")["optimizer"][0]
+    who = plain_first(measured, "batch_size")["optimizer"][0]
     sizes = measured.filter(optimizer=who)["batch_size"].unique().sort().to_list()
     near, beside = sizes[(len(sizes) - 1) // 2], ""
     for row in tables.regimes.filter(criterion="score", optimizer=who).iter_rows(named=True):
@@ -178,7 +178,7 @@ def regime_sentences(tables: Tables) -> list[str]:
     The one regime ends at SGD's bend and the other begins at the optimizer's own: what is unknown is not said.
     """
     said: list[str] = []
-    for row in _plain_first(tables.regimes.filter(criterion="score"), "criterion").iter_rows(named=True):
+    for row in plain_first(tables.regimes.filter(criterion="score"), "criterion").iter_rows(named=True):
         mine = tables.regime_of_batch_sizes.filter(optimizer=row["optimizer"])
         multiple, most = tables.record.batch_multiple, tables.record.examples[0] or MOST_EXAMPLES
         low, high = regime_limits(tables.regimes, row["workload"], row["budget"], row["optimizer"])
@@ -206,7 +206,7 @@ def threshold_sentences(tables: Tables) -> list[str]:
     """
     said = []
     at_steps = isinstance(known_budget(tables.trials["budget"][0]), Steps)
-    for row in _plain_first(tables.thresholds, "quantity").iter_rows(named=True):
+    for row in plain_first(tables.thresholds, "quantity").iter_rows(named=True):
         if at_steps and row["quantity"] == "B_score":
             continue
         score, low, high, margin = f"test {tables.record.score_name}", row["low"], row["high"], f"{row['margin']:.2g}"
@@ -233,7 +233,7 @@ def threshold_sentences(tables: Tables) -> list[str]:
 def unlimited_sentences(unlimited: pl.DataFrame, records: Records) -> list[str]:
     """Say at how many epochs each criterion stopped gaining under an unlimited budget, or that it did not."""
     said = []
-    for row in _plain_first(unlimited, "batch_size").iter_rows(named=True):
+    for row in plain_first(unlimited, "batch_size").iter_rows(named=True):
         what = f"test {records[row['workload']].score_name}" if row["criterion"] == "score" else "training loss"
         who = f"{row['workload']}, {row['optimizer']} at batch size {row['batch_size']}: {what}"
         if row["best"] is None:
@@ -260,24 +260,24 @@ def _without_optimum(tables: Tables) -> list[str]:
     return [
         f"{row['optimizer']} at batch size {row['batch_size']}: no learning rate tried is eligible, since "
         f"{row['diverged']} of {row['trials']} trials diverged."
-        for row in _plain_first(missing, "batch_size").iter_rows(named=True)
+        for row in plain_first(missing, "batch_size").iter_rows(named=True)
     ]
 
 
 def _of(optima: pl.DataFrame, criterion: str) -> list[dict[str, Any]]:
     rows = optima.filter(pl.col("criterion") == criterion)
-    return list(_plain_first(rows, "batch_size").iter_rows(named=True))
+    return list(plain_first(rows, "batch_size").iter_rows(named=True))
 
 
-def _plain_first(rows: pl.DataFrame, then: str) -> pl.DataFrame:
+def plain_first(rows: pl.DataFrame, *then: str) -> pl.DataFrame:
     """Plain SGD before the others, as in the figures."""
-    return rows.sort(pl.col("optimizer") != "sgd", "optimizer", then)
+    return rows.sort(pl.col("optimizer") != "sgd", "optimizer", *then, maintain_order=True)
 
 
-def _with_half_width(mean: float, half: float) -> str:
+def with_half_width(mean: float, half: float, sign: str = "") -> str:
     """Say a mean and its interval with enough decimals for a first digit of the interval, at least 3."""
     decimals = 3 if not 0 < half < math.inf else max(3, -math.floor(math.log10(half)))
-    return f"{mean:.{decimals}f} ±{half:.{decimals}f}"
+    return f"{mean:{sign}.{decimals}f} ±{half:.{decimals}f}"
 
 
 def _factor(row: dict[str, Any]) -> float:
