@@ -23,6 +23,8 @@ from sgdscope.training.pack import Trainer
 from sgdscope.training.runtime import use_all_cores
 
 MOMENTS = (0.0, 0.5, 1.0)
+# At 5 seeds the interval of the initial noise scale reaches 0 and infinity.
+SEEDS = 15
 
 
 def share_of_time(runs: int) -> None:
@@ -62,7 +64,8 @@ def _print_line(name: str, taken: list[list[float]]) -> None:
 
 def along_training() -> None:
     """Print the noise scale at the best rate for the score of each batch size, and what is said of it."""
-    measured = study.changed({"optimizers": (sg.SGD(),), "noise_scale_at": (0.0, 0.25, 0.5, 0.75, 1.0)})
+    changes = {"optimizers": (sg.SGD(),), "noise_scale_at": (0.0, 0.25, 0.5, 0.75, 1.0), "seeds": SEEDS}
+    measured = study.changed(changes)
     with tempfile.TemporaryDirectory() as folder:
         tables = sg.run(measured, f"{folder}/study", Console(stderr=True)).tables
     best = tables.optima.filter(criterion="score").select("batch_size", "learning_rate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,7 +199,9 @@ def score_by_learning_rate(curves: pl.DataFrame, score_name: str, sign: int) -> 
     for optimizer in _optimizers(curves):
         rows = _drawable(curves.filter(pl.col("optimizer") == optimizer).sort("batch_size"))
         base = alt.Chart(rows, title=optimizer)
-        x = alt.X("learning_rate:Q", title="learning rate ε", scale=alt.Scale(type="log", base=2), axis=RATE_AXIS)
+        x = alt.X(
+            "learning_rate:Q", title="learning rate ε", scale=alt.Scale(type="log", base=2), axis=_octaves_of(rows)
+        )
         colour = alt.Color("batch_size:O", title="batch size", scale=alt.Scale(scheme="viridis"))
         scale = _near_best(curves, sign)
         y = alt.Y("test_score:Q", title=f"test {score_name}", scale=scale)
@@ -294,6 +297,15 @@ def _near_best(curves: pl.DataFrame, sign: int) -> alt.Scale:
     reach = max(best - worst, 0.05 * abs(best)) or 1.0
     ends = sorted([sign * (worst - reach), sign * (best + 0.1 * reach)])
     return alt.Scale(domain=ends, nice=False, clamp=False)
+
+
+def _octaves_of(rows: pl.DataFrame) -> alt.Axis:
+    """Return the axis of learning rates with a tick at each octave: of a short range Vega would tick what is none."""
+    octaves = np.log2(rows["learning_rate"].to_numpy())
+    values = [2.0**octave for octave in range(math.floor(octaves.min()), math.ceil(octaves.max()) + 1)]
+    axis: alt.Axis = RATE_AXIS.copy()
+    axis.values = values
+    return axis
 
 
 def _batch_axis(rows: pl.DataFrame) -> alt.X:

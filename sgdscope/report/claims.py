@@ -233,7 +233,7 @@ def amount(effect: Effect) -> str:
 
 def _to_the_interval(width: float) -> Callable[[float], str]:
     """Write numbers with two digits of the interval's width."""
-    return f"{{:.{max(0, 1 - math.floor(math.log10(width)))}f}}".format if 0 < width < math.inf else "{:.4g}".format
+    return f"{{:z.{max(0, 1 - math.floor(math.log10(width)))}f}}".format if 0 < width < math.inf else "{:.4g}".format
 
 
 def _factor(value: float) -> str:
@@ -243,8 +243,8 @@ def _factor(value: float) -> str:
 WRITTEN: dict[str, Callable[[float], str]] = {
     LOG_LOSS: _factor,
     LOG_BATCH_SIZE: lambda value: f"{2**value:.0f}",
-    SLOPE: "{:.2f}".format,
-    OCTAVES: "{:.2f}".format,
+    SLOPE: "{:z.2f}".format,
+    OCTAVES: "{:z.2f}".format,
     EXPONENT: "{:.2g}".format,
 }
 

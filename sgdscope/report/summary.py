@@ -277,7 +277,7 @@ def plain_first(rows: pl.DataFrame, *then: str) -> pl.DataFrame:
 def with_half_width(mean: float, half: float, sign: str = "") -> str:
     """Say a mean and its interval with enough decimals for a first digit of the interval, at least 3."""
     decimals = 3 if not 0 < half < math.inf else max(3, -math.floor(math.log10(half)))
-    return f"{mean:{sign}.{decimals}f} ±{half:.{decimals}f}"
+    return f"{mean:{sign}z.{decimals}f} ±{half:.{decimals}f}"
 
 
 def _factor(row: dict[str, Any]) -> float:
