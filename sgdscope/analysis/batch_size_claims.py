@@ -64,13 +64,21 @@ class Case:
     ``unlearned`` are the batch sizes at which next to nothing was learned: no claim is about them.
     """
 
+    part: Tables = field(repr=False)
     key: Mapping[str, str]
-    members: Mapping[int, pl.DataFrame]
+    members: Mapping[int, pl.DataFrame] = field(repr=False)
     sgd: Mapping[int, pl.DataFrame] = field(repr=False)
-    record: WorkloadRecord
-    limits: tuple[float | None, float | None]
-    declared_margin: float | None
     unlearned: tuple[int, ...] = ()
+
+    @property
+    def record(self) -> WorkloadRecord:
+        """What the workload is."""
+        return self.part.records[self.key["workload"]]
+
+    @cached_property
+    def limits(self) -> tuple[float | None, float | None]:
+        """Where the noise-dominated regime ends and the optimizer's curvature-dominated one begins; None if unknown."""
+        return regime_limits(self.part.regimes, *self.key.values())
 
     @cached_property
     def scores(self) -> dict[int, Chosen]:
@@ -86,7 +94,7 @@ class Case:
     def margin(self) -> float:
         """δ: what was declared, or else that of the score at the smallest batch size, of plain SGD if it is there."""
         smallest = next(iter((scores_by_batch_size(self.sgd, self.record) or self.scores).values()))
-        return margin_at(float(smallest.scores.mean()), self.record, self.declared_margin)
+        return margin_at(float(smallest.scores.mean()), self.record, self.part.score_margin)
 
     def sizes(self, regime: str) -> list[int]:
         """Return the batch sizes of a regime that have a score."""
@@ -169,9 +177,8 @@ def cases(part: Tables) -> Iterator[Case]:
         learned, key=lambda of: (momentum_of(of[0]["optimizer"]) != 0, of[0]["optimizer"])
     ):
         sgd = plain.get((key["workload"], key["budget"]), {})
-        limits = regime_limits(part.regimes, *key.values())
         unlearned = tuple(size for size in gains if size not in members)
-        yield Case(key, members, sgd, part.records[key["workload"]], limits, part.score_margin, unlearned)
+        yield Case(part, key, members, sgd, unlearned)
 
 
 def _gains(members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> dict[int, float]:
@@ -303,7 +310,7 @@ def at_constant_steps(case: Case) -> Iterator[Finding]:
     seeds = np.arange(len(peaks))
     scores = np.array([case.scores[size].scores for size in sizes])
     drop = scores[peaks, seeds] - scores[-1]
-    margin = margin_at(float(scores[peaks, seeds].mean()), case.record, case.declared_margin)
+    margin = margin_at(float(scores[peaks, seeds].mean()), case.record, case.part.score_margin)
     where = ", ".join(str(sizes[peak]) for peak in np.unique(peaks))
     losses = {
         by: np.array([_log_losses(case.members[size], case.record, by, case.scores[size].seeds) for size in sizes])

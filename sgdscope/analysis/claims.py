@@ -171,7 +171,7 @@ def findings(tables: Tables, reference: float | None = None) -> list[Finding]:
     for finding in [f for part in several for f in sweep(part)] + of_ladders:
         found[finding.claim].append(finding)
     if reference is not None:
-        found["C0"] = _against_reference(tables, reference)
+        found["C0"] = against_reference(tables, reference)
     found["C13"] = [_alike(found)]
     return [
         finding
@@ -202,10 +202,17 @@ def overall(findings: Sequence[Finding]) -> str:
     return together([finding.verdict for finding in findings if finding.verdict != "not tested"])
 
 
-def _against_reference(tables: Tables, reference: float) -> list[Finding]:
+def against_reference(tables: Tables, reference: float) -> list[Finding]:
     """Return C0: the best score over budgets, optimizers and batch sizes, chosen without the scores that are compared.
 
     Where the test scores themselves choose, each seed is scored in the cell, and at the rate, that the others choose.
+
+    Args:
+        tables: of one workload.
+        reference: the score that the architecture's authors published.
+
+    Raises:
+        InputError: where there are several workloads.
     """
     found = [(case, size) for part in tables.parts for case in cases(part) for size in case.scores]
     if len({case.record.name for case, _ in found}) > 1:
@@ -222,7 +229,7 @@ def _against_reference(tables: Tables, reference: float) -> list[Finding]:
     best = int((chooses if case.record.chosen_on == "validation" else reports).best()[0])
     own = reports.goodness[best] if case.record.chosen_on == "validation" else spread_left_one_out(reports)
     values = sign * own
-    margin = margin_at(float(own.mean()), case.record, case.declared_margin)
+    margin = margin_at(float(own.mean()), case.record, tables.score_margin)
     zone = (reference - margin, math.inf) if sign > 0 else (-math.inf, reference + margin)
     chosen, size = found[int(np.searchsorted(np.cumsum([len(of.rates) for of in measured]), best, side="right"))]
     where = Finding("C0", case.record.name, chosen.key["budget"], chosen.key["optimizer"])
