@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Where bytecode must not be written, every command compiles all that it imports again, which takes seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: study test test-numbers clean
 
@@ -18,7 +20,8 @@ test: $(VENV)/installed-test
 # at every place does to its files, which takes minutes.
 test-numbers: $(VENV)/installed-test
 	$(BIN)/pytest -n 2 --dist worksteal -k "not killed_again" \
-		tests/data/test_order.py tests/engine/test_local.py tests/training tests/test_study.py
+		tests/data/test_order.py tests/engine/test_local.py \
+		tests/training/test_pack.py tests/training/test_trial.py tests/training/test_runtime.py tests/test_study.py
 
 # What is imported is compiled when it is: compiling all of what is installed takes longer than that.
 $(VENV)/installed: pyproject.toml

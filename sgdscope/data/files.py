@@ -20,8 +20,7 @@ from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-import platformdirs
-
+from sgdscope.cache import cache_folder
 from sgdscope.errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -69,8 +68,7 @@ class ContentError(Exception):
 def data_place(where: Path | None) -> Path:
     """Return the path that was given, else SGDSCOPE_DATA, else the folder for data in the user's cache."""
     given = where or os.environ.get("SGDSCOPE_DATA")
-    cache = os.environ.get("SGDSCOPE_CACHE_DIR") or platformdirs.user_cache_path("sgdscope")
-    return Path(given or Path(cache) / "data")
+    return Path(given) if given else cache_folder() / "data"
 
 
 def find(data_set: DataSet, where: Path | None = None) -> Path | None:

@@ -9,19 +9,16 @@ from typing import Any
 import jinja2
 import markupsafe
 import polars as pl
-import vl_convert
 
 from sgdscope.analysis.claims import CLAIMS, ZONES, findings
 from sgdscope.analysis.dynamics import l2_of
 from sgdscope.analysis.evidence import Finding
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.errors import InputError
+from sgdscope.report.bundle import bundle
 from sgdscope.report.charts import Charts, best_score_by_epochs, optimal_rates_by_epochs
 from sgdscope.report.claims import answers, on_page
 from sgdscope.report.summary import CAPTION, headings, how_chosen, sentences, summary_rows, unlimited_sentences
-
-# Of the bundle, the page needs one function.
-SNIPPET = "window.vegaEmbed = vegaEmbed;"
 
 RULES = (
     "Schedule: the learning rate is held for half the budget, then halved every twentieth of it, ten times. "
@@ -66,7 +63,7 @@ def write_page(tables: StudyTables, path: Path) -> Path:
         rows=summary_rows(tables),
         rules=RULES,
         charts_json=_script_safe(json.dumps(figures, allow_nan=False)),
-        bundle=markupsafe.Markup(vl_convert.javascript_bundle(SNIPPET).replace("</script", "<\\/script")),  # noqa: S704
+        bundle=markupsafe.Markup(bundle().replace("</script", "<\\/script")),  # noqa: S704
     )
     try:
         path.write_text(html, encoding="utf-8")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import platformdirs
 
 from sgdscope import atomic
+from sgdscope.cache import cache_folder
 
 
 def use_all_cores() -> str | None:
@@ -64,7 +64,7 @@ class CompilationCache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        base = folder or Path(os.environ.get("SGDSCOPE_CACHE_DIR") or platformdirs.user_cache_path("sgdscope"))
+        base = folder or cache_folder()
         self.entries = base / "programs" / machine()
         self.sums = base / "sums" / machine()
 

@@ -351,42 +351,43 @@ def test_a_folder_grows_by_budgets_and_workloads(tmp_path):
 # ── Killed at any moment ─────────────────────────────────────────────────────────────────────────────────
 
 
-def run_until_killed(study_file, folder, cache, moment):
-    """Start the study in a process of its own and kill it at the first moment that something is true of its files."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sgdscope.cli", "run", str(study_file), "--out", str(folder)],
-        env=os.environ | {"SGDSCOPE_CACHE_DIR": str(cache)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None:
-        if moment():
-            process.send_signal(signal.SIGKILL)
-        try:
-            process.wait(timeout=0.002)
-        except subprocess.TimeoutExpired:
-            continue
-    return process.returncode
+# Dies as the named file of its folder is about to be renamed into place: the hardest moments, and always the same.
+DYING = """
+import os, signal, sys
+kind, left, real = sys.argv[1], int(sys.argv[2]), os.replace
+def replace(aside, path):
+    global left
+    left -= os.path.basename(os.path.dirname(path)) == kind
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(aside, path)
+os.replace = replace
+from sgdscope.cli import main
+sys.exit(main(sys.argv[3:]))
+"""
 
 
 def test_a_study_killed_again_and_again_ends_as_one_that_never_was(study_file, command, tmp_path):
+    study_file.write_text(study_file.read_text().replace("seeds=3", "seeds=2"))
     folder, cache = tmp_path / "killed", tmp_path / "cache"
+    environment = os.environ | {"SGDSCOPE_CACHE_DIR": str(cache)}
+    silent = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = ["run", str(study_file), "--out", str(folder)]
 
-    def has(pattern, count, where=folder):
-        return lambda: len(list(where.rglob(pattern))) >= count
-
-    moments = [
-        has("programs/*/*", 1, cache),  # inside the compilation cache
-        has("measurements/*", 1),
-        has("trials/*.parquet", 2),
-        has("*.part", 1),
-        has("trials/*.parquet", 4),
-    ]
-    codes = [run_until_killed(study_file, folder, cache, moment) for moment in moments]
-    assert codes.count(-signal.SIGKILL) >= 4
+    process = subprocess.Popen([sys.executable, "-m", "sgdscope.cli", *run], **silent)
+    while process.poll() is None and not list(cache.glob("programs/*/*")):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.01)
+    process.kill()  # inside the compilation cache
+    assert process.wait() == -signal.SIGKILL
+    for kind, count in (("measurements", "1"), ("correctness", "2"), ("trials", "2")):
+        died = subprocess.run([sys.executable, "-c", DYING, kind, count, *run], **silent)
+        assert died.returncode == -signal.SIGKILL
+        assert list(folder.glob(f"{kind}/*.part"))
+    assert len(list(folder.glob("trials/*.parquet"))) == 2
     status = command("status", folder)
     assert status.returncode == 0
-    done = command("run", study_file, "--out", folder, SGDSCOPE_CACHE_DIR=str(cache))
+    done = command(*run, SGDSCOPE_CACHE_DIR=str(cache))
     assert done.returncode == 0, done.stderr
     whole = command("run", study_file, "--out", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
@@ -444,7 +445,7 @@ def test_a_trial_killed_in_its_midst_goes_on_from_its_checkpoint_to_the_same_bit
     )
     while process.poll() is None and len(list(killed.glob("checkpoints/*.npz"))) < 4:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.002)
+            process.wait(timeout=0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert sg.Result(killed).trials.is_empty()
