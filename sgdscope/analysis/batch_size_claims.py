@@ -12,7 +12,7 @@ import polars as pl
 
 from sgdscope.analysis.choosing import Chosen, leads_over, scores_by_batch_size
 from sgdscope.analysis.comparisons import octaves_between
-from sgdscope.analysis.curves import Curve, by_optimizer, curve, measured_criteria, on_common_seeds
+from sgdscope.analysis.curves import Curve, curve, measured_criteria, on_common_seeds
 from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.equivalence import equivalence
 from sgdscope.analysis.evidence import (
@@ -27,11 +27,11 @@ from sgdscope.analysis.evidence import (
     UP,
     Effect,
     Finding,
-    has_learned,
     in_zone,
     undecided_at_an_edge,
 )
-from sgdscope.analysis.margins import margin_at
+from sgdscope.analysis.learning import learned_by_optimizer, unlearned_sizes
+from sgdscope.analysis.margins import margin_of
 from sgdscope.analysis.regimes import (
     FEWEST_BATCH_SIZES,
     FEWEST_IN_REGIME,
@@ -92,9 +92,9 @@ class Case:
 
     @cached_property
     def margin(self) -> float:
-        """δ: what was declared, or else that of the score at the smallest batch size, of plain SGD if it is there."""
-        smallest = next(iter((scores_by_batch_size(self.sgd, self.record) or self.scores).values()))
-        return margin_at(float(smallest.scores.mean()), self.record, self.part.score_margin)
+        """δ: what was declared, or else that of the plateau's score, of plain SGD if it is there."""
+        scores = scores_by_batch_size(self.sgd, self.record) or self.scores
+        return margin_of(scores, self.key["budget"], self.record, self.part.score_margin)
 
     def sizes(self, regime: str) -> list[int]:
         """Return the batch sizes of a regime that have a score."""
@@ -164,27 +164,12 @@ class Case:
 
 def cases(part: Tables) -> Iterator[Case]:
     """Yield the cases of a part, one for each optimizer, plain SGD first."""
-    studied = [
-        (key, members, _gains(members, part.records[key["workload"]])) for key, members in by_optimizer(part.trials)
-    ]
-    most = max((gain for _, _, gains in studied for gain in gains.values()), default=0.0)
-    learned = [
-        (key, {size: members[size] for size, gain in gains.items() if has_learned(gain, most)}, gains)
-        for key, members, gains in studied
-    ]
-    plain = of_sgd((key, members) for key, members, _ in learned)
-    for key, members, gains in sorted(
-        learned, key=lambda of: (momentum_of(of[0]["optimizer"]) != 0, of[0]["optimizer"])
-    ):
+    learned = list(learned_by_optimizer(part.trials, part.records))
+    unlearned = {tuple(key.values()): sizes for key, sizes in unlearned_sizes(part.trials, part.records)}
+    plain = of_sgd(learned)
+    for key, members in sorted(learned, key=lambda of: (momentum_of(of[0]["optimizer"]) != 0, of[0]["optimizer"])):
         sgd = plain.get((key["workload"], key["budget"]), {})
-        unlearned = tuple(size for size in gains if size not in members)
-        yield Case(part, key, members, sgd, unlearned)
-
-
-def _gains(members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> dict[int, float]:
-    """Return what the cells of which a trial has ended gain over the constant predictor."""
-    gains = {size: curve(cell, record, "score").gain for size, cell in members.items()}
-    return {size: gain for size, gain in gains.items() if not math.isnan(gain)}
+        yield Case(part, key, members, sgd, unlearned[tuple(key.values())])
 
 
 # ── Batch sizes at constant epochs ───────────────────────────────────────────────────────────────────────────
@@ -224,15 +209,16 @@ def in_noise(case: Case) -> Iterator[Finding]:
     for kept, where, decides in case.with_and_without_cold(compared):
         leads = np.array([case.leads[size] for size in kept])
         effects.append(replace(_equal_scores(f"score against SGD{where}", kept, leads, case.margin), decides=decides))
-    own, plain = (
-        cells_of({size: of[size] for size in compared}, case.record, "score") for of in (case.members, case.sgd)
-    )
-    if own.sizes and own.sizes == plain.sizes:
-        own, plain = pair_on_common_seeds(own, plain)
-        apart = octaves_between(own, plain, momentum_of(case.key["optimizer"]) or 0.0)
-        error = math.hypot(*(cells.mean_grid_error for cells in (own, plain)))
-        effect = in_zone("effective rate above SGD's", apart, EQUAL_RATES, own.n, OCTAVES, grid_error=error)
-        effects.append(undecided_at_an_edge(effect, own, plain))
+    for kept, where, decides in case.with_and_without_cold(compared):
+        own, plain = (
+            cells_of({size: of[size] for size in kept}, case.record, "score") for of in (case.members, case.sgd)
+        )
+        if own.sizes and own.sizes == plain.sizes:
+            own, plain = pair_on_common_seeds(own, plain)
+            apart = octaves_between(own, plain, momentum_of(case.key["optimizer"]) or 0.0)
+            error, name = math.hypot(own.mean_grid_error, plain.mean_grid_error), f"effective rate above SGD's{where}"
+            effect = in_zone(name, apart, EQUAL_RATES, own.n, OCTAVES, grid_error=error, decides=decides)
+            effects.append(undecided_at_an_edge(effect, own, plain))
     yield case.found("C2", *effects)
 
 
@@ -310,7 +296,6 @@ def at_constant_steps(case: Case) -> Iterator[Finding]:
     seeds = np.arange(len(peaks))
     scores = np.array([case.scores[size].scores for size in sizes])
     drop = scores[peaks, seeds] - scores[-1]
-    margin = margin_at(float(scores[peaks, seeds].mean()), case.record, case.part.score_margin)
     where = ", ".join(str(sizes[peak]) for peak in np.unique(peaks))
     losses = {
         by: np.array([_log_losses(case.members[size], case.record, by, case.scores[size].seeds) for size in sizes])
@@ -324,7 +309,7 @@ def at_constant_steps(case: Case) -> Iterator[Finding]:
     found = cells_of(case.members, case.record, "score")
     yield case.found(
         "C8",
-        in_zone(f"score lost from {where} to {last}", estimated(drop), (margin, math.inf), n, SCORE),
+        in_zone(f"score lost from {where} to {last}", estimated(drop), (case.margin, math.inf), n, SCORE),
         strong,
         replace(weak, decides=False),
         in_zone("growth of ε* with B", slope_of(found), SUBLINEAR, n, SLOPE, grid_error=grid_error(found)),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import CRITERIA, by_optimizer, curve, measured_criteria
+from sgdscope.analysis.curves import CRITERIA, by_optimizer, measured_criteria
 from sgdscope.analysis.evidence import (
     CONSTANT,
     DOWN,
@@ -20,11 +20,11 @@ from sgdscope.analysis.evidence import (
     UP,
     Effect,
     Finding,
-    has_learned,
     in_zone,
     undecided_at_an_edge,
 )
 from sgdscope.analysis.fits import fit_line
+from sgdscope.analysis.learning import gains, has_learned, most_of
 from sgdscope.analysis.margins import margin_at
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, cells_of, pair_on_common_seeds
 from sgdscope.analysis.slopes import grid_error, slope_of
@@ -62,9 +62,8 @@ def ladders(tables: Tables) -> Iterator[Ladder]:
             for size, cell in members.items():
                 groups.setdefault((key["workload"], key["optimizer"], size), {})[budget.n] = cell
     for (workload, optimizer, size), members_ in groups.items():
-        gains = {n: curve(cell, tables.records[workload], "score").gain for n, cell in members_.items()}
-        most = max((gain for gain in gains.values() if not math.isnan(gain)), default=0.0)
-        ordered = {n: members_[n] for n in sorted(members_) if has_learned(gains[n], most)}
+        gained = gains(members_, tables.records[workload])
+        ordered = {n: members_[n] for n in sorted(members_) if has_learned(gained[n], most_of(gained))}
         if len(ordered) > 1:
             yield Ladder(workload, optimizer, size, ordered, tables.records[workload], tables.score_margin)
 

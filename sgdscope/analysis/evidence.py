@@ -13,7 +13,6 @@ from sgdscope.analysis.statistics import Estimate, Verdict, seeds_to_decide
 # logarithm of the loss, or the exponent of the bend.
 SCORE, OCTAVES, LOG_BATCH_SIZE, SLOPE = "score", "octaves", "log₂ batch size", "slope"
 LOG_LOSS, EXPONENT = "log loss", "exponent"
-LEAST_GAIN = 0.1
 # The zone of a slope that is none, whether over batch sizes or epochs.
 CONSTANT = (-0.25, 0.25)
 # Zones of what is more than nothing and less than nothing, to which 0 itself does not belong.
@@ -112,11 +111,3 @@ def undecided_at_an_edge(effect: Effect, *cells: Cells) -> Effect:
         return effect
     name = f"{effect.name}, of which one is at the edge of the rates tried"
     return replace(effect, name=name, verdict="inconclusive", seeds_needed=None)
-
-
-def has_learned(gain: float, most: float) -> bool:
-    """Return whether a cell gains at least a tenth over the constant predictor of what the best cell gains.
-
-    An optimal rate of a network that has learned next to nothing says nothing of batch sizes or epochs.
-    """
-    return gain > 0 and gain >= LEAST_GAIN * most

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from sgdscope.analysis.choosing import Chosen
+from sgdscope.budget import Steps, known_budget
 from sgdscope.workloads.base import WorkloadRecord
 
 # Of what is still to be gained, or of the score itself where it is no accuracy.
@@ -20,7 +24,11 @@ def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
         plateau_score: the score that others are compared with.
         record: the workload whose score it is.
 
-    >>> from sgdscope.workloads.base import WorkloadRecord
+    >>> from collections.abc import Mapping
+
+    from sgdscope.analysis.choosing import Chosen
+    from sgdscope.budget import Steps, known_budget
+    from sgdscope.workloads.base import WorkloadRecord
     >>> record = WorkloadRecord("w", "1", (), "0", (1024, 256, 500), "accuracy", "maximize", 2.3, 0.1)
     >>> round(score_margin(0.9, record), 6), round(score_margin(0.98, record), 6)
     (0.005, 0.004)
@@ -34,3 +42,20 @@ def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
 def margin_at(goodness: float, record: WorkloadRecord, declared: float | None) -> float:
     """Return δ as it was declared, or else that of a score, which is turned so that larger is better."""
     return score_margin(record.score_sign * goodness, record) if declared is None else declared
+
+
+def margin_of(scores: Mapping[int, Chosen], budget: str, record: WorkloadRecord, declared: float | None) -> float:
+    """Return δ of one workload and budget: as it was declared, or else that of the plateau's score.
+
+    The plateau is taken where it begins, at the smallest batch size; at a constant number of steps, where the smallest
+    have seen the fewest examples, where the mean score is best.
+
+    Args:
+        scores: of the optimizer with which others are compared, by batch size, ascending.
+        budget: as a trial's table names it.
+        record: what the workload is.
+        declared: δ as the study has it.
+    """
+    levels = [float(chosen.scores.mean()) for chosen in scores.values()]
+    plateau = max(levels) if isinstance(known_budget(budget), Steps) else levels[0]
+    return margin_at(plateau, record, declared)

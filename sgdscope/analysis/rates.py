@@ -13,6 +13,7 @@ import polars as pl
 
 from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, by_optimizer, measured_criteria
 from sgdscope.analysis.fits import Hinge, fit_hinge
+from sgdscope.analysis.learning import learned_by_optimizer
 from sgdscope.analysis.optimum import FLAT_OCTAVES
 from sgdscope.analysis.regimes import FEWEST_BATCH_SIZES, Cells, cells_of
 from sgdscope.analysis.statistics import t_quantile
@@ -167,12 +168,13 @@ def rate_for(
         InputError: where a batch size cannot be trained, or lies more than 2 octaves beyond those measured.
     """
     rows: list[dict[str, Any]] = []
+    learned = {tuple(key.values()): members for key, members in learned_by_optimizer(trials, records)}
     for key, members in by_optimizer(trials):
         sizes = batch_sizes or list(members)
         for size in sizes:
             _check(size, records[key["workload"]], list(members))
         for criterion in measured_criteria(trials):
-            found = cells_of(members, records[key["workload"]], criterion)
+            found = cells_of(learned[tuple(key.values())], records[key["workload"]], criterion)
             mine = optima.filter(**key, criterion=criterion)
             law = Law(found) if len(found.sizes) >= FEWEST_BATCH_SIZES and found.n else None
             for size in sizes:

@@ -22,6 +22,7 @@ from sgdscope.analysis.curves import (
 )
 from sgdscope.analysis.dynamics import momentum_of
 from sgdscope.analysis.fits import KNEES_PER_OCTAVE, fit_hinge
+from sgdscope.analysis.learning import learned_by_optimizer
 from sgdscope.analysis.statistics import BOOTSTRAP_SEED, bootstrap_t_interval
 from sgdscope.workloads.base import WorkloadRecord
 
@@ -146,6 +147,8 @@ def regimes(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     winners, moved at random by up to half a step of the grid of rates, it would hold it in .99 or more, and be 1.8 to 4
     times as wide where curves are smooth, 1.0 to 1.4 times where they are flat or end at a cliff.
 
+    Cells that have learned next to nothing are left out, by :func:`learned_by_optimizer`.
+
     ``status`` is ``identified`` where that interval lies inside the batch sizes of the study and the slope's
     interval above 0; ``not identified`` otherwise, also where a winner lies at the edge of the rates tried; and
     ``too few batch sizes`` below 4.
@@ -156,7 +159,7 @@ def regimes(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     """
     rows = [
         key | {"criterion": criterion} | bend_of(cells_of(members, records[key["workload"]], criterion))
-        for key, members in by_optimizer(trials)
+        for key, members in learned_by_optimizer(trials, records)
         for criterion in measured_criteria(trials)
     ]
     return pl.DataFrame(rows, schema=REGIMES_SCHEMA)
@@ -192,21 +195,25 @@ def knee_interval(knee: float, drawn: np.ndarray, n: int) -> tuple[float, float]
     return low - 0.5 / KNEES_PER_OCTAVE, high + 0.5 / KNEES_PER_OCTAVE
 
 
-def regime_of_batch_sizes(regimes: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:
+def regime_of_batch_sizes(regimes: pl.DataFrame, trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return which regime each batch size of each optimizer is in: ``noise``, ``curvature`` or ``unassigned``.
 
     Noise-dominated are the batch sizes below the lower limit of SGD's B_ε, curvature-dominated those above the upper
     limit of the optimizer's own, both by the score. Where the optimal rate is not shown to grow at all there is no
-    bend to have limits, and that side is left unassigned.
+    bend to have limits, and that side is left unassigned, as is a batch size at which next to nothing was learned.
 
     Args:
         regimes: the table of :func:`regimes`.
         trials: the table of trials that it was made from.
+        records: what their workloads are, by name.
     """
     rows: list[dict[str, Any]] = []
+    learned = {tuple(key.values()): members for key, members in learned_by_optimizer(trials, records)}
     for key, members in by_optimizer(trials):
         low, high = regime_limits(regimes, *key.values())
-        rows += [key | {"batch_size": size, "regime": _regime(size, low, high)} for size in members]
+        for size in members:
+            regime = _regime(size, low, high) if size in learned[tuple(key.values())] else "unassigned"
+            rows.append(key | {"batch_size": size, "regime": regime})
     return pl.DataFrame(rows, infer_schema_length=None)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA, Records, by_optimizer, measured_criteria
+from sgdscope.analysis.curves import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA, Records, measured_criteria
 from sgdscope.analysis.dynamics import cell_warmed_up
 from sgdscope.analysis.fits import SOFTNESSES, fit_bend, fit_line
+from sgdscope.analysis.learning import learned_by_optimizer
 from sgdscope.analysis.regimes import FARTHEST, FEWEST_BATCH_SIZES, FEWEST_IN_REGIME, Cells, cells_of, knee_interval
 from sgdscope.analysis.statistics import Estimate, bootstrap_t_interval, bootstrapped
 
@@ -73,7 +74,7 @@ def slopes(trials: pl.DataFrame, regimes: pl.DataFrame, records: Records) -> pl.
     """
     rows: list[dict[str, Any]] = []
     assigned = {tuple(row[:-1]): row[-1] for row in regimes.iter_rows()}
-    for key, members in by_optimizer(trials):
+    for key, members in learned_by_optimizer(trials, records):
         cold = {size for size, cell in members.items() if cell_warmed_up(cell) is False}
         for criterion in measured_criteria(trials):
             found = cells_of(members, records[key["workload"]], criterion)
@@ -120,7 +121,7 @@ def sharpness(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
         records: what their workloads are, by name.
     """
     rows: list[dict[str, Any]] = []
-    for key, members in by_optimizer(trials):
+    for key, members in learned_by_optimizer(trials, records):
         for criterion in measured_criteria(trials):
             found = cells_of(members, records[key["workload"]], criterion)
             row = key | {"criterion": criterion, "batch_sizes": len(found.sizes), "n": found.n}

@@ -101,7 +101,7 @@ class Tables:
     @cached_property
     def regime_of_batch_sizes(self) -> pl.DataFrame:
         """One row for each optimizer and batch size: noise-dominated, curvature-dominated or unassigned."""
-        return regime_of_batch_sizes(self.regimes, self.trials)
+        return regime_of_batch_sizes(self.regimes, self.trials, self.records)
 
     @cached_property
     def slopes(self) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from scipy import special
 from sgdscope.analysis.choosing import Chosen, leads_over, scores_by_batch_size
 from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, by_optimizer
 from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
-from sgdscope.analysis.margins import margin_at
+from sgdscope.analysis.margins import margin_of
 from sgdscope.analysis.statistics import LEVEL, holm, t_quantile
 
 THRESHOLDS_SCHEMA: dict[str, type[pl.DataType]] = {
@@ -130,8 +130,7 @@ def thresholds(trials: pl.DataFrame, records: Records, margin: float | None = No
     Args:
         trials: a table of trials.
         records: what their workloads are, by name.
-        margin: δ in units of the score; by ``score_margin`` from the score at the smallest batch size unless
-            declared.
+        margin: δ in units of the score; that of :func:`margin_of` unless declared.
     """
     studied = list(by_optimizer(trials))
     scores = [scores_by_batch_size(members, records[key["workload"]]) for key, members in studied]
@@ -141,8 +140,7 @@ def thresholds(trials: pl.DataFrame, records: Records, margin: float | None = No
         if not by_size:
             continue
         sgd = plain.get((key["workload"], key["budget"]))
-        smallest = next(iter((sgd or by_size).values()))
-        allowed = margin_at(float(smallest.scores.mean()), records[key["workload"]], margin)
+        allowed = margin_of(sgd or by_size, key["budget"], records[key["workload"]], margin)
         rows.append(key | _plateau_end(by_size, allowed))
         if not momentum_of(key["optimizer"]) or sgd is None:
             continue

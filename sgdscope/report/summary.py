@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from sgdscope.analysis.curves import Records
+from sgdscope.analysis.learning import unlearned_sizes
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
@@ -108,7 +109,7 @@ def sentences(tables: Tables) -> list[str]:
     found = bend_sentences(tables) if several else []
     found += noise_scale_sentences(tables)
     found += regime_sentences(tables) + threshold_sentences(tables) if several else []
-    return found + _without_optimum(tables)
+    return found + _without_optimum(tables) + _without_learning(tables)
 
 
 def bend_sentences(tables: Tables) -> list[str]:
@@ -261,6 +262,19 @@ def _without_optimum(tables: Tables) -> list[str]:
         f"{row['optimizer']} at batch size {row['batch_size']}: no learning rate tried is eligible, since "
         f"{row['diverged']} of {row['trials']} trials diverged."
         for row in plain_first(missing, "batch_size").iter_rows(named=True)
+    ]
+
+
+def _without_learning(tables: Tables) -> list[str]:
+    """Name the cells that take part in no fit, since they have learned next to nothing."""
+    with_optimum = set(tables.optima.select("optimizer", "batch_size").iter_rows())
+    found = ((key["optimizer"], sizes) for key, sizes in unlearned_sizes(tables.trials, tables.records))
+    kept = [(name, [size for size in sizes if (name, size) in with_optimum]) for name, sizes in found]
+    return [
+        f"{name} at batch size {', '.join(map(str, sizes))}: next to nothing was learned, under a tenth of the best "
+        f"cell's gain over the constant predictor; left out of where rates bend and of all claims."
+        for name, sizes in kept
+        if sizes
     ]
 
 

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
-from sgdscope.analysis.margins import score_margin
+from sgdscope.analysis.choosing import Chosen
+from sgdscope.analysis.margins import margin_of, score_margin
 from sgdscope.workloads.base import WorkloadRecord
 
 
@@ -24,3 +26,15 @@ def test_of_an_accuracy_it_is_a_part_of_the_error_and_at_least_two_test_examples
 @pytest.mark.parametrize(("plateau", "margin"), [(80.0, 4.0), (-2.0, 0.1), (0.5, 0.025)])
 def test_of_another_score_it_is_a_part_of_the_score(plateau, margin):
     assert score_margin(plateau, record("perplexity", 10, "minimize")) == pytest.approx(margin)
+
+
+def test_the_plateau_begins_at_the_smallest_batch_size_and_at_constant_steps_where_the_score_is_best():
+    scores = {
+        size: Chosen(np.arange(2), np.array([level - 0.01, level + 0.01]))
+        for size, level in ((8, 0.60), (64, 0.90), (512, 0.80))
+    }
+    of = record("accuracy", 10_000)
+    assert margin_of(scores, "epochs:30", of, None) == pytest.approx(0.05 * 0.40)
+    assert margin_of(scores, "somebody's", of, None) == pytest.approx(0.05 * 0.40)
+    assert margin_of(scores, "steps:480", of, None) == pytest.approx(0.05 * 0.10)
+    assert margin_of(scores, "steps:480", of, 0.2) == 0.2
