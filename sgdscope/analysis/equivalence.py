@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from sgdscope.analysis.statistics import Verdict, fewest_seeds, holm
 
@@ -142,5 +142,5 @@ def _upper(distance: np.ndarray, error: np.ndarray, n: int) -> np.ndarray:
     """Return the one-sided p value of a distance above 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(error > 0, distance / error, np.where(distance > 0, math.inf, -math.inf))
-    p: np.ndarray = stats.t.sf(t, n - 1)
+    p: np.ndarray = special.stdtr(n - 1, -t)
     return p

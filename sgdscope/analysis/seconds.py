@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import stats
+from scipy import special
 
 from sgdscope.analysis.statistics import LEVEL
 
@@ -82,9 +82,7 @@ def median_interval(values: np.ndarray) -> tuple[float, float, float]:
     ordered, n = np.sort(values), len(values)
     if n == 1:
         return float(ordered[0]), 0.0, math.inf
-    place = max(0, int(stats.binom.ppf((1 - LEVEL) / 2, n, 0.5)) - 1)
-    while 2 * stats.binom.cdf(place, n, 0.5) <= 1 - LEVEL:
-        place += 1
+    place = int(np.searchsorted(2 * special.bdtr(np.arange(n), n, 0.5), 1 - LEVEL, side="right"))
     first = max(0, place - 1)
     return float(np.median(ordered)), float(ordered[first]), float(ordered[n - 1 - first])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -220,10 +221,18 @@ def _replay(
             return Round(cell, trials, pending), []
         if declaration.learning_rates:
             return Round(cell, trials, []), []
-        curves = _curves(cell.workload, rates, [by_id[trial.id] for trial in trials])
-        added = next_rates(tried, curves)
+        curves, added = _decided(cell.workload, tuple(tried), tuple(by_id[trial.id] for trial in trials))
         if not added:
             return Round(cell, trials, []), curves
+
+
+@functools.lru_cache(maxsize=2**12)  # a cell is replayed with every pack, and few of them have changed
+def _decided(
+    record: WorkloadRecord, tried: tuple[int, ...], rows: tuple[tuple[Any, ...], ...]
+) -> tuple[list[Curve], list[int]]:
+    """Return the curves of a round that is complete, and the rates that follow it."""
+    curves = _curves(record, [learning_rate(k) for k in tried], rows)
+    return curves, next_rates(tried, curves)
 
 
 def _curves(record: WorkloadRecord, rates: Sequence[float], rows: Sequence[tuple[Any, ...]]) -> list[Curve]:

@@ -142,7 +142,7 @@ class Trainer:
         self._copied = NamedSharding(self._mesh, PartitionSpec())
         self._programs: dict[int | str, Future[Any]] = {}
         self._lock = threading.Lock()
-        self._compiler = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compile")
+        self._compiler = ThreadPoolExecutor(max_workers=2, thread_name_prefix="compile")
         with pinned():
             self._state = check_functions(workload)
             self.method: Method = method or self._fastest()
@@ -251,7 +251,7 @@ class Trainer:
             for slot, taken in zip(slots, seconds, strict=True)
         ]
 
-    def time_updates(self, batch_size: int, seconds: float = 0.25) -> float:
+    def time_updates(self, batch_size: int, seconds: float = 0.1) -> float:
         """Return the seconds that one update of one trial takes in a full pack, from a short timed run.
 
         Where the trials of a device come one after the other, one for each device tells.
