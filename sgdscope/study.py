@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any, Self
 
@@ -56,7 +56,7 @@ class Trial:
         """The number of parameter updates that the budget allows."""
         return self.budget.updates(self.batch_size, self.workload.examples[0])
 
-    @property
+    @cached_property
     def id(self) -> str:
         """A hash of the fields, 16 hexadecimal digits, the same on every machine."""
         return _trial_id(self)

@@ -147,7 +147,8 @@ def written(table: pl.DataFrame, rounds: int, share: int) -> str:
         f"{spread(packed['steady'] / warm)} of the whole command of sgdscope with a filled cache.",
         "",
         f"Ray Tune over the full grid of {GRID_TRIALS:,} trials, to the same optima (results/search): {spread(grid)} "
-        f"s, {spread(grid / cold)} times sgdscope's search with an empty cache, {spread(grid / warm)} with a filled one.",
+        f"s, {spread(grid / cold)} times sgdscope's search with an empty cache, {spread(grid / warm)} with a filled "
+        "one.",
         "",
     ]
     return "\n".join(lines)

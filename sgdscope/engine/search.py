@@ -209,13 +209,12 @@ def _replay(
     declaration: Declaration, cell: Cell, first: Sequence[int], by_id: Mapping[str, tuple[Any, ...]]
 ) -> tuple[Round, list[Curve]]:
     """Return where the search of a cell stands, and its curves where it is finished."""
-    place, seeds = (cell.workload, cell.budget), range(declaration.seeds)
     tried: list[int] = []
     added = list(first)
     while True:
         tried = sorted(tried + added)
         rates = declaration.learning_rates or [learning_rate(k) for k in tried]
-        trials = [declaration.trial(cell.optimizer, cell.batch_size, rate, s, *place) for rate in rates for s in seeds]
+        trials = _trials_of(declaration, cell, tuple(rates))
         pending = [trial for trial in trials if trial.id not in by_id]
         if pending:
             return Round(cell, trials, pending), []
@@ -226,7 +225,16 @@ def _replay(
             return Round(cell, trials, []), curves
 
 
-@functools.lru_cache(maxsize=2**12)  # a cell is replayed with every pack, and few of them have changed
+# A cell is replayed with every pack, and few of them have changed.
+@functools.lru_cache(maxsize=2**12)
+def _trials_of(declaration: Declaration, cell: Cell, rates: tuple[float, ...]) -> list[Trial]:
+    """Return the trials of a cell at some rates, those of a rate beside each other."""
+    place = cell.workload, cell.budget
+    seeds = range(declaration.seeds)
+    return [declaration.trial(cell.optimizer, cell.batch_size, rate, s, *place) for rate in rates for s in seeds]
+
+
+@functools.lru_cache(maxsize=2**12)
 def _decided(
     record: WorkloadRecord, tried: tuple[int, ...], rows: tuple[tuple[Any, ...], ...]
 ) -> tuple[list[Curve], list[int]]:

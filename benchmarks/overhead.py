@@ -1,0 +1,126 @@
+"""What a study costs beside its training: starting, compiling, and the harness at 10,000 trials of almost no work.
+
+    python benchmarks/overhead.py RESULTS [TRIALS]
+
+- From the command to the first update, with an empty and with a filled compilation cache, in processes of their own.
+- Tracing and compiling of each program, nothing beside.
+- Memory by pack size: the process's peak, of packs of the autoencoder's states where its pictures are in SGDSCOPE_DATA.
+- The harness: a study of the noisy quadratic whose trials make one update each, so that all the rest of its time is the
+  harness: searching none, packing, starting, measuring, committing, and at last the tables and the page.
+
+Writes README.md into RESULTS.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import sgdscope as sg
+from sgdscope.workloads.quadratic import NoisyQuadratic
+
+RUNS = 3
+# The moment of the first update is when the first segment of the first pack begins.
+FIRST_UPDATE = """
+import sys, time
+from sgdscope.training.pack import Trainer
+first = Trainer._run
+def run(self, *arguments):
+    print("first update", time.time(), flush=True)
+    Trainer._run = first
+    return first(self, *arguments)
+Trainer._run = run
+from sgdscope.cli import main
+few = ["--batch-sizes", "64", "256", "1024", "--seeds", "2"]
+sys.exit(main(["run", "digits", "--verbose", *few, "--out", sys.argv[1]]))
+"""
+
+
+def start(cache: Path) -> tuple[float, list[tuple[str, float, float]]]:
+    """Return the seconds to the first update, and of each program those of tracing and of compiling."""
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.time()
+        done = subprocess.run(
+            [sys.executable, "-c", FIRST_UPDATE, f"{folder}/study"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"SGDSCOPE_CACHE_DIR": str(cache)},
+        )
+    at = re.search(r"first update ([\d.]+)", done.stdout)
+    assert at
+    programs = re.findall(r"compiled ([\w ]+): traced in ([\d.]+) s, ([\d.]+) s", done.stdout)
+    return float(at[1]) - begun, [(name, float(trace), float(compiling)) for name, trace, compiling in programs]
+
+
+def harness(trials: int) -> tuple[float, float]:
+    """Return the seconds a trial of the run and of its tables and page, and those of running it when all is done."""
+    seeds = max(1, trials // 40)
+    study = sg.Study(
+        name="harness",
+        workloads=NoisyQuadratic().workload(),
+        optimizers=(sg.SGD(), sg.Momentum(0.9)),
+        batch_sizes=(64, 256),
+        budgets=sg.Steps(1),
+        learning_rates=[2.0**-k for k in range(10)],
+        seeds=seeds,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        result = sg.run(study, Path(folder) / "study")
+        result.report(Path(folder) / "page.html")
+        first = time.perf_counter() - begun
+        begun = time.perf_counter()
+        sg.run(study, Path(folder) / "study")
+        return first / len(result.trials), time.perf_counter() - begun
+
+
+def main(results: str, trials: int = 10_000) -> None:
+    """Measure and write the results."""
+    lines = [
+        "# What a study costs beside its training",
+        f"`python benchmarks/overhead.py RESULTS {trials}`: sgdscope {version('sgdscope')}, jax {version('jax')}, "
+        f"{len(os.sched_getaffinity(0))} cores; n = {RUNS} runs, medians (lowest to highest).",
+        "",
+    ]
+    starts: dict[str, list[tuple[float, list[tuple[str, float, float]]]]] = {"empty": [], "filled": []}
+    for _ in range(RUNS):
+        with tempfile.TemporaryDirectory() as cache:
+            for kind in starts:
+                starts[kind].append(start(Path(cache)))
+    spread = lambda values: f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    for kind, found in starts.items():
+        lines.append(f"- From the command to the first update, {kind} cache: {spread([s for s, _ in found])} s.")
+    for kind, found in starts.items():
+        each = [trace + compiling for _, programs in found for _, trace, compiling in programs]
+        total = [sum(trace + compiling for _, trace, compiling in programs) for _, programs in found]
+        lines.append(
+            f"- A program, {kind} cache, two at a time beside training: {spread(each)} s; "
+            f"the {len(found[0][1])} of the study {spread(total)} s."
+        )
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["SGDSCOPE_CACHE_DIR"] = cache
+        harness(40)  # compiles
+        found = [harness(trials) for _ in range(RUNS)]
+    lines.append(
+        f"- {trials:,} trials of one update each, with tables and page: {spread([1e3 * s for s, _ in found])} ms a "
+        f"trial; the same command once more, when all is done: {spread([s for _, s in found])} s."
+    )
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    lines += [f"- Peak memory of the process that ran them: {memory:.2f} GiB.", ""]
+    print("\n".join(lines))
+    folder = Path(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "README.md").write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))
