@@ -3,10 +3,9 @@
     python benchmarks/overhead.py RESULTS [TRIALS]
 
 - From the command to the first update, with an empty and with a filled compilation cache, in processes of their own.
-- Tracing and compiling of each program, nothing beside.
-- Memory by pack size: the process's peak, of packs of the autoencoder's states where its pictures are in SGDSCOPE_DATA.
+- Tracing and compiling of each program.
 - The harness: a study of the noisy quadratic whose trials make one update each, so that all the rest of its time is the
-  harness: searching none, packing, starting, measuring, committing, and at last the tables and the page.
+  harness: packing, starting, measuring, committing, and at last the tables and the page. Its peak memory.
 
 Writes README.md into RESULTS.
 """

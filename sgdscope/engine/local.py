@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -150,6 +150,8 @@ class _Run:
 def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
     """Return what a study will cost, or what remains of it in a folder, from a timed probe of a few seconds.
 
+    What the probe itself takes, a run will take too before its first update: the same programs and the same timings.
+
     Raises:
         InputError: where the folder holds another study, or the workload's functions are not the contract's.
     """
@@ -161,10 +163,12 @@ def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
     if folder is not None and Store(folder).exists:
         Store(folder).check_declaration(declaration)
         trials = Store(folder).read().trials
-    costs = costs_of(study)
+    begun, costs = time.perf_counter(), costs_of(study)
     for workload in study.workloads:
         _probe(study, workload, declaration, costs[workload.name])
-    return remaining(declaration, search(declaration, trials), costs)
+    ready = time.perf_counter() - begun
+    plan = remaining(declaration, search(declaration, trials), costs)
+    return replace(plan, seconds=plan.seconds + ready) if plan.trials and plan.seconds is not None else plan
 
 
 def _probe(study: Study, workload: Workload, declaration: Declaration, costs: Costs) -> None:

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from sgdscope.budget import Epochs, Steps, Unlimited
-from sgdscope.engine.plan import Costs, expansion, packs, remaining
+from sgdscope.engine.plan import SECONDS_BESIDE, Costs, expansion, packs, remaining
 from sgdscope.engine.search import search
 from sgdscope.models.convolution import convolution
 from sgdscope.optimizers import SGD, Momentum
@@ -199,4 +199,4 @@ def test_what_remains_is_counted_over_all_workloads_and_budgets(workload):
     updates = {32: 32 + 7, 64: 16 + 7}
     assert plan.updates == 2 * 2 * 5 * sum(updates.values())
     assert plan.examples == 2 * 2 * 5 * sum(size * each for size, each in updates.items())
-    assert plan.seconds == pytest.approx(plan.examples * 1e-3)
+    assert plan.seconds == pytest.approx(plan.examples * 1e-3 + plan.trials * SECONDS_BESIDE)
