@@ -17,9 +17,9 @@ test: $(VENV)/installed-test
 	$(BIN)/pytest -n 2 --dist worksteal
 
 # What another version of Python and JAX could change: the numbers, and what a whole run does; not what being killed
-# at every place does to its files, which takes minutes.
+# at every place does to its files, which takes a minute.
 test-numbers: $(VENV)/installed-test
-	$(BIN)/pytest -n 2 --dist worksteal -k "not killed_again" \
+	$(BIN)/pytest -n 2 --dist worksteal -k "not killed" \
 		tests/data/test_order.py tests/engine/test_local.py \
 		tests/training/test_pack.py tests/training/test_trial.py tests/training/test_runtime.py tests/test_study.py
 
