@@ -119,10 +119,10 @@ def timed(name: str) -> list[dict[str, Any]]:
     workload = make()
     examples = examples_in(workload.train)
     with pinned():
-        ready = trainers(workload)
-        flops = peak()
         of_state = state_bytes(check_functions(workload).parameters) * 2  # parameters and velocity
-        bytes_a_second = bandwidth(of_state)
+        # Before there are trainers, which begin to compile at once.
+        flops, bytes_a_second = peak(), bandwidth(of_state)
+        ready = trainers(workload)
     rows = []
     for size in sizes:
         operations = operations_per_update(workload, size)
