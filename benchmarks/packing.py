@@ -17,7 +17,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -166,14 +166,14 @@ def timed(name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def written(table: pl.DataFrame) -> str:
+def written(table: pl.DataFrame, names: Sequence[str]) -> str:
     """Return the results as a page: for each workload what an epoch costs, and how far that is from the bound."""
     device, count = jax.devices()[0].device_kind, jax.device_count()
     lines = [
         "# The cost of a trial by batch size and pack size",
-        f"`python benchmarks/packing.py RESULTS`: sgdscope {version('sgdscope')}, jax {version('jax')}, {count} "
-        f"{device} device{'s' if count > 1 else ''}; medians of {ROUNDS} rounds. Every figure with its range is in "
-        "[packing.csv](packing.csv).",
+        f"`python benchmarks/packing.py {' '.join(['RESULTS', *names])}`: sgdscope {version('sgdscope')}, jax "
+        f"{version('jax')}, {count} {device} device{'s' if count > 1 else ''}; medians of {ROUNDS} rounds. Every "
+        "figure with its range is in [packing.csv](packing.csv).",
     ]
     for (name,), rows in table.group_by("workload", maintain_order=True):
         packs = rows.select("method", "trials").unique(maintain_order=True).sort("method", "trials").rows()
@@ -210,7 +210,7 @@ def main(results: str, *names: str) -> None:
     folder = Path(results)
     folder.mkdir(parents=True, exist_ok=True)
     table.write_csv(folder / "packing.csv")
-    (folder / "README.md").write_text(written(table))
+    (folder / "README.md").write_text(written(table, names))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import product
 from typing import Any, Self
 
@@ -62,7 +62,6 @@ class Trial:
         return _trial_id(self)
 
 
-@lru_cache(maxsize=2**17)  # a search asks for the same ids in every round
 def _trial_id(trial: Trial) -> str:
     identity: dict[str, Any] = {
         "numerics": NUMERICS_VERSION,

@@ -71,26 +71,24 @@ def run_peer(peer: str, trials: list[Trial], cache: Path) -> Report:
 
 
 def trials_of(table: pl.DataFrame) -> list[Trial]:
-    """Return the trials of a finished study, in order of batch size."""
-    rows = table.sort("batch_size", "optimizer", "learning_rate", "seed").iter_rows(named=True)
+    """Return the trials of a table, in its order."""
+    rows = table.iter_rows(named=True)
     momentum = lambda optimizer: float(optimizer.partition(":")[2] or 0)
     return [Trial(r["batch_size"], r["learning_rate"], momentum(r["optimizer"]), r["seed"]) for r in rows]
 
 
 def round_of(table: pl.DataFrame | None, share: int, rows: list[dict]) -> pl.DataFrame:
-    """Run everything once, and add a row for each; return the trials of the study."""
+    """Run everything once, and add a row for each; return the trials of the study, by batch size."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for kind in ("cold", "warm"):
             seconds = run_ours(folder / "cache", folder / kind)
             mine = sg.Result(folder / kind).trials
             rows.append({"what": f"sgdscope, {kind} cache", "trials": len(mine), "extrapolated": seconds})
-        table = mine if table is None else table
+        table = mine.sort("batch_size", "optimizer", "learning_rate", "seed") if table is None else table
         everything = trials_of(table)
         updates = lambda trials: sum(trial.updates for trial in trials)
-        own = dict(
-            zip(everything, table.sort("batch_size", "optimizer", "learning_rate", "seed")["test_score"], strict=True)
-        )
+        own = dict(zip(everything, table["test_score"], strict=True))
         for peer, title in PEERS.items():
             trials = everything if peer == WHOLE else everything[share // 2 :: share]
             found = run_peer(peer, trials, folder / peer)

@@ -30,7 +30,7 @@ from sgdscope.analysis.evidence import (
     in_zone,
     undecided_at_an_edge,
 )
-from sgdscope.analysis.learning import learned_by_optimizer, unlearned_sizes
+from sgdscope.analysis.learning import learning
 from sgdscope.analysis.margins import margin_of
 from sgdscope.analysis.regimes import (
     FEWEST_BATCH_SIZES,
@@ -164,12 +164,11 @@ class Case:
 
 def cases(part: Tables) -> Iterator[Case]:
     """Yield the cases of a part, one for each optimizer, plain SGD first."""
-    learned = list(learned_by_optimizer(part.trials, part.records))
-    unlearned = {tuple(key.values()): sizes for key, sizes in unlearned_sizes(part.trials, part.records)}
-    plain = of_sgd(learned)
-    for key, members in sorted(learned, key=lambda of: (momentum_of(of[0]["optimizer"]) != 0, of[0]["optimizer"])):
-        sgd = plain.get((key["workload"], key["budget"]), {})
-        yield Case(part, key, members, sgd, unlearned[tuple(key.values())])
+    studied = list(learning(part.trials, part.records))
+    plain = of_sgd((of.key, of.learned) for of in studied)
+    for of in sorted(studied, key=lambda of: (momentum_of(of.key["optimizer"]) != 0, of.key["optimizer"])):
+        sgd = plain.get((of.key["workload"], of.key["budget"]), {})
+        yield Case(part, of.key, of.learned, sgd, of.unlearned)
 
 
 # ── Batch sizes at constant epochs ───────────────────────────────────────────────────────────────────────────

@@ -63,7 +63,8 @@ def ladders(tables: Tables) -> Iterator[Ladder]:
                 groups.setdefault((key["workload"], key["optimizer"], size), {})[budget.n] = cell
     for (workload, optimizer, size), members_ in groups.items():
         gained = gains(members_, tables.records[workload])
-        ordered = {n: members_[n] for n in sorted(members_) if has_learned(gained[n], most_of(gained))}
+        most = most_of(gained)
+        ordered = {n: members_[n] for n in sorted(members_) if has_learned(gained[n], most)}
         if len(ordered) > 1:
             yield Ladder(workload, optimizer, size, ordered, tables.records[workload], tables.score_margin)
 

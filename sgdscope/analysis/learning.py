@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import polars as pl
 
 from sgdscope.analysis.curves import Records, by_optimizer, curve
-from sgdscope.store import ended
 from sgdscope.workloads.base import WorkloadRecord
 
 # Of what the best cell gains over the constant predictor.
@@ -37,13 +37,24 @@ def most_of(gained: Mapping[Size, float]) -> float:
     return max((gain for gain in gained.values() if not math.isnan(gain)), default=0.0)
 
 
-def learned_by_optimizer(
-    trials: pl.DataFrame, records: Records
-) -> Iterator[tuple[dict[str, Any], dict[int, pl.DataFrame]]]:
-    """Yield what :func:`by_optimizer` does, of the cells only those that have learned.
+@dataclass(frozen=True)
+class Learning:
+    """One optimizer's cells by batch size, and those of them that have learned.
 
-    They are compared with the best of their workload and budget, of all optimizers. A cell of which no trial has ended
-    has learned nothing.
+    ``unlearned`` are the batch sizes at which a trial has ended and next to nothing was learned.
+    """
+
+    key: dict[str, Any]
+    members: Mapping[int, pl.DataFrame]
+    learned: Mapping[int, pl.DataFrame]
+    unlearned: tuple[int, ...]
+
+
+def learning(trials: pl.DataFrame, records: Records) -> Iterator[Learning]:
+    """Yield what :func:`by_optimizer` does, with what has learned.
+
+    Cells are compared with the best of their workload and budget, of all optimizers. A cell of which no trial has ended
+    is neither.
 
     Args:
         trials: a table of trials.
@@ -56,11 +67,6 @@ def learned_by_optimizer(
         most[place] = max(most.get(place, 0.0), most_of(gained))
     for key, members, gained in studied:
         best = most[key["workload"], key["budget"]]
-        yield key, {size: cell for size, cell in members.items() if has_learned(gained[size], best)}
-
-
-def unlearned_sizes(trials: pl.DataFrame, records: Records) -> Iterator[tuple[dict[str, Any], tuple[int, ...]]]:
-    """Yield workload, budget and optimizer with the batch sizes at which a trial has ended and nothing was learned."""
-    there = {tuple(key.values()): members for key, members in by_optimizer(ended(trials))}
-    for key, members in learned_by_optimizer(trials, records):
-        yield key, tuple(size for size in there.get(tuple(key.values()), {}) if size not in members)
+        learned = {size: cell for size, cell in members.items() if has_learned(gained[size], best)}
+        unlearned = (size for size, gain in gained.items() if size not in learned and not math.isnan(gain))
+        yield Learning(key, members, learned, tuple(unlearned))

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, by_optimizer, measured_criteria
+from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, measured_criteria
 from sgdscope.analysis.fits import Hinge, fit_hinge
-from sgdscope.analysis.learning import learned_by_optimizer
+from sgdscope.analysis.learning import learning
 from sgdscope.analysis.optimum import FLAT_OCTAVES
 from sgdscope.analysis.regimes import FEWEST_BATCH_SIZES, Cells, cells_of
 from sgdscope.analysis.statistics import t_quantile
@@ -158,6 +158,8 @@ def rate_for(
     ``between`` or ``extrapolated`` where it is not; ``too few batch sizes`` where fewer than 4 leave nothing to
     predict from. ``flat`` is an interval of more than 3 octaves.
 
+    Cells that have learned next to nothing predict nothing.
+
     Args:
         trials: a table of trials.
         optima: the optimal rates of their cells.
@@ -168,13 +170,12 @@ def rate_for(
         InputError: where a batch size cannot be trained, or lies more than 2 octaves beyond those measured.
     """
     rows: list[dict[str, Any]] = []
-    learned = {tuple(key.values()): members for key, members in learned_by_optimizer(trials, records)}
-    for key, members in by_optimizer(trials):
-        sizes = batch_sizes or list(members)
+    for of in learning(trials, records):
+        key, sizes = of.key, batch_sizes or list(of.members)
         for size in sizes:
-            _check(size, records[key["workload"]], list(members))
+            _check(size, records[key["workload"]], list(of.members))
         for criterion in measured_criteria(trials):
-            found = cells_of(learned[tuple(key.values())], records[key["workload"]], criterion)
+            found = cells_of(of.learned, records[key["workload"]], criterion)
             mine = optima.filter(**key, criterion=criterion)
             law = Law(found) if len(found.sizes) >= FEWEST_BATCH_SIZES and found.n else None
             for size in sizes:

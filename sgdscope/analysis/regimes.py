@@ -15,14 +15,13 @@ from sgdscope.analysis.curves import (
     Criterion,
     Curve,
     Records,
-    by_optimizer,
     curve,
     measured_criteria,
     on_common_seeds,
 )
 from sgdscope.analysis.dynamics import momentum_of
 from sgdscope.analysis.fits import KNEES_PER_OCTAVE, fit_hinge
-from sgdscope.analysis.learning import learned_by_optimizer
+from sgdscope.analysis.learning import learning
 from sgdscope.analysis.statistics import BOOTSTRAP_SEED, bootstrap_t_interval
 from sgdscope.workloads.base import WorkloadRecord
 
@@ -147,7 +146,7 @@ def regimes(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     winners, moved at random by up to half a step of the grid of rates, it would hold it in .99 or more, and be 1.8 to 4
     times as wide where curves are smooth, 1.0 to 1.4 times where they are flat or end at a cliff.
 
-    Cells that have learned next to nothing are left out, by :func:`learned_by_optimizer`.
+    Cells that have learned next to nothing are left out, by :func:`learning`.
 
     ``status`` is ``identified`` where that interval lies inside the batch sizes of the study and the slope's
     interval above 0; ``not identified`` otherwise, also where a winner lies at the edge of the rates tried; and
@@ -158,8 +157,8 @@ def regimes(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
         records: what their workloads are, by name.
     """
     rows = [
-        key | {"criterion": criterion} | bend_of(cells_of(members, records[key["workload"]], criterion))
-        for key, members in learned_by_optimizer(trials, records)
+        of.key | {"criterion": criterion} | bend_of(cells_of(of.learned, records[of.key["workload"]], criterion))
+        for of in learning(trials, records)
         for criterion in measured_criteria(trials)
     ]
     return pl.DataFrame(rows, schema=REGIMES_SCHEMA)
@@ -208,12 +207,11 @@ def regime_of_batch_sizes(regimes: pl.DataFrame, trials: pl.DataFrame, records: 
         records: what their workloads are, by name.
     """
     rows: list[dict[str, Any]] = []
-    learned = {tuple(key.values()): members for key, members in learned_by_optimizer(trials, records)}
-    for key, members in by_optimizer(trials):
-        low, high = regime_limits(regimes, *key.values())
-        for size in members:
-            regime = _regime(size, low, high) if size in learned[tuple(key.values())] else "unassigned"
-            rows.append(key | {"batch_size": size, "regime": regime})
+    for of in learning(trials, records):
+        low, high = regime_limits(regimes, *of.key.values())
+        for size in of.members:
+            regime = _regime(size, low, high) if size in of.learned else "unassigned"
+            rows.append(of.key | {"batch_size": size, "regime": regime})
     return pl.DataFrame(rows, infer_schema_length=None)
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from sgdscope.analysis.curves import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA, Records, measured_criteria
 from sgdscope.analysis.dynamics import cell_warmed_up
 from sgdscope.analysis.fits import SOFTNESSES, fit_bend, fit_line
-from sgdscope.analysis.learning import learned_by_optimizer
+from sgdscope.analysis.learning import learning
 from sgdscope.analysis.regimes import FARTHEST, FEWEST_BATCH_SIZES, FEWEST_IN_REGIME, Cells, cells_of, knee_interval
 from sgdscope.analysis.statistics import Estimate, bootstrap_t_interval, bootstrapped
 
@@ -65,7 +65,7 @@ def slopes(trials: pl.DataFrame, regimes: pl.DataFrame, records: Records) -> pl.
 
     It is a fit with a free slope to the batch sizes of the regime alone; where these are fewer than 3 the slope is
     null. ``regime`` is ``all`` for the whole study, too. A second row, ``warmed_up``, leaves out the batch sizes at
-    which momentum had too few updates, where there are such.
+    which momentum had too few updates, where there are such. Cells that have learned next to nothing are left out.
 
     Args:
         trials: a table of trials.
@@ -74,10 +74,10 @@ def slopes(trials: pl.DataFrame, regimes: pl.DataFrame, records: Records) -> pl.
     """
     rows: list[dict[str, Any]] = []
     assigned = {tuple(row[:-1]): row[-1] for row in regimes.iter_rows()}
-    for key, members in learned_by_optimizer(trials, records):
-        cold = {size for size, cell in members.items() if cell_warmed_up(cell) is False}
+    for of in learning(trials, records):
+        key, cold = of.key, {size for size, cell in of.learned.items() if cell_warmed_up(cell) is False}
         for criterion in measured_criteria(trials):
-            found = cells_of(members, records[key["workload"]], criterion)
+            found = cells_of(of.learned, records[key["workload"]], criterion)
             for regime in ("noise", "curvature", "all"):
                 inside = [s for s in found.sizes if regime in ("all", assigned.get((*key.values(), s)))]
                 chosen = [(False, inside)] + ([(True, [s for s in inside if s not in cold])] if cold else [])
@@ -121,10 +121,10 @@ def sharpness(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
         records: what their workloads are, by name.
     """
     rows: list[dict[str, Any]] = []
-    for key, members in learned_by_optimizer(trials, records):
+    for of in learning(trials, records):
         for criterion in measured_criteria(trials):
-            found = cells_of(members, records[key["workload"]], criterion)
-            row = key | {"criterion": criterion, "batch_sizes": len(found.sizes), "n": found.n}
+            found = cells_of(of.learned, records[of.key["workload"]], criterion)
+            row = of.key | {"criterion": criterion, "batch_sizes": len(found.sizes), "n": found.n}
             rows.append(row | (sharpness_of(found) if len(found.sizes) >= FEWEST_BATCH_SIZES and found.n else {}))
     return pl.DataFrame(rows, schema=SHARPNESS_SCHEMA)
 

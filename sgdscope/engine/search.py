@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curves import COLUMN, CRITERIA, Curve, constant_goodness, goodness
+from sgdscope.analysis.learning import has_learned
 from sgdscope.analysis.unlimited import Outcome, outcome, stops
 from sgdscope.budget import Budget, Unlimited
 from sgdscope.store import ended
@@ -24,8 +25,6 @@ FIRST_WINDOW = (-3, 1)
 LOWEST, HIGHEST = -24, 12
 # When every rate tried diverges, go down by this many octaves at once.
 DESCENT = 4
-# An end that gains less than this share of what the best rate gains has learned next to nothing.
-LEAST_GAIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -291,6 +290,6 @@ def _predicted(cell: Cell, neighbours: Sequence[Cell], best: Mapping[Cell, list[
 def _out(found: Curve, end: int) -> bool:
     """Whether the rate at an end is no contender, or has learned next to nothing."""
     best, at_end = (float(np.mean(found.goodness[i])) - found.constant for i in (int(found.best()[0]), end))
-    if best > 0 and at_end < LEAST_GAIN * best:
+    if best > 0 and not has_learned(at_end, best):
         return True
     return not found.contenders[end]

@@ -35,6 +35,8 @@ RULES = (
     "tried. A score is shown to hold, and momentum not to lead, by one-sided paired t tests at 2.5 % against the "
     "margin, upward from the smallest batch size until one fails; a score is shown to be lost, and momentum to lead, "
     "by the same tests at all batch sizes with Holm's correction. "
+    "A cell whose best score gains under a tenth of what the best cell's gains over the constant predictor has learned "
+    "next to nothing: it takes part in no fit and no claim. "
     "Scope: multi-epoch training under this schedule; intervals are over seeds, for this test set."
 )
 

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from sgdscope.analysis.curves import Records
-from sgdscope.analysis.learning import unlearned_sizes
+from sgdscope.analysis.learning import learning
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
@@ -268,7 +268,7 @@ def _without_optimum(tables: Tables) -> list[str]:
 def _without_learning(tables: Tables) -> list[str]:
     """Name the cells that take part in no fit, since they have learned next to nothing."""
     with_optimum = set(tables.optima.select("optimizer", "batch_size").iter_rows())
-    found = ((key["optimizer"], sizes) for key, sizes in unlearned_sizes(tables.trials, tables.records))
+    found = ((of.key["optimizer"], of.unlearned) for of in learning(tables.trials, tables.records))
     kept = [(name, [size for size in sizes if (name, size) in with_optimum]) for name, sizes in found]
     return [
         f"{name} at batch size {', '.join(map(str, sizes))}: next to nothing was learned, under a tenth of the best "

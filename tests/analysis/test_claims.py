@@ -182,6 +182,16 @@ def test_cells_in_which_momentum_had_not_warmed_up_are_left_out_beside():
         assert any("momentum had warmed up" in effect.name and not effect.decides for effect in effects) == (
             claim == "C5"  # of 128 and 256 alone no slope is taken
         )
+    few = study().with_columns(
+        steps=pl.when(pl.col("batch_size") <= 4).then(pl.lit(60)).otherwise(pl.lit(1000)).cast(pl.Int64)
+    )
+    found = {(f.claim, f.optimizer): f for f in findings(tables(few))}
+    told = {effect.name: effect.decides for effect in found["C2", "momentum:0.9"].effects}
+    rates = {name: decides for name, decides in told.items() if name.startswith("effective rate above SGD's")}
+    assert rates == {
+        "effective rate above SGD's": True,
+        "effective rate above SGD's, where momentum had warmed up": False,
+    }
     never = cold.with_columns(pl.lit(10, pl.Int64).alias("steps"))
     found = {(f.claim, f.optimizer): f for f in findings(tables(never))}
     assert found["C5", "momentum:0.9"].reason == "momentum had not warmed up at any of them"

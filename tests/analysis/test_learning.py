@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from sgdscope.analysis.learning import learned_by_optimizer, unlearned_sizes
+from sgdscope.analysis.learning import learning
 from sgdscope.analysis.simulated import RECORD, Truth, simulate, trial_table
 from sgdscope.analysis.tables import Tables
 from sgdscope.report.summary import sentences
@@ -48,7 +48,7 @@ def test_they_take_part_in_no_fit(trials, spoilt):
 
 @pytest.mark.usefixtures("quick")
 def test_they_are_named(spoilt, trials):
-    assert {key["optimizer"]: sizes for key, sizes in unlearned_sizes(spoilt, RECORDS)} == {
+    assert {of.key["optimizer"]: of.unlearned for of in learning(spoilt, RECORDS)} == {
         "sgd": (8, 512),
         "momentum:0.9": (8, 512),
     }
@@ -65,7 +65,7 @@ def test_a_tenth_of_the_best_gain_of_any_optimizer_is_enough(trials):
     def learned(share):
         score = pl.when(pl.col("optimizer") == "sgd").then(RECORD.constant_score + share * gain).otherwise(0.9)
         changed = trials.with_columns(validation_score=score)
-        return {key["optimizer"]: set(members) for key, members in learned_by_optimizer(changed, RECORDS)}
+        return {of.key["optimizer"]: set(of.learned) for of in learning(changed, RECORDS)}
 
     best = 0.9 - RECORD.constant_score
     highest = trials["validation_score"].max() - RECORD.constant_score
@@ -76,5 +76,5 @@ def test_a_tenth_of_the_best_gain_of_any_optimizer_is_enough(trials):
 
 def test_a_cell_of_which_no_trial_has_ended_is_neither(trials):
     failed = trials.with_columns(status=pl.when(pl.col("batch_size") == 8).then(pl.lit("failed")).otherwise("status"))
-    assert all(8 not in members for _, members in learned_by_optimizer(failed, RECORDS))
-    assert all(sizes == () for _, sizes in unlearned_sizes(failed, RECORDS))
+    assert all(8 not in of.learned for of in learning(failed, RECORDS))
+    assert all(of.unlearned == () for of in learning(failed, RECORDS))

@@ -265,7 +265,8 @@ def test_a_plan_counts_what_remains(finished, tmp_path):
     assert plan.updates == 2 * 2 * 3 * (64 + 16)
     assert plan.examples == 24 * 256
     assert plan.seconds > 0
-    assert plan_study(quadratic_study(), finished.folder).trials == 0
+    done = plan_study(quadratic_study(), finished.folder)
+    assert done.trials == done.seconds == 0
 
 
 # ── Several workloads and budgets ────────────────────────────────────────────────────────────────────────
