@@ -21,7 +21,8 @@ from sgdscope.errors import InputError
 from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended
 from sgdscope.study import Declaration, Study, Trial
 from sgdscope.training.checkpoint import Checkpoints
-from sgdscope.training.pack import CompileTime, Outcome, Trainer
+from sgdscope.training.pack import Outcome, Trainer
+from sgdscope.training.programs import CompileTime
 from sgdscope.workloads.base import SPLITS, Workload
 
 SLOW_CONVOLUTIONS = (
@@ -115,8 +116,7 @@ class _Run:
         """Train pack by pack, as the search asks for them."""
         name, sizes = trainer.workload.name, self._declaration.batch_sizes
         costs, checkpoints = self._costs[name], Checkpoints(self._store.folder, trainer.circumstances)
-        for batch_size in _compile_order(sizes):
-            trainer.prepare(batch_size)
+        trainer.expect(_compile_order(sizes))
         self._progress.show(self.trained, self.trained + self._remaining().trials, None)
         if trainer.method == "step":
             self._progress.say(SLOW_CONVOLUTIONS)
@@ -200,15 +200,15 @@ def _trainer(study: Study, workload: Workload, declaration: Declaration) -> Iter
 
 
 def _room(trainer: Trainer, costs: Costs, trial: Trial) -> int:
-    """Return how many trials a pack may hold: as many as there are slots, or as can be committed soon.
+    """Return how many trials a pack may hold: as many as there is room for, or as can be committed soon.
 
     Where the trials of a device come one after the other, a longer pack saves nothing.
     """
-    seconds = costs.per_trial(trial.updates, trial.batch_size)
+    room, seconds = trainer.room(trial.batch_size), costs.per_trial(trial.updates, trial.batch_size)
     if trainer.method == "vmap" or seconds is None:
-        return trainer.slots
+        return room
     rounds_of_devices = int(PACK_SECONDS / max(seconds * trainer.groups, 1e-9))
-    return min(trainer.slots, trainer.groups * max(1, rounds_of_devices))
+    return min(room, trainer.groups * max(1, rounds_of_devices))
 
 
 def _compile_order(batch_sizes: Sequence[int]) -> list[int]:
@@ -246,7 +246,8 @@ def _train_pack(
         return _failed(trainer, pack, error)
     # A pack that went on from checkpoints, or whose trials stopped early, tells little of what an update takes.
     if not resumed and not any(outcome.diverged for outcome in outcomes):
-        rounds_of_devices = len(pack) / trainer.groups if trainer.method == "map" else len(pack) / trainer.slots
+        at_once = outcomes[0].pack_size if trainer.method == "vmap" else trainer.groups
+        rounds_of_devices = len(pack) / at_once
         seconds = sum(outcome.seconds for outcome in outcomes) * rounds_of_devices / math.ceil(rounds_of_devices)
         costs.note(batch_size, costs.training_seconds(seconds, len(pack), total, batch_size) / total)
     rows = pl.DataFrame([_row(trainer, outcome) for outcome in outcomes], schema=TRIALS_SCHEMA)
@@ -286,7 +287,7 @@ def _row(trainer: Trainer, outcome: Outcome) -> dict[str, object]:
         if m.step == outcome.steps and not outcome.diverged
     }
     return (
-        _fields(trainer, outcome.trial)
+        _fields(trainer, outcome.trial, outcome.pack_size)
         | {f"{split}_{metric}": last.get(f"{split}_{metric}") for split in SPLITS for metric in ("loss", "score")}
         | {
             "status": "diverged" if outcome.diverged else "complete",
@@ -306,12 +307,14 @@ def _failed(
     text = " … ".join(dict.fromkeys([lines[0], lines[-1].strip()]))
     if "RESOURCE_EXHAUSTED" in text:
         text += "; a smaller microbatch_size takes a large batch in parts"
-    rows = [_fields(trainer, trial) | {"status": "failed", "error": text} for trial in pack]
+    rows = [
+        _fields(trainer, trial, trainer.size_for(len(pack))) | {"status": "failed", "error": text} for trial in pack
+    ]
     nothing = pl.DataFrame(schema=MEASUREMENTS_SCHEMA), pl.DataFrame(schema=CORRECTNESS_SCHEMA)
     return pl.DataFrame(rows, schema=TRIALS_SCHEMA), *nothing
 
 
-def _fields(trainer: Trainer, trial: Trial) -> dict[str, object]:
+def _fields(trainer: Trainer, trial: Trial, pack_size: int) -> dict[str, object]:
     import jax
 
     return {
@@ -324,7 +327,7 @@ def _fields(trainer: Trainer, trial: Trial) -> dict[str, object]:
         "budget": str(trial.budget),
         "seed": trial.seed,
         "method": trainer.method,
-        "pack_size": trainer.slots,
+        "pack_size": pack_size,
         "device": trainer.devices[0].device_kind,
         "devices": len(trainer.devices),
         "jax_version": jax.__version__,

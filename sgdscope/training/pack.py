@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Literal
+from functools import cached_property, partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,31 +18,27 @@ from sgdscope.study import NUMERICS_VERSION, Trial
 from sgdscope.training.batches import dropped
 from sgdscope.training.checkpoint import Checkpoint, Checkpoints, Measurement
 from sgdscope.training.evaluate import Evaluation
-from sgdscope.training.functions import check_functions, slow_convolutions
-from sgdscope.training.noise import (
-    NOISE_METRICS,
-    Sums,
-    add_small_batch,
-    add_small_batches,
-    gradient_noises,
-    no_sums,
-    small_batches,
-)
-from sgdscope.training.runtime import COMPILER_OPTIONS, QUICKLY_COMPILED, machine, pinned
+from sgdscope.training.functions import check_functions, fingerprint, slow_convolutions
+from sgdscope.training.noise import NOISE_METRICS, Sums, gradient_noises, no_sums, small_batches
+from sgdscope.training.pack_size import Remembered, fastest, powers_of_two
+from sgdscope.training.programs import CompileTime, Method, Program, Programs
+from sgdscope.training.runtime import machine, pinned
 from sgdscope.training.state import Settings, State
-from sgdscope.training.trial import evaluated, measure, one_update, start, state_bytes, stretches, train, train_once
+from sgdscope.training.trial import evaluated, state_bytes, stretches
 from sgdscope.workloads.base import SPLITS, Workload
-
-Method = Literal["map", "vmap", "step"]
 
 # A segment is one call of the program: long enough to cost nothing, short enough that progress shows and that
 # an interrupt is heard.
 SEGMENT_SECONDS = 0.5
 MOST_PROBED = 2**16
-SLOTS_PER_DEVICE = 32
+# By ``map`` more trials a device gain nothing; by ``vmap`` how many do is timed, in steps of four.
+SLOTS_PER_DEVICE: dict[Method, int] = {"map": 32, "vmap": 256, "step": 1}
+TIMED_SIZES = (1, 4, 16, 64, 256)
 # All states of a pack together: what a checkpoint has to write, and a bound on memory. By ``map``, every segment
-# also copies them, and more trials a device would gain nothing.
-STATE_BYTES: dict[Method, int] = {"map": 2**26, "vmap": 2**29}
+# also copies them.
+STATE_BYTES: dict[Method, int] = {"map": 2**26, "vmap": 2**31, "step": 2**26}
+# What of a device's memory a pack may be expected to take.
+MEMORY_SHARE = 0.8
 CHECKPOINT_SECONDS = 30.0
 
 
@@ -52,7 +47,8 @@ class Outcome:
     """What became of one trial of a pack.
 
     ``correctness`` tells for the validation and the test split which examples scored 1 at the end of the budget, one
-    bit each; it is empty where a score is neither 0 nor 1, and where the trial diverged.
+    bit each; it is empty where a score is neither 0 nor 1, and where the trial diverged. ``pack_size`` is the number of
+    slots of the program that it began in.
     """
 
     trial: Trial
@@ -60,41 +56,79 @@ class Outcome:
     diverged: bool
     seconds: float
     measurements: list[Measurement]
-    correctness: dict[str, bytes] = field(default_factory=dict)
+    correctness: dict[str, bytes]
+    pack_size: int
 
 
-@dataclass(frozen=True)
-class CompileTime:
-    """The seconds that one program took to be traced, and to be compiled or loaded from the cache."""
-
-    program: str
-    trace: float
-    compile: float
-
-
-@dataclass
+@dataclass(eq=False)
 class _Slot:
-    """A trial in its place in a pack: what it brought along, and what is measured of it.
+    """A trial in its place in a pack: what it brought along, how far it has come, and what is measured of it.
 
     A checkpoint has no room for ``correctness``: it is of the last evaluation, which no checkpoint comes after.
     """
 
     trial: Trial
     number: int
-    begun_at: int
-    seconds: float
-    measurements: list[Measurement]
+    begun_at: int = 0
+    seconds: float = 0.0
+    measurements: list[Measurement] = field(default_factory=list)
     correctness: dict[str, bytes] = field(default_factory=dict)
+    steps: int = 0
+    finite: bool = True
+    curve: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+
+@dataclass
+class _Pack:
+    """The trials that are being trained, and their arrays on the devices, whose first axis is as long as ``size``."""
+
+    size: int
+    slots: list[_Slot]
+    settings: Settings
+    state: State
+
+    def note(self) -> int:
+        """Take over how far each trial has come, and return the most updates that one has made since."""
+        steps, finite = np.asarray(self.state.step), np.asarray(self.state.finite)
+        made = max(int(steps[slot.number]) - slot.steps for slot in self.slots)
+        for slot in self.slots:
+            slot.steps, slot.finite = int(steps[slot.number]), bool(finite[slot.number])
+        return made
+
+    def take_curves(self) -> None:
+        """Take over the sums of minibatch losses."""
+        curves = np.asarray(self.state.curve)
+        for slot in self.slots:
+            slot.curve = curves[slot.number]
+
+    @property
+    def steps(self) -> int:
+        """The updates that all of them have made."""
+        return sum(slot.steps for slot in self.slots)
+
+    @property
+    def live(self) -> list[_Slot]:
+        """The slots whose trial has not diverged."""
+        return [slot for slot in self.slots if slot.finite]
+
+    def chosen(self, slots: Sequence[_Slot]) -> np.ndarray:
+        """Return which of all places these slots are."""
+        mask = np.zeros(self.size, bool)
+        mask[[slot.number for slot in slots]] = True
+        return mask
 
 
 class Trainer:
-    """Trains packs of one workload's trials, and keeps the compiled programs: one for each batch size.
+    """Trains packs of one workload's trials.
 
     A program's shape is fixed: the number of slots and devices. A slot without a trial has no updates to make.
     The devices split the slots among them; each runs its own one after the other (``map``, which gives bit
     for bit what each trial gives alone), or all at once (``vmap``, for a GPU). A workload whose convolutions are
     slow inside a loop on a CPU is trained one trial a device, one update a call (``step``). Where several devices
     share a trial, each takes a part of every batch.
+
+    By ``vmap`` all trials of a pack take as long as their number of slots, so there are programs of 1, 2, 4, … slots:
+    a pack takes the smallest that holds it, and is moved to a smaller one when half of its trials have diverged.
 
     Args:
         workload: the model and its data, which are copied to every device.
@@ -103,8 +137,8 @@ class Trainer:
         devices_per_trial: how many devices share a trial.
         devices: JAX's devices; all of the default backend unless told otherwise.
         method: ``map``, ``vmap`` or ``step``; by the kind of device and the workload unless told otherwise.
-        slots: slots for each group of devices that share a trial; as many as memory allows, at most 32, unless
-            told otherwise.
+        slots: slots for each group of devices that share a trial; unless told otherwise as many as memory allows, at
+            most 32, and by ``vmap`` as many as a timed probe finds worth it at each batch size.
         noise_scale_at: the fractions of the budget at which the gradient noise is estimated.
 
     Raises:
@@ -126,37 +160,31 @@ class Trainer:
         self.evaluate_at = tuple(evaluate_at)
         self.noise_scale_at = tuple(noise_scale_at)
         self.devices = tuple(devices or jax.devices())
-        self.platform = self.devices[0].platform
-        self.compile_times: list[CompileTime] = []
-        self._microbatch_sizes = microbatch_sizes or {}
         check_devices(devices_per_trial, len(self.devices))
         self._groups = len(self.devices) // devices_per_trial
-        self._shared = devices_per_trial > 1
-        self._mesh = jax.make_mesh(
+        mesh = jax.make_mesh(
             (self._groups, devices_per_trial),
             ("trial", "batch"),
             axis_types=(AxisType.Auto, AxisType.Auto),
             devices=self.devices,
         )
-        self._by_trial = NamedSharding(self._mesh, PartitionSpec("trial"))
-        self._copied = NamedSharding(self._mesh, PartitionSpec())
-        self._programs: dict[int | str, Future[Any]] = {}
-        self._lock = threading.Lock()
-        self._compiler = ThreadPoolExecutor(max_workers=2, thread_name_prefix="compile")
+        self._by_trial = NamedSharding(mesh, PartitionSpec("trial"))
+        copied = NamedSharding(mesh, PartitionSpec())
         with pinned():
             self._state = check_functions(workload)
-            self.method: Method = method or self._fastest()
+            self.method: Method = method or self._fastest_method()
             self._slots = self._groups * (1 if self.method == "step" else slots or self._fitting())
             self._splits = {
-                name: {
-                    key: jax.device_put(np.asarray(array), self._copied) for key, array in workload.split(name).items()
-                }
+                name: {key: jax.device_put(np.asarray(array), copied) for key, array in workload.split(name).items()}
                 for name in SPLITS
             }
-        self.prepare("start")
-        self.prepare("measure")
-        if self.noise_scale_at:
-            self.prepare("noise")
+            self._programs = Programs(workload, self._splits, mesh, self.method, microbatch_sizes or {})
+        self._timed = self.method == "vmap" and slots is None
+        self._rooms: dict[int, int] = {}
+        self._sharing = f"{devices_per_trial} of {len(self.devices)}, microbatches {microbatch_sizes or {}}"
+        if not self._timed:
+            for name in self._beside_training:
+                self.prepare(name)
 
     @property
     def slots(self) -> int:
@@ -169,20 +197,57 @@ class Trainer:
         return self._groups
 
     @property
+    def compile_times(self) -> list[CompileTime]:
+        """What the programs so far took to compile."""
+        return self._programs.compile_times
+
+    @property
     def circumstances(self) -> str:
         """What the bits of a trial depend on beside its identity."""
         return f"{NUMERICS_VERSION} {jax.__version__} {machine()} {self.devices[0].device_kind} {self.method}"
 
-    def prepare(self, program: int | Literal["start", "measure", "noise"]) -> Future[Any]:
-        """Begin to compile the program of a batch size in the background, unless that has been done."""
-        with self._lock:
-            if program not in self._programs:
-                self._programs[program] = self._compiler.submit(self._compile, program)
-            return self._programs[program]
+    def room(self, batch_size: int) -> int:
+        """Return how many trials of a batch size are best trained together: at most as many as there are slots.
+
+        By ``vmap`` it is found by timing packs of 1, 4, 16, … slots, as far as they fit in memory, until four times
+        the trials are hardly faster each. What was found is remembered for this machine.
+        """
+        if not self._timed:
+            return self.slots
+        if batch_size not in self._rooms:
+            remembered = self._remembered.get(batch_size)
+            if remembered is None:
+                sizes = [size for size in TIMED_SIZES if size * self._groups <= self.slots]
+                remembered = self._groups * fastest(partial(self._seconds_each, batch_size), sizes)
+                self._remembered.put(batch_size, remembered)
+            self._rooms[batch_size] = min(remembered, self.slots)
+        return self._rooms[batch_size]
+
+    def size_for(self, trials: int) -> int:
+        """Return the slots of the program that trains so many trials."""
+        if self.method != "vmap":
+            return self.slots
+        sizes = powers_of_two(self.slots // self._groups)
+        return self._groups * next(size for size in sizes if size * self._groups >= trials)
+
+    def prepare(self, program: Program, slots: int | None = None) -> Future[Any]:
+        """Begin to compile a program in the background, unless that has been done.
+
+        Args:
+            program: the batch size that it trains at, or what else it does.
+            slots: of packs of how many slots; of the largest unless told otherwise.
+        """
+        return self._programs.prepare(program, slots or self.slots)
+
+    def expect(self, batch_sizes: Sequence[int]) -> None:
+        """Begin to compile what packs of these batch sizes will need first, in this order."""
+        for batch_size in batch_sizes:
+            first = self._remembered.get(batch_size) or self._groups if self._timed else self.slots
+            self.prepare(batch_size, min(first, self.slots))
 
     def close(self) -> None:
         """Wait for what is being compiled, and drop what is not yet."""
-        self._compiler.shutdown(cancel_futures=True)
+        self._programs.close()
 
     def train(
         self,
@@ -200,178 +265,237 @@ class Trainer:
         batch_size, updates = trials[0].batch_size, trials[0].updates
         if len(trials) > self.slots or any((t.batch_size, t.updates) != (batch_size, updates) for t in trials):
             raise ValueError("a pack holds trials of one batch size and number of updates, and no more than its slots")
-        program, begin, measure_all = (self.prepare(name).result() for name in (batch_size, "start", "measure"))
+        size = self.size_for(len(trials))
+        for program in (batch_size, *self._beside_training):
+            self.prepare(program, size)
+        begin = self.prepare("start", size).result()
+        self.prepare(batch_size, size).result()
         begun = saved = time.perf_counter()
-        slots = [_Slot(trial, number, 0, 0.0, []) for trial, number in zip(trials, self._deal(trials), strict=True)]
+        slots = [_Slot(trial, number) for trial, number in zip(trials, self._deal(trials, size), strict=True)]
         with pinned():
-            settings = self._settings(slots)
-            active = np.asarray(settings.updates) > 0
-            state = self._begun(begin(settings), batch_size)
+            settings = self._settings(slots, size)
+            pack = _Pack(size, slots, settings, self._begun(begin(settings), batch_size))
             if checkpoints is not None:
-                state = self._resumed(state, slots, checkpoints)
-            done = np.zeros(self.slots, np.int32)
-            done[[slot.number for slot in slots]] = [slot.begun_at for slot in slots]
-            on_updates(int(done.sum()))
+                self._resume(pack, checkpoints)
+            on_updates(pack.steps)
             evaluations, noises = (_steps_at(parts, updates) for parts in (self.evaluate_at, self.noise_scale_at))
             stops, length = sorted(evaluations | noises), 1
-            live = active & np.asarray(state.finite)
-            step = int(done[live].min(initial=updates))
+            step = min((slot.steps for slot in pack.live), default=updates)
             while True:
                 if step in stops:
-                    wanted = live & (done == step) & self._unmeasured(slots, step)
-                    if wanted.any() and step in noises:
-                        _take_noise(slots, wanted, step, self._noise(settings, state, wanted))
-                    if wanted.any() and step in evaluations:
-                        model = evaluated(self.workload, state)
-                        values = measure_all(self._splits, model, jax.device_put(wanted, self._by_trial))
-                        _take(slots, wanted, step, jax.tree.map(np.asarray, values))
-                if step == updates or not live.any():
+                    due = [slot for slot in pack.live if slot.steps == step and _unmeasured(slot, step)]
+                    if due and step in noises:
+                        self._estimate_noise(pack, due, step)
+                    if due and step in evaluations:
+                        self._measure(pack, due, step)
+                if step == updates or not pack.live:
                     break
-                called = time.perf_counter()
+                self._compact(pack, batch_size)
+                called, before = time.perf_counter(), pack.steps
                 end = min(step + length, next(stop for stop in stops if stop > step))
-                ends = jax.device_put(np.where(active, end, 0).astype(np.int32), self._by_trial)
-                state = self._run(program, settings, state, ends, end - step)
-                before, done, step = done, np.asarray(state.step), end
-                live = active & np.asarray(state.finite)
-                on_updates(int((done - before).sum()))
+                ends = self._placed(np.where(pack.chosen(pack.slots), end, 0).astype(np.int32))
+                pack.state = self._run(self.prepare(batch_size, pack.size).result(), pack, ends, end - step)
+                made, step = pack.note(), end
+                on_updates(pack.steps - before)
                 now = time.perf_counter()
-                made = int((done - before).max())
                 length = int(max(1, min(16 * length, made * SEGMENT_SECONDS / max(now - called, 1e-9))))
                 # An evaluation may take long, so a long training is kept before it.
-                due = now - saved > CHECKPOINT_SECONDS or (end in stops and now - begun > CHECKPOINT_SECONDS)
-                if checkpoints is not None and due:
-                    self._save(state, slots, checkpoints, now - begun)
+                late = now - saved > CHECKPOINT_SECONDS or (end in stops and now - begun > CHECKPOINT_SECONDS)
+                if checkpoints is not None and late:
+                    self._save(pack, slots, checkpoints, now - begun)
                     saved = time.perf_counter()
-            curves = np.asarray(state.curve)
-        on_updates(sum(updates - int(done[slot.number]) for slot in slots))
-        finite = np.asarray(state.finite)
-        seconds = self._shares(slots, done, time.perf_counter() - begun)
-        return [
-            self._outcome(slot, int(done[slot.number]), bool(finite[slot.number]), taken, curves[slot.number])
-            for slot, taken in zip(slots, seconds, strict=True)
-        ]
+            pack.take_curves()
+        on_updates(sum(updates - slot.steps for slot in slots))
+        seconds = _shares(slots, time.perf_counter() - begun)
+        return [self._outcome(slot, taken, size) for slot, taken in zip(slots, seconds, strict=True)]
 
     def time_updates(self, batch_size: int, seconds: float = 0.1) -> float:
         """Return the seconds that one update of one trial takes in a full pack, from a short timed run.
 
         Where the trials of a device come one after the other, one for each device tells.
         """
-        program = self.prepare(batch_size).result()
-        with pinned():
-            settings, active = self._probed()
-            state = self._begun(self.prepare("start").result()(settings), batch_size)
-            done, steps, took = 0, 1, 0.0
-            # A loss that is never finite makes no update, however many are asked for.
-            while took < seconds and steps <= MOST_PROBED:
-                done += steps
-                ends = jax.device_put(np.where(active, done, 0).astype(np.int32), self._by_trial)
-                begun = time.perf_counter()
-                state = self._run(program, settings, state, ends, steps)
-                took = time.perf_counter() - begun
-                per_update = took / (steps * int(active.sum()))
-                steps *= 2
-        return per_update
+        return self._time_updates(batch_size, self.room(batch_size), seconds)
 
-    def _run(self, program: Any, settings: Settings, state: State, ends: Any, steps: int) -> State:
-        """Return the pack after as many updates: one call, or one for each of them."""
-        for _ in range(steps if self.method == "step" else 1):
-            state = program(self._splits["train"], settings, state, ends)
-        done: State = jax.block_until_ready(state)
-        return done
+    # ── How many at once ─────────────────────────────────────────────────────────────────────────────────
 
-    def _noise(self, settings: Settings, state: State, wanted: np.ndarray) -> list[tuple[float, float]]:
-        """Return |G|² and tr Σ of each slot's trial where it stands; what is not wanted has none that mean anything."""
-        program, (batches, size) = self.prepare("noise").result(), small_batches(self.workload)
-        zeros = lambda a: jax.device_put(np.zeros((self.slots, *a.shape), a.dtype), self._by_trial)
-        sums: Sums = jax.tree.map(zeros, no_sums(self._state.parameters))
-        ends = jax.device_put(np.where(wanted, batches, 0).astype(np.int32), self._by_trial)
-        for _ in range(batches if self.method == "step" else 1):
-            sums = program(self._splits["train"], settings, state, sums, ends)
-        return gradient_noises(sums, batches, size)
-
-    def _fastest(self) -> Method:
-        if self.platform != "cpu":
+    def _fastest_method(self) -> Method:
+        if self.devices[0].platform != "cpu":
             return "vmap"
         return "step" if slow_convolutions(self.workload) else "map"
 
     def _fitting(self) -> int:
         fitting = STATE_BYTES[self.method] // max(1, self._groups * state_bytes(self._state))
-        return max(1, min(SLOTS_PER_DEVICE, fitting))
+        return max(1, min(SLOTS_PER_DEVICE[self.method], fitting))
+
+    @cached_property
+    def _remembered(self) -> Remembered:
+        return Remembered(f"{self.circumstances}, {self._sharing}, {fingerprint(self.workload)}")
+
+    def _seconds_each(self, batch_size: int, size: int) -> float | None:
+        """Return the seconds of an update by its trials, of packs of a size; None where they do not fit in memory."""
+        slots = size * self._groups
+        try:
+            needed = self.prepare(batch_size, slots).result().memory_analysis()
+            limit = (self.devices[0].memory_stats() or {}).get("bytes_limit")
+            used = needed.argument_size_in_bytes + needed.temp_size_in_bytes
+            if limit is not None and used > MEMORY_SHARE * limit:
+                return None
+            return self._time_updates(batch_size, slots, 0.1)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return None
+
+    def _time_updates(self, batch_size: int, slots: int, seconds: float) -> float:
+        begin, program = (self.prepare(name, slots).result() for name in ("start", batch_size))
+        with pinned():
+            settings, active = self._probed(slots)
+            pack = _Pack(slots, [], settings, self._begun(begin(settings), batch_size))
+            done, steps, took = 0, 1, 0.0
+            # A loss that is never finite makes no update, however many are asked for.
+            while took < seconds and steps <= MOST_PROBED:
+                done += steps
+                ends = self._placed(np.where(active, done, 0).astype(np.int32))
+                begun = time.perf_counter()
+                pack.state = self._run(program, pack, ends, steps)
+                took = time.perf_counter() - begun
+                per_update = took / (steps * int(active.sum()))
+                steps *= 2
+        return per_update
+
+    def _compact(self, pack: _Pack, batch_size: int) -> None:
+        """Move a pack whose trials have mostly diverged to a program of fewer slots, as soon as that is compiled.
+
+        By ``vmap`` alone, where those that have stopped cost as much as those that go on.
+        """
+        size = self.size_for(len(pack.live))
+        if size == pack.size:
+            return
+        programs = [self.prepare(program, size) for program in (batch_size, *self._beside_training)]
+        if not all(program.done() for program in programs):
+            return
+        pack.take_curves()
+        pack.slots = pack.live
+        old = [slot.number for slot in pack.slots]
+        for slot, number in zip(pack.slots, self._deal([slot.trial for slot in pack.slots], size), strict=True):
+            slot.number = number
+        taken = np.zeros(size, np.int64)
+        taken[[slot.number for slot in pack.slots]] = old
+        pack.state = jax.tree.map(lambda leaf: self._placed(np.asarray(leaf)[taken]), pack.state)
+        pack.settings, pack.size = self._settings(pack.slots, size), size
+
+    # ── What a pack does ─────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self, program: Any, pack: _Pack, ends: Any, steps: int) -> State:
+        """Return the state after as many updates: one call, or one for each of them."""
+        state = pack.state
+        for _ in range(steps if self.method == "step" else 1):
+            state = program(self._splits["train"], pack.settings, state, ends)
+        done: State = jax.block_until_ready(state)
+        return done
+
+    def _estimate_noise(self, pack: _Pack, due: Sequence[_Slot], step: int) -> None:
+        """Estimate |G|² and tr Σ of these trials where they stand."""
+        program, (batches, size) = self.prepare("noise", pack.size).result(), small_batches(self.workload)
+        zeros = lambda a: self._placed(np.zeros((pack.size, *a.shape), a.dtype))
+        sums: Sums = jax.tree.map(zeros, no_sums(self._state.parameters))
+        ends = self._placed(np.where(pack.chosen(due), batches, 0).astype(np.int32))
+        for _ in range(batches if self.method == "step" else 1):
+            sums = program(self._splits["train"], pack.settings, pack.state, sums, ends)
+        found = gradient_noises(sums, batches, size)
+        for slot in due:
+            # A gradient that is not finite has no noise, and whether the trial diverged is not for it to say.
+            if np.isfinite(found[slot.number]).all():
+                numbers = zip(NOISE_METRICS, found[slot.number], strict=True)
+                slot.measurements += [Measurement(step, "train", metric, value) for metric, value in numbers]
+
+    def _measure(self, pack: _Pack, due: Sequence[_Slot], step: int) -> None:
+        """Evaluate these trials on all splits."""
+        program, model = self.prepare("measure", pack.size).result(), evaluated(self.workload, pack.state)
+        values = program(self._splits, model, self._placed(pack.chosen(due)))
+        found: dict[str, Evaluation] = jax.tree.map(np.asarray, values)
+        for slot in due:
+            slot.measurements += [
+                Measurement(step, split, metric, float(value[slot.number]))
+                for split, of_split in found.items()
+                for metric, value in (("loss", of_split.loss), ("score", of_split.score))
+            ]
+            slot.correctness = {
+                split: of_split.bits[slot.number].tobytes()
+                for split, of_split in found.items()
+                if of_split.bits is not None and of_split.zero_or_one[slot.number]
+            }
+
+    @property
+    def _beside_training(self) -> tuple[Program, ...]:
+        """The programs that a pack needs beside that of its batch size."""
+        return ("start", "measure", "noise") if self.noise_scale_at else ("start", "measure")
 
     # ── A pack's state ───────────────────────────────────────────────────────────────────────────────────
 
     def _begun(self, state: State, batch_size: int) -> State:
         """Add room for what the streams carry, whose shape is the batch's."""
-        shapes = self._state_shapes(batch_size).model
         if self.workload.streams is None:
             return state
-        carried = jax.tree.map(lambda a: jax.device_put(np.zeros(a.shape, a.dtype), self._by_trial), shapes)
+        shapes = self._programs.state_shapes(len(state.step), batch_size).model
+        carried = jax.tree.map(lambda a: self._placed(np.zeros(a.shape, a.dtype)), shapes)
         return replace(state, model=carried)
 
-    def _resumed(self, state: State, slots: Sequence[_Slot], checkpoints: Checkpoints) -> State:
+    def _resume(self, pack: _Pack, checkpoints: Checkpoints) -> None:
         """Put each trial where its checkpoint left it."""
-        leaves, tree = jax.tree.flatten(state)
+        leaves, tree = jax.tree.flatten(pack.state)
         shapes = [(leaf.shape[1:], leaf.dtype) for leaf in leaves]
-        found = [(slot, checkpoints.load(slot.trial.id)) for slot in slots]
+        found = [(slot, checkpoints.load(slot.trial.id)) for slot in pack.slots]
         kept = [(s, c) for s, c in found if c is not None and [(a.shape, a.dtype) for a in c.leaves] == shapes]
         if not kept:
-            return state
+            return
         arrays = [np.array(leaf) for leaf in leaves]
         for slot, checkpoint in kept:
             for array, leaf in zip(arrays, checkpoint.leaves, strict=True):
                 array[slot.number] = leaf
             slot.begun_at, slot.seconds = checkpoint.step, checkpoint.seconds
             slot.measurements = list(checkpoint.measurements)
-        resumed: State = jax.tree.unflatten(tree, [jax.device_put(array, self._by_trial) for array in arrays])
-        return resumed
+        pack.state = jax.tree.unflatten(tree, [self._placed(array) for array in arrays])
+        pack.note()
 
-    def _save(self, state: State, slots: Sequence[_Slot], checkpoints: Checkpoints, elapsed: float) -> None:
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
-        steps = np.asarray(state.step)
-        for slot, seconds in zip(slots, self._shares(slots, steps, elapsed), strict=True):
-            of_trial = [leaf[slot.number] for leaf in leaves]
-            checkpoints.save(slot.trial.id, Checkpoint(of_trial, int(steps[slot.number]), slot.measurements, seconds))
+    def _save(self, pack: _Pack, slots: Sequence[_Slot], checkpoints: Checkpoints, elapsed: float) -> None:
+        """Keep the trials that are in a pack; the time was spent on all that have been."""
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(pack.state)]
+        for slot, seconds in zip(slots, _shares(slots, elapsed), strict=True):
+            if slot in pack.slots:
+                of_trial = [leaf[slot.number] for leaf in leaves]
+                checkpoints.save(slot.trial.id, Checkpoint(of_trial, slot.steps, slot.measurements, seconds))
 
-    def _shares(self, slots: Sequence[_Slot], steps: np.ndarray, elapsed: float) -> list[float]:
-        """Return the seconds of each trial: the pack's, by the updates made, and what it had taken before."""
-        made = [int(steps[slot.number]) - slot.begun_at for slot in slots]
-        return [slot.seconds + elapsed * own / max(1, sum(made)) for slot, own in zip(slots, made, strict=True)]
-
-    def _outcome(self, slot: _Slot, steps: int, finite: bool, seconds: float, curve: np.ndarray) -> Outcome:
+    def _outcome(self, slot: _Slot, seconds: float, pack_size: int) -> Outcome:
+        steps, finite = slot.steps, slot.finite
         # A last update may overflow what the loss before it did not show.
         bad = next((m.step for m in slot.measurements if not np.isfinite(m.value)), None)
         if bad is not None:
             steps, finite = bad, False
         measurements = [m for m in slot.measurements if bad is None or m.step < bad]
-        for (first, stop), total in zip(stretches(slot.trial.updates), curve, strict=False):
+        for (first, stop), total in zip(stretches(slot.trial.updates), slot.curve, strict=False):
             if stop <= steps and np.isfinite(total):
                 measurements.append(Measurement(stop, "train", "minibatch_loss", float(total) / (stop - first)))
         if self.workload.streams is not None:
             count = dropped(self.workload, slot.trial.batch_size)
             measurements.append(Measurement(steps, "train", "dropped_per_epoch", float(count)))
-        return Outcome(slot.trial, steps, not finite, seconds, measurements, slot.correctness if finite else {})
+        correctness = slot.correctness if finite else {}
+        return Outcome(slot.trial, steps, not finite, seconds, measurements, correctness, pack_size)
 
-    def _unmeasured(self, slots: Sequence[_Slot], step: int) -> np.ndarray:
-        """Return which slots hold a trial whose evaluation at a step is still to be made."""
-        unmeasured = np.zeros(self.slots, bool)
-        for slot in slots:
-            unmeasured[slot.number] = all(m.step < step for m in slot.measurements)
-        return unmeasured
-
-    def _deal(self, trials: Sequence[Trial]) -> list[int]:
+    def _deal(self, trials: Sequence[Trial], size: int) -> list[int]:
         """Give each trial a slot, neighbouring learning rates on different devices, so that diverging ones spread."""
         order = sorted(
             range(len(trials)), key=lambda i: (trials[i].seed, trials[i].optimizer.momentum, trials[i].learning_rate)
         )
-        per_group = self.slots // self._groups
+        per_group = size // self._groups
         slot_of = [0] * len(trials)
         for place, i in enumerate(order):
             slot_of[i] = place % self._groups * per_group + place // self._groups
         return slot_of
 
-    def _settings(self, slots: Sequence[_Slot]) -> Settings:
+    def _settings(self, slots: Sequence[_Slot], size: int) -> Settings:
         def filled(values: list[Any], dtype: Any) -> np.ndarray:
-            array = np.zeros(self.slots, dtype)
+            array = np.zeros(size, dtype)
             array[[slot.number for slot in slots]] = values
             return array
 
@@ -381,93 +505,22 @@ class Trainer:
             seed=filled([slot.trial.seed for slot in slots], np.uint32),
             updates=filled([slot.trial.updates for slot in slots], np.int32),
         )
-        placed: Settings = jax.device_put(settings, self._by_trial)
+        placed: Settings = self._placed(settings)
         return placed
 
-    def _probed(self) -> tuple[Settings, np.ndarray]:
+    def _probed(self, size: int) -> tuple[Settings, np.ndarray]:
         """Return settings of trials that are only timed, and which slots hold one."""
-        active = np.ones(self.slots, bool)
+        active = np.ones(size, bool)
         if self.method != "vmap":
-            active = np.arange(self.slots) % (self.slots // self._groups) == 0
-        zeros = np.zeros(self.slots, np.float32)
+            active = np.arange(size) % (size // self._groups) == 0
+        zeros = np.zeros(size, np.float32)
         updates = np.where(active, MOST_PROBED * 4, 0).astype(np.int32)
-        settings = Settings(zeros, zeros, np.arange(self.slots, dtype=np.uint32), updates)
-        placed: Settings = jax.device_put(settings, self._by_trial)
-        return placed, active
+        settings: Settings = self._placed(Settings(zeros, zeros, np.arange(size, dtype=np.uint32), updates))
+        return settings, active
 
-    # ── The programs ─────────────────────────────────────────────────────────────────────────────────────
-
-    def _compile(self, program: int | str) -> Any:
-        settings = Settings(*(self._shape((), dtype) for dtype in (np.float32, np.float32, np.uint32, np.int32)))
-        trial, copied = PartitionSpec("trial"), PartitionSpec()
-        if program == "start":
-            body: Callable[..., Any] = lambda settings: self._each(partial(start, self.workload))(settings)
-            specs: Any = (trial,)
-            arguments: Any = (settings,)
-        elif program == "measure":
-            model = evaluated(self.workload, self._state_shapes(None))
-            body = lambda splits, model, wanted: self._each(partial(measure, self.workload, splits))(model, wanted)
-            specs = (copied, trial, trial)
-            arguments = (self._splits, model, self._shape((), np.bool_))
-        elif program == "noise":
-            add = partial(add_small_batch if self.method == "step" else add_small_batches, self.workload)
-            body = lambda split, *of_trial: self._each(partial(add, split))(*of_trial)
-            specs = (copied, trial, trial, trial, trial)
-            sums = jax.tree.map(lambda a: self._shape(a.shape, a.dtype), no_sums(self._state.parameters))
-            arguments = (self._splits["train"], settings, self._state_shapes(None), sums, self._shape((), np.int32))
-        else:
-            batch_size = int(program)
-            sizes = (batch_size, self._microbatch_sizes.get(batch_size, batch_size))
-            advance = train_once if self.method == "step" else train
-
-            def trained(split: Any, settings: Settings, state: State, end: Any) -> State:
-                return advance(one_update(self.workload, sizes, split, settings, self._spread), state, end)
-
-            body = lambda split, *of_trial: self._each(partial(trained, split))(*of_trial)
-            specs = (copied, trial, trial, trial)
-            state = self._state_shapes(batch_size)
-            arguments = (self._splits["train"], settings, state, self._shape((), np.int32))
-        # The state of a pack is taken over by the next segment rather than copied.
-        donated = (2,) if isinstance(program, int) else ()
-        begun = time.perf_counter()
-        with pinned():
-            sharded = jax.shard_map(
-                body, mesh=self._mesh, in_specs=specs, out_specs=trial, axis_names={"trial"}, check_vma=False
-            )
-            lowered = jax.jit(sharded, donate_argnums=donated).lower(*arguments)
-            traced = time.perf_counter()
-            options = dict(COMPILER_OPTIONS[self.platform])
-            if self.platform == "cpu" and not isinstance(program, int):
-                options |= QUICKLY_COMPILED
-            compiled = lowered.compile(compiler_options=options)
-        name = f"batch size {program}" if isinstance(program, int) else program
-        self.compile_times.append(CompileTime(name, traced - begun, time.perf_counter() - traced))
-        return compiled
-
-    def _each(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if self.method == "vmap":
-            return jax.vmap(function)
-        if self.method == "step":  # one trial a device, and no loop around it
-            return lambda *args: jax.tree.map(lambda a: a[None], function(*jax.tree.map(lambda a: a[0], args)))
-        return lambda *args: jax.lax.map(lambda each: function(*each), args)
-
-    def _spread(self, tree: Any) -> Any:
-        """Split arrays by their first axis among the devices that share a trial."""
-        if not self._shared:
-            return tree
-        return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, PartitionSpec("batch")), tree)
-
-    def _state_shapes(self, batch_size: int | None) -> State:
-        """Return the shapes of a pack's state, with what its streams carry at a batch size."""
-        state = self._state
-        if self.workload.streams is not None and batch_size is not None:
-            carry = partial(self.workload.streams.carry, batch_size // self.workload.unroll)
-            state = replace(state, model=jax.eval_shape(carry))
-        shapes: State = jax.tree.map(lambda a: self._shape(a.shape, a.dtype), state)
-        return shapes
-
-    def _shape(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((self.slots, *shape), dtype, sharding=self._by_trial)
+    def _placed(self, tree: Any) -> Any:
+        """Put arrays on the devices, each group's share of the slots on its own."""
+        return jax.device_put(tree, self._by_trial)
 
 
 def check_devices(devices_per_trial: int, devices: int) -> None:
@@ -488,24 +541,12 @@ def _steps_at(fractions: Sequence[float], updates: int) -> set[int]:
     return {max(1, round(fraction * updates)) if fraction else 0 for fraction in fractions}
 
 
-def _take_noise(slots: Sequence[_Slot], wanted: np.ndarray, step: int, noises: list[tuple[float, float]]) -> None:
-    """Keep what is finite: a gradient that is not has no noise, and whether the trial diverged is not for it to say."""
-    for slot in slots:
-        if wanted[slot.number] and np.isfinite(noises[slot.number]).all():
-            numbers = zip(NOISE_METRICS, noises[slot.number], strict=True)
-            slot.measurements += [Measurement(step, "train", metric, value) for metric, value in numbers]
+def _unmeasured(slot: _Slot, step: int) -> bool:
+    """Return whether the evaluation of a trial at a step is still to be made."""
+    return all(m.step < step for m in slot.measurements)
 
 
-def _take(slots: Sequence[_Slot], wanted: np.ndarray, step: int, values: dict[str, Evaluation]) -> None:
-    for slot in slots:
-        if wanted[slot.number]:
-            slot.measurements += [
-                Measurement(step, split, metric, float(value[slot.number]))
-                for split, found in values.items()
-                for metric, value in (("loss", found.loss), ("score", found.score))
-            ]
-            slot.correctness = {
-                split: found.bits[slot.number].tobytes()
-                for split, found in values.items()
-                if found.bits is not None and found.zero_or_one[slot.number]
-            }
+def _shares(slots: Sequence[_Slot], elapsed: float) -> list[float]:
+    """Return the seconds of each trial: the pack's, by the updates made, and what it had taken before."""
+    made = [slot.steps - slot.begun_at for slot in slots]
+    return [slot.seconds + elapsed * own / max(1, sum(made)) for slot, own in zip(slots, made, strict=True)]

@@ -166,14 +166,14 @@ def test_killed_in_an_evaluation_it_is_made_again_and_no_update_is(trainer, tmp_
         (tmp_path / str(stop)).mkdir()
         kept = Checkpoints(tmp_path / str(stop), trainer.circumstances)
         with monkeypatch.context() as patch:
-            real = pack._take
+            real = Trainer._measure
 
-            def take(slots, wanted, step, values, stop=stop, real=real):
+            def measure(self, pack, due, step, stop=stop, real=real):
                 if step == stop:
                     raise KilledError
-                real(slots, wanted, step, values)
+                real(self, pack, due, step)
 
-            patch.setattr(pack, "_take", take)
+            patch.setattr(Trainer, "_measure", measure)
             with pytest.raises(KilledError):
                 trainer.train(trials, checkpoints=kept)
         assert kept.load(trials[0].id).step == stop

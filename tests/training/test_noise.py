@@ -298,21 +298,21 @@ def test_killed_after_an_update_and_resumed_it_has_the_rows_of_one_that_never_wa
 
 
 @pytest.mark.parametrize("stop", [0, 12, 20, 40])  # the start, alone, and where splits are evaluated too
-@pytest.mark.parametrize("taker", ["_take_noise", "_take"])
+@pytest.mark.parametrize("taker", ["_estimate_noise", "_measure"])
 def test_killed_in_an_estimate_it_is_made_again_and_once(trainer, tmp_path, monkeypatch, stop, taker):
     monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
     trials = mixed(trainer)
     never = trainer.train(trials)
     kept = Checkpoints(tmp_path, trainer.circumstances)
     with monkeypatch.context() as patch:
-        real = getattr(pack, taker)
+        real = getattr(Trainer, taker)
 
-        def take(slots, wanted, step, found):
+        def take(self, pack, due, step):
             if step >= stop:
                 raise KilledError
-            real(slots, wanted, step, found)
+            real(self, pack, due, step)
 
-        patch.setattr(pack, taker, take)
+        patch.setattr(Trainer, taker, take)
         with pytest.raises(KilledError):
             trainer.train(trials, checkpoints=kept)
     again = trainer.train(trials, checkpoints=kept)
