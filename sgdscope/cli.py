@@ -51,6 +51,8 @@ class Fields:
     """The most examples of one forward pass, where a batch does not fit in memory."""
     devices_per_trial: Annotated[Text, arg(metavar="N")] = None
     """How many devices share each trial."""
+    compute_dtype: Annotated[Text, arg(metavar="float32|bfloat16")] = None
+    """In what numbers the matrix products of gradients are taken; bfloat16 is faster on a GPU."""
 
     def applied_to(self, study: Study) -> Study:
         """Return the study with the fields that were given."""
@@ -65,6 +67,7 @@ class Fields:
             "seeds": lambda text: _number("seeds", text, int),
             "microbatch_size": lambda text: _number("microbatch_size", text, int),
             "devices_per_trial": lambda text: _number("devices_per_trial", text, int),
+            "compute_dtype": lambda text: text,
         }
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         return study.changed({name: readers[name](value) for name, value in given.items()}) if given else study

@@ -19,6 +19,9 @@ from sgdscope.workloads.base import Workload, WorkloadRecord, examples_in
 # Part of every trial's identity: raised when a release changes the numbers that a trial gives.
 NUMERICS_VERSION = 1
 
+# In what numbers a gradient's products are taken.
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
 # Fields in which a folder can grow; all others must be what they were.
 EXTENSIBLE = ("workloads", "budgets", "optimizers", "batch_sizes", "learning_rates", "seeds")
 
@@ -50,6 +53,7 @@ class Trial:
     seed: int
     microbatch_size: int
     devices_per_trial: int = 1
+    compute_dtype: str = "float32"
 
     @property
     def updates(self) -> int:
@@ -83,6 +87,8 @@ def _trial_id(trial: Trial) -> str:
         identity["microbatch_size"] = trial.microbatch_size
     if trial.devices_per_trial != 1:
         identity["devices_per_trial"] = trial.devices_per_trial
+    if trial.compute_dtype != "float32":
+        identity["compute_dtype"] = trial.compute_dtype
     if trial.workload.ghost_batch_size != 1:
         identity["ghost_batch_size"] = trial.workload.ghost_batch_size
     if trial.workload.unroll != 1:
@@ -103,6 +109,7 @@ class _Design:
     evaluate_at: Sequence[float] = (0.5, 1.0)
     microbatch_size: int | None = None
     devices_per_trial: int = 1
+    compute_dtype: str = "float32"
     score_margin: float | None = None
     noise_scale_at: Sequence[float] = ()
 
@@ -114,6 +121,8 @@ class _Design:
         for name, value in (("microbatch_size", self.microbatch_size), ("devices_per_trial", self.devices_per_trial)):
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"{name}: {value!r} is not a whole number of at least 1.")
+        if self.compute_dtype not in COMPUTE_DTYPES:
+            raise InputError(f"compute_dtype: {self.compute_dtype!r} is neither float32 nor bfloat16.")
         margin = self.score_margin
         if margin is not None and not (isinstance(margin, int | float) and math.isfinite(margin) and margin > 0):
             raise InputError(f"score_margin: {margin!r} is not a positive number.")
@@ -241,9 +250,16 @@ class Declaration(_Design):
     ) -> Trial:
         """Return one trial, of the first workload and budget unless told otherwise."""
         workload, budget = workload or self.workloads[0], budget or self.trial_budgets[0]
-        microbatch_size = self._resolved_microbatch_size(batch_size, workload.batch_multiple)
         return Trial(
-            workload, optimizer, batch_size, learning_rate, budget, seed, microbatch_size, self.devices_per_trial
+            workload,
+            optimizer,
+            batch_size,
+            learning_rate,
+            budget,
+            seed,
+            microbatch_size=self._resolved_microbatch_size(batch_size, workload.batch_multiple),
+            devices_per_trial=self.devices_per_trial,
+            compute_dtype=self.compute_dtype,
         )
 
     def to_json(self) -> str:
@@ -348,6 +364,8 @@ class Study(_Design):
         microbatch_size: the most examples of one forward pass, where a batch does not fit in memory: a batch is
             then cut into the largest equal parts of at most so many examples, and their gradients are averaged.
         devices_per_trial: how many devices share each trial, each taking a part of every batch.
+        compute_dtype: ``float32``, or ``bfloat16``, in which the matrix products and convolutions of every gradient
+            are then taken; all else, and every evaluation, stays in float32. Faster on a GPU, not on a CPU.
         score_margin: δ, how much of a score is too little to matter, in its units; declared with the study, so that
             it cannot be chosen after the fact. Unless told otherwise, for an accuracy the larger of 5 % of the errors
             and two test examples, for another score 5 % of it.

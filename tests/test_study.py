@@ -69,6 +69,7 @@ def study(**changes):
         ({"noise_scale_at": ("start",)}, "noise_scale_at: .*'start'.* must be fractions"),
         ({"microbatch_size": 0}, "microbatch_size: 0 is not a whole number of at least 1"),
         ({"devices_per_trial": 2.0}, "devices_per_trial: 2.0 is not a whole number of at least 1"),
+        ({"compute_dtype": "float16"}, "compute_dtype: 'float16' is neither float32 nor bfloat16"),
         ({"devices_per_trial": 2}, "microbatch_size: batch size 1 has no part of at most 1 examples .* multiple of 2"),
     ],
 )
@@ -209,6 +210,7 @@ def test_all_that_changes_a_trials_numbers_changes_its_id():
         replace(trial, workload=replace(record, unroll=2, evaluation_batch_size=8)),
         replace(trial, microbatch_size=1),
         replace(trial, devices_per_trial=2),
+        replace(trial, compute_dtype="bfloat16"),
     ]
     assert len({trial.id, *(other.id for other in others)}) == len(others) + 1
 
@@ -261,6 +263,7 @@ def test_a_study_can_grow(changes):
         ({"noise_scale_at": (0.5,)}, r"noise_scale_at \(there none, here 0.5\)"),
         ({"name": "t"}, r"name \(there s, here t\)"),
         ({"microbatch_size": 1}, r"the microbatch size of batch size 2 \(there 2, here 1\)"),
+        ({"compute_dtype": "bfloat16"}, r"compute_dtype \(there float32, here bfloat16\)"),
         ({"devices_per_trial": 2, "batch_sizes": (2, 4)}, r"devices_per_trial \(there 1, here 2\)"),
         (
             {"workloads": NoisyQuadratic(noise=2.0).workload()},

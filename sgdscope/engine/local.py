@@ -191,6 +191,7 @@ def _trainer(study: Study, workload: Workload, declaration: Declaration) -> Iter
         declaration.microbatch_sizes(record),
         study.devices_per_trial,
         noise_scale_at=study.noise_scale_at,
+        compute_dtype=study.compute_dtype,
     )
     try:
         yield trainer

@@ -140,6 +140,7 @@ class Trainer:
         slots: slots for each group of devices that share a trial; unless told otherwise as many as memory allows, at
             most 32, and by ``vmap`` as many as a timed probe finds worth it at each batch size.
         noise_scale_at: the fractions of the budget at which the gradient noise is estimated.
+        compute_dtype: ``float32``, or ``bfloat16`` for the products of the gradients that train.
 
     Raises:
         InputError: where the workload's functions are not the contract's, or the devices cannot be shared so.
@@ -155,6 +156,7 @@ class Trainer:
         method: Method | None = None,
         slots: int | None = None,
         noise_scale_at: Sequence[float] = (),
+        compute_dtype: str = "float32",
     ) -> None:
         self.workload = workload
         self.evaluate_at = tuple(evaluate_at)
@@ -178,10 +180,12 @@ class Trainer:
                 name: {key: jax.device_put(np.asarray(array), copied) for key, array in workload.split(name).items()}
                 for name in SPLITS
             }
-            self._programs = Programs(workload, self._splits, mesh, self.method, microbatch_sizes or {})
+            self._programs = Programs(workload, self._splits, mesh, self.method, microbatch_sizes or {}, compute_dtype)
         self._timed = self.method == "vmap" and slots is None
         self._rooms: dict[int, int] = {}
-        self._sharing = f"{devices_per_trial} of {len(self.devices)}, microbatches {microbatch_sizes or {}}"
+        self._sharing = (
+            f"{devices_per_trial} of {len(self.devices)}, microbatches {microbatch_sizes or {}}, {compute_dtype}"
+        )
         if not self._timed:
             for name in self._beside_training:
                 self.prepare(name)

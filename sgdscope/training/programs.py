@@ -44,6 +44,7 @@ class Programs:
         mesh: the devices, with the axes ``trial`` and ``batch``.
         method: how the trials of a device are trained.
         microbatch_sizes: the examples of a forward pass for each batch size that has microbatches.
+        compute_dtype: of the products of gradients.
     """
 
     def __init__(
@@ -53,11 +54,12 @@ class Programs:
         mesh: Mesh,
         method: Method,
         microbatch_sizes: Mapping[int, int],
+        compute_dtype: str,
     ) -> None:
         self.compile_times: list[CompileTime] = []
         self.by_trial = NamedSharding(mesh, PartitionSpec("trial"))
         self._workload, self._splits, self._mesh, self._method = workload, splits, mesh, method
-        self._microbatch_sizes = microbatch_sizes
+        self._microbatch_sizes, self._compute_dtype = microbatch_sizes, compute_dtype
         self._platform = mesh.devices.flat[0].platform
         self._state = check_functions(workload)
         self._made: dict[tuple[Program, int], Future[Any]] = {}
@@ -108,7 +110,8 @@ class Programs:
             advance = train_once if self._method == "step" else train
 
             def trained(split: Any, settings: Settings, state: State, end: Any) -> State:
-                return advance(one_update(self._workload, sizes, split, settings, self._spread), state, end)
+                update = one_update(self._workload, sizes, split, settings, self._spread, self._compute_dtype)
+                return advance(update, state, end)
 
             body = lambda split, *of_trial: self._each(partial(trained, split))(*of_trial)
             specs = (copied, trial, trial, trial)

@@ -15,6 +15,7 @@ from sgdscope.optimizers import update
 from sgdscope.schedules import halving
 from sgdscope.training.batches import begins_epoch, init_key, microbatch_at
 from sgdscope.training.evaluate import Evaluation, evaluate
+from sgdscope.training.precision import products_in_bfloat16
 from sgdscope.training.state import Settings, State
 from sgdscope.workloads.base import Batch, Workload
 
@@ -63,6 +64,7 @@ def one_update(
     train_split: Batch,
     settings: Settings,
     spread: Callable[[Any], Any] = lambda tree: tree,
+    compute_dtype: str = "float32",
 ) -> Advance:
     """Return the function that makes one update of a trial.
 
@@ -75,9 +77,12 @@ def one_update(
         train_split: the arrays of the training split.
         settings: what makes it this trial.
         spread: places a tree of arrays, by their first axis, on the devices that share the trial.
+        compute_dtype: ``float32``, or ``bfloat16`` for the products of the loss and its gradient.
     """
     batch_size, size = sizes
     loss_and_gradient = jax.value_and_grad(mean_loss(workload), has_aux=True)
+    if compute_dtype == "bfloat16":
+        loss_and_gradient = products_in_bfloat16(loss_and_gradient)
 
     def of_microbatch(state: State, model: Any, number: jax.Array) -> tuple[Any, Any, Any]:
         batch, keys = microbatch_at(workload, train_split, settings.seed, state.step, number, sizes)
