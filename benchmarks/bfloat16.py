@@ -57,9 +57,8 @@ def main(results: str, name: str = "digits", seeds: str = "15") -> None:
     ratio = {}
     for size in study.batch_sizes:
         taken: dict[str, list[float]] = {dtype: [] for dtype in trainers}
-        for dtype, trainer in trainers.items():
-            trainer.prepare(size).result()
-            trainer.room(size)
+        for trainer in trainers.values():
+            trainer.time_updates(size)
         for _ in range(ROUNDS):
             for dtype, trainer in trainers.items():
                 taken[dtype].append(trainer.time_updates(size, 0.2))
@@ -86,9 +85,10 @@ def main(results: str, name: str = "digits", seeds: str = "15") -> None:
     device = f"{jax.device_count()} {jax.devices()[0].device_kind} devices"
     lines = [
         "# Products in bfloat16",
-        f"`python benchmarks/bfloat16.py RESULTS {name} {seeds}`: sgdscope {version('sgdscope')}, jax {version('jax')}, "
-        f"{device}. The study twice, with its searches; seeds paired. Test score in bfloat16 less that in float32, over "
-        f"all {len(table)} cells: {mean:+.5f} ± {half:.5f} (95 % t interval, n = {len(of_seeds)} seeds).",
+        f"`python benchmarks/bfloat16.py RESULTS {name} {seeds}`: sgdscope {version('sgdscope')}, jax "
+        f"{version('jax')}, {device}. The study twice, with its searches; seeds paired. Test score in bfloat16 less "
+        f"that in float32, over all {len(table)} cells: {mean:+.5f} ± {half:.5f} (95 % t interval, n = {len(of_seeds)} "
+        "seeds).",
         "",
         "| optimizer | batch size | float32 | bfloat16 | difference | n | rates | time of an update |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

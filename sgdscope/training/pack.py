@@ -31,6 +31,8 @@ from sgdscope.workloads.base import SPLITS, Workload
 # an interrupt is heard.
 SEGMENT_SECONDS = 0.5
 MOST_PROBED = 2**16
+# What takes no longer is timed once more.
+AGAIN_SECONDS = 1.0
 # By ``map`` more trials a device gain nothing; by ``vmap`` how many do is timed, in steps of four.
 SLOTS_PER_DEVICE: dict[Method, int] = {"map": 32, "vmap": 256, "step": 1}
 TIMED_SIZES = (1, 4, 16, 64, 256)
@@ -355,17 +357,24 @@ class Trainer:
         with pinned():
             settings, active = self._probed(slots)
             pack = _Pack(slots, [], settings, self._begun(begin(settings), batch_size))
-            done, steps, took = 0, 1, 0.0
-            # A loss that is never finite makes no update, however many are asked for.
-            while took < seconds and steps <= MOST_PROBED:
+            done = 0
+
+            def timed(steps: int) -> float:
+                nonlocal done
                 done += steps
                 ends = self._placed(np.where(active, done, 0).astype(np.int32))
                 begun = time.perf_counter()
                 pack.state = self._run(program, pack, ends, steps)
-                took = time.perf_counter() - begun
-                per_update = took / (steps * int(active.sum()))
+                return time.perf_counter() - begun
+
+            steps, took = 1, timed(1)  # the first call does more than the others
+            # A loss that is never finite makes no update, however many are asked for.
+            while took < seconds and steps < MOST_PROBED:
                 steps *= 2
-        return per_update
+                took = timed(steps)
+            if took < AGAIN_SECONDS:  # a machine that did something else for a moment must not be taken for a slow one
+                took = min(took, timed(steps))
+        return took / (steps * int(active.sum()))
 
     def _compact(self, pack: _Pack, batch_size: int) -> None:
         """Move a pack whose trials have mostly diverged to a program of fewer slots, as soon as that is compiled.
