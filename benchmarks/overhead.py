@@ -4,6 +4,7 @@
 
 - From the command to the first update, with an empty and with a filled compilation cache, in processes of their own.
 - Tracing and compiling of each program.
+- Where the time of the `digits` study goes, with a filled cache: the seconds inside each part.
 - The harness: a study of the noisy quadratic whose trials make one update each, so that all the rest of its time is the
   harness: packing, starting, measuring, committing, and at last the tables and the page. Its peak memory.
 
@@ -12,6 +13,7 @@ Writes README.md into RESULTS.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -42,6 +44,53 @@ few = ["--batch-sizes", "64", "256", "1024", "--seeds", "2"]
 sys.exit(main(["run", "digits", "--verbose", *few, "--out", sys.argv[1]]))
 """
 
+# The seconds inside each of these, of which none calls another.
+PARTS = {
+    "updates": "sgdscope.training.pack:Trainer._run",
+    "evaluations": "sgdscope.training.pack:Trainer._measure",
+    "starting trials": "sgdscope.training.pack:Trainer._settings",
+    "committing": "sgdscope.store:Store.commit",
+    "searching": "sgdscope.engine.local:search",
+    "what remains": "sgdscope.engine.local:remaining",
+    "tables and page": "sgdscope.report.page:write_page",
+}
+SHARES = """
+import functools, importlib, json, sys, time
+begun, taken = time.time(), {}
+def timed(part, function):
+    @functools.wraps(function)
+    def inside(*args, **kwargs):
+        called = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            taken[part] = taken.get(part, 0.0) + time.perf_counter() - called
+    return inside
+for part, place in json.loads(sys.argv[2]).items():
+    module, path = place.split(":")
+    *owners, name = path.split(".")
+    owner = functools.reduce(getattr, owners, importlib.import_module(module))
+    setattr(owner, name, timed(part, getattr(owner, name)))
+import sgdscope.cli
+status = sgdscope.cli.main(["run", "digits", "--out", sys.argv[1]])
+print("shares", json.dumps(taken | {"all": time.time() - begun}))
+sys.exit(status)
+"""
+
+
+def shares(cache: Path) -> dict[str, float]:
+    """Return the seconds of the `digits` study that went into each part, and all of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", SHARES, f"{folder}/study", json.dumps(PARTS)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"SGDSCOPE_CACHE_DIR": str(cache)},
+        )
+    found: dict[str, float] = json.loads(done.stdout.rsplit("shares ", 1)[1])
+    return found
+
 
 def start(cache: Path) -> tuple[float, list[tuple[str, float, float]]]:
     """Return the seconds to the first update, and of each program those of tracing and of compiling."""
@@ -56,7 +105,7 @@ def start(cache: Path) -> tuple[float, list[tuple[str, float, float]]]:
         )
     at = re.search(r"first update ([\d.]+)", done.stdout)
     assert at
-    programs = re.findall(r"compiled ([\w ]+): traced in ([\d.]+) s, ([\d.]+) s", done.stdout)
+    programs = re.findall(r"compiled ([\w, ]+): traced in ([\d.]+) s, ([\d.]+) s", done.stdout)
     return float(at[1]) - begun, [(name, float(trace), float(compiling)) for name, trace, compiling in programs]
 
 
@@ -105,6 +154,15 @@ def main(results: str, trials: int = 10_000) -> None:
             f"- A program, {kind} cache, two at a time beside training: {spread(each)} s; "
             f"the {len(found[0][1])} of the study {spread(total)} s."
         )
+    with tempfile.TemporaryDirectory() as cache:
+        shares(Path(cache))  # compiles
+        parts = [shares(Path(cache)) for _ in range(RUNS)]
+    inside = ", ".join(f"{part} {spread([run[part] for run in parts])}" for part in PARTS)
+    other = [run["all"] - sum(run[part] for part in PARTS) for run in parts]
+    lines.append(
+        f"- The `digits` study, filled cache: {spread([run['all'] for run in parts])} s, of which {inside}, and "
+        f"all else, as imports, tracing, loading programs and summing up: {spread(other)}."
+    )
     with tempfile.TemporaryDirectory() as cache:
         os.environ["SGDSCOPE_CACHE_DIR"] = cache
         harness(40)  # compiles

@@ -113,6 +113,12 @@ def trainers(workload: Workload) -> dict[tuple[Method, int], Trainer]:
     return made
 
 
+def megabytes(trainer: Trainer, batch_size: int) -> float:
+    """Return what a pack takes on each of its devices: its state, the data, and what an update needs for a while."""
+    needed = trainer.prepare(batch_size).result().memory_analysis()
+    return (needed.argument_size_in_bytes + needed.temp_size_in_bytes) / 1e6
+
+
 def timed(name: str) -> list[dict[str, Any]]:
     """Return a row for each batch size, method and pack size of a workload."""
     make, sizes = WORKLOADS[name]
@@ -155,6 +161,7 @@ def timed(name: str) -> list[dict[str, Any]]:
                     "bound_microseconds": bound * 1e6,
                     "over_bound": median / bound,
                     "bound_by": "operations" if operations / flops >= bound else "bytes",
+                    "megabytes": megabytes(ready[method, trials], size),
                     "gigaflops": operations / median / 1e9,
                     "peak_gigaflops": flops / 1e9,
                     "gigabytes_a_second": bytes_a_second / 1e9,
@@ -194,6 +201,10 @@ def written(table: pl.DataFrame, names: Sequence[str]) -> str:
             fastest = of_size.sort("seconds_per_epoch").row(0, named=True)
             over = f"× {fastest['over_bound']:.2f} ({fastest['bound_by']})"
             lines.append(f"| {size:,} | " + " | ".join(cells) + f" | {over} |")
+        largest = rows.filter(pl.col("batch_size") == rows["batch_size"].max())
+        memory = {(row["method"], row["trials"]): row["megabytes"] for row in largest.iter_rows(named=True)}
+        sizes = " | ".join(f"{memory[key]:.4g}" if key in memory else "" for key in packs)
+        lines.append(f"| MB a device at {rows['batch_size'].max():,} | {sizes} | |")
     return "\n".join([*lines, ""])
 
 

@@ -77,16 +77,23 @@ class Checkpoints:
 
     def drop(self, trial_ids: Iterable[str]) -> None:
         """Delete all checkpoints of trials whose rows are committed."""
-        for trial_id in trial_ids:
-            for path in self._folder.glob(f"{trial_id}.*.npz"):
+        done = set(trial_ids)
+        for path in self._all():
+            if path.name.split(".")[0] in done:
                 path.unlink(missing_ok=True)
 
     def trials(self) -> set[str]:
         """Return the ids of the trials that have a checkpoint."""
-        return {path.name.split(".")[0] for path in self._folder.glob("*.npz")}
+        return {path.name.split(".")[0] for path in self._all()}
 
     def _mine(self, trial_id: str) -> Sequence[Path]:
-        return sorted(self._folder.glob(f"{trial_id}.{self._circumstances}.*.npz"))
+        return [path for path in self._all() if path.name.startswith(f"{trial_id}.{self._circumstances}.")]
+
+    def _all(self) -> list[Path]:
+        """Return every whole file; a pattern for each of many trials would take longer than to train some of them."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(path for path in self._folder.iterdir() if path.suffix == ".npz")
+        return []
 
     def _read(self, path: Path) -> Checkpoint | None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):

@@ -1,0 +1,96 @@
+"""Promise 1, for every way in which an update is made beside the plain ones: a trial's numbers are its own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgdscope.budget import Steps
+from sgdscope.optimizers import SGD, Momentum
+from sgdscope.study import Study
+from sgdscope.training.pack import Trainer
+from sgdscope.training.runtime import COMPILER_OPTIONS, QUICKLY_COMPILED
+from sgdscope.workloads.base import Workload
+
+
+@pytest.fixture(autouse=True)
+def _quickly_compiled(monkeypatch):
+    """Two dozen programs, each of which runs for a moment."""
+    monkeypatch.setitem(COMPILER_OPTIONS, "cpu", COMPILER_OPTIONS["cpu"] | QUICKLY_COMPILED)
+
+
+def network():
+    """A small network with a penalty, whose training loss draws random numbers: dropout of its inputs."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(96, 6)).astype(np.float32)
+    split = {"x": x, "y": np.sin(x).sum(axis=1)}
+
+    def loss(p, batch):
+        return 0.5 * ((jax.nn.tanh(batch["x"] @ p["in"]) @ p["out"])[:, 0] - batch["y"]) ** 2
+
+    def training_loss(p, state, batch, keys):
+        kept = jax.vmap(lambda key, x: jnp.where(jax.random.bernoulli(key, 0.9, x.shape), x, 0.0))(keys, batch["x"])
+        return loss(p, batch | {"x": kept}), state
+
+    def init(key):
+        first, second = jax.random.split(key)
+        return {"in": jax.random.normal(first, (6, 5)), "out": jax.random.normal(second, (5, 1))}
+
+    return Workload(
+        name="w", version="1", train=split, validation=split, test=split, loss=loss, score=loss, init=init,
+        training_loss=training_loss, penalty=lambda p: 1e-3 * (p["in"] ** 2).sum(),
+        constant_loss=10.0, constant_score=10.0, score_goal="minimize",
+    )  # fmt: skip
+
+
+def numbers(outcome):
+    return outcome.steps, outcome.diverged, outcome.measurements, outcome.correctness
+
+
+# Where kernels sum in another order, over 24 updates away from divergence: float32 to four digits; in bfloat16 a sum
+# that differs in its last bit may be rounded to the next of 256 steps.
+EXACT, FLOAT32, BFLOAT16 = 0.0, 1e-4, 1e-2
+
+
+@pytest.mark.parametrize(
+    ("changes", "method", "tolerance"),
+    [
+        ({"microbatch_size": 8}, "map", EXACT),
+        ({"microbatch_size": 8}, "vmap", FLOAT32),
+        ({"compute_dtype": "bfloat16"}, "map", EXACT),
+        ({"compute_dtype": "bfloat16"}, "step", EXACT),
+        ({"compute_dtype": "bfloat16"}, "vmap", BFLOAT16),
+        ({"devices_per_trial": 2}, "map", EXACT),
+        ({"devices_per_trial": 2, "microbatch_size": 16}, "step", EXACT),
+    ],
+)
+def test_a_trial_is_the_same_alone_beside_diverging_ones_in_any_place_and_on_one_device(changes, method, tolerance):
+    workload = network()
+    study = Study(name="s", workloads=workload, batch_sizes=(32,), budgets=Steps(24), **changes)
+    declared = study.declaration()
+    mine = declared.trial(Momentum(0.9), 32, 0.02, 5)
+    others = [declared.trial(SGD(), 32, rate, seed) for seed, rate in enumerate((1e9, 0.1, 1e20))]
+
+    def trained(devices, *packs):
+        """Return what becomes of the trial in each of these packs, as much of them as there are slots for."""
+        trainer = Trainer(
+            workload, (0.5, 1.0), declared.microbatch_sizes(declared.workloads[0]), study.devices_per_trial,
+            devices=jax.devices()[:devices], method=method, slots=4 // (devices // study.devices_per_trial),
+            compute_dtype=study.compute_dtype,
+        )  # fmt: skip
+        found = [outcome for pack in packs for outcome in trainer.train(pack[: trainer.slots])]
+        trainer.close()
+        assert trainer.slots == 1 or any(outcome.diverged for outcome in found)
+        return [outcome for outcome in found if outcome.trial == mine]
+
+    alone, *found = trained(2, [mine], [mine, *others], [others[0], mine, *others[1:]])
+    if study.devices_per_trial == 1 and method != "vmap":
+        found += trained(1, [mine, *others])
+    assert len(found) >= 1
+    assert (alone.steps, alone.diverged) == (24, False)
+    for other in found:
+        if tolerance == EXACT:
+            assert numbers(other) == numbers(alone)
+        else:
+            values = [[m.value for m in outcome.measurements] for outcome in (other, alone)]
+            np.testing.assert_allclose(*values, rtol=tolerance, atol=1e-6)
