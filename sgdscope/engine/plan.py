@@ -237,7 +237,8 @@ def _block(declaration: Declaration, record: WorkloadRecord, budget: TrialBudget
         f"study       {declaration.name}",
         f"workload    {record.name}, version {record.version}{': ' + written if written else ''}",
         f"examples    {examples[0]:,} to train, {examples[1]:,} to validate, {examples[2]:,} to test",
-        f"optimizers  {', '.join(map(str, declaration.optimizers))}",
+        f"optimizers  {', '.join(map(str, declaration.optimizers))}"
+        f"{'' if declaration.compute_dtype == 'float32' else f', gradients in {declaration.compute_dtype}'}",
         f"budget      {budget}{only}, evaluated at {', '.join(f'{part:g}' for part in declaration.evaluate_at)}"
         f"{noise if declaration.noise_scale_at else ''}",
         f"seeds       {declaration.seeds}",

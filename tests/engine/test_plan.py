@@ -177,6 +177,9 @@ def test_a_study_is_written_out_in_a_block_for_each_workload_and_budget(workload
     assert all(len(block.splitlines()) == 10 for block in blocks)
     measured = expansion(study.changed({"noise_scale_at": (0, 0.5)}).declaration(), costs)
     assert "\nbudget      epochs:4, evaluated at 0.5, 1, noise scale at 0, 0.5\n" in measured
+    assert "gradients" not in measured
+    rounded = expansion(study.changed({"compute_dtype": "bfloat16"}).declaration(), costs)
+    assert "\noptimizers  sgd, momentum:0.9, gradients in bfloat16\n" in rounded
 
 
 def test_what_remains_is_counted_over_all_workloads_and_budgets(workload):
