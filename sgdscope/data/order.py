@@ -40,7 +40,8 @@ def example_at(seed: jax.Array, position: jax.Array, examples: int) -> jax.Array
 
     index = _feistel(key, index, bits, _mix)
     if examples == 1 << bits:
-        return index
+        whole: jax.Array = index
+        return whole
     walked: jax.Array = jax.lax.while_loop(lambda index: jnp.any(index >= size), walk, index)
     return walked
 
@@ -61,11 +62,12 @@ def examples_at(seed: int, positions: np.ndarray, examples: int) -> np.ndarray:
     epoch, index = positions // size, positions % size
     bits = max(2, (examples - 1).bit_length())
     # An array, since numpy warns of scalars that wrap around.
-    key = _hash(np.uint32([seed]) * np.uint32(0x9E3779B9) ^ _hash(epoch + np.uint32(0x7F4A7C15)))
+    key = _hash(np.full(1, seed, np.uint32) * np.uint32(0x9E3779B9) ^ _hash(epoch + np.uint32(0x7F4A7C15)))
     index = _feistel(key, index, bits, _hash)
     while (outside := index >= size).any():
         index = np.where(outside, _feistel(key, index, bits, _hash), index)
-    return index.astype(np.int64)
+    places: np.ndarray = index.astype(np.int64)
+    return places
 
 
 def _feistel(key: Any, index: Any, bits: int, mix: Callable[[Any], Any]) -> Any:
