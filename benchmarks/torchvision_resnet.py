@@ -1,4 +1,6 @@
-"""ResNet-50 here against torchvision's with the same weights: outputs, loss and gradient, in float32.
+"""ResNet-50 here against torchvision's with the same weights: outputs, loss and gradient.
+
+Both in float64: in float32 a gradient that is a small difference of large numbers tells nothing.
 
 Needs PyTorch and torchvision beside sgdscope. Run: python benchmarks/torchvision_resnet.py
 """
@@ -58,6 +60,8 @@ def off(mine, theirs):
 
 
 def main():
+    jax.config.update("jax_enable_x64", True)
+    torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
     model = torchvision.models.resnet50(weights=None)
     randomised(model)

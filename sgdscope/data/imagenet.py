@@ -117,6 +117,16 @@ def read_imagenet(where: Path | None = None, train_on_all: bool = False) -> Imag
     return ImageNet(folder, classes, splits, files, sizes)
 
 
+def of_classes(data: ImageNet, count: int) -> ImageNet:
+    """Return the pictures of the first so many classes."""
+    chosen = {split: np.flatnonzero(arrays["label"] < count) for split, arrays in data.splits.items()}
+    splits = {split: {key: a[chosen[split]] for key, a in arrays.items()} for split, arrays in data.splits.items()}
+    files = {split: [data.files[split][int(place)] for place in places] for split, places in chosen.items()}
+    # In proportion: what a plan says of them needs no more.
+    sizes = {split: round(data.bytes[split] * len(files[split]) / len(data.files[split])) for split in files}
+    return ImageNet(data.folder, data.classes[:count], splits, files, sizes)
+
+
 def _folder(where: Path | None) -> Path:
     place = data_place(where)
     for folder in (place, place / "imagenet"):

@@ -41,6 +41,12 @@ def pillow() -> ModuleType:
     return Image
 
 
+def labelled_square(side: int, path: str, label: int, visit: tuple[int, int, int] | None) -> dict[str, np.ndarray]:
+    """Return what a network is given of a picture: at a visit (seed, epoch, index) of training, or in evaluation."""
+    square = centre_square(Path(path), side) if visit is None else random_square(Path(path), side, *visit)
+    return {"picture": square, "label": np.asarray(label, np.uint16)}
+
+
 def random_square(path: Path, side: int, seed: int, epoch: int, index: int) -> np.ndarray:
     """Return a random piece of a picture, scaled to a square, and mirrored in half the cases: uint8 (side, side, 3).
 

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -62,8 +62,10 @@ class Workers:
         self._processes = set[BaseProcess]()
         self._others = set[BaseProcess]()
 
-    def batches(self, wanted: Iterable[Sequence[Request]]) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, wanted: Iterable[Sequence[Request]]) -> Generator[dict[str, np.ndarray], None, None]:
         """Yield a batch for each sequence of requests, arrays with a leading axis of its examples, in that order.
+
+        One such iterator is read from at a time, and closed before the next begins.
 
         Raises:
             WorkerDiedError: where a process ended; a later call begins new ones.

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 from rich.console import Console
@@ -24,12 +25,16 @@ from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.pack import CompileTime, Outcome, Trainer
 from sgdscope.workloads.base import SPLITS, Workload
 
+if TYPE_CHECKING:
+    from sgdscope.training.fed import FedTrainer
+
 SLOW_CONVOLUTIONS = (
     "JAX's gradient of a convolution is many times slower inside a loop on a CPU than alone, so this workload is "
     "trained one update a call; with sgdscope.models.convolution.convolution in its model it is packed as others are."
 )
 # A pack whose trials come one after the other is committed about so often.
 PACK_SECONDS = 60.0
+IDLE_DEVICES = "{} of {} devices train, one trial at a time: devices_per_trial shares each trial among more."
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,10 @@ class _Run:
         with _trainer(self._study, workload, self._declaration) as trainer:
             self._train(trainer)
 
-    def _train(self, trainer: Trainer) -> None:
+    def _train(self, trainer: Trainer | FedTrainer) -> None:
         """Train pack by pack, as the search asks for them."""
+        import jax
+
         name, sizes = trainer.workload.name, self._declaration.batch_sizes
         costs, checkpoints = self._costs[name], Checkpoints(self._store.folder, trainer.circumstances)
         for batch_size in _compile_order(sizes):
@@ -120,6 +127,8 @@ class _Run:
         self._progress.show(self.trained, self.trained + self._remaining().trials, None)
         if trainer.method == "step":
             self._progress.say(SLOW_CONVOLUTIONS)
+        if trainer.method == "fed" and (training := len(trainer.devices)) < (there := jax.device_count()):
+            self._progress.say(IDLE_DEVICES.format(training, there))
         with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
             costs.probe(trainer, sizes)
         expected = self._remaining()
@@ -177,21 +186,17 @@ def _probe(study: Study, workload: Workload, declaration: Declaration, costs: Co
 
 
 @contextmanager
-def _trainer(study: Study, workload: Workload, declaration: Declaration) -> Iterator[Trainer]:
+def _trainer(study: Study, workload: Workload, declaration: Declaration) -> Iterator[Trainer | FedTrainer]:
     """Train with the compilation cache, which keeps what was compiled also where the training is interrupted."""
+    from sgdscope.training.fed import FedTrainer
     from sgdscope.training.pack import Trainer
     from sgdscope.training.runtime import CompilationCache
 
     cache = CompilationCache()
     cache.open()
     (record,) = (record for record in declaration.workloads if record.name == workload.name)
-    trainer = Trainer(
-        workload,
-        study.evaluate_at,
-        declaration.microbatch_sizes(record),
-        study.devices_per_trial,
-        noise_scale_at=study.noise_scale_at,
-    )
+    how = workload, study.evaluate_at, declaration.microbatch_sizes(record), study.devices_per_trial
+    trainer = Trainer(*how, noise_scale_at=study.noise_scale_at) if workload.feed is None else FedTrainer(*how)
     try:
         yield trainer
     finally:
@@ -199,7 +204,7 @@ def _trainer(study: Study, workload: Workload, declaration: Declaration) -> Iter
         cache.seal()
 
 
-def _room(trainer: Trainer, costs: Costs, trial: Trial) -> int:
+def _room(trainer: Trainer | FedTrainer, costs: Costs, trial: Trial) -> int:
     """Return how many trials a pack may hold: as many as there are slots, or as can be committed soon.
 
     Where the trials of a device come one after the other, a longer pack saves nothing.
@@ -218,7 +223,7 @@ def _compile_order(batch_sizes: Sequence[int]) -> list[int]:
 
 
 def _train_pack(
-    trainer: Trainer,
+    trainer: Trainer | FedTrainer,
     pack: Sequence[Trial],
     plan: Plan,
     costs: Costs,
@@ -279,7 +284,7 @@ def _train_pack(
     )
 
 
-def _row(trainer: Trainer, outcome: Outcome) -> dict[str, object]:
+def _row(trainer: Trainer | FedTrainer, outcome: Outcome) -> dict[str, object]:
     last = {
         f"{m.split}_{m.metric}": m.value
         for m in outcome.measurements
@@ -299,7 +304,7 @@ def _row(trainer: Trainer, outcome: Outcome) -> dict[str, object]:
 
 
 def _failed(
-    trainer: Trainer, pack: Sequence[Trial], error: Exception
+    trainer: Trainer | FedTrainer, pack: Sequence[Trial], error: Exception
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     lines = (str(error).strip() or type(error).__name__).splitlines()
     # The first line says what kind of error, and the last what it was, where a callback's traceback lies between.
@@ -311,7 +316,7 @@ def _failed(
     return pl.DataFrame(rows, schema=TRIALS_SCHEMA), *nothing
 
 
-def _fields(trainer: Trainer, trial: Trial) -> dict[str, object]:
+def _fields(trainer: Trainer | FedTrainer, trial: Trial) -> dict[str, object]:
     import jax
 
     return {

@@ -212,7 +212,7 @@ class Trainer:
             done = np.zeros(self.slots, np.int32)
             done[[slot.number for slot in slots]] = [slot.begun_at for slot in slots]
             on_updates(int(done.sum()))
-            evaluations, noises = (_steps_at(parts, updates) for parts in (self.evaluate_at, self.noise_scale_at))
+            evaluations, noises = (steps_at(parts, updates) for parts in (self.evaluate_at, self.noise_scale_at))
             stops, length = sorted(evaluations | noises), 1
             live = active & np.asarray(state.finite)
             step = int(done[live].min(initial=updates))
@@ -338,18 +338,8 @@ class Trainer:
         return [slot.seconds + elapsed * own / max(1, sum(made)) for slot, own in zip(slots, made, strict=True)]
 
     def _outcome(self, slot: _Slot, steps: int, finite: bool, seconds: float, curve: np.ndarray) -> Outcome:
-        # A last update may overflow what the loss before it did not show.
-        bad = next((m.step for m in slot.measurements if not np.isfinite(m.value)), None)
-        if bad is not None:
-            steps, finite = bad, False
-        measurements = [m for m in slot.measurements if bad is None or m.step < bad]
-        for (first, stop), total in zip(stretches(slot.trial.updates), curve, strict=False):
-            if stop <= steps and np.isfinite(total):
-                measurements.append(Measurement(stop, "train", "minibatch_loss", float(total) / (stop - first)))
-        if self.workload.streams is not None:
-            count = dropped(self.workload, slot.trial.batch_size)
-            measurements.append(Measurement(steps, "train", "dropped_per_epoch", float(count)))
-        return Outcome(slot.trial, steps, not finite, seconds, measurements, slot.correctness if finite else {})
+        found = slot.measurements, slot.correctness
+        return outcome_of(self.workload, slot.trial, steps, finite, seconds, curve, *found)
 
     def _unmeasured(self, slots: Sequence[_Slot], step: int) -> np.ndarray:
         """Return which slots hold a trial whose evaluation at a step is still to be made."""
@@ -483,7 +473,32 @@ def check_devices(devices_per_trial: int, devices: int) -> None:
         )
 
 
-def _steps_at(fractions: Sequence[float], updates: int) -> set[int]:
+def outcome_of(
+    workload: Workload,
+    trial: Trial,
+    steps: int,
+    finite: bool,
+    seconds: float,
+    curve: np.ndarray,
+    measurements: Sequence[Measurement],
+    correctness: dict[str, bytes],
+) -> Outcome:
+    """Return what became of a trial that made so many updates, was finite until then, and measured this."""
+    # A last update may overflow what the loss before it did not show.
+    bad = next((m.step for m in measurements if not np.isfinite(m.value)), None)
+    if bad is not None:
+        steps, finite = bad, False
+    measurements = [m for m in measurements if bad is None or m.step < bad]
+    for (first, stop), total in zip(stretches(trial.updates), curve, strict=False):
+        if stop <= steps and np.isfinite(total):
+            measurements.append(Measurement(stop, "train", "minibatch_loss", float(total) / (stop - first)))
+    if workload.streams is not None:
+        count = dropped(workload, trial.batch_size)
+        measurements.append(Measurement(steps, "train", "dropped_per_epoch", float(count)))
+    return Outcome(trial, steps, not finite, seconds, measurements, correctness if finite else {})
+
+
+def steps_at(fractions: Sequence[float], updates: int) -> set[int]:
     """Return after how many updates fractions of a budget come: of any but 0, at least one."""
     return {max(1, round(fraction * updates)) if fraction else 0 for fraction in fractions}
 
