@@ -71,6 +71,15 @@ def costs_of(name, profile):
     return {workload.name: Costs(workload, len(study.evaluate_at)) for workload in study.workloads}
 
 
+@pytest.mark.parametrize(("examples", "sizes"), [(1000, (256, 512)), (100, (64,)), (130, (128,))])
+def test_batch_sizes_that_the_pictures_are_too_few_for_are_left_out(examples, sizes):
+    labels = (np.arange(examples) % 7).astype(np.uint16)
+    split = {"label": labels, "sha256": np.arange(examples, dtype=np.uint64)}
+    splits, files = ({split_: of for split_ in PICTURES} for of in (split, range(examples)))
+    data = ImageNet(Path(), tuple("abcdefg"), splits, files, dict.fromkeys(PICTURES, 10))
+    assert importlib.import_module("sgdscope.studies.imagenet_resnet50").study(data, "full").batch_sizes == sizes
+
+
 def of_blank_data(name, profile):
     return importlib.import_module(f"sgdscope.studies.{name}").study(blank(workload_of(name)), profile)
 
