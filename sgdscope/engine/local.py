@@ -1,4 +1,9 @@
-"""Run a study on the devices of this machine: train what the search wants next, commit it, and go on."""
+"""Run a study on the devices of this machine: train what the search wants next, commit it, and go on.
+
+Under JAX's distributed runtime every process runs the same study on the same folder, and each trial is shared by the
+devices of all. What to train next follows from the trials so far, so all come to the same without asking; the first of
+them alone writes.
+"""
 
 from __future__ import annotations
 
@@ -72,26 +77,61 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     declaration = study.declaration()
     store = Store(folder)
     programs = {workload.name: fingerprint(workload) for workload in study.workloads}
-    with store.writing(), RunProgress(console, declaration.name) as progress:
+    check_devices(declaration.devices_per_trial, jax.device_count())
+    _check_processes(study)
+    writes = jax.process_index() == 0
+    with (
+        store.writing() if writes else contextlib.nullcontext(),
+        RunProgress(console if writes else Console(quiet=True), declaration.name) as progress,
+    ):
         if notice:
             progress.say(notice)
         store.check_declaration(declaration)
-        for name, program in programs.items():
-            store.check_program(f"jax {jax.__version__}, form {FINGERPRINT_FORM}", name, program)
-        check_devices(declaration.devices_per_trial, jax.device_count())
-        store.declare(declaration)
-        contents = store.read()
-        if contents.damaged:
-            store.set_aside(contents.damaged)
-            for path in contents.damaged:
-                progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
-        left_over = Checkpoints(store.folder, "")
-        left_over.drop(left_over.trials() & set(ended(contents.trials)["trial_id"]))
-        run = _Run(study, declaration, store, progress, contents.trials)
+        if writes:
+            for name, program in programs.items():
+                store.check_program(f"jax {jax.__version__}, form {FINGERPRINT_FORM}", name, program)
+            store.declare(declaration)
+            contents = store.read()
+            if contents.damaged:
+                store.set_aside(contents.damaged)
+                for path in contents.damaged:
+                    progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
+            left_over = Checkpoints(store.folder, "")
+            left_over.drop(left_over.trials() & set(ended(contents.trials)["trial_id"]))
+        _meet("declared")
+        run = _Run(study, declaration, store, progress, contents.trials if writes else store.read().trials)
         for workload in study.workloads:
             if run.pending(workload.name):
                 run.train(workload)
+        _meet("trained")
     return Ran(run.trained, len(run.failed), run.compile_times, time.perf_counter() - begun)
+
+
+def _check_processes(study: Study) -> None:
+    import jax
+
+    if jax.process_count() == 1:
+        return
+    if study.devices_per_trial != jax.device_count():
+        raise InputError(
+            f"devices_per_trial: {study.devices_per_trial} is not {jax.device_count()}, the devices of all "
+            f"{jax.process_count()} processes, which train each trial together."
+        )
+    for workload in study.workloads:
+        if workload.feed is None:
+            raise InputError(
+                f"workload {workload.name!r} has its data on the devices, which processes do not share; run it in "
+                f"one process."
+            )
+
+
+def _meet(where: str) -> None:
+    """Wait for the other processes, where there are any."""
+    import jax
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
 
 
 class _Run:
@@ -121,7 +161,8 @@ class _Run:
         import jax
 
         name, sizes = trainer.workload.name, self._declaration.batch_sizes
-        costs, checkpoints = self._costs[name], Checkpoints(self._store.folder, trainer.circumstances)
+        costs, writes = self._costs[name], jax.process_index() == 0
+        checkpoints = Checkpoints(self._store.folder, trainer.circumstances, writes)
         for batch_size in _compile_order(sizes):
             trainer.prepare(batch_size)
         self._progress.show(self.trained, self.trained + self._remaining().trials, None)
@@ -129,15 +170,17 @@ class _Run:
             self._progress.say(SLOW_CONVOLUTIONS)
         if trainer.method == "fed" and (training := len(trainer.devices)) < (there := jax.device_count()):
             self._progress.say(IDLE_DEVICES.format(training, there))
-        with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
-            costs.probe(trainer, sizes)
+        if jax.process_count() == 1:  # what is probed follows from the time, which is another for each process
+            with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
+                costs.probe(trainer, sizes)
         expected = self._remaining()
         self._progress.show(self.trained, self.trained + expected.trials, expected.seconds)
         while pending := self.pending(name):
             plan = self._remaining()
             pack = packs(pending, partial(_room, trainer, costs))[0]
             rows, *rest = _train_pack(trainer, pack, plan, costs, self._progress, self.trained, checkpoints)
-            self._store.commit(rows, *rest)
+            if writes:
+                self._store.commit(rows, *rest)
             checkpoints.drop(ended(rows)["trial_id"])
             failures = rows.filter(pl.col("status") == "failed")
             self.failed.update(failures["trial_id"])
@@ -232,6 +275,8 @@ def _train_pack(
     checkpoints: Checkpoints,
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Return the rows of a pack's trials, of their measurements and of their correctness."""
+    import jax
+
     batch_size, total = pack[0].batch_size, sum(trial.updates for trial in pack)
     # Of a pack's time, what its updates take: the evaluation after the last of them is still to come.
     expected = (costs.per_update(batch_size) or 0.0) * total
@@ -248,6 +293,8 @@ def _train_pack(
     except InputError:  # a checkpoint that cannot be written
         raise
     except Exception as error:  # whatever it is, it is these trials' outcome, and the others go on
+        if jax.process_count() > 1:  # the other processes know nothing of it, and are ended with this one
+            raise
         return _failed(trainer, pack, error)
     # A pack that went on from checkpoints, or whose trials stopped early, tells little of what an update takes.
     if not resumed and not any(outcome.diverged for outcome in outcomes):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sgdscope.data.order import examples_at
 from sgdscope.data.pipeline import Request, Workers
@@ -55,7 +55,8 @@ class FedTrainer:
     """Trains the trials of one workload whose examples are read by the host, one after the other.
 
     There is one program for each microbatch size, whatever the batch size. Where several devices share a trial, each
-    takes a part of every microbatch; devices beyond those have nothing to do.
+    takes a part of every microbatch; devices beyond those have nothing to do. Where several processes do, under
+    JAX's distributed runtime, each reads what its own devices take.
 
     Args:
         workload: the model and its feed.
@@ -91,7 +92,8 @@ class FedTrainer:
         self.compile_times: list[CompileTime] = []
         self._feed: Feed = workload.feed
         self._microbatch_sizes = microbatch_sizes or {}
-        mesh = jax.make_mesh((devices_per_trial,), ("batch",), axis_types=(AxisType.Auto,), devices=self.devices)
+        # In the order of the processes, each of which reads a stretch of every microbatch.
+        mesh = Mesh(np.asarray(self.devices), ("batch",), axis_types=(AxisType.Auto,))
         self._by_example = NamedSharding(mesh, PartitionSpec("batch"))
         self._copied = NamedSharding(mesh, PartitionSpec())
         most = max(examples_in(workload.split(name)) for name in SPLITS)
@@ -202,8 +204,9 @@ class FedTrainer:
             settings = self._put(Settings(np.float32(0), np.float32(0), np.uint32(0), np.int32(1)))
             state = self.prepare("start").result()(settings)
             sums = self._no_sums(state)
-            batch = {key: np.zeros((size, *shape), dtype) for key, (shape, dtype) in self._feed.layout.items()}
-            placed = jax.device_put(batch, self._by_example)
+            placed = self._spread(
+                {k: np.zeros((size, *shape), dtype) for k, (shape, dtype) in self._feed.layout.items()}
+            )
             took = []
             for _ in range(2):  # the first call is slower
                 begun = time.perf_counter()
@@ -246,7 +249,7 @@ class FedTrainer:
             for step in range(first, end):
                 for part in range(parts):
                     position = step * trial.batch_size + part * trial.microbatch_size
-                    batch = jax.device_put(next(batches), self._by_example)
+                    batch = self._spread(next(batches))
                     sums, loss = add(settings, state.parameters, sums, batch, self._put(np.uint32(position)))
                     on_the_way.append(loss)
                     if len(on_the_way) > AHEAD:
@@ -259,8 +262,8 @@ class FedTrainer:
         return state
 
     def _requests(self, seed: int, first: int, count: int) -> list[Request]:
-        """Return what is to be read for a stretch of a trial's stream of examples."""
-        positions, examples = np.arange(first, first + count), examples_in(self.workload.train)
+        """Return what this process is to read for a stretch of a trial's stream of examples."""
+        positions, examples = np.arange(first, first + count)[_own(count)], examples_in(self.workload.train)
         indices = examples_at(seed, positions, examples)
         return [
             (*self._feed.locate("train", int(index)), (seed, int(position) // examples, int(index)))
@@ -275,13 +278,13 @@ class FedTrainer:
 
     def _evaluate(self, split: str, model: Any) -> Evaluation:
         program, examples = self.prepare("measure").result(), examples_in(self.workload.split(split))
-        bounds = [(first, min(first + self._chunk, examples)) for first in range(0, examples, self._chunk)]
         loss, score = self._put(np.float32(0)), self._put(np.float32(0))
         parts = list[Evaluation]()
-        for batch, (first, stop) in zip(self._workers.batches(self._read_for(split, bounds)), bounds, strict=True):
-            full = {key: np.resize(array, (self._chunk, *array.shape[1:])) for key, array in batch.items()}
-            counts = np.arange(self._chunk) < stop - first
-            parts.append(program(model, *jax.device_put((full, counts), self._by_example), loss, score))
+        # The last chunk is filled up with repeats of the last example, which count for nothing.
+        chunks = [np.arange(first, first + self._chunk)[_own(self._chunk)] for first in range(0, examples, self._chunk)]
+        wanted = ([(*self._feed.locate(split, min(int(i), examples - 1)), None) for i in chunk] for chunk in chunks)
+        for batch, chunk in zip(self._workers.batches(wanted), chunks, strict=True):
+            parts.append(program(model, *self._spread((batch, chunk < examples)), loss, score))
             loss, score = parts[-1].loss, parts[-1].score
             if len(parts) > AHEAD:
                 jax.block_until_ready(parts[-1 - AHEAD].loss)
@@ -291,10 +294,6 @@ class FedTrainer:
             one_each = all(bool(part.zero_or_one) for part in parts)
             sums = Evaluation(loss, score, np.packbits(np.concatenate(each)[:examples]), one_each)
         return of_sums(self.workload, sums, examples)
-
-    def _read_for(self, split: str, bounds: Sequence[tuple[int, int]]) -> Iterator[list[Request]]:
-        for first, stop in bounds:
-            yield [(*self._feed.locate(split, index), None) for index in range(first, stop)]
 
     # ── Placing, and the programs ────────────────────────────────────────────────────────────────────────
 
@@ -308,6 +307,10 @@ class FedTrainer:
             )
         )
         return placed
+
+    def _spread(self, tree: Any) -> Any:
+        """Place what this process has read of each example on its devices, as a part of what all have read."""
+        return jax.tree.map(lambda a: jax.make_array_from_process_local_data(self._by_example, a), tree)
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, self._copied)
@@ -386,3 +389,9 @@ class FedTrainer:
     def _add_chunk(self, model: Any, batch: Any, counts: jax.Array, loss: jax.Array, score: jax.Array) -> Evaluation:
         part = of_chunk(self.workload, model, batch, counts, self._told)
         return part._replace(loss=loss + part.loss, score=score + part.score)
+
+
+def _own(count: int) -> slice:
+    """Return which of so many examples are this process's to read: those that its devices take."""
+    each = count // jax.process_count()
+    return slice(jax.process_index() * each, (jax.process_index() + 1) * each)

@@ -75,7 +75,7 @@ def costs_of(name, profile):
 def test_batch_sizes_that_the_pictures_are_too_few_for_are_left_out(examples, sizes):
     labels = (np.arange(examples) % 7).astype(np.uint16)
     split = {"label": labels, "sha256": np.arange(examples, dtype=np.uint64)}
-    splits, files = ({split_: of for split_ in PICTURES} for of in (split, range(examples)))
+    splits, files = (dict.fromkeys(PICTURES, of) for of in (split, range(examples)))
     data = ImageNet(Path(), tuple("abcdefg"), splits, files, dict.fromkeys(PICTURES, 10))
     assert importlib.import_module("sgdscope.studies.imagenet_resnet50").study(data, "full").batch_sizes == sizes
 
