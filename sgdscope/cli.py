@@ -162,6 +162,8 @@ class Plan:
         console.print(f"updates    {about}{plan.updates:,}", highlight=False)
         console.print(f"examples   {about}{plan.examples:,}", highlight=False)
         console.print(f"operations {about}{plan.operations:.2g}, of matrix products and convolutions", highlight=False)
+        if plan.bytes:
+            console.print(f"data       about {plan.bytes / 1e9:,.3g} GB read", highlight=False)
         if plan.seconds is not None:
             hours = plan.seconds / 3600
             console.print(f"device     about {hours:.2g} hours of this machine", highlight=False)

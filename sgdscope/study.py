@@ -388,6 +388,11 @@ class Study(_Design):
                     f"noise_scale_at: workload {workload.name!r} reads streams, whose batches depend on what was read "
                     f"before and so have no noise of single examples; leave it out."
                 )
+            if self.noise_scale_at and workload.feed is not None:
+                raise InputError(
+                    f"noise_scale_at: the examples of workload {workload.name!r} are read by the host, and of such the "
+                    f"gradient noise is not estimated; leave it out."
+                )
             self._check_batch_sizes(examples_in(workload.train), workload.ghost_batch_size, workload.unroll)
 
     def declaration(self) -> Declaration:

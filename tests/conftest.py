@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -85,3 +86,30 @@ def quick(monkeypatch):
     """Fewer draws and a coarser grid of knees: finer still than what decides whether an interval covers."""
     monkeypatch.setattr(statistics, "RESAMPLES", 200)
     monkeypatch.setattr("sgdscope.analysis.fits.KNEES_PER_OCTAVE", 5)
+
+
+@pytest.fixture(scope="session")
+def draw_pictures():
+    """Fill a folder as ImageNet's is: so many JPEGs of each class, of 64 to 100 pixels a side, each another."""
+    from PIL import Image
+
+    def draw(folder, counts):
+        rng = np.random.default_rng(0)
+        for part, count in counts.items():
+            for number, name in enumerate(("n01", "n02", "n03")):
+                (folder / part / name).mkdir(parents=True)
+                for picture in range(count):
+                    height, width = rng.integers(64, 101, 2)
+                    coarse = rng.integers(0, 256, (8, 8, 3), np.uint8)
+                    coarse[..., number] //= 4
+                    whole = Image.fromarray(coarse).resize((int(width), int(height)), Image.Resampling.BICUBIC)
+                    whole.save(folder / part / name / f"{name}_{picture}.JPEG", quality=90)
+        return folder
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def pictures(draw_pictures, tmp_path_factory):
+    """27 pictures to train on, 3 to validate and 9 to test, of 3 classes."""
+    return draw_pictures(tmp_path_factory.mktemp("pictures"), {"train": 10, "val": 3})

@@ -1,4 +1,9 @@
-"""Run a study on the devices of this machine: train what the search wants next, commit it, and go on."""
+"""Run a study on the devices of this machine: train what the search wants next, commit it, and go on.
+
+Under JAX's distributed runtime every process runs the same study on the same folder, and each trial is shared by the
+devices of all. What to train next follows from the trials so far, so all come to the same without asking; the first of
+them alone writes.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 from rich.console import Console
@@ -25,12 +31,16 @@ from sgdscope.training.pack import Outcome, Trainer
 from sgdscope.training.programs import CompileTime
 from sgdscope.workloads.base import SPLITS, Workload
 
+if TYPE_CHECKING:
+    from sgdscope.training.fed import FedTrainer
+
 SLOW_CONVOLUTIONS = (
     "JAX's gradient of a convolution is many times slower inside a loop on a CPU than alone, so this workload is "
     "trained one update a call; with sgdscope.models.convolution.convolution in its model it is packed as others are."
 )
 # A pack whose trials come one after the other is committed about so often.
 PACK_SECONDS = 60.0
+IDLE_DEVICES = "{} of {} devices train, one trial at a time: devices_per_trial shares each trial among more."
 
 
 @dataclass(frozen=True)
@@ -68,26 +78,61 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     declaration = study.declaration()
     store = Store(folder)
     programs = {workload.name: fingerprint(workload) for workload in study.workloads}
-    with store.writing(), RunProgress(console, declaration.name) as progress:
+    check_devices(declaration.devices_per_trial, jax.device_count())
+    _check_processes(study)
+    writes = jax.process_index() == 0
+    with (
+        store.writing() if writes else contextlib.nullcontext(),
+        RunProgress(console if writes else Console(quiet=True), declaration.name) as progress,
+    ):
         if notice:
             progress.say(notice)
         store.check_declaration(declaration)
-        for name, program in programs.items():
-            store.check_program(f"jax {jax.__version__}, form {FINGERPRINT_FORM}", name, program)
-        check_devices(declaration.devices_per_trial, jax.device_count())
-        store.declare(declaration)
-        contents = store.read()
-        if contents.damaged:
-            store.set_aside(contents.damaged)
-            for path in contents.damaged:
-                progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
-        left_over = Checkpoints(store.folder, "")
-        left_over.drop(left_over.trials() & set(ended(contents.trials)["trial_id"]))
-        run = _Run(study, declaration, store, progress, contents.trials)
+        if writes:
+            for name, program in programs.items():
+                store.check_program(f"jax {jax.__version__}, form {FINGERPRINT_FORM}", name, program)
+            store.declare(declaration)
+            contents = store.read()
+            if contents.damaged:
+                store.set_aside(contents.damaged)
+                for path in contents.damaged:
+                    progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
+            left_over = Checkpoints(store.folder, "")
+            left_over.drop(left_over.trials() & set(ended(contents.trials)["trial_id"]))
+        _meet("declared")
+        run = _Run(study, declaration, store, progress, contents.trials if writes else store.read().trials)
         for workload in study.workloads:
             if run.pending(workload.name):
                 run.train(workload)
+        _meet("trained")
     return Ran(run.trained, len(run.failed), run.compile_times, time.perf_counter() - begun)
+
+
+def _check_processes(study: Study) -> None:
+    import jax
+
+    if jax.process_count() == 1:
+        return
+    if study.devices_per_trial != jax.device_count():
+        raise InputError(
+            f"devices_per_trial: {study.devices_per_trial} is not {jax.device_count()}, the devices of all "
+            f"{jax.process_count()} processes, which train each trial together."
+        )
+    for workload in study.workloads:
+        if workload.feed is None:
+            raise InputError(
+                f"workload {workload.name!r} has its data on the devices, which processes do not share; run it in "
+                f"one process."
+            )
+
+
+def _meet(where: str) -> None:
+    """Wait for the other processes, where there are any."""
+    import jax
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
 
 
 class _Run:
@@ -112,23 +157,30 @@ class _Run:
         with _trainer(self._study, workload, self._declaration) as trainer:
             self._train(trainer)
 
-    def _train(self, trainer: Trainer) -> None:
+    def _train(self, trainer: Trainer | FedTrainer) -> None:
         """Train pack by pack, as the search asks for them."""
+        import jax
+
         name, sizes = trainer.workload.name, self._declaration.batch_sizes
-        costs, checkpoints = self._costs[name], Checkpoints(self._store.folder, trainer.circumstances)
+        costs, writes = self._costs[name], jax.process_index() == 0
+        checkpoints = Checkpoints(self._store.folder, trainer.circumstances, writes)
         trainer.expect(_compile_order(sizes))
         self._progress.show(self.trained, self.trained + self._remaining().trials, None)
         if trainer.method == "step":
             self._progress.say(SLOW_CONVOLUTIONS)
-        with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
-            costs.probe(trainer, sizes)
+        if trainer.method == "fed" and (training := len(trainer.devices)) < (there := jax.device_count()):
+            self._progress.say(IDLE_DEVICES.format(training, there))
+        if jax.process_count() == 1:  # what is probed follows from the time, which is another for each process
+            with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
+                costs.probe(trainer, sizes)
         expected = self._remaining()
         self._progress.show(self.trained, self.trained + expected.trials, expected.seconds)
         while pending := self.pending(name):
             plan = self._remaining()
             pack = packs(pending, partial(_room, trainer, costs))[0]
             rows, *rest = _train_pack(trainer, pack, plan, costs, self._progress, self.trained, checkpoints)
-            self._store.commit(rows, *rest)
+            if writes:
+                self._store.commit(rows, *rest)
             checkpoints.drop(ended(rows)["trial_id"])
             failures = rows.filter(pl.col("status") == "failed")
             self.failed.update(failures["trial_id"])
@@ -177,21 +229,20 @@ def _probe(study: Study, workload: Workload, declaration: Declaration, costs: Co
 
 
 @contextmanager
-def _trainer(study: Study, workload: Workload, declaration: Declaration) -> Iterator[Trainer]:
+def _trainer(study: Study, workload: Workload, declaration: Declaration) -> Iterator[Trainer | FedTrainer]:
     """Train with the compilation cache, which keeps what was compiled also where the training is interrupted."""
+    from sgdscope.training.fed import FedTrainer
     from sgdscope.training.pack import Trainer
     from sgdscope.training.runtime import CompilationCache
 
     cache = CompilationCache()
     cache.open()
     (record,) = (record for record in declaration.workloads if record.name == workload.name)
-    trainer = Trainer(
-        workload,
-        study.evaluate_at,
-        declaration.microbatch_sizes(record),
-        study.devices_per_trial,
-        noise_scale_at=study.noise_scale_at,
-        compute_dtype=study.compute_dtype,
+    how = workload, study.evaluate_at, declaration.microbatch_sizes(record), study.devices_per_trial
+    trainer = (
+        Trainer(*how, noise_scale_at=study.noise_scale_at, compute_dtype=study.compute_dtype)
+        if workload.feed is None
+        else FedTrainer(*how, compute_dtype=study.compute_dtype)
     )
     try:
         yield trainer
@@ -200,7 +251,7 @@ def _trainer(study: Study, workload: Workload, declaration: Declaration) -> Iter
         cache.seal()
 
 
-def _room(trainer: Trainer, costs: Costs, trial: Trial) -> int:
+def _room(trainer: Trainer | FedTrainer, costs: Costs, trial: Trial) -> int:
     """Return how many trials a pack may hold: as many as there is room for, or as can be committed soon.
 
     Where the trials of a device come one after the other, a longer pack saves nothing.
@@ -219,7 +270,7 @@ def _compile_order(batch_sizes: Sequence[int]) -> list[int]:
 
 
 def _train_pack(
-    trainer: Trainer,
+    trainer: Trainer | FedTrainer,
     pack: Sequence[Trial],
     plan: Plan,
     costs: Costs,
@@ -228,6 +279,8 @@ def _train_pack(
     checkpoints: Checkpoints,
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Return the rows of a pack's trials, of their measurements and of their correctness."""
+    import jax
+
     batch_size, total = pack[0].batch_size, sum(trial.updates for trial in pack)
     # Of a pack's time, what its updates take: the evaluation after the last of them is still to come.
     expected = (costs.per_update(batch_size) or 0.0) * total
@@ -244,6 +297,8 @@ def _train_pack(
     except InputError:  # a checkpoint that cannot be written
         raise
     except Exception as error:  # whatever it is, it is these trials' outcome, and the others go on
+        if jax.process_count() > 1:  # the other processes know nothing of it, and are ended with this one
+            raise
         return _failed(trainer, pack, error)
     # A pack that went on from checkpoints, or whose trials stopped early, tells little of what an update takes.
     if not resumed and not any(outcome.diverged for outcome in outcomes):
@@ -281,7 +336,7 @@ def _train_pack(
     )
 
 
-def _row(trainer: Trainer, outcome: Outcome) -> dict[str, object]:
+def _row(trainer: Trainer | FedTrainer, outcome: Outcome) -> dict[str, object]:
     last = {
         f"{m.split}_{m.metric}": m.value
         for m in outcome.measurements
@@ -301,7 +356,7 @@ def _row(trainer: Trainer, outcome: Outcome) -> dict[str, object]:
 
 
 def _failed(
-    trainer: Trainer, pack: Sequence[Trial], error: Exception
+    trainer: Trainer | FedTrainer, pack: Sequence[Trial], error: Exception
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     lines = (str(error).strip() or type(error).__name__).splitlines()
     # The first line says what kind of error, and the last what it was, where a callback's traceback lies between.
@@ -315,7 +370,7 @@ def _failed(
     return pl.DataFrame(rows, schema=TRIALS_SCHEMA), *nothing
 
 
-def _fields(trainer: Trainer, trial: Trial, pack_size: int) -> dict[str, object]:
+def _fields(trainer: Trainer | FedTrainer, trial: Trial, pack_size: int) -> dict[str, object]:
     import jax
 
     return {

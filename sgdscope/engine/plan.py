@@ -12,9 +12,10 @@ import numpy as np
 from sgdscope.budget import TrialBudget, Unlimited
 from sgdscope.engine.search import Search
 from sgdscope.study import Declaration, Study, Trial
-from sgdscope.workloads.base import Workload, WorkloadRecord
+from sgdscope.workloads.base import Workload, WorkloadRecord, examples_in
 
 if TYPE_CHECKING:
+    from sgdscope.training.fed import FedTrainer
     from sgdscope.training.pack import Trainer
 
 # What a trial takes beside updates and evaluations: its share of searching, committing, tables and page, as measured
@@ -42,7 +43,8 @@ def packs(trials: Sequence[Trial], room: Callable[[Trial], int]) -> list[list[Tr
 class Plan:
     """What remains to be trained: counts are of what is expected where learning rates are searched.
 
-    ``operations`` are the floating-point operations of matrix products and convolutions, evaluation included.
+    ``operations`` are the floating-point operations of matrix products and convolutions, evaluation included;
+    ``bytes`` what the host reads, where examples are not on the device.
     """
 
     cells: int
@@ -51,6 +53,7 @@ class Plan:
     examples: int
     operations: int
     seconds: float | None
+    bytes: int = 0
 
 
 class Costs:
@@ -75,6 +78,9 @@ class Costs:
         # Each small batch of an estimate costs what an update does.
         batches, self._small_batch_size = small_batches(workload)
         self._small_batches = batches * noise_scales
+        read = {} if workload.feed is None else workload.feed.bytes
+        self._bytes_per_example = read.get("train", 0) / examples_in(workload.train)
+        self._bytes_per_trial = sum(read.values()) * evaluations
         self._probed: dict[int, float] = {}
         self._noted: dict[int, float] = {}
         self._pace = 1.0
@@ -89,7 +95,7 @@ class Costs:
             self._pace = seconds_per_update / _on_the_line(batch_size, self._probed)
         self._noted[batch_size] = seconds_per_update
 
-    def probe(self, trainer: Trainer, batch_sizes: Sequence[int]) -> None:
+    def probe(self, trainer: Trainer | FedTrainer, batch_sizes: Sequence[int]) -> None:
         """Time the smallest batch size, and the largest of those whose update should take no more than a moment."""
         smallest = min(batch_sizes)
         self._probed[smallest] = trainer.time_updates(smallest)
@@ -100,6 +106,10 @@ class Costs:
     def operations(self, trial_updates: int, batch_size: int) -> int:
         """Return the operations of a trial, evaluation included."""
         return round(trial_updates * batch_size * self._per_example) + self._beside
+
+    def bytes(self, trial_updates: int, batch_size: int) -> int:
+        """Return the bytes that the host reads for a trial, evaluation included."""
+        return round(trial_updates * batch_size * self._bytes_per_example) + self._bytes_per_trial
 
     @property
     def _beside(self) -> int:
@@ -201,7 +211,7 @@ def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs
     # Cells with the trials that they have, and those that they are known to want.
     unfinished = [(s.cell, len(s.trials) - len(s.pending), len(s.pending)) for s in found.rounds if s.pending]
     unfinished += [(cell, 0, 0) for cell in found.waiting]
-    trials = updates = examples = operations = 0
+    trials = updates = examples = operations = read = 0
     seconds = 0.0
     for cell, tried, known in unfinished:
         cost, expected = costs[cell.workload.name], max(known, round(rates * declaration.seeds) - tried)
@@ -210,11 +220,12 @@ def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs
         examples += expected * cell.updates * cell.batch_size
         each = cost.operations(cell.updates, cell.batch_size)
         operations += expected * each
+        read += expected * cost.bytes(cell.updates, cell.batch_size)
         per_trial = cost.per_trial(cell.updates, cell.batch_size)
         if per_trial is None and timed:
             per_trial = each * float(np.mean(timed))
         seconds += expected * ((per_trial or 0.0) + SECONDS_BESIDE)
-    return Plan(len(unfinished), trials, updates, examples, operations, seconds if timed else None)
+    return Plan(len(unfinished), trials, updates, examples, operations, seconds if timed else None, read)
 
 
 def expansion(declaration: Declaration, costs: Mapping[str, Costs]) -> str:

@@ -15,7 +15,7 @@ from sgdscope.study import Declaration, Study
 
 BUILT_IN = tuple(
     f"{workload}{sweep}"
-    for workload in ("digits", "autoencoder", "lstm", "wide_resnet", "wide_resnet_skipinit")
+    for workload in ("digits", "autoencoder", "lstm", "wide_resnet", "wide_resnet_skipinit", "imagenet_resnet50")
     for sweep in ("", "_steps", "_epochs")
 )
 

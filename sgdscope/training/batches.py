@@ -39,7 +39,12 @@ def microbatch_at(
     batch = {key: array[index] for key, array in train_split.items()}
     if workload.augment is not None:
         batch = jax.vmap(workload.augment)(_keys(augment_key(seed), position), batch)
-    return batch, None if workload.training_loss is None else _keys(_training_key(seed), position)
+    return batch, training_keys(workload, seed, position)
+
+
+def training_keys(workload: Workload, seed: jax.Array, position: jax.Array) -> Any:
+    """Return a key for each of these positions of a trial's stream; None where nothing draws random numbers."""
+    return None if workload.training_loss is None else _keys(_training_key(seed), position)
 
 
 def drawn_batch(

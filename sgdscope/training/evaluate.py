@@ -35,37 +35,53 @@ def evaluate(workload: Workload, model: Any, split: Batch, each_example: bool = 
     examples = examples_in(split)
     size = min(workload.evaluation_batch_size, examples)
     chunks = -(-examples // size)
-    told = each_example and workload.score is not workload.loss and workload.score_of_mean is None
+    told = each_example and tells_each(workload)
 
     def add_chunk(number: jax.Array, sums: Evaluation) -> Evaluation:
         position = number * size + jnp.arange(size)
         batch = {key: array[jnp.minimum(position, examples - 1)] for key, array in split.items()}
-        counts = position < examples
-
-        def counted(function: Any) -> jax.Array:
-            return jnp.where(counts, function(model, batch).astype(jnp.float32), 0.0)
-
-        losses = counted(workload.loss)
-        scores = losses if workload.score is workload.loss else counted(workload.score)
-        sums = sums._replace(loss=sums.loss + losses.sum(), score=sums.score + scores.sum())
+        part = of_chunk(workload, model, batch, position < examples, told)
+        sums = sums._replace(loss=sums.loss + part.loss, score=sums.score + part.score)
         if not told:
             return sums
-        one = scores == 1
-        zero_or_one = sums.zero_or_one & (one | (scores == 0)).all()
-        return sums._replace(
-            bits=jax.lax.dynamic_update_index_in_dim(sums.bits, jnp.packbits(one), number, 0), zero_or_one=zero_or_one
-        )
+        bits = jax.lax.dynamic_update_index_in_dim(sums.bits, part.bits, number, 0)
+        return sums._replace(bits=bits, zero_or_one=sums.zero_or_one & part.zero_or_one)
 
     zero = jnp.float32(0)
     sums = Evaluation(zero, zero)
     if told:
         sums = Evaluation(zero, zero, jnp.zeros((chunks, -(-size // 8)), jnp.uint8), jnp.bool_(True))
     sums = jax.lax.fori_loop(0, chunks, add_chunk, sums)
-    mean = sums.score / examples
-    whole = Evaluation(sums.loss / examples, mean if workload.score_of_mean is None else workload.score_of_mean(mean))
+    whole = of_sums(workload, sums, examples)
     if not told:
         return whole
     bits = sums.bits
     if chunks > 1 and size % 8:  # each chunk begins a byte of its own
         bits = jnp.packbits(jnp.unpackbits(bits, axis=1)[:, :size].reshape(-1))
-    return whole._replace(bits=bits.reshape(-1)[: -(-examples // 8)], zero_or_one=sums.zero_or_one)
+    return whole._replace(bits=bits.reshape(-1)[: -(-examples // 8)])
+
+
+def tells_each(workload: Workload) -> bool:
+    """Return whether it can be told which examples scored 1."""
+    return workload.score is not workload.loss and workload.score_of_mean is None
+
+
+def of_chunk(workload: Workload, model: Any, batch: Batch, counts: jax.Array, told: bool) -> Evaluation:
+    """Return the sums of losses and scores over the examples of a batch that count; their bits where they are told."""
+
+    def counted(function: Any) -> jax.Array:
+        return jnp.where(counts, function(model, batch).astype(jnp.float32), 0.0)
+
+    losses = counted(workload.loss)
+    scores = losses if workload.score is workload.loss else counted(workload.score)
+    if not told:
+        return Evaluation(losses.sum(), scores.sum())
+    one = scores == 1
+    return Evaluation(losses.sum(), scores.sum(), jnp.packbits(one), (one | (scores == 0)).all())
+
+
+def of_sums(workload: Workload, sums: Evaluation, examples: int) -> Evaluation:
+    """Return the means of a split of so many examples; its bits are as they are."""
+    mean = sums.score / examples
+    score = mean if workload.score_of_mean is None else workload.score_of_mean(mean)
+    return sums._replace(loss=sums.loss / examples, score=score)

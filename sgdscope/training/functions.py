@@ -219,9 +219,13 @@ def _nested(equation: Any) -> list[Any]:
 
 
 def _examples(workload: Workload, n: int) -> dict[str, jax.ShapeDtypeStruct]:
+    if workload.feed is not None:
+        layout = workload.feed.layout
+    else:
+        layout = {key: (np.shape(array)[1:], np.asarray(array).dtype) for key, array in workload.train.items()}
     return {
-        key: jax.ShapeDtypeStruct((n, *np.shape(array)[1:]), jax.dtypes.canonicalize_dtype(np.asarray(array).dtype))
-        for key, array in workload.train.items()
+        key: jax.ShapeDtypeStruct((n, *shape), jax.dtypes.canonicalize_dtype(dtype))
+        for key, (shape, dtype) in layout.items()
     }
 
 

@@ -284,7 +284,7 @@ class Trainer:
             if checkpoints is not None:
                 self._resume(pack, checkpoints)
             on_updates(pack.steps)
-            evaluations, noises = (_steps_at(parts, updates) for parts in (self.evaluate_at, self.noise_scale_at))
+            evaluations, noises = (steps_at(parts, updates) for parts in (self.evaluate_at, self.noise_scale_at))
             stops, length = sorted(evaluations | noises), 1
             step = min((slot.steps for slot in pack.live), default=updates)
             while True:
@@ -480,20 +480,8 @@ class Trainer:
                 checkpoints.save(slot.trial.id, Checkpoint(of_trial, slot.steps, slot.measurements, seconds))
 
     def _outcome(self, slot: _Slot, seconds: float, pack_size: int) -> Outcome:
-        steps, finite = slot.steps, slot.finite
-        # A last update may overflow what the loss before it did not show.
-        bad = next((m.step for m in slot.measurements if not np.isfinite(m.value)), None)
-        if bad is not None:
-            steps, finite = bad, False
-        measurements = [m for m in slot.measurements if bad is None or m.step < bad]
-        for (first, stop), total in zip(stretches(slot.trial.updates), slot.curve, strict=False):
-            if stop <= steps and np.isfinite(total):
-                measurements.append(Measurement(stop, "train", "minibatch_loss", float(total) / (stop - first)))
-        if self.workload.streams is not None:
-            count = dropped(self.workload, slot.trial.batch_size)
-            measurements.append(Measurement(steps, "train", "dropped_per_epoch", float(count)))
-        correctness = slot.correctness if finite else {}
-        return Outcome(slot.trial, steps, not finite, seconds, measurements, correctness, pack_size)
+        found = slot.measurements, slot.correctness, pack_size
+        return outcome_of(self.workload, slot.trial, slot.steps, slot.finite, seconds, slot.curve, *found)
 
     def _deal(self, trials: Sequence[Trial], size: int) -> list[int]:
         """Give each trial a slot, neighbouring learning rates on different devices, so that diverging ones spread."""
@@ -549,7 +537,33 @@ def check_devices(devices_per_trial: int, devices: int) -> None:
         )
 
 
-def _steps_at(fractions: Sequence[float], updates: int) -> set[int]:
+def outcome_of(
+    workload: Workload,
+    trial: Trial,
+    steps: int,
+    finite: bool,
+    seconds: float,
+    curve: np.ndarray,
+    measurements: Sequence[Measurement],
+    correctness: dict[str, bytes],
+    pack_size: int,
+) -> Outcome:
+    """Return what became of a trial that made so many updates, was finite until then, and measured this."""
+    # A last update may overflow what the loss before it did not show.
+    bad = next((m.step for m in measurements if not np.isfinite(m.value)), None)
+    if bad is not None:
+        steps, finite = bad, False
+    measurements = [m for m in measurements if bad is None or m.step < bad]
+    for (first, stop), total in zip(stretches(trial.updates), curve, strict=False):
+        if stop <= steps and np.isfinite(total):
+            measurements.append(Measurement(stop, "train", "minibatch_loss", float(total) / (stop - first)))
+    if workload.streams is not None:
+        count = dropped(workload, trial.batch_size)
+        measurements.append(Measurement(steps, "train", "dropped_per_epoch", float(count)))
+    return Outcome(trial, steps, not finite, seconds, measurements, correctness if finite else {}, pack_size)
+
+
+def steps_at(fractions: Sequence[float], updates: int) -> set[int]:
     """Return after how many updates fractions of a budget come: of any but 0, at least one."""
     return {max(1, round(fraction * updates)) if fraction else 0 for fraction in fractions}
 

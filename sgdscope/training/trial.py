@@ -44,17 +44,18 @@ Advance = Callable[[State], State]
 
 def train(advance: Advance, state: State, end: jax.Array) -> State:
     """Return the trial after ``end`` updates, or where its loss stopped being finite."""
-    trained: State = jax.lax.while_loop(partial(_goes_on, end), advance, state)
+    trained: State = jax.lax.while_loop(partial(goes_on, end), advance, state)
     return trained
 
 
 def train_once(advance: Advance, state: State, end: jax.Array) -> State:
     """Return the trial after one update more, unless it has made ``end`` or its loss stopped being finite."""
-    trained: State = jax.tree.map(partial(jnp.where, _goes_on(end, state)), advance(state), state)
+    trained: State = jax.tree.map(partial(jnp.where, goes_on(end, state)), advance(state), state)
     return trained
 
 
-def _goes_on(end: jax.Array, state: State) -> Any:
+def goes_on(end: Any, state: State) -> Any:
+    """Return whether a trial makes another update."""
     return (state.step < end) & state.finite
 
 
@@ -115,18 +116,28 @@ def one_update(
         loss, gradient, model = jax.lax.fori_loop(0, parts, lambda i, sums: add_microbatch(i, sums, state), sums)
         return loss / parts, jax.tree.map(lambda g: g / parts, gradient), model
 
-    def updated(state: State) -> State:
-        loss, gradient, model = of_batch(state)
-        if workload.penalty is not None:
-            gradient = jax.tree.map(jnp.add, gradient, jax.grad(workload.penalty)(state.parameters))
-        finite = jnp.isfinite(loss)
-        rate = settings.learning_rate * halving(state.step, settings.updates)
-        parameters, velocity = update(state.parameters, state.velocity, gradient, rate, settings.momentum)
-        stretch = state.step * jnp.minimum(CURVE_POINTS, settings.updates) // settings.updates
-        curve = state.curve.at[stretch].add(jnp.where(finite, loss, 0.0))
-        return State(parameters, velocity, model, curve, state.step + finite.astype(jnp.int32), finite)
+    return lambda state: descended(workload, settings, state, *of_batch(state))
 
-    return updated
+
+def descended(workload: Workload, settings: Settings, state: State, loss: Any, gradient: Any, model: Any) -> State:
+    """Return a trial after an update.
+
+    Args:
+        workload: what is trained.
+        settings: what makes it this trial.
+        state: the trial before.
+        loss: of its batch, the mean.
+        gradient: of that, without the penalty's.
+        model: the state that the batch leaves behind.
+    """
+    if workload.penalty is not None:
+        gradient = jax.tree.map(jnp.add, gradient, jax.grad(workload.penalty)(state.parameters))
+    finite = jnp.isfinite(loss)
+    rate = settings.learning_rate * halving(state.step, settings.updates)
+    parameters, velocity = update(state.parameters, state.velocity, gradient, rate, settings.momentum)
+    stretch = state.step * jnp.minimum(CURVE_POINTS, settings.updates) // settings.updates
+    curve = state.curve.at[stretch].add(jnp.where(finite, loss, 0.0))
+    return State(parameters, velocity, model, curve, state.step + finite.astype(jnp.int32), finite)
 
 
 def mean_loss(workload: Workload) -> Callable[[Any, Any, Any, Any], tuple[Any, Any]]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sgdscope.data.pipeline import Arrays, Layout
 from sgdscope.errors import InputError
 
 Parameters = Any  # any tree of float arrays
@@ -71,6 +72,27 @@ class Streams:
     carry: Callable[[int], Any]
 
 
+@dataclass(frozen=True)
+class Feed:
+    """How examples come that are too many for a device: processes of the host read each when it is its turn.
+
+    The splits then hold what identifies their examples, such as a hash of each one's file, and no device holds them.
+
+    Args:
+        layout: the shape and type of each array of an example.
+        locate: ``locate(split, index) -> place``, a tuple of what tells ``read`` which example is meant.
+        read: ``read(*place, visit) -> example``, a dictionary of arrays; ``visit`` is (seed, epoch, index) in training,
+            by which it may be augmented, and None in evaluation. It must be a pure function that a process can be sent,
+            and should be of a module that does not import JAX, which would take each process seconds.
+        bytes: what there is to read of each split, for a plan.
+    """
+
+    layout: Layout
+    locate: Callable[[str, int], tuple[Any, ...]]
+    read: Callable[..., Arrays]
+    bytes: Mapping[str, int]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Workload:
     """A model and its data.
@@ -103,6 +125,7 @@ class Workload:
         streams: how examples that are one text are read. ``training_loss`` then gets arrays of shape
             (streams, unroll + 1), each stream's tokens with the one that follows, a ``state`` that is what the
             streams carry, and keys of shape (streams,); ``loss`` and ``score`` get tokens in their order.
+        feed: how examples are read that are too many for a device; functions then get what it reads.
         score_of_mean: what becomes of the mean score of a split, such as ``exp`` for a perplexity.
         evaluation_batch_size: examples per forward pass of an evaluation; a bound on memory, except that with
             ``streams`` each such piece of a split is read from a fresh start.
@@ -130,6 +153,7 @@ class Workload:
     penalty: Callable[[Parameters], Any] | None = None
     ghost_batch_size: int = 1
     streams: Streams | None = None
+    feed: Feed | None = None
     score_of_mean: Callable[[Any], Any] | None = None
     evaluation_batch_size: int = 1024
     fields: Mapping[str, float | int | str] = field(default_factory=dict)
@@ -158,6 +182,10 @@ class Workload:
         if self.streams is not None and (self.augment or self.init_state or self.ghost_batch_size != 1):
             raise InputError(
                 f"{where}: streams carry their own state; augment, init_state and ghost batches do not apply."
+            )
+        if self.feed is not None and (self.augment or self.streams):
+            raise InputError(
+                f"{where}: a feed reads examples as they are trained on; augment and streams do not apply."
             )
         for what, size in (
             ("ghost_batch_size", self.ghost_batch_size),

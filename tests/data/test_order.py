@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sgdscope.data.order import example_at
+from sgdscope.data.order import example_at, examples_at
 
 ORDER = jax.jit(example_at, static_argnums=2)
 
@@ -69,3 +69,15 @@ def test_pairs_are_uniform(examples, over):
 def test_it_is_the_same_for_ever():
     """These numbers are part of every published trial: a change of them is a new NUMERICS_VERSION."""
     assert stream(0, 0, 8, 1024).tolist() == [68, 35, 58, 647, 621, 748, 199, 877]
+
+
+@settings(max_examples=25)
+@given(examples=st.integers(1, 3000), start=st.integers(0, 2**32 - 4000), seed=st.integers(0, 2**32 - 1))
+def test_the_host_and_the_device_have_one_order(examples, start, seed):
+    on_the_host = examples_at(seed, np.arange(start, start + 300), examples)
+    assert on_the_host.tolist() == stream(seed, start, 300, examples).tolist()
+
+
+def test_the_order_of_as_many_examples_as_imagenet_has():
+    seen = examples_at(7, np.arange(1_281_167), 1_281_167)
+    assert (np.bincount(seen, minlength=1_281_167) == 1).all()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sgdscope.data.imagenet import ImageNet
 from sgdscope.engine.plan import Costs, expansion
 from sgdscope.errors import InputError
 from sgdscope.studies import BUILT_IN, load_study
@@ -23,13 +24,27 @@ SHAPES = {
     "wide_resnet": ("picture", (32, 32, 3), np.uint8, (45_000, 5_000, 10_000)),
     "wide_resnet_skipinit": ("picture", (32, 32, 3), np.uint8, (45_000, 5_000, 10_000)),
 }
+# ImageNet's pictures are files, of which only numbers, classes and sizes are asked.
+PICTURES = {"train": 1_271_167, "validation": 10_000, "test": 50_000}
 SWEEPS = ("", "_steps", "_epochs")
 OWN = [(f"digits{sweep}", None) for sweep in SWEEPS]
-PUBLISHED = [(f"{name}{sweep}", profile) for name in SHAPES for profile in ("full", "small") for sweep in SWEEPS]
+PUBLISHED = [
+    (f"{name}{sweep}", profile)
+    for name in (*SHAPES, "imagenet_resnet50")
+    for profile in ("full", "small")
+    for sweep in SWEEPS
+]
 
 
 @functools.cache
 def blank(name):
+    if name == "imagenet_resnet50":
+        labels = {split: (np.arange(count) % 1000).astype(np.uint16) for split, count in PICTURES.items()}
+        splits = {
+            split: {"label": label, "sha256": np.arange(len(label), dtype=np.uint64)} for split, label in labels.items()
+        }
+        files = {split: range(count) for split, count in PICTURES.items()}
+        return ImageNet(Path(), tuple(f"n{i:08}" for i in range(1000)), splits, files, dict.fromkeys(PICTURES, 10**9))
     key, shape, dtype, counts = SHAPES[name]
     splits = {}
     for split, count in zip(("train", "validation", "test"), counts, strict=True):
@@ -54,6 +69,15 @@ def costs_of(name, profile):
     """Counting operations takes a while; all sweeps have the same workload."""
     study = load_study(name) if profile is None else of_blank_data(name, profile)
     return {workload.name: Costs(workload, len(study.evaluate_at)) for workload in study.workloads}
+
+
+@pytest.mark.parametrize(("examples", "sizes"), [(1000, (256, 512)), (100, (64,)), (130, (128,))])
+def test_batch_sizes_that_the_pictures_are_too_few_for_are_left_out(examples, sizes):
+    labels = (np.arange(examples) % 7).astype(np.uint16)
+    split = {"label": labels, "sha256": np.arange(examples, dtype=np.uint64)}
+    splits, files = (dict.fromkeys(PICTURES, of) for of in (split, range(examples)))
+    data = ImageNet(Path(), tuple("abcdefg"), splits, files, dict.fromkeys(PICTURES, 10))
+    assert importlib.import_module("sgdscope.studies.imagenet_resnet50").study(data, "full").batch_sizes == sizes
 
 
 def of_blank_data(name, profile):

@@ -1,0 +1,252 @@
+"""ImageNet (ILSVRC 2012) as it lies in folders: an index that is built once, and the fixed split.
+
+Training pictures are in ``train/CLASS/``; validation pictures, which are this study's test split, in ``val/CLASS/``, or
+all in ``val/`` beside the list of their classes. Nothing is unpacked, copied or written there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.progress import track
+
+from sgdscope import atomic
+from sgdscope.cache import cache_folder
+from sgdscope.data.files import data_place
+from sgdscope.data.order import examples_at
+from sgdscope.data.pictures import looked_at, pillow
+from sgdscope.data.pipeline import cores, leave_to_parent, pool
+from sgdscope.errors import InputError
+
+# Of 1,281,167 pictures the study's authors hold out 10,000 in their later code (github.com/google-deepmind/
+# deepmind-research, nfnets; remembered, not checked against it). A smaller set gives a tenth.
+HELD_OUT = 10_000
+SHARE_HELD_OUT = 10
+# The pictures that are held out are the first of this seed's order: fixed for ever, and of all classes.
+SPLIT_SEED = 0
+
+GUARD = "A Python script that calls sgdscope on pictures needs `if __name__ == '__main__':` above the call."
+
+FOLDERS = ("train", "val")
+# The classes of a flat val/, by the names of its pictures in their order: a class a line, or as published a number a
+# line, which the published meta.mat gives a class.
+CLASS_LIST = "imagenet_2012_validation_synset_labels.txt"
+NUMBER_LIST, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+LIST_FOLDERS = (".", "val", "data", "ILSVRC2012_devkit_t12/data")
+
+INDEX_SCHEMA = {"file": pl.String, "bytes": pl.Int64, "modified": pl.Int64, "sha256": pl.UInt64}
+
+
+@dataclass(frozen=True)
+class ImageNet:
+    """Pictures in files and what is known of them.
+
+    Args:
+        folder: which the files' names are relative to.
+        classes: the names of the classes; a label is a place in it.
+        splits: "train", "validation" and "test", each with ``label``, uint16, and ``sha256``, uint64: the first eight
+            bytes of each file's hash, by which a study knows its data.
+        files: the names of each split's files.
+        bytes: the size of each split's files, together.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    splits: Mapping[str, Mapping[str, np.ndarray]]
+    files: Mapping[str, Sequence[str]]
+    bytes: Mapping[str, int]
+
+    def path(self, split: str, index: int) -> Path:
+        """Return where a picture lies."""
+        return self.folder / self.files[split][index]
+
+
+def read_imagenet(where: Path | None = None, train_on_all: bool = False) -> ImageNet:
+    """Return the pictures in a folder: of the training set 10,000 for validation, or a tenth where it is small.
+
+    The index of a folder is built when it is first asked for, and kept in the user's cache: every file is read and
+    decoded. Later only names, sizes and times are looked at, and files that are new or changed are read.
+
+    Args:
+        where: the folder that has ``train`` and ``val``, or one that has it as ``imagenet``; SGDSCOPE_DATA, or the
+            user's cache, unless told otherwise.
+        train_on_all: train on all, as the talk does. Validation is then the test split.
+
+    Raises:
+        InputError: where the folder is not laid out so, or holds a file that is damaged or no picture: it names all.
+
+    Source: Russakovsky et al. (2015), arXiv 1409.0575.
+    """
+    pillow()
+    folder = _folder(where)
+    listed = {name: sorted(_listed(folder, name)) for name in FOLDERS}
+    index = _index(folder, [file for files in listed.values() for file in files])
+    classes = tuple(sorted({Path(file).parts[1] for file in listed["train"] if len(Path(file).parts) == 3}))
+    number = {name: place for place, name in enumerate(classes)}
+    class_of = {"train": [Path(file).parts[1] for file in listed["train"]], "val": _classes_of(folder, listed["val"])}
+    strangers = sorted(set(class_of["val"]) - set(classes))
+    if strangers:
+        raise InputError(f"imagenet: {folder / 'val'} has {_some(strangers)}, which {folder / 'train'} has not.")
+
+    count = len(listed["train"])
+    chosen = {"train": ("train", np.arange(count)), "test": ("val", np.arange(len(listed["val"])))}
+    if train_on_all:
+        chosen["validation"] = chosen["test"]
+    else:
+        held_out = examples_at(SPLIT_SEED, np.arange(min(HELD_OUT, max(1, count // SHARE_HELD_OUT))), count)
+        chosen["train"] = "train", np.setdiff1d(np.arange(count), held_out)
+        chosen["validation"] = "train", np.sort(held_out)
+    files = {split: [listed[part][place] for place in places] for split, (part, places) in chosen.items()}
+    splits: dict[str, dict[str, np.ndarray]] = {
+        split: {
+            "label": np.array([number[class_of[part][place]] for place in places], np.uint16),
+            "sha256": np.array([index[file][1] for file in files[split]], np.uint64),
+        }
+        for split, (part, places) in chosen.items()
+    }
+    sizes = {split: sum(index[file][0] for file in names) for split, names in files.items()}
+    return ImageNet(folder, classes, splits, files, sizes)
+
+
+def of_classes(data: ImageNet, count: int) -> ImageNet:
+    """Return the pictures of the first so many classes."""
+    chosen = {split: np.flatnonzero(arrays["label"] < count) for split, arrays in data.splits.items()}
+    splits = {split: {key: a[chosen[split]] for key, a in arrays.items()} for split, arrays in data.splits.items()}
+    files = {split: [data.files[split][int(place)] for place in places] for split, places in chosen.items()}
+    # In proportion: what a plan says of them needs no more.
+    sizes = {split: round(data.bytes[split] * len(files[split]) / len(data.files[split])) for split in files}
+    return ImageNet(data.folder, data.classes[:count], splits, files, sizes)
+
+
+def _folder(where: Path | None) -> Path:
+    place = data_place(where)
+    for folder in (place, place / "imagenet"):
+        if all((folder / name).is_dir() for name in FOLDERS):
+            return folder.resolve()
+    raise InputError(
+        f"imagenet is not in {place}; --data names the folder of its pictures, which has train/CLASS/ and val/CLASS/, "
+        f"or all of them in val/. They can be had from image-net.org alone."
+    )
+
+
+def _listed(folder: Path, name: str) -> Iterator[str]:
+    """Yield the names of all files of a part, relative to the folder."""
+    for above, folders, files in os.walk(folder / name):
+        folders.sort()
+        relative = Path(above).relative_to(folder)
+        depth = len(relative.parts)
+        if files and (depth > 2 or (depth == 1 and (name == "train" or folders))):
+            raise InputError(
+                f"imagenet: {folder / relative} has {_some(files)}, where no picture belongs; pictures lie in "
+                f"{folder / name / 'CLASS'}."
+            )
+        yield from (str(relative / file) for file in files if file not in (CLASS_LIST, NUMBER_LIST))
+
+
+def _classes_of(folder: Path, files: Sequence[str]) -> list[str]:
+    """Return the class of each validation picture: its folder, or its line in a list."""
+    if all(len(Path(file).parts) == 3 for file in files):
+        return [Path(file).parts[1] for file in files]
+    for part in LIST_FOLDERS:
+        for name in (CLASS_LIST, NUMBER_LIST):
+            path = folder / part / name
+            if not path.is_file():
+                continue
+            lines = path.read_text().split()
+            if len(lines) != len(files):
+                raise InputError(
+                    f"imagenet: {path} has {len(lines)} lines for {len(files)} pictures in {folder / 'val'}."
+                )
+            return lines if name == CLASS_LIST else _names(path.with_name(META), lines)
+    raise InputError(
+        f"imagenet: {folder / 'val'} has no folders of classes, and no list of them is there; put {CLASS_LIST}, or "
+        f"{NUMBER_LIST} with {META}, into {folder}."
+    )
+
+
+def _names(meta: Path, numbers: Sequence[str]) -> list[str]:
+    """Return the names of classes that the published list numbers."""
+    from scipy.io import loadmat
+
+    try:
+        with meta.open("rb") as file:
+            synsets = loadmat(file, squeeze_me=True)["synsets"]
+        names = {int(number): str(name) for number, name in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
+        return [names[int(number)] for number in numbers]
+    except FileNotFoundError:
+        raise InputError(
+            f"imagenet: {meta} is missing; it names the classes that the list beside it numbers."
+        ) from None
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"imagenet: {meta} is not the published one ({error}).") from error
+
+
+# ── The index ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _index(folder: Path, files: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the size and the hash of every file; read are those that the kept index does not know as they are."""
+    kept = cache_folder() / "imagenet" / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.parquet"
+    known = _kept(kept)
+    stats = {file: (folder / file).stat() for file in files}
+    found = {}
+    for file, stat in stats.items():
+        size, modified, digest = known.get(file, (-1, -1, 0))
+        if (size, modified) == (stat.st_size, stat.st_mtime_ns):
+            found[file] = (size, digest)
+    new = [file for file in files if file not in found]
+    wrong = {}
+    for file, (digest, why) in zip(new, _checked(folder, new), strict=True):
+        if why is None:
+            found[file] = (stats[file].st_size, digest)
+        else:
+            wrong[file] = why
+    if new or known.keys() - found.keys():
+        rows = [(file, size, stats[file].st_mtime_ns, digest) for file, (size, digest) in found.items()]
+        buffer = io.BytesIO()
+        pl.DataFrame(rows, schema=INDEX_SCHEMA, orient="row").write_parquet(buffer)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        atomic.replace(kept, buffer.getvalue())
+    if wrong:
+        said = "; ".join(f"{file} ({why})" for file, why in wrong.items())
+        raise InputError(f"imagenet: {folder} has files that are no whole pictures: {said}; delete or replace them.")
+    return found
+
+
+def _kept(path: Path) -> dict[str, tuple[int, int, int]]:
+    try:
+        table = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError):  # none yet, or a damaged one: it is built anew
+        return {}
+    if table.schema != pl.Schema(INDEX_SCHEMA):
+        return {}
+    return {file: (size, modified, digest) for file, size, modified, digest in table.iter_rows()}
+
+
+def _checked(folder: Path, files: Sequence[str]) -> Iterator[tuple[int, str | None]]:
+    """Yield of each file the first eight bytes of its SHA-256, and why it is no picture where it is none."""
+    if not files:
+        return
+    console = Console(stderr=True)
+    try:
+        with pool(cores(), leave_to_parent) as processes:
+            checked = processes.map(looked_at, [str(folder / file) for file in files], chunksize=64)
+            what, quiet = f"reading the pictures in {folder}", not console.is_terminal
+            yield from track(checked, what, len(files), console=console, transient=True, disable=quiet)
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"imagenet: a process that reads the pictures in {folder} ended before its time. {GUARD}"
+        ) from error
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(sorted(names)[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

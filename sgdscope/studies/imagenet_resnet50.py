@@ -1,0 +1,52 @@
+"""Batch size at a constant epoch budget, on ImageNet with ResNet-50 and ghost batch normalization.
+
+Hypothesis: SGD and momentum reach the same test accuracy up to some batch size at 90 epochs, with a learning rate that
+grows with the batch; beyond, the learning rate stops growing, the accuracy falls, and momentum is ahead.
+
+Command: ``sgdscope run imagenet_resnet50 --data DIR --devices-per-trial 8`` (or --profile full); it needs ImageNet's
+pictures in folders, and ``pip install 'sgdscope[imagenet]'``.
+Cost: see ``sgdscope plan``; small is declared for one machine of GPUs and a day, full for a cluster.
+What should come out: small shows both regimes within its batch sizes, full the place between them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sgdscope.budget import Epochs
+from sgdscope.data.imagenet import ImageNet, of_classes
+from sgdscope.data.imagenet import read_imagenet as read
+from sgdscope.studies.profiles import FULL, SMALL, profiled
+from sgdscope.study import Study
+from sgdscope.workloads.base import examples_in
+from sgdscope.workloads.imagenet_resnet50 import imagenet_resnet50
+
+__all__ = ["PROFILES", "read", "study"]
+
+MICROBATCH_SIZE = 256
+# A tenth of the classes, at half the side.
+SMALL_CLASSES, SMALL_SIDE = 100, 112
+PROFILES: dict[str, dict[str, Any]] = {
+    # 90 epochs: arXiv 1512.03385 and 1706.02677. Seeds and batch sizes of the study are not checked against its text.
+    "full": FULL
+    | {
+        "budgets": (Epochs(90),),
+        "seeds": 5,
+        "batch_sizes": tuple(256 << k for k in range(9)),
+        "microbatch_size": MICROBATCH_SIZE,
+    },
+    "small": SMALL
+    | {"batch_sizes": (256, 1024, 4096, 16384), "budgets": (Epochs(15),), "microbatch_size": MICROBATCH_SIZE},
+}
+
+
+def study(data: ImageNet, profile: str) -> Study:
+    """Return the study on these pictures at one of the profiles, without the batch sizes that they are too few for."""
+    workload = imagenet_resnet50(data)
+    if profile == "small":
+        workload = imagenet_resnet50(of_classes(data, SMALL_CLASSES), side=SMALL_SIDE)
+    most = examples_in(workload.train)
+    sizes = [size for size in PROFILES[profile]["batch_sizes"] if size <= most]
+    fewest = workload.ghost_batch_size * max(1, most // workload.ghost_batch_size)
+    profiles = {profile: PROFILES[profile] | {"batch_sizes": tuple(sizes) or (min(MICROBATCH_SIZE, fewest),)}}
+    return profiled(workload, profile, profiles)

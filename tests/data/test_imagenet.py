@@ -1,0 +1,195 @@
+import shutil
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from sgdscope.data import imagenet
+from sgdscope.data.imagenet import read_imagenet
+from sgdscope.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("SGDSCOPE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("SGDSCOPE_DATA", raising=False)
+
+
+@pytest.fixture
+def own(pictures, tmp_path):
+    """A copy that a test may damage."""
+    return shutil.copytree(pictures, tmp_path / "imagenet")
+
+
+@pytest.fixture
+def flat(own):
+    """All of val in one folder, and the class of each, in the order of their names."""
+    files = sorted((own / "val").glob("*/*"), key=lambda file: file.name[::-1])
+    names = []
+    for number, file in enumerate(files):
+        names.append(file.parent.name)
+        file.rename(own / "val" / f"ILSVRC2012_val_{number:08}.JPEG")
+    for folder in set(names):
+        (own / "val" / folder).rmdir()
+    return own, names
+
+
+def contents(data, split):
+    return [data.path(split, index).name for index in range(len(data.files[split]))]
+
+
+# ── The split ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_validation_is_held_out_of_training_once_and_for_all(pictures):
+    data = read_imagenet(pictures)
+    assert data.classes == ("n01", "n02", "n03")
+    assert {split: len(arrays["label"]) for split, arrays in data.splits.items()} == {
+        "train": 27,
+        "validation": 3,
+        "test": 9,
+    }
+    train, held_out = contents(data, "train"), contents(data, "validation")
+    assert sorted(train + held_out) == sorted(file.name for file in (pictures / "train").glob("*/*"))
+    # A change of these is another study.
+    assert held_out == ["n02_5.JPEG", "n03_8.JPEG", "n03_9.JPEG"]
+    for split in data.splits:
+        labels = [data.classes[label] for label in data.splits[split]["label"]]
+        assert labels == [data.path(split, index).parent.name for index in range(len(labels))]
+        sizes = [data.path(split, index).stat().st_size for index in range(len(labels))]
+        assert data.bytes[split] == sum(sizes)
+
+
+def test_of_a_large_set_so_many_are_held_out(pictures, monkeypatch):
+    monkeypatch.setattr(imagenet, "HELD_OUT", 2)
+    assert len(read_imagenet(pictures).splits["validation"]["label"]) == 2
+
+
+def test_training_on_all_validates_on_the_test_split(pictures):
+    data = read_imagenet(pictures, train_on_all=True)
+    assert len(data.splits["train"]["label"]) == 30
+    assert data.files["validation"] == data.files["test"]
+    assert all((data.splits["validation"][key] == data.splits["test"][key]).all() for key in ("label", "sha256"))
+
+
+# ── Where it lies ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_is_found_in_a_folder_of_its_name_and_in_the_environment(own, tmp_path, monkeypatch):
+    direct = read_imagenet(own)
+    assert read_imagenet(tmp_path).files == direct.files
+    monkeypatch.setenv("SGDSCOPE_DATA", str(tmp_path))
+    assert read_imagenet().files == direct.files
+
+
+def test_it_says_what_it_needs_where_it_is_not_there(tmp_path):
+    with pytest.raises(
+        InputError, match=r"imagenet is not in .*; --data names .* train/CLASS/ and val/CLASS/"
+    ) as raised:
+        read_imagenet(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_flat_val_with_a_class_a_line(flat):
+    own, names = flat
+    with pytest.raises(InputError, match="no folders of classes, and no list of them is there; put imagenet_2012"):
+        read_imagenet(own)
+    (own / "imagenet_2012_validation_synset_labels.txt").write_text("\n".join(names) + "\n")
+    data = read_imagenet(own)
+    assert [data.classes[label] for label in data.splits["test"]["label"]] == names
+
+
+def test_a_flat_val_with_the_published_numbers(flat):
+    """Classes are numbered in an order of their own, and inner nodes of the hierarchy follow with further numbers."""
+    own, names = flat
+    devkit = own / "ILSVRC2012_devkit_t12" / "data"
+    devkit.mkdir(parents=True)
+    number = {"n03": 1, "n01": 2, "n02": 3}
+    (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text("".join(f"{number[name]}\n" for name in names))
+    with pytest.raises(InputError, match=r"meta\.mat is missing"):
+        read_imagenet(own)
+    rows = [(place, name) for name, place in number.items()] + [(4, "n99")]
+    synsets = np.array(rows, dtype=[("ILSVRC2012_ID", "i4"), ("WNID", "O")])
+    savemat(devkit / "meta.mat", {"synsets": synsets.reshape(-1, 1)})
+    data = read_imagenet(own)
+    assert [data.classes[label] for label in data.splits["test"]["label"]] == names
+
+
+def test_a_list_of_another_length_is_refused(flat):
+    own, _ = flat
+    (own / "val" / "imagenet_2012_validation_synset_labels.txt").write_text("n01\n")
+    with pytest.raises(InputError, match="has 1 lines for 9 pictures"):
+        read_imagenet(own)
+
+
+# ── What does not belong there ───────────────────────────────────────────────────────────────────────────
+
+
+def test_every_damaged_and_foreign_file_is_named(own):
+    whole = (own / "train" / "n01" / "n01_0.JPEG").read_bytes()
+    (own / "train" / "n01" / "n01_0.JPEG").write_bytes(whole[: len(whole) // 2])
+    (own / "train" / "n02" / "notes.txt").write_text("mine")
+    (own / "val" / "n03" / "n03_1.JPEG").write_bytes(b"")
+    for _ in range(2):  # once more: what is wrong is never taken for known
+        with pytest.raises(InputError) as raised:
+            read_imagenet(own)
+        said = str(raised.value)
+        assert all(
+            part in said
+            for part in (
+                "train/n01/n01_0.JPEG (damaged)",
+                "train/n02/notes.txt (no JPEG)",
+                "val/n03/n03_1.JPEG (no JPEG)",
+            )
+        )
+        assert said.count("JPEG (") == 2
+    (own / "train" / "n01" / "n01_0.JPEG").write_bytes(whole)
+    (own / "train" / "n02" / "notes.txt").unlink()
+    (own / "val" / "n03" / "n03_1.JPEG").unlink()
+    assert len(read_imagenet(own).splits["test"]["label"]) == 8
+
+
+@pytest.mark.parametrize("place", ["train/loose.JPEG", "train/n01/deep/a.JPEG", "val/loose.JPEG"])
+def test_a_file_outside_the_folders_of_classes_is_named(own, place):
+    (own / place).parent.mkdir(exist_ok=True)
+    (own / place).write_bytes(b"")
+    with pytest.raises(InputError, match=rf"{place.rsplit('/', 1)[1]}, where no picture belongs"):
+        read_imagenet(own)
+
+
+def test_a_class_of_val_that_training_has_not_is_named(own):
+    (own / "val" / "n03").rename(own / "val" / "n04")
+    with pytest.raises(InputError, match=r"has n04, which .*train has not"):
+        read_imagenet(own)
+
+
+# ── The index ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_only_what_is_new_or_changed_is_read_again(own, monkeypatch):
+    asked = []
+    plain = imagenet._checked
+    monkeypatch.setattr(imagenet, "_checked", lambda folder, files: asked.append(list(files)) or plain(folder, files))
+    first = read_imagenet(own)
+    assert len(asked[-1]) == 39
+    assert read_imagenet(own).splits["train"]["sha256"].tolist() == first.splits["train"]["sha256"].tolist()
+    assert asked[-1] == []
+    shutil.copy(own / "train" / "n02" / "n02_1.JPEG", own / "train" / "n01" / "n01_0.JPEG")
+    changed = read_imagenet(own)
+    assert asked[-1] == ["train/n01/n01_0.JPEG"]
+    place = first.files["train"].index("train/n01/n01_0.JPEG")
+    other = first.files["train"].index("train/n02/n02_1.JPEG")
+    assert changed.splits["train"]["sha256"][place] == first.splits["train"]["sha256"][other]
+
+
+def test_a_damaged_index_is_built_anew(pictures, tmp_path):
+    first = read_imagenet(pictures)
+    (kept,) = (tmp_path / "cache" / "imagenet").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-10])
+    assert read_imagenet(pictures).splits["train"]["sha256"].tolist() == first.splits["train"]["sha256"].tolist()
+
+
+def test_without_pillow_one_sentence_says_what_installs_it(pictures, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "PIL", None)
+    with pytest.raises(InputError, match=r"pip install 'sgdscope\[imagenet\]'"):
+        read_imagenet(pictures)

@@ -1,0 +1,238 @@
+import contextlib
+import dataclasses
+import functools
+
+import digits_feed
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgdscope.budget import Steps
+from sgdscope.data.order import examples_at
+from sgdscope.data.pipeline import WorkerDiedError, Workers
+from sgdscope.errors import InputError
+from sgdscope.optimizers import SGD, Momentum
+from sgdscope.study import Study
+from sgdscope.training import fed, pack
+from sgdscope.training.checkpoint import Checkpoints
+from sgdscope.training.fed import FedTrainer
+from sgdscope.training.pack import Trainer
+from sgdscope.workloads.base import Feed
+from sgdscope.workloads.digits import digits
+
+AT = (0.3, 1.0)
+
+
+class KilledError(Exception):
+    pass
+
+
+def plain_digits(**changes):
+    """Digits with all that training may differ in: a key for each example and visit, a state, and a penalty."""
+
+    def training_loss(parameters, state, batch, keys):
+        noise = jax.vmap(jax.random.uniform)(keys)
+        losses = plain.loss(parameters, {**batch, "picture": batch["picture"] * noise[:, None]})
+        return losses, state * 0.5 + noise.mean()
+
+    plain = digits(hidden=16)
+    usual = {
+        "training_loss": training_loss,
+        "init_state": lambda: jnp.float32(1),
+        "loss": lambda model, batch: plain.loss(model[0], batch) + model[1],
+        "score": lambda model, batch: plain.score(model[0], batch),
+        "penalty": lambda parameters: 0.01 * sum((leaf**2).sum() for leaf in jax.tree.leaves(parameters)),
+    }
+    return dataclasses.replace(plain, **usual | changes)
+
+
+def fed_digits(read=digits_feed.read, **changes):
+    feed = Feed(
+        digits_feed.LAYOUT, lambda split, index: (split, index), read, {"train": 10, "validation": 2, "test": 3}
+    )
+    return plain_digits(feed=feed, **changes)
+
+
+def trial_of(workload, batch_size=64, budget=Steps(20), optimizer=Momentum(0.9), rate=0.0625, seed=1, **fields):  # noqa: B008
+    study = Study(name="s", workloads=workload, batch_sizes=(batch_size,), budgets=budget, **fields)
+    declared = study.declaration()
+    return declared.trial(optimizer, batch_size, rate, seed), declared.microbatch_sizes(declared.workloads[0])
+
+
+def numbers(outcome):
+    return (outcome.steps, outcome.diverged, outcome.measurements, outcome.correctness)
+
+
+def assert_close(one, other, rtol=1e-5):
+    assert (one.steps, one.diverged) == (other.steps, other.diverged)
+    key = lambda m: (m.step, m.split, m.metric)
+    mine, theirs = ({key(m): m.value for m in outcome.measurements} for outcome in (one, other))
+    assert mine.keys() == theirs.keys()
+    np.testing.assert_allclose([mine[k] for k in theirs], list(theirs.values()), rtol=rtol)
+    assert one.correctness == other.correctness
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    trainer = FedTrainer(fed_digits(), AT, {64: 64, 48: 16, 128: 64}, workers=2)
+    yield trainer
+    trainer.close()
+
+
+@contextlib.contextmanager
+def reading(trainer, read, count):
+    """Other processes for the same programs."""
+    own, trainer._workers = trainer._workers, Workers(read, digits_feed.LAYOUT, count)
+    try:
+        yield trainer
+    finally:
+        trainer._workers.close()
+        trainer._workers = own
+
+
+@pytest.fixture(scope="module")
+def resident():
+    trainer = Trainer(plain_digits(), AT, {64: 64, 48: 16}, slots=1)
+    yield trainer
+    trainer.close()
+
+
+# ── Against the same trial in a pack ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "fields"),
+    [(64, {"optimizer": SGD(), "rate": 0.25}), (64, {}), (48, {"microbatch_size": 16})],
+)
+def test_a_trial_is_the_one_whose_data_lie_on_the_device(trainer, resident, batch_size, fields):
+    trial, _ = trial_of(fed_digits(), batch_size, **fields)
+    assert trial.id == trial_of(plain_digits(), batch_size, **fields)[0].id
+    (mine,), (theirs,) = trainer.train([trial]), resident.train([trial])
+    assert_close(mine, theirs)
+    assert mine.correctness.keys() == {"validation", "test"}
+
+
+def test_divergence_is_found_at_its_step(trainer, resident):
+    trial, _ = trial_of(fed_digits(), rate=1e30)
+    told = []
+    (mine,), (theirs,) = trainer.train([trial], told.append), resident.train([trial])
+    assert mine.diverged
+    assert (mine.steps, mine.correctness) == (theirs.steps, theirs.correctness)
+    assert mine.steps < 20
+    assert sum(told) == 20
+
+
+def test_one_program_serves_every_batch_size_with_the_same_microbatch(trainer):
+    trial, _ = trial_of(fed_digits(), 128, microbatch_size=64)
+    (outcome,) = trainer.train([trial])
+    assert trainer.prepare(128) is trainer.prepare(64)
+    assert not outcome.diverged
+
+
+# ── The same bits ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_number_of_processes_changes_no_bit(trainer):
+    trial, _ = trial_of(fed_digits())
+    (outcome,) = trainer.train([trial])
+    for count in (1, 3):
+        with reading(trainer, digits_feed.read, count) as other:
+            assert numbers(other.train([trial])[0]) == numbers(outcome)
+
+
+@pytest.mark.parametrize("most", [1, 6, 13, 19])
+def test_a_killed_trial_goes_on_bit_for_bit(trainer, tmp_path, monkeypatch, most):
+    monkeypatch.setattr(fed, "CHECKPOINT_SECONDS", -1.0)
+    trial, _ = trial_of(fed_digits(), 48, microbatch_size=16)
+    (never,) = trainer.train([trial])
+    made = 0
+
+    def on_updates(updates):
+        nonlocal made
+        made += updates
+        if made >= most:
+            raise KilledError
+
+    kept = Checkpoints(tmp_path, trainer.circumstances)
+    with pytest.raises(KilledError):
+        trainer.train([trial], on_updates, kept)
+    told = []
+    (again,) = trainer.train([trial], told.append, kept)
+    assert numbers(again) == numbers(never)
+    assert told[0] == most - 1  # the last update's checkpoint comes after it is told
+    assert sum(told) == 20
+
+
+def test_a_checkpoint_of_other_shapes_is_passed_over(trainer, tmp_path):
+    trial, _ = trial_of(fed_digits())
+    (outcome,) = trainer.train([trial])
+    kept = Checkpoints(tmp_path, trainer.circumstances)
+    kept.save(trial.id, pack.Checkpoint([np.zeros(3)], 7, [], 1.0))
+    assert numbers(trainer.train([trial], checkpoints=kept)[0]) == numbers(outcome)
+
+
+def test_training_sees_each_example_once_an_epoch_in_the_order_of_the_seed():
+    """What is read for an update, seen through a loss that says it; 1,024 examples in batches of 96 straddle epochs."""
+    seen = []
+
+    def training_loss(parameters, state, batch, keys):
+        jax.debug.callback(lambda *of: seen.append(of), batch["picture"][:, 0], batch["label"])
+        return parameters["w"] - 0.0 * batch["picture"][:, 0], state
+
+    one_each = lambda parameters, batch: parameters["w"] + 0.0 * batch["picture"][:, 0]
+    workload = fed_digits(
+        digits_feed.read_marked, init=lambda key: {"w": jnp.ones(())}, loss=one_each, score=one_each,
+        training_loss=training_loss, init_state=None, penalty=None,
+    )  # fmt: skip
+    trial, sizes = trial_of(workload, 96, budget=Steps(22), rate=1e-9, seed=3, microbatch_size=48)
+    trainer = FedTrainer(workload, (1.0,), sizes, workers=2)
+    trainer.train([trial])
+    jax.effects_barrier()
+    trainer.close()
+    index, label = (np.concatenate([np.asarray(of[part]) for of in seen]).astype(int) for part in (0, 1))
+    assert index.tolist() == examples_at(3, np.arange(22 * 96), 1024).tolist()
+    assert sorted(index[:1024]) == list(range(1024))
+    assert label.tolist() == (3 * 16 + np.arange(22 * 96) // 1024).tolist()
+
+
+# ── What can go wrong ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_example_that_cannot_be_read_is_named(trainer):
+    with reading(trainer, digits_feed.read_or_fail, 1), pytest.raises(InputError, match="picture 100 cannot be read"):
+        trainer.train([trial_of(fed_digits())[0]])
+
+
+def test_a_process_that_dies_stops_the_trial_which_then_goes_on_bit_for_bit(trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(fed, "CHECKPOINT_SECONDS", -1.0)
+    flag = tmp_path / "flag"
+    flag.touch()
+    trial, _ = trial_of(fed_digits())
+    (never,) = trainer.train([trial])
+    kept = Checkpoints(tmp_path, trainer.circumstances)
+    with reading(trainer, functools.partial(digits_feed.read_or_die, str(flag)), 2) as dying:
+        with pytest.raises(WorkerDiedError, match="SIGKILL"):
+            dying.train([trial], checkpoints=kept)
+        assert not flag.exists()
+        (again,) = dying.train([trial], checkpoints=kept)
+    assert numbers(again) == numbers(never)
+
+
+# ── Devices ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_trial_shared_by_two_devices_is_the_trial_of_one_to_float_tolerance(trainer):
+    trial, sizes = trial_of(fed_digits(), devices_per_trial=2)
+    (one,) = trainer.train([trial])
+    shared = FedTrainer(fed_digits(), AT, sizes, devices_per_trial=2, workers=1)
+    (two,) = shared.train([trial])
+    assert_close(two, one)
+    # Each device has a part of the batch, or there were nothing to add up.
+    assert "all-reduce" in shared.prepare(64).result().as_text()
+    assert "all-reduce" not in trainer.prepare(64).result().as_text()
+    shared.close()
+
+
+def test_an_update_is_timed(trainer):
+    assert 0 < trainer.time_updates(64) < trainer.time_updates(64 * 10**4)
