@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import polars as pl
 from jax.sharding import PartitionSpec
 
+from sgdscope.data.cifar10 import read_cifar10
 from sgdscope.data.mnist import read_mnist
 from sgdscope.data.ptb import read_ptb
 from sgdscope.errors import InputError
@@ -38,6 +39,7 @@ from sgdscope.workloads.autoencoder import autoencoder
 from sgdscope.workloads.base import Workload, examples_in
 from sgdscope.workloads.digits import digits
 from sgdscope.workloads.lstm import lstm
+from sgdscope.workloads.wide_resnet import wide_resnet
 
 ROUNDS = 5
 SECONDS = 0.2
@@ -50,6 +52,7 @@ MOST_SECONDS = 2.0
 WORKLOADS: dict[str, tuple[Callable[[], Workload], tuple[int, ...]]] = {
     "digits": (digits, (4, 8, 16, 32, 64, 128, 256, 512, 1024)),
     "autoencoder": (lambda: autoencoder(read_mnist(None)), (16, 64, 256, 1024, 4096)),
+    "wide_resnet": (lambda: wide_resnet(read_cifar10(None)), (64, 256, 1024, 4096)),
     "lstm": (lambda: lstm(read_ptb(None)), (35, 70, 140, 280, 560, 1120)),
 }
 
