@@ -14,6 +14,7 @@ from sgdscope.engine import local
 from sgdscope.engine.plan import Costs
 from sgdscope.studies import load_study
 from sgdscope.training import fed
+from sgdscope.training.runtime import COMPILER_OPTIONS
 from sgdscope.workloads.imagenet_resnet50 import imagenet_resnet50
 
 STUDY = """
@@ -29,6 +30,14 @@ study = sg.Study(
     learning_rates=(0.01, 1e9),
 )
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quickly_compiled():
+    """Compiling is nearly all that these tests do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(COMPILER_OPTIONS, "cpu", COMPILER_OPTIONS["cpu"] | {"xla_backend_optimization_level": 0})
+        yield
 
 
 @pytest.fixture(scope="module")

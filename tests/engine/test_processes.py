@@ -7,69 +7,64 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+import together
 
 import sgdscope as sg
-
-SCRIPT = Path(__file__).parent / "together.py"
-
-
-def begun(folder, address, number, devices, *more):
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, folder, address, str(number), *map(str, more)],
-        env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+from sgdscope.engine import local
+from sgdscope.workloads.digits import digits
 
 
-def together(folder, *killed, devices=1):
+def by_two(folder, *killed):
     """Run both processes, of which the second is killed after so many updates, and return how they ended."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    processes = [begun(folder, address, 0, devices), begun(folder, address, 1, devices, *killed)]
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                Path(together.__file__),
+                folder,
+                address,
+                str(number),
+                *map(str, killed if number else ()),
+            ],
+            env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
     said = [process.communicate(timeout=240)[1] for process in processes]
     return [process.returncode for process in processes], said
 
 
-@pytest.fixture(scope="module")
-def by_two(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two") / "study"
-    codes, said = together(folder)
-    assert codes == [0, 0], said
-    return sg.Result(folder)
-
-
-def test_two_processes_train_what_one_with_two_devices_trains(by_two, tmp_path):
-    alone = begun(tmp_path / "one", "", 0, 2)
-    _, said = alone.communicate(timeout=240)
-    assert alone.returncode == 0, said
-    one = sg.Result(tmp_path / "one")
-    assert by_two.finished
-    assert by_two.trials["trial_id"].sort().to_list() == one.trials["trial_id"].sort().to_list()
-    mine, theirs = by_two.measurements, one.measurements
-    keys = ["trial_id", "step", "split", "metric"]
-    assert mine.select(keys).equals(theirs.select(keys))
-    np.testing.assert_allclose(mine["value"], theirs["value"], rtol=1e-5)
-    assert by_two.correctness.equals(one.correctness)
-
-
-def test_where_one_is_killed_both_end_and_the_same_command_goes_on_bit_for_bit(by_two, tmp_path):
-    codes, _ = together(tmp_path / "s", 5)
+def test_two_processes_train_what_one_with_two_devices_does_also_where_one_of_them_was_killed(tmp_path):
+    codes, _ = by_two(tmp_path / "two", 17)  # in the second trial
     assert codes[1] == -signal.SIGKILL
     assert codes[0] != 0
-    assert list((tmp_path / "s" / "checkpoints").iterdir())
-    codes, said = together(tmp_path / "s")
+    assert len(sg.Result(tmp_path / "two").trials) == 1
+    assert list((tmp_path / "two" / "checkpoints").iterdir())
+    codes, said = by_two(tmp_path / "two")
     assert codes == [0, 0], said
-    result = sg.Result(tmp_path / "s")
-    assert result.measurements.equals(by_two.measurements)
-    assert result.correctness.equals(by_two.correctness)
+    two, one = sg.Result(tmp_path / "two"), sg.run(together.study(), tmp_path / "one")
+    assert two.finished
+    assert two.trials["trial_id"].sort().to_list() == one.trials["trial_id"].sort().to_list()
+    keys = ["trial_id", "step", "split", "metric"]
+    assert two.measurements.select(keys).equals(one.measurements.select(keys))
+    np.testing.assert_allclose(two.measurements["value"], one.measurements["value"], rtol=1e-5)
+    assert two.correctness.equals(one.correctness)
 
 
-def test_devices_that_are_not_those_of_all_processes_are_refused(tmp_path):
-    codes, said = together(tmp_path / "s", devices=2)
-    assert all(codes)
-    assert any("devices_per_trial: 2 is not 4, the devices of all 2 processes" in text for text in said)
+def test_what_processes_cannot_share_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    study = together.study()
+    local._check_processes(study)
+    with pytest.raises(sg.InputError, match="devices_per_trial: 1 is not 2, the devices of all 2 processes"):
+        local._check_processes(study.changed({"devices_per_trial": 1}))
+    with pytest.raises(sg.InputError, match="workload 'digits' has its data on the devices"):
+        local._check_processes(study.changed({"workloads": (digits(),)}))

@@ -1,28 +1,40 @@
-"""Run one study as one of several processes: FOLDER ADDRESS NUMBER [UPDATES AFTER WHICH IT IS KILLED]."""
+"""Run one study as one of two processes: FOLDER ADDRESS NUMBER [UPDATES AFTER WHICH IT IS KILLED]."""
 
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
 
-if __name__ == "__main__":
-    from dataclasses import replace
 
+def study():
     import digits_feed
+
+    import sgdscope as sg
+    from sgdscope.workloads.base import Feed
+    from sgdscope.workloads.digits import digits
+
+    feed = Feed(digits_feed.LAYOUT, digits_feed.locate, digits_feed.read, {"train": 1})
+    return sg.Study(
+        name="together", workloads=replace(digits(hidden=16), feed=feed), batch_sizes=(32, 64), microbatch_size=32,
+        budgets=sg.Steps(12), learning_rates=(0.1,), optimizers=sg.Momentum(), seeds=1, devices_per_trial=2,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
     import jax
 
     import sgdscope as sg
     from sgdscope.training import fed
     from sgdscope.training.checkpoint import Checkpoints
-    from sgdscope.workloads.base import Feed
-    from sgdscope.workloads.digits import digits
+    from sgdscope.training.runtime import COMPILER_OPTIONS
 
     folder, address, number, *kill_after = sys.argv[1:]
-    if address:
-        # A process that is gone is missed soon.
-        jax.distributed.initialize(address, 2, int(number), heartbeat_timeout_seconds=3, shutdown_timeout_seconds=3)
+    # A process that is gone is missed soon.
+    jax.distributed.initialize(address, 2, int(number), heartbeat_timeout_seconds=3, shutdown_timeout_seconds=3)
+    COMPILER_OPTIONS["cpu"]["xla_backend_optimization_level"] = 0
     fed.CHECKPOINT_SECONDS = -1.0
     if kill_after:
         plain, left = Checkpoints.save, int(kill_after[0])
@@ -35,12 +47,4 @@ if __name__ == "__main__":
                 os.kill(os.getpid(), signal.SIGKILL)
 
         Checkpoints.save = save
-    feed = Feed(digits_feed.LAYOUT, lambda split, index: (split, index), digits_feed.read, {"train": 1})
-    study = sg.Study(
-        name="together", workloads=replace(digits(hidden=16), feed=feed), batch_sizes=(32, 64), microbatch_size=32,
-        budgets=sg.Steps(12), learning_rates=(0.1,), optimizers=sg.Momentum(), seeds=1, devices_per_trial=2,
-    )  # fmt: skip
-    try:
-        sg.run(study, folder)
-    except sg.InputError as error:
-        sys.exit(str(error))
+    sg.run(study(), folder)

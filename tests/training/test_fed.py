@@ -18,6 +18,7 @@ from sgdscope.training import fed, pack
 from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.fed import FedTrainer
 from sgdscope.training.pack import Trainer
+from sgdscope.training.runtime import COMPILER_OPTIONS
 from sgdscope.workloads.base import Feed
 from sgdscope.workloads.digits import digits
 
@@ -71,6 +72,14 @@ def assert_close(one, other, rtol=1e-5):
     assert mine.keys() == theirs.keys()
     np.testing.assert_allclose([mine[k] for k in theirs], list(theirs.values()), rtol=rtol)
     assert one.correctness == other.correctness
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quickly_compiled():
+    """Compiling is nearly all that these tests do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(COMPILER_OPTIONS, "cpu", COMPILER_OPTIONS["cpu"] | {"xla_backend_optimization_level": 0})
+        yield
 
 
 @pytest.fixture(scope="module")
