@@ -9,7 +9,7 @@ import sys
 
 import altair as alt
 
-from sgdscope.report.figures import talk_figures
+from sgdscope.report.files import talk_figures
 from sgdscope.result import read_folders
 
 

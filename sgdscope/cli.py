@@ -285,10 +285,10 @@ class Figures:
 
     def __call__(self, console: Console) -> int:
         """Run the command."""
-        from sgdscope.report.figures import write_figures
+        from sgdscope.report.files import talk_figures, write_figures
         from sgdscope.result import read_folders
 
-        for path in write_figures(read_folders(self.folders), self.out, self.format):
+        for path in write_figures(talk_figures(read_folders(self.folders)), self.out, self.format):
             console.print(str(path), highlight=False, markup=False, soft_wrap=True)
         return DONE
 

@@ -151,7 +151,7 @@ class Result:
         from sgdscope.report.page import write_page
 
         self.check_not_empty()
-        return write_page(self.tables, Path(path))
+        return write_page(self.tables, Path(path), self.folder)
 
     def export(self, path: str | Path) -> Path:
         """Write the trial table as ``.csv`` or ``.parquet``, by the name's ending, and return its path."""

@@ -9,13 +9,14 @@ import polars as pl
 
 from sgdscope.analysis.choosing import choosing, paper_mode
 from sgdscope.analysis.comparisons import comparisons, rate_differences
-from sgdscope.analysis.curves import Records
+from sgdscope.analysis.curves import CELL, Records
 from sgdscope.analysis.noise_scale import NOISE_SCALE_SCHEMA, noise_scale
 from sgdscope.analysis.optimum import learning_rate_curves, optima
 from sgdscope.analysis.population import POPULATION_SCHEMA, population_intervals
 from sgdscope.analysis.regimes import regime_of_batch_sizes, regimes
 from sgdscope.analysis.slopes import sharpness, slopes
 from sgdscope.analysis.thresholds import thresholds
+from sgdscope.analysis.training_curves import TRAINING_CURVES_SCHEMA, training_curves
 from sgdscope.analysis.unlimited import UNLIMITED_SCHEMA, unlimited
 from sgdscope.budget import Epochs, Steps, Unlimited, known_budget
 from sgdscope.study import Declaration
@@ -77,8 +78,8 @@ class Tables:
         return f"{self.record.name} at {self.trials['budget'][0]}"
 
     def all(self) -> dict[str, pl.DataFrame]:
-        """Return every table by its name; that of the noise scale where it was measured."""
-        measured = () if self.noise_scale.is_empty() else ("noise_scale",)
+        """Return every table by its name; those of what is measured along training where it was."""
+        measured = [name for name in ("training_curves", "noise_scale") if not getattr(self, name).is_empty()]
         return {name: getattr(self, name) for name in (*TABLES, *measured)}
 
     @property
@@ -153,6 +154,19 @@ class Tables:
         if self.measurements is None:
             return pl.DataFrame(schema=NOISE_SCALE_SCHEMA)
         return noise_scale(self.trials, self.measurements)
+
+    @cached_property
+    def noise_scale_at_best(self) -> pl.DataFrame:
+        """The rows of the noise scale at each cell's best rate for the score."""
+        best = self.optima.filter(criterion="score")
+        return self.noise_scale.join(best, on=[*CELL, "learning_rate"], how="semi", maintain_order="left")
+
+    @cached_property
+    def training_curves(self) -> pl.DataFrame:
+        """Minibatch loss and test score along training at each cell's best rate, one row for each step measured."""
+        if self.measurements is None:
+            return pl.DataFrame(schema=TRAINING_CURVES_SCHEMA)
+        return training_curves(self.trials, self.measurements, self.optima, self.records)
 
 
 @dataclass(frozen=True, kw_only=True)

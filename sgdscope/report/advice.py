@@ -60,13 +60,13 @@ def print_advice(advice: Advice, result: Result, origin: Origin | None, console:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     for part in advice.tables.parts:
-        costs, leads = _of_part(advice.costs, part), _of_part(advice.leads, part)
-        say(f"{part.title}, {scope(part, _of_part(advice.seconds, part))}")
+        costs, leads = of_part(advice.costs, part), of_part(advice.leads, part)
+        say(f"{part.title}, {scope(part, of_part(advice.seconds, part))}")
         console.print(costs_table(costs, part.record.score_name))
         for sentence in batch_size_sentences(costs, part.optima) + momentum_sentences(leads, costs):
             say(sentence)
         if advice.batch_sizes:
-            console.print(rates_table(_of_part(advice.rates, part)))
+            console.print(rates_table(of_part(advice.rates, part)))
         say("")
     say(LEGEND + (f" {RATES_LEGEND}" if advice.batch_sizes else ""))
     say("")
@@ -216,17 +216,22 @@ def further_sentences(
     if further.is_empty():
         return ["Nothing is open that further trials are known to settle."]
     said = ["Further trials, those first that settle most for their cost (if what was measured is the truth, at 80 %):"]
-    told = _worth_telling(further.rows(named=True))
+    told = worth_telling(further.rows(named=True))
     for row in told:
-        about = f"{row['trials']:,} trials" + (f", about {duration(row['seconds'])}" if row["seconds"] else "")
-        said.append(f"- {_added(row)} ({about}): {'; '.join(row['settles'])}.")
+        said.append(f"- {option_sentence(row)}")
         said.append(f"  {command(row, declaration, folder, origin)}")
     if len(further) > len(told):
         said.append(f"More ways: {len(further) - len(told)}, with --json.")
     return said
 
 
-def _worth_telling(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def option_sentence(row: dict[str, Any]) -> str:
+    """Say what further trials add, what they cost and what they would settle."""
+    about = f"{row['trials']:,} trials" + (f", about {duration(row['seconds'])}" if row["seconds"] else "")
+    return f"{_added(row)} ({about}): {'; '.join(row['settles'])}."
+
+
+def worth_telling(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the first rows, of those that extend the same field only such as settle more than the ones before."""
     told: list[dict[str, Any]] = []
     for row in rows:
@@ -272,7 +277,8 @@ def _added(row: dict[str, Any]) -> str:
     }[row["field"]]
 
 
-def _of_part(table: pl.DataFrame, part: Tables) -> pl.DataFrame:
+def of_part(table: pl.DataFrame, part: Tables) -> pl.DataFrame:
+    """Return the rows of a table that are of one workload and budget."""
     workload, budget = part.trials.select("workload", "budget").row(0)
     return table.filter(workload=workload, budget=budget)
 

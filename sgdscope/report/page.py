@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,17 @@ import jinja2
 import markupsafe
 import polars as pl
 
+from sgdscope import atomic
 from sgdscope.analysis.claims import CLAIMS, ZONES, findings
-from sgdscope.analysis.dynamics import l2_of
 from sgdscope.analysis.evidence import Finding
-from sgdscope.analysis.tables import StudyTables, Tables
+from sgdscope.analysis.tables import StudyTables
 from sgdscope.errors import InputError
 from sgdscope.report.bundle import bundle
-from sgdscope.report.charts import Charts, best_score_by_epochs, optimal_rates_by_epochs
 from sgdscope.report.claims import answers, on_page
+from sgdscope.report.embedded import Embedded
+from sgdscope.report.figures import Figure, figures_against_epochs, figures_of
+from sgdscope.report.first_screen import advice, bends, bends_caption, facts
+from sgdscope.report.seen import CHANGES
 from sgdscope.report.summary import CAPTION, headings, how_chosen, sentences, summary_rows, unlimited_sentences
 
 RULES = (
@@ -37,173 +41,160 @@ RULES = (
     "by the same tests at all batch sizes with Holm's correction. "
     "A cell whose best score gains under a tenth of what the best cell's gains over the constant predictor has learned "
     "next to nothing: it takes part in no fit and no claim. "
+    f"{CHANGES} "
     "Scope: multi-epoch training under this schedule; intervals are over seeds, for this test set."
 )
 
 
-def write_page(tables: StudyTables, path: Path) -> Path:
-    """Write the page of a study that has finished trials, and return its path."""
-    parts = _against_epochs(tables) + [_part(part, number) for number, part in enumerate(tables.parts)]
+# What each table of the page holds; a figure's numbers are in one of them.
+TABLES = {
+    "optima": "Optimal learning rates, and what is best with them",
+    "curves": "Every learning rate of every cell",
+    "regimes": "Where the learning rate bends",
+    "regime_of_batch_sizes": "Which regime each batch size is in",
+    "thresholds": "Where the score falls, and where momentum leads",
+    "training_curves": "Along training",
+    "noise_scale": "Gradient noise scale along training",
+    "trials": "Trials",
+}
+TRIAL_COLUMNS = (
+    "workload",
+    "budget",
+    "optimizer",
+    "batch_size",
+    "learning_rate",
+    "seed",
+    "status",
+    "steps",
+    "diverged_at_step",
+    "train_loss",
+    "validation_score",
+    "test_score",
+    "seconds",
+)
+
+
+def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
+    """Write the page of a study that has finished trials, and return its path.
+
+    Args:
+        tables: what the study has found.
+        path: the page.
+        folder: where the study is, as the commands that extend it name it.
+    """
+    embedded = Embedded()
+    parts = _against_epochs(tables, embedded)
+    parts += [
+        _drawn(part.title, sentences(part), figures_of(part), number, embedded)
+        for number, part in enumerate(tables.parts)
+    ]
     found = findings(tables)
     tested = any(finding.effects for finding in found)
-    figures = {figure["key"]: figure["chart"] for part in parts for figure in part["figures"]}
+    keys = {figure["key"] for part in parts for figure in part["figures"]}
+    shown = _tables(tables)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sgdscope.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("sgdscope.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     html = environment.get_template("page.html.jinja").render(
         name=tables.declaration.name,
-        facts=_facts(tables),
+        facts=facts(tables),
         finished=tables.finished,
         pending=tables.pending,
         answers=answers(found) if tested else {},
-        claims=on_page(found, lambda finding: _figure_of(finding, tables)) if tested else [],
+        claims=on_page(found, lambda finding: _figure_of(finding, tables, keys)) if tested else [],
         zones=ZONES,
+        bends_caption=bends_caption(tables),
+        bends=[(part.title, bends(part)) for part in tables.parts if part.trials["batch_size"].n_unique() > 1],
+        advice=advice(tables, folder),
+        batch_sizes=tables.trials["batch_size"].unique().sort().to_list(),
         parts=parts,
+        tables={name: TABLES[name] for name in shown},
         caption=CAPTION,
-        how_chosen=how_chosen(tables),
+        how_chosen=how_chosen(tables.record),
         headings=headings(tables),
         rows=summary_rows(tables),
         rules=RULES,
-        charts_json=_script_safe(json.dumps(figures, allow_nan=False)),
+        style=_own("page.css"),
+        data=embedded.json(shown),
         bundle=markupsafe.Markup(bundle().replace("</script", "<\\/script")),  # noqa: S704
+        script=_own("page.js"),
     )
     try:
-        path.write_text(html, encoding="utf-8")
+        atomic.replace(path, html.encode())
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from error
     return path
 
 
-def _figure_of(finding: Finding, tables: StudyTables) -> str:
-    """Return the key of the figure that shows a finding, as :func:`_drawn` gives it."""
+def _figure_of(finding: Finding, tables: StudyTables, drawn: set[str]) -> str:
+    """Return the key of the figure that shows a finding, as :func:`_drawn` gives it; empty where it is not drawn."""
     kind = CLAIMS[finding.claim].figure
     places = [(part.record.name, part.trials["budget"][0]) for part in tables.parts]
-    if (finding.workload, finding.budget) in places:
-        return _key(kind, places.index((finding.workload, finding.budget)))
     workloads = [record.name for record in tables.declaration.workloads]
-    return _key(kind, workloads.index(finding.workload)) if kind and finding.workload in workloads else ""
+    key = ""
+    if (finding.workload, finding.budget) in places:
+        key = _key(kind, places.index((finding.workload, finding.budget)))
+    elif finding.workload in workloads:
+        key = _key(kind, workloads.index(finding.workload))
+    return key if key in drawn else ""
 
 
-def _against_epochs(tables: StudyTables) -> list[dict[str, Any]]:
+def _against_epochs(tables: StudyTables, embedded: Embedded) -> list[dict[str, Any]]:
     """Return a part for each workload that was given several epoch budgets: what more epochs give."""
     parts = []
     for number, record in enumerate(tables.declaration.workloads):
-        optima = tables.optima.filter(pl.col("workload") == record.name, pl.col("budget").str.starts_with("epochs:"))
-        if optima["budget"].n_unique() < 2:
-            continue
-        interval = f"Points are means over n = {_seeds(tables)} seeds, bars their 95 % t intervals."
-        figures = {
-            "score-by-epochs": (
-                f"Best test {record.score_name} against epochs",
-                f"At each budget, the learning rate that is {how_chosen(tables)}. {interval}",
-                best_score_by_epochs(optima, record.score_name),
-            ),
-            "rates-by-epochs": (
-                "Optimal learning rates against epochs",
-                "The rate that is best for the score, and the one that is best for the training loss, with their 95 % "
-                "intervals; momentum at its effective rate.",
-                optimal_rates_by_epochs(optima),
-            ),
-        }
-        said = unlimited_sentences(tables.unlimited.filter(workload=record.name), tables.records)
-        parts.append(_drawn(f"{record.name} against epochs", said, figures, number))
+        if figures := figures_against_epochs(tables, record.name):
+            said = unlimited_sentences(tables.unlimited.filter(workload=record.name), tables.records)
+            parts.append(_drawn(f"{record.name} against epochs", said, figures, number, embedded))
     return parts
 
 
-def _part(tables: Tables, number: int) -> dict[str, Any]:
-    """Return heading, sentences and figures of one workload and budget."""
-    charts = Charts(tables)
-    record = tables.record
-    score, largest = record.score_name, record.examples[0]
-    interval = f"Points are means over n = {_seeds(tables)} seeds, bars their 95 % t intervals."
-    against_batch_size = {
-        "best-score": (
-            f"Best test {score} against batch size",
-            f"At each batch size, the learning rate that is {how_chosen(tables)}. {interval}",
-            charts.best_score(),
-        ),
-        "optimal-learning-rate": (
-            "Optimal learning rate against batch size",
-            f"The rate that is best for the {record.chosen_on} {score}; momentum at its effective "
-            f"rate. Bars: 95 % intervals over n = {_seeds(tables)} seeds. Dashed: fitted "
-            f"hinge, free slope and then 0. Pale: the interval reaches the edge of what was tried.",
-            charts.optimal_learning_rate(),
-        ),
-        "two-regimes": (
-            "The two regimes",
-            f"The same rates up to the full batch of {largest:,} examples. Noise-dominated: below the lower 95 % limit "
-            f"of where SGD's rate bends. Curvature-dominated: above the upper limit of where the optimizer's own does. "
-            f"What lies between, or has no limit that is known, is in neither.",
-            charts.two_regimes(),
-        ),
-        "training-loss": (
-            "Best training loss against batch size",
-            f"The whole training split after the last update, at the rate that is best for it. {interval}",
-            charts.training_loss(),
-        ),
-    }
-    by_rate = {
-        "score-by-learning-rate": (
-            f"Test {score} against learning rate",
-            f"One line for each batch size. {interval} A diverged trial counts as the constant predictor; "
-            f"what lies far from the best is cut off.",
-            charts.score_by_learning_rate(),
-        ),
-    }
-    several = tables.trials["batch_size"].n_unique() > 1
-    return _drawn(tables.title, sentences(tables), (against_batch_size if several else {}) | by_rate, number)
-
-
-def _drawn(title: str, said: list[str], figures: dict[str, tuple[str, str, Any]], number: int) -> dict[str, Any]:
+def _drawn(
+    title: str, said: Sequence[str], figures: Sequence[Figure], number: int, embedded: Embedded
+) -> dict[str, Any]:
     """Return a part of the page; its figures' keys are told apart by its number."""
-    return {
-        "title": title,
-        "sentences": said,
-        "figures": [
-            {
-                "kind": kind,
-                "key": _key(kind, number),
-                "title": heading,
-                "caption": caption,
-                "chart": chart.to_dict(),
-            }
-            for kind, (heading, caption, chart) in figures.items()
-        ],
-    }
+    shown: list[dict[str, Any]] = []
+    for figure in figures:
+        key = _key(figure.kind, number)
+        panels = embedded.add(key, figure.chart, f"{figure.title}. {figure.seen}")
+        shown.append({"key": key, "panels": panels, "figure": figure})
+    for of, place in zip(shown, places([len(of["panels"]) for of in shown]), strict=True):
+        of["place"] = place
+    return {"title": title, "sentences": said, "figures": shown}
+
+
+def places(panels: Sequence[int]) -> list[str]:
+    """Return where figures of so many panels stand: two halves beside each other, alone or across the page.
+
+    >>> places([1, 1, 2, 1])
+    ['half', 'half', 'wide', 'alone']
+    """
+    found: list[str] = []
+    for number, count in enumerate(panels):
+        if count > 1:
+            found.append("wide")
+        elif found.count("half") % 2 or panels[number + 1 : number + 2] == [1]:
+            found.append("half")
+        else:
+            found.append("alone")
+    return found
 
 
 def _key(kind: str, number: int) -> str:
     return f"{kind}-{number + 1}" if number else kind
 
 
-def _script_safe(text: str) -> markupsafe.Markup:
-    """Escape JSON for a script element: a study's own words cannot end it."""
-    return markupsafe.Markup(text.replace("<", "\\u003c"))  # noqa: S704
+def _tables(tables: StudyTables) -> dict[str, pl.DataFrame]:
+    """Return the tables that the page shows: workload and budget only where there are several."""
+    every = {name: getattr(tables, name) for name in TABLES} | {"trials": tables.trials.select(TRIAL_COLUMNS)}
+    alike = [name for name in ("workload", "budget") if tables.trials[name].n_unique() == 1]
+    return {name: table.drop(alike) for name, table in every.items() if not table.is_empty()}
 
 
-def _seeds(tables: Tables) -> str:
-    counts = tables.curves["n"].to_list()
-    least, most = min(counts), max(counts)
-    return f"{most}" if least == most else f"{least} to {most}"
-
-
-def _facts(tables: StudyTables) -> str:
-    trials, declaration = tables.trials, tables.declaration
-    counts = trials["status"].value_counts().sort("status").iter_rows(named=True)
-    updates, seconds = trials["steps"].sum() or 0, trials["seconds"].sum() or 0.0
-    devices = (
-        trials.filter(pl.col("device").is_not_null()).select("device", "devices").unique().sort("device", "devices")
-    )
-    machine = "; ".join(f"{row['devices']} {row['device']} devices" for row in devices.iter_rows(named=True))
-    workloads = ", ".join(
-        f"{record.name} ({' / '.join(f'{n:,}' for n in record.examples)} training / validation / test examples"
-        + ("" if (l2 := l2_of(record)) is None else f", L2 {l2:g}")
-        + ")"
-        for record in declaration.workloads
-    )
-    status = ", ".join(f"{row['count']} {row['status']}" for row in counts)
-    return (
-        f"Workload {workloads}; {', '.join(map(str, declaration.optimizers))}; "
-        f"budget {', '.join(map(str, declaration.budgets))}; {declaration.seeds} seeds; "
-        f"{len(trials):,} trials ({status}); {updates:,} updates in {seconds:,.0f} s of training on {machine}."
-    )
+def _own(name: str) -> markupsafe.Markup:
+    """Return a file of ours, which stands in the page as it is."""
+    return markupsafe.Markup((files("sgdscope.report") / name).read_text(encoding="utf-8"))  # noqa: S704

@@ -9,12 +9,13 @@ import polars as pl
 from rich import box
 from rich.table import Table
 
-from sgdscope.analysis.curves import Records
+from sgdscope.analysis.curves import CRITERIA, Criterion, Records
 from sgdscope.analysis.learning import learning
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
 from sgdscope.store import ended
+from sgdscope.workloads.base import WorkloadRecord
 
 HEADINGS = (
     "optimizer",
@@ -35,9 +36,9 @@ CAPTION = (
 )
 
 
-def how_chosen(tables: Tables) -> str:
+def how_chosen(record: WorkloadRecord) -> str:
     """Say on which split learning rates were chosen for their score, and what that means for what is reported."""
-    if tables.record.chosen_on == "test":
+    if record.chosen_on == "test":
         return (
             "best on the test split itself, as in the talk: scores that are chosen and reported on the same examples "
             "are flattered"
@@ -100,7 +101,7 @@ def _told_apart(tables: Tables) -> list[str]:
 
 def _caption(tables: Tables) -> str:
     flattered = tables.record.chosen_on == "test"
-    return f"{CAPTION}; the learning rate is the one that is {how_chosen(tables)}" if flattered else CAPTION
+    return f"{CAPTION}; the learning rate is the one that is {how_chosen(tables.record)}" if flattered else CAPTION
 
 
 def sentences(tables: Tables) -> list[str]:
@@ -112,16 +113,17 @@ def sentences(tables: Tables) -> list[str]:
     return found + _without_optimum(tables) + _without_learning(tables)
 
 
-def bend_sentences(tables: Tables) -> list[str]:
+def bend_sentences(tables: Tables, *criteria: Criterion) -> list[str]:
     """Say for each optimizer and criterion where the learning rate stops growing, or that this is not identified."""
     said = []
-    for row in plain_first(tables.regimes, "criterion").iter_rows(named=True):
+    wanted = tables.regimes.filter(pl.col("criterion").is_in(criteria or CRITERIA))
+    for row in plain_first(wanted, "criterion").iter_rows(named=True):
         what = "best test score" if row["criterion"] == "score" else "lowest training loss"
         who = f"{row['optimizer']}, learning rate for the {what}"
         if row["status"] == "too few batch sizes":
             said.append(f"{who}: {row['batch_sizes']} batch sizes are too few to find where it stops growing.")
             continue
-        interval = f"95 % interval {_count(row['bend_low'])} to {_count(row['bend_high'])}"
+        interval = f"95 % interval {whole(row['bend_low'])} to {whole(row['bend_high'])}"
         growth = f"slope below it {row['slope']:.2f} [{row['slope_low']:.2f}, {row['slope_high']:.2f}]"
         fit = f"bend at {row['bend']:.0f}, {interval}; {growth}; n = {row['n']}"
         if row["bend"] >= tables.trials["batch_size"].max():
@@ -154,7 +156,7 @@ def noise_scale_sentences(tables: Tables) -> list[str]:
     for row in tables.regimes.filter(criterion="score", optimizer=who).iter_rows(named=True):
         if row["bend"] is not None and row["bend"] < tables.trials["batch_size"].max():
             near = min(sizes, key=lambda size: abs(math.log(size / row["bend"])))
-            bend, low, high = (_count(row[f"bend{end}"]) for end in ("", "_low", "_high"))
+            bend, low, high = (whole(row[f"bend{end}"]) for end in ("", "_low", "_high"))
             beside = f"; the bend is at {bend} [{low}, {high}], {row['status']}"
     said = []
     for row in measured.filter(optimizer=who, batch_size=near).sort("step").iter_rows(named=True):
@@ -162,7 +164,7 @@ def noise_scale_sentences(tables: Tables) -> list[str]:
         when = "at the start" if row["step"] == 0 else "at the end" if part == 1 else f"at {part:.0%} of the budget"
         value = "not identified"
         if row["identified"]:
-            scale, low, high = (_count(row[f"noise_scale{end}"]) for end in ("", "_low", "_high"))
+            scale, low, high = (whole(row[f"noise_scale{end}"]) for end in ("", "_low", "_high"))
             value = f"{scale} [{low}, {high}]"
         said.append(f"{value} {when} (n = {row['n_noise']})")
     ghosts = tables.record.ghost_batch_size
@@ -306,7 +308,8 @@ def _remark(row: dict[str, Any]) -> str:
     return "†" if row["flat"] else ""
 
 
-def _count(value: float) -> str:
+def whole(value: float) -> str:
+    """Say a number of examples, which an interval may put below any or beyond all."""
     if value < 1:
         return "below 1"
     return f"{value:.0f}" if value < 1e6 else "beyond any"

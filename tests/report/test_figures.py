@@ -10,7 +10,7 @@ import pytest
 from sgdscope.analysis.simulated import RECORD, Truth, simulate, trial_table
 from sgdscope.analysis.tables import Tables
 from sgdscope.errors import InputError
-from sgdscope.report.figures import talk_figures, write_figures
+from sgdscope.report.files import talk_figures, write_figures
 
 pytestmark = pytest.mark.usefixtures("quick")
 KINDS = ("best-score", "training-loss", "optimal-learning-rate", "two-regimes")
@@ -66,11 +66,11 @@ def test_the_regimes_are_those_of_the_tables_and_reach_the_full_batch():
 
 
 def test_files_and_refusals(tmp_path):
-    paths = write_figures(tables(study()), tmp_path / "f", "svg")
+    paths = write_figures(talk_figures(tables(study())), tmp_path / "f", "svg")
     assert [path.name for path in paths] == [f"simulated-epochs-30-{kind}.svg" for kind in KINDS]
     assert all(path.read_text().startswith("<svg") for path in paths)
     with pytest.raises(InputError, match="it takes several batch sizes"):
-        write_figures(tables(study(sizes=(64,))), tmp_path, "svg")
+        write_figures(talk_figures(tables(study(sizes=(64,)))), tmp_path, "svg")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        write_figures(tables(study()), tmp_path / "file", "svg")
+        write_figures(talk_figures(tables(study())), tmp_path / "file", "svg")

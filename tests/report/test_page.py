@@ -27,8 +27,8 @@ def page(tmp_path_factory):
     return result, result.report(folder / "page.html").read_text()
 
 
-def charts_of(html):
-    return json.loads(re.search(r'<script type="application/json" id="charts">(.*?)</script>', html, re.DOTALL)[1])
+def block_of(html):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
 
 
 def test_a_studys_words_cannot_inject_markup(page):
@@ -47,25 +47,61 @@ def test_it_is_self_contained(page):
     assert {link[1:] for link in re.findall(r'href="(#[^"]+)"', markup)} <= set(re.findall(r'id="([^"]+)"', markup))
 
 
-def test_five_figures_with_n_and_interval_in_every_point(page):
-    result, html = page
-    charts = charts_of(html)
+def test_every_figure_is_there_once_with_its_sentence_its_table_and_n(page):
+    _, html = page
+    block = block_of(html)
     kinds = ["best-score", "optimal-learning-rate", "two-regimes", "training-loss", "score-by-learning-rate"]
-    assert list(charts) == kinds
-    for key in charts:
-        assert f'data-chart="{key}"' in html
-        assert '"n"' in json.dumps(charts[key])
-        assert "_low" in json.dumps(charts[key])
-    rows = [row for data in charts["best-score"]["datasets"].values() for row in data]
-    assert len(rows) == 2 * 4
-    drawn = {(row["optimizer"], row["batch_size"]): row["test_score"] for row in rows}
+    kinds += ["loss-by-learning-rate", "loss-along-training", "optimal-temperature", "score-by-temperature"]
+    assert re.findall(r'<figure id="([^"]+)"', html) == kinds
+    drawn = re.findall(r'data-panel="([^"]+)"', html)
+    assert list(block["panels"]) == drawn
+    for key in drawn:
+        data = {name: column for used in block["panels"][key]["data"] for name, column in block["data"][used].items()}
+        assert "n" in data
+        assert any(name.endswith("_low") for name in data)
+    for figure in re.findall(r"<figure .*?</figure>", html, re.DOTALL):
+        assert re.search(r"\bn = \d", figure)
+        assert re.search(r'href="#table-(\w+)"', figure)[1] in block["tables"]
+
+
+def test_a_figure_shows_the_numbers_of_its_table(page):
+    result, html = page
+    block = block_of(html)
+    data = block["data"][block["panels"]["best-score"]["data"][0]]
+    drawn = dict(zip(zip(data["optimizer"], data["batch_size"], strict=True), data["test_score"], strict=True))
     table = result.optima.filter(criterion="score")
-    assert drawn == {(r["optimizer"], r["batch_size"]): r["test_score"] for r in table.iter_rows(named=True)}
+    assert len(drawn) == len(table) == 2 * 4
+    for row in table.iter_rows(named=True):
+        assert drawn[row["optimizer"], row["batch_size"]] == pytest.approx(row["test_score"], rel=1e-4)
+
+
+def test_trials_are_there_once_as_final_rows(page):
+    result, html = page
+    trials = block_of(html)["tables"]["trials"]
+    assert trials["seed"] == result.trials["seed"].to_list()
+    assert trials["status"] == result.trials["status"].to_list()
+    assert {len(column) for column in trials.values()} == {len(result.trials)}
+    assert "workload" not in trials  # there is but one
+
+
+def test_the_first_screen_says_what_was_studied_where_it_bends_and_what_to_do(page):
+    result, html = page
+    shown = dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", html))
+    assert list(shown) == ["Workload", "Optimizers", "Batch sizes", "Budget", "Seeds", "Trials", "Device", "Cost"]
+    assert shown["Batch sizes"] == "4, 8, 16, 32"
+    assert shown["Trials"].startswith(f"{len(result.trials)} (")
+    before_the_figures = html[: html.index("<figure")]
+    for section in ("bends", "advice"):
+        assert f'<section id="{section}">' in before_the_figures
+    assert "Learning rate for the score bends at" in before_the_figures
+    assert "the largest batch size that loses nothing" in before_the_figures
+    assert f"--out {result.folder}" in before_the_figures
 
 
 def test_the_table_has_every_cell(page):
     _, html = page
-    assert len(re.findall(r"<tr><td>", html)) == 8
+    table = html[html.index('<table id="summary">') :]
+    assert len(re.findall(r"<tr><td>", table)) == 8
 
 
 def test_scores_that_were_chosen_on_the_test_set_are_called_flattered(page, tmp_path):

@@ -1,0 +1,78 @@
+"""Training along its budget: means over seeds of the minibatch loss and of the test score, at the best rate."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+
+from sgdscope.analysis.curves import CELL, OPTIMIZER_SCHEMA, SMALLEST_LOSS, Records
+from sgdscope.analysis.optimum import LARGEST_EXPONENT
+from sgdscope.analysis.statistics import named, t_interval
+from sgdscope.budget import Steps, known_budget
+from sgdscope.store import ended
+
+TRAINING_CURVES_SCHEMA: dict[str, type[pl.DataType]] = {
+    **OPTIMIZER_SCHEMA,
+    "batch_size": pl.Int64,
+    "learning_rate": pl.Float64,
+    "metric": pl.String,
+    "step": pl.Int64,
+    "epochs": pl.Float64,
+    "n": pl.Int64,
+    "diverged": pl.Int64,
+    "value": pl.Float64,
+    "value_low": pl.Float64,
+    "value_high": pl.Float64,
+}
+
+
+def training_curves(
+    trials: pl.DataFrame, measurements: pl.DataFrame, optima: pl.DataFrame, records: Records
+) -> pl.DataFrame:
+    """Return the curves of each cell at the rate that is best for its score, one row for each step measured.
+
+    ``value`` is the geometric mean of ``minibatch_loss``, or the mean of ``test_score``, with its 95 % t interval over
+    n seeds; of these ``diverged`` had diverged by then or do so later, and count as the constant predictor where they
+    have no value. ``epochs`` is null where the budget is of steps, or the size of the training split is not known.
+
+    Args:
+        trials: a table of trials.
+        measurements: what was measured along their training.
+        optima: their optimal learning rates.
+        records: what their workloads are, by name.
+    """
+    best = optima.filter(criterion="score").select(*CELL, "learning_rate")
+    mine = ended(trials).join(best, on=[*CELL, "learning_rate"]).select("trial_id", "status", *CELL, "learning_rate")
+    of_losses = pl.when(metric="minibatch_loss").then(pl.lit("minibatch_loss"))
+    metric = of_losses.when(split="test", metric="score").then(pl.lit("test_score"))
+    measured = (
+        measurements.with_columns(metric=metric)
+        .drop_nulls("metric")
+        .join(mine, on="trial_id")
+        .group_by(*CELL, "learning_rate", "metric", "step", "examples")
+        .agg(pl.col("value").filter(pl.col("value").is_finite()))
+        .join(
+            mine.group_by(CELL).agg(n=pl.len(), diverged=(pl.col("status") == "diverged").sum().cast(pl.Int64)), on=CELL
+        )
+        .sort(*CELL, "metric", "step")
+    )
+    rows = []
+    for row in measured.iter_rows(named=True):
+        record = records[row["workload"]]
+        loss = row["metric"] == "minibatch_loss"
+        found, examples = row.pop("value"), row.pop("examples")
+        diverged = [record.constant_loss if loss else record.constant_score] * (row["n"] - len(found))
+        values = np.array([*found, *diverged])
+        in_epochs = record.examples[0] and not isinstance(known_budget(row["budget"]), Steps)
+        row["epochs"] = examples / record.examples[0] if in_epochs else None
+        rows.append(
+            row | named("value", _geometric(values) if row["metric"] == "minibatch_loss" else t_interval(values))
+        )
+    return pl.DataFrame(rows, schema=TRAINING_CURVES_SCHEMA)
+
+
+def _geometric(values: np.ndarray) -> tuple[float, float, float]:
+    mean, low, high = t_interval(np.log(np.maximum(values, SMALLEST_LOSS)))
+    return math.exp(mean), math.exp(low), math.exp(high) if high < LARGEST_EXPONENT else math.inf

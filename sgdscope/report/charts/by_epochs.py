@@ -1,0 +1,78 @@
+"""What more epochs give: the score, and both optimal learning rates."""
+
+from __future__ import annotations
+
+import altair as alt
+import polars as pl
+
+from sgdscope.report.charts.style import (
+    COLOURS,
+    cell_tooltip,
+    drawable,
+    interval_tooltip,
+    octaves_axis,
+    rate_tooltip,
+    sized,
+    stands_out,
+)
+
+
+def best_score_by_epochs(optima: pl.DataFrame, score_name: str) -> alt.LayerChart:
+    """Return the mean test score at the best rate against the epoch budget, one line for each optimizer and batch."""
+    rows = _by_epochs(optima.filter(pl.col("criterion") == "score"))
+    return _against_epochs(rows, "test_score", f"test {score_name}", alt.Scale(zero=False), "what:N")
+
+
+def optimal_rates_by_epochs(optima: pl.DataFrame) -> alt.LayerChart:
+    """Return both optimal learning rates against the epoch budget: best for the test score, and for the training loss.
+
+    The rates are effective ones, ε*/(1 − m), each with its 95 % interval.
+    """
+    factor = pl.col("effective_learning_rate") / pl.col("learning_rate")
+    rows = _by_epochs(optima).with_columns(
+        effective_learning_rate_low=pl.col("learning_rate_low") * factor,
+        effective_learning_rate_high=pl.col("learning_rate_high") * factor,
+        criterion=pl.col("criterion").replace({"score": "test score", "train_loss": "training loss"}),
+    )
+    ends = [rows[f"effective_learning_rate{end}"] for end in ("", "_low", "_high")]
+    title = "optimal effective learning rate ε*/(1 − m)"
+    scale = alt.Scale(type="log", base=2, nice=False, padding=10)
+    return _against_epochs(rows, "effective_learning_rate", title, scale, "criterion:N", octaves_axis(*ends))
+
+
+def _by_epochs(optima: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows whose budget is of epochs, with how many, and what each line is."""
+    what = pl.format("{}, batch size {}", "optimizer", "batch_size")
+    if optima["workload"].n_unique() > 1:
+        what = pl.format("{}, {}", "workload", what)
+    rows = optima.filter(pl.col("budget").str.starts_with("epochs:")).with_columns(
+        epochs=pl.col("budget").str.strip_prefix("epochs:").cast(pl.Float64), what=what
+    )
+    return drawable(rows)
+
+
+def _against_epochs(
+    rows: pl.DataFrame, value: str, title: str, scale: alt.Scale, colour: str, axis: alt.Axis | None = None
+) -> alt.LayerChart:
+    epochs = rows["epochs"].unique().sort().to_list()
+    ticks = alt.Axis(values=epochs, format="~g", grid=False, labelOverlap=True)
+    x = alt.X("epochs:Q", title="epochs", scale=alt.Scale(type="log", base=2, padding=10), axis=ticks)
+    y = alt.Y(f"{value}:Q", title=title, scale=scale, axis=axis or alt.Axis())
+    base = alt.Chart(rows).encode(
+        x=x,
+        color=alt.Color(
+            colour,
+            title=None,
+            legend=alt.Legend(orient="top", columns=2, symbolOpacity=1),
+            scale=alt.Scale(range=COLOURS),
+        ),
+        detail="what:N",
+    )
+    bars = base.mark_rule().encode(y=alt.Y(f"{value}_low:Q"), y2=f"{value}_high:Q", opacity=stands_out(0.6, 0.05))
+    line = base.mark_line().encode(y=y, opacity=stands_out(0.55))
+    points = base.mark_point(filled=True, size=70).encode(
+        y=y,
+        opacity=stands_out(1),
+        tooltip=["what:N", *cell_tooltip()[2:], "epochs:Q", *interval_tooltip(value), *rate_tooltip()],
+    )
+    return sized(bars, line, points)

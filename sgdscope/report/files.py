@@ -1,0 +1,139 @@
+"""Figures as files, at the width of a paper's column."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import vl_convert
+
+from sgdscope import atomic
+from sgdscope.analysis.tables import Tables
+from sgdscope.errors import InputError
+from sgdscope.report.charts import Charts, best_score_by_epochs, optimal_rates_by_epochs
+from sgdscope.report.figures import figures_against_epochs, figures_of, given_several_epochs
+
+Format = Literal["svg", "png", "pdf"]
+PIXELS_PER_INCH = 300
+# What a pixel of Vega's is in print; a PDF counts in points of 1/72 inch.
+VEGA_PER_INCH, POINTS_PER_INCH = 96, 72
+# Of two columns on letter paper; a figure of several panels takes both.
+COLUMN_INCHES, PAGE_INCHES = 3.25, 6.75
+PANEL_HEIGHT = 190
+# Letters of 7 and 8 points.
+SMALL, PLAIN = 9.3, 10.6
+CONFIG: dict[str, Any] = {
+    "font": "Helvetica, Arial, sans-serif",
+    "axis": {"labelFontSize": SMALL, "titleFontSize": PLAIN, "titleFontWeight": "normal", "gridOpacity": 0.5},
+    "legend": {"labelFontSize": SMALL, "titleFontSize": PLAIN, "titleFontWeight": "normal", "symbolSize": 40},
+    "title": {"fontSize": PLAIN, "fontWeight": "normal", "anchor": "start", "offset": 4},
+    "text": {"fontSize": SMALL},
+    "view": {"stroke": None},
+    "concat": {"spacing": 14},
+}
+
+
+def talk_figures(tables: Tables) -> dict[str, Any]:
+    """Return the figures of the talk that the trials are enough for, by name.
+
+    At each constant number of epochs or steps: ``best-score``, ``training-loss``, ``optimal-learning-rate`` against
+    batch size, and ``two-regimes``, the learning rate up to the full batch with both regimes. Against epochs, all
+    workloads together: ``score-by-epochs`` and ``rates-by-epochs``, both optimal learning rates.
+
+    Args:
+        tables: of one study or of several together, as for networks with and without batch normalization.
+    """
+    figures: dict[str, Any] = {}
+    for part in tables.parts:
+        if part.trials["batch_size"].n_unique() > 1 and not part.optima.is_empty():
+            charts, prefix = Charts(part), _name(part)
+            figures |= {
+                f"{prefix}-best-score": charts.best_score(),
+                f"{prefix}-training-loss": charts.training_loss(),
+                f"{prefix}-optimal-learning-rate": charts.optimal_learning_rate(),
+                f"{prefix}-two-regimes": charts.two_regimes(),
+            }
+    ladders = given_several_epochs(tables.optima)
+    if not ladders.is_empty():
+        figures |= {
+            "score-by-epochs": best_score_by_epochs(ladders, tables.record.score_name),
+            "rates-by-epochs": optimal_rates_by_epochs(ladders),
+        }
+    return figures
+
+
+def page_figures(tables: Tables) -> dict[str, Any]:
+    """Return all figures of a study's page, by name."""
+    figures: dict[str, Any] = {}
+    for name in tables.records:
+        prefix = f"{_plain(name)}-" if len(tables.records) > 1 else ""
+        figures |= {f"{prefix}{figure.kind}": figure.chart for figure in figures_against_epochs(tables, name)}
+    for part in tables.parts:
+        prefix = f"{_name(part)}-" if len(tables.parts) > 1 else ""
+        figures |= {f"{prefix}{figure.kind}": figure.chart for figure in figures_of(part)}
+    return figures
+
+
+def write_figures(figures: Mapping[str, Any], folder: Path, kind: Format) -> list[Path]:
+    """Write figures into a folder, each as wide as a column of a paper, or as its page, and return their paths.
+
+    Raises:
+        InputError: where there are none, or the folder cannot be written.
+    """
+    if not figures:
+        raise InputError("figures: it takes several batch sizes at one budget, or several epochs at a batch size.")
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, chart in figures.items():
+            paths.append(folder / f"{name}.{kind}")
+            atomic.replace(paths[-1], _converted(at_width(chart), kind))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}.") from error
+    return paths
+
+
+def at_width(chart: Any) -> dict[str, Any]:
+    """Return a chart's specification, made as wide as a column, or as the page where it has several panels.
+
+    How much beside the panels axes and legends take is only known once it is drawn: it is drawn once to see.
+    """
+    spec: dict[str, Any] = copy.deepcopy(chart.to_dict())
+    panels = spec.get("hconcat", [spec])
+    wanted = (COLUMN_INCHES if len(panels) == 1 else PAGE_INCHES) * VEGA_PER_INCH
+    spec["config"] = CONFIG
+    for panel in panels:
+        panel |= {"width": wanted / len(panels) / 2, "height": PANEL_HEIGHT}
+    missing = wanted - _width(spec)
+    for panel in panels:
+        panel["width"] += missing / len(panels)
+    return spec
+
+
+def _width(spec: dict[str, Any]) -> float:
+    found = re.search(r'width="([\d.]+)"', vl_convert.vegalite_to_svg(spec))
+    assert found is not None  # noqa: S101 - every SVG of Vega's says how wide it is
+    return float(found[1])
+
+
+def _converted(spec: dict[str, Any], kind: Format) -> bytes:
+    if kind == "svg":
+        svg: str = vl_convert.vegalite_to_svg(spec)
+        return svg.encode()
+    if kind == "pdf":
+        pdf: bytes = vl_convert.vegalite_to_pdf(spec, scale=POINTS_PER_INCH / VEGA_PER_INCH)
+        return pdf
+    # A picture is so many times larger as its pixels are denser than Vega's, which count as 72 an inch there.
+    png: bytes = vl_convert.vegalite_to_png(spec, scale=POINTS_PER_INCH / VEGA_PER_INCH, ppi=PIXELS_PER_INCH)
+    return png
+
+
+def _name(part: Tables) -> str:
+    return _plain(f"{part.record.name} {part.trials['budget'][0]}")
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w.]+", "-", text)

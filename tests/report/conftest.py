@@ -1,0 +1,91 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from playwright.sync_api import sync_playwright
+
+from sgdscope.analysis import simulated, statistics
+from sgdscope.analysis.noise_scale import SQUARE_NORM, TRACE
+from sgdscope.analysis.tables import StudyTables
+from sgdscope.budget import Epochs
+from sgdscope.report.page import write_page
+from sgdscope.store import MEASUREMENTS_SCHEMA
+from sgdscope.study import Declaration
+
+SEEDS = 4
+
+
+def measured(trials: pl.DataFrame) -> pl.DataFrame:
+    """Losses of minibatches, scores and gradients along training, which fall, rise and fade away."""
+    parts = pl.DataFrame({"part": [0.0, 0.25, 0.5, 0.75, 1.0]})
+    along = trials.join(parts, how="cross").with_columns(step=(pl.col("part") * pl.col("steps")).round().cast(pl.Int64))
+    seed = pl.col("seed") / 100
+    values = {
+        ("train", "minibatch_loss"): 2.0 * (-3 * pl.col("part")).exp() + seed,
+        ("test", "score"): pl.col("test_score") * (0.5 + 0.5 * pl.col("part")),
+        ("train", SQUARE_NORM): 1.5 - pl.col("part") + seed,
+        ("train", TRACE): 60.0 + seed,
+    }
+    tables = [
+        along.select(
+            "trial_id",
+            "step",
+            examples=pl.col("step") * pl.col("batch_size"),
+            split=pl.lit(split),
+            metric=pl.lit(metric),
+            value=value,
+        )
+        for (split, metric), value in values.items()
+    ]
+    return pl.concat(tables).drop_nulls().cast(MEASUREMENTS_SCHEMA)
+
+
+@pytest.fixture(scope="session")
+def study_tables():
+    """A study that shows every figure: two optimizers at all batch sizes, and one batch size at another budget."""
+    rng = np.random.default_rng(0)
+    truth = simulated.Truth(lost=lambda x: 0.02 * max(0.0, x - 7), spread=0.002, shape="cliff", grid=0.5)
+    trials = simulated.trial_table({name: simulated.simulate(rng, SEEDS, truth) for name in ("sgd", "momentum:0.9")})
+    longer = simulated.trial_table({"sgd": simulated.simulate(rng, SEEDS, truth, (64,))})
+    trials = pl.concat([trials, longer.with_columns(budget=pl.lit("epochs:60"), steps=pl.lit(60 * 16, pl.Int64))])
+    trials = trials.with_row_index("row").with_columns(
+        trial_id=pl.format("trial {}", "row"), seconds=pl.col("steps") * 1e-3 + pl.col("seed") * 1e-4,
+        diverged_at_step=pl.when(status="diverged").then(3), method=pl.lit("map"), device=pl.lit("cpu"), devices=2,
+    )  # fmt: skip
+    declaration = Declaration(
+        name="simulated",
+        workloads=[simulated.RECORD],
+        batch_sizes=simulated.BATCH_SIZES,
+        budgets=[Epochs(30), Epochs(60)],
+        seeds=SEEDS,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "RESAMPLES", 200)
+        patch.setattr("sgdscope.analysis.fits.KNEES_PER_OCTAVE", 5)
+        yield StudyTables(
+            trials, {"simulated": simulated.RECORD}, 0.01, measurements=measured(trials),
+            declaration=declaration, pending=0, cells_waiting=0,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def simulated_page(study_tables, tmp_path_factory):
+    """The page of that study."""
+    return write_page(study_tables, tmp_path_factory.mktemp("page") / "report.html", Path("my folder"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A browser of the system's, which is driven as a reader would; it is never downloaded."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("there is no Chromium on this machine: what the page does in a browser was not tested")
+    flags = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=found, args=[*flags.split(), "--disable-component-update", "--disable-sync"]
+        )
+        yield running
+        running.close()
