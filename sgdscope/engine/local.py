@@ -177,7 +177,7 @@ class _Run:
         self._progress.show(self.trained, self.trained + expected.trials, expected.seconds)
         while pending := self.pending(name):
             plan = self._remaining()
-            pack = packs(pending, partial(_room, trainer, costs))[0]
+            pack = next(packs(pending, partial(_room, trainer, costs)))
             rows, *rest = _train_pack(trainer, pack, plan, costs, self._progress, self.trained, checkpoints)
             if writes:
                 self._store.commit(rows, *rest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 from typing import TYPE_CHECKING
@@ -25,18 +25,19 @@ SECONDS_BESIDE = 1.6e-3
 MOST_SECONDS_PROBED = 2.0
 
 
-def packs(trials: Sequence[Trial], room: Callable[[Trial], int]) -> list[list[Trial]]:
-    """Group trials into packs of one batch size and number of updates, each at most as long as there is room."""
+def packs(trials: Sequence[Trial], room: Callable[[Trial], int]) -> Iterator[list[Trial]]:
+    """Yield packs of one batch size and number of updates, each at most as long as there is room.
+
+    For how many there is room is asked only when a pack of that kind is next, since it may have to be timed.
+    """
 
     def shape(trial: Trial) -> tuple[int, int]:
         return -trial.batch_size, trial.updates
 
-    grouped = []
     for _, members in groupby(sorted(trials, key=shape), key=shape):
         same = list(members)
         most = room(same[0])
-        grouped += [same[i : i + most] for i in range(0, len(same), most)]
-    return grouped
+        yield from (same[i : i + most] for i in range(0, len(same), most))
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,16 @@ def test_what_an_update_takes_settles_though_evaluation_takes_most_of_a_pack(wor
 def test_packs_hold_one_batch_size_and_no_more_than_there_is_room(workload):
     declared = Study(name="s", workloads=workload, batch_sizes=(32, 64), budgets=Epochs(1)).declaration()
     trials = [declared.trial(o, b, 1.0, s) for s in range(3) for b in (32, 64) for o in (SGD(), Momentum())]
-    grouped = packs(trials, lambda trial: 4 if trial.batch_size == 64 else 6)
+    asked = []
+
+    def room(trial):
+        asked.append(trial.batch_size)
+        return 4 if trial.batch_size == 64 else 6
+
+    coming = packs(trials, room)
+    grouped = [next(coming)]
+    assert asked == [64]  # of the next kind nothing has been asked yet
+    grouped += coming
     assert [(pack[0].batch_size, len(pack)) for pack in grouped] == [(64, 4), (64, 2), (32, 6)]
     assert sorted(t.id for pack in grouped for t in pack) == sorted(t.id for t in trials)
     assert all(len({t.batch_size for t in pack}) == 1 for pack in grouped)
