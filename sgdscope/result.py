@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
@@ -152,6 +152,13 @@ class Result:
 
         self.check_not_empty()
         return write_page(self.tables, Path(path), self.folder)
+
+    def figures(self, folder: str | Path, kind: Literal["svg", "png", "pdf"]) -> list[Path]:
+        """Write the figures of the page into a folder, each as wide as a paper's column or page; return their paths."""
+        from sgdscope.report.files import page_figures, write_figures
+
+        self.check_not_empty()
+        return write_figures(page_figures(self.tables), Path(folder), kind)
 
     def export(self, path: str | Path) -> Path:
         """Write the trial table as ``.csv`` or ``.parquet``, by the name's ending, and return its path."""

@@ -101,7 +101,8 @@ def of_optimizer(rows: pl.DataFrame, kind: type[Any], marks: list[Any]) -> Any:
     domain = optimizers(rows)
     first = 0 if "sgd" in domain else 1
     scale = alt.Scale(domain=domain, range=marks[first : first + len(domain)])
-    return kind("optimizer:N", title=None, legend=LEGEND, scale=scale)
+    # A dash would cut the legend's shapes.
+    return kind("optimizer:N", title=None, legend=None if kind is alt.StrokeDash else LEGEND, scale=scale)
 
 
 def of_batch_size(rows: pl.DataFrame) -> alt.Color:
