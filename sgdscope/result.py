@@ -173,6 +173,16 @@ class Result:
         """Return the trial table without how the trials were run: equal for equal studies, bit for bit on the CPU."""
         return self.trials.drop(CIRCUMSTANCES)
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of it."""
+        from sgdscope.report.notebook import notebook_html
+
+        return notebook_html(self.tables)
+
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else f"{self.tables.pending} trials known to be missing"
+        return f"Result({str(self.folder)!r}: {self.declaration.name}, {len(self.trials)} trials, {state})"
+
     def check_not_empty(self) -> None:
         """Raise InputError where nothing can be shown."""
         if ended(self.trials).is_empty():
