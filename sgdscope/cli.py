@@ -207,19 +207,26 @@ class Status:
 
 @dataclass(frozen=True)
 class Report:
-    """Write the page of a study's folder again."""
+    """Write the page of a study's folder again, or its figures as files, as wide as a paper's column."""
 
     folder: Folder
     """The study's folder."""
-    out: Annotated[Path | None, arg(metavar="FILE")] = None
-    """The page; report.html in the folder unless told otherwise."""
+    out: Annotated[Path | None, arg(metavar="PATH")] = None
+    """The page, or the folder of the files; report.html or figures in the study's folder unless told otherwise."""
+    format: Literal["html", "svg", "png", "pdf"] = "html"
+    """The page, or what kind of files."""
 
     def __call__(self, console: Console) -> int:
         """Run the command."""
         from sgdscope.result import Result
 
-        page = Result(self.folder).report(self.out or self.folder / "report.html")
-        console.print(str(page), highlight=False, markup=False, soft_wrap=True)
+        result = Result(self.folder)
+        if self.format == "html":
+            paths = [result.report(self.out or self.folder / "report.html")]
+        else:
+            paths = result.figures(self.out or self.folder / "figures", self.format)
+        for path in paths:
+            console.print(str(path), highlight=False, markup=False, soft_wrap=True)
         return DONE
 
 

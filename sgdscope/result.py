@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
@@ -153,6 +153,13 @@ class Result:
         self.check_not_empty()
         return write_page(self.tables, Path(path), self.folder)
 
+    def figures(self, folder: str | Path, kind: Literal["svg", "png", "pdf"]) -> list[Path]:
+        """Write the figures of the page into a folder, each as wide as a paper's column or page; return their paths."""
+        from sgdscope.report.files import page_figures, write_figures
+
+        self.check_not_empty()
+        return write_figures(page_figures(self.tables), Path(folder), kind)
+
     def export(self, path: str | Path) -> Path:
         """Write the trial table as ``.csv`` or ``.parquet``, by the name's ending, and return its path."""
         return write_table(self.trials, Path(path))
@@ -165,6 +172,16 @@ class Result:
     def numbers(self) -> pl.DataFrame:
         """Return the trial table without how the trials were run: equal for equal studies, bit for bit on the CPU."""
         return self.trials.drop(CIRCUMSTANCES)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of it."""
+        from sgdscope.report.notebook import notebook_html
+
+        return notebook_html(self.tables)
+
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else f"{self.tables.pending} trials known to be missing"
+        return f"Result({str(self.folder)!r}: {self.declaration.name}, {len(self.trials)} trials, {state})"
 
     def check_not_empty(self) -> None:
         """Raise InputError where nothing can be shown."""

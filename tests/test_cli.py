@@ -40,6 +40,10 @@ def test_status_report_and_export(folder, tmp_path, capsys):
     assert "16 complete; 0 pending" in capsys.readouterr().out
     assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").exists()
+    capsys.readouterr()
+    assert main(["report", str(folder), "--format", "svg", "--out", str(tmp_path / "figures")]) == 0
+    written = capsys.readouterr().out.split()
+    assert str(tmp_path / "figures" / "best-score.svg") in written
     for name, read in (("t.csv", pl.read_csv), ("t.parquet", pl.read_parquet)):
         assert main(["export", str(folder), str(tmp_path / name)]) == 0
         table = read(tmp_path / name)

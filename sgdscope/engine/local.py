@@ -23,6 +23,7 @@ from rich.console import Console
 from sgdscope.engine.plan import Costs, Plan, costs_of, packs, remaining
 from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import search
+from sgdscope.engine.standing import standing
 from sgdscope.errors import InputError
 from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended
 from sgdscope.study import Declaration, Study, Trial
@@ -175,6 +176,7 @@ class _Run:
                 costs.probe(trainer, sizes)
         expected = self._remaining()
         self._progress.show(self.trained, self.trained + expected.trials, expected.seconds)
+        self._show_cells()
         while pending := self.pending(name):
             plan = self._remaining()
             pack = next(packs(pending, partial(_room, trainer, costs)))
@@ -189,11 +191,16 @@ class _Run:
             self.trained += len(rows)
             self._trials = pl.concat([self._trials, rows])
             self._found = search(self._declaration, self._trials)
+            self._show_cells()
         self.compile_times += trainer.compile_times
 
     @cached_property
     def _costs(self) -> dict[str, Costs]:
         return costs_of(self._study)  # operations take a while to count, and only what is trained needs them
+
+    def _show_cells(self) -> None:
+        if self._progress.is_redrawn:
+            self._progress.show_cells(standing(self._declaration, self._found.trials, self._trials))
 
     def _remaining(self) -> Plan:
         return remaining(self._declaration, self._found, self._costs)

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from sgdscope.engine.standing import Standing
 
 LINE_EVERY_SECONDS = 10.0
+# A cell by the share of it that is done: none, some, all of what is known to be wanted.
+SHADES = "·░▒▓█"
+# More rows would scroll, and no longer be one calm display.
+MOST_ROWS = 12
 
 
 class RunProgress:
-    """Overall progress in expected seconds of work, with the remaining time as the work done so far tells it."""
+    """Overall progress in expected seconds of work, with the remaining time as the work done so far tells it.
+
+    Below it, where it can be drawn over, stand the cells and the best so far.
+    """
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
@@ -22,25 +36,28 @@ class RunProgress:
             BarColumn(bar_width=30),
             TextColumn("{task.percentage:>3.0f} %  {task.fields[note]}"),
             console=console,
-            transient=True,
-            disable=not console.is_terminal and not console.is_jupyter,
         )
         self._task = self._bar.add_task(title, total=1.0, note="estimating the remaining time …")
+        # A notebook can draw over what it shows with ipywidgets alone.
+        redrawn = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+        self._live = Live(self._bar, console=console, transient=True) if redrawn else None
         self._begun = time.perf_counter()
         self._next_line = 0.0
         self._estimated = False
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self._live:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._live:
+            self._live.stop()
 
     def say(self, text: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the display."""
         self._console.print(text, highlight=False, markup=False)
 
     def show(self, trials_done: int, trials_expected: int, seconds_left: float | None) -> None:
@@ -53,9 +70,45 @@ class RunProgress:
         self._bar.update(self._task, completed=share, note=note)
         first_estimate = seconds_left is not None and not self._estimated
         self._estimated |= first_estimate
-        if self._bar.disable and (first_estimate or now >= self._next_line):
+        if not self._live and (first_estimate or now >= self._next_line):
             self._next_line = now + LINE_EVERY_SECONDS
             self.say(f"{duration(elapsed)}: {note}")
+
+    @property
+    def is_redrawn(self) -> bool:
+        """Whether there is a display that can be drawn over, which a pipe is not."""
+        return self._live is not None
+
+    def show_cells(self, standing: Standing) -> None:
+        """Show the cells, and the best so far, where they can be drawn over."""
+        if self._live:
+            best = Text(standing.best, "dim")
+            self._live.update(Group(self._bar, Padding(cells_table(standing), (1, 0, 1, 2)), best))
+
+
+def cells_table(standing: Standing) -> RenderableType:
+    """Return the cells as a table, a row for each optimizer and a column for each batch size, shaded as they are done.
+
+    Of many rows those are shown in which the run is now: neither done nor to come.
+    """
+    rows = list(standing.shares.items())
+    begun = [number for number, (_, shares) in enumerate(rows) if any(share < 1 for share in shares.values())]
+    first = max(0, min(begun[0] if begun else 0, len(rows) - MOST_ROWS))
+    told_apart = [len({names[place] for names, _ in rows}) > 1 for place in (0, 1)]
+    table = Table.grid(padding=(0, 1))
+    for _ in range(1 + max((len(shares) for _, shares in rows), default=0)):
+        table.add_column(justify="right")
+    for number, (names, shares) in enumerate(rows[first : first + MOST_ROWS]):
+        if not number:
+            table.add_row("", *(Text(str(size), "dim") for size in shares))
+        kept = [name for name, apart in zip(names, [*told_apart, True], strict=True) if apart]
+        table.add_row(Text(" ".join(kept), "dim"), *(_shaded(share) for share in shares.values()))
+    return table
+
+
+def _shaded(share: float) -> Text:
+    shade = SHADES[0] if share == 0 else SHADES[1 + int(share * (len(SHADES) - 2))]
+    return Text(shade * 2, "cyan" if share else "dim")
 
 
 def duration(seconds: float) -> str:

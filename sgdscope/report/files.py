@@ -18,13 +18,13 @@ from sgdscope.report.figures import figures_against_epochs, figures_of, given_se
 
 Format = Literal["svg", "png", "pdf"]
 PIXELS_PER_INCH = 300
-# What a pixel of Vega's is in print; a PDF counts in points of 1/72 inch.
-VEGA_PER_INCH, POINTS_PER_INCH = 96, 72
+# How many of Vega's pixels an inch of print has, so that marks are as large as they should be; a point is 1/72 inch.
+VEGA_PER_INCH, POINTS_PER_INCH = 120, 72
 # Of two columns on letter paper; a figure of several panels takes both.
 COLUMN_INCHES, PAGE_INCHES = 3.25, 6.75
-PANEL_HEIGHT = 190
+PANEL_HEIGHT = 240
 # Letters of 7 and 8 points.
-SMALL, PLAIN = 9.3, 10.6
+SMALL, PLAIN = (size * VEGA_PER_INCH / POINTS_PER_INCH for size in (7, 8))
 CONFIG: dict[str, Any] = {
     "font": "Helvetica, Arial, sans-serif",
     "axis": {"labelFontSize": SMALL, "titleFontSize": PLAIN, "titleFontWeight": "normal", "gridOpacity": 0.5},
@@ -121,14 +121,24 @@ def _width(spec: dict[str, Any]) -> float:
 
 def _converted(spec: dict[str, Any], kind: Format) -> bytes:
     if kind == "svg":
-        svg: str = vl_convert.vegalite_to_svg(spec)
-        return svg.encode()
-    if kind == "pdf":
-        pdf: bytes = vl_convert.vegalite_to_pdf(spec, scale=POINTS_PER_INCH / VEGA_PER_INCH)
+        return _in_points(vl_convert.vegalite_to_svg(spec), "pt").encode()
+    if kind == "pdf":  # it counts in points
+        pdf: bytes = vl_convert.svg_to_pdf(_in_points(vl_convert.vegalite_to_svg(spec), ""))
         return pdf
     # A picture is so many times larger as its pixels are denser than Vega's, which count as 72 an inch there.
     png: bytes = vl_convert.vegalite_to_png(spec, scale=POINTS_PER_INCH / VEGA_PER_INCH, ppi=PIXELS_PER_INCH)
     return png
+
+
+def _in_points(svg: str, unit: str) -> str:
+    """Return a drawing of Vega's that says its size in points; what is drawn is scaled with it."""
+    head, rest = svg.split(">", 1)
+
+    def points(size: re.Match[str]) -> str:
+        return f'{size[1]}="{float(size[2]) * POINTS_PER_INCH / VEGA_PER_INCH:g}{unit}"'
+
+    sized = re.sub(r'\b(width|height)="([\d.]+)"', points, head)
+    return f"{sized}>{rest}"
 
 
 def _name(part: Tables) -> str:

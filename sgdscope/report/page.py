@@ -7,7 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import markupsafe
 import polars as pl
 
@@ -23,6 +22,7 @@ from sgdscope.report.figures import Figure, figures_against_epochs, figures_of
 from sgdscope.report.first_screen import advice, bends, bends_caption, facts
 from sgdscope.report.seen import CHANGES
 from sgdscope.report.summary import CAPTION, headings, how_chosen, sentences, summary_rows, unlimited_sentences
+from sgdscope.report.templates import rendered
 
 RULES = (
     "Schedule: the learning rate is held for half the budget, then halved every twentieth of it, ten times. "
@@ -92,14 +92,8 @@ def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
     tested = any(finding.effects for finding in found)
     keys = {figure["key"] for part in parts for figure in part["figures"]}
     shown = _tables(tables)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sgdscope.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("page.html.jinja").render(
+    html = rendered(
+        "page.html.jinja",
         name=tables.declaration.name,
         facts=facts(tables),
         finished=tables.finished,

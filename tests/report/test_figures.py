@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,7 @@ import pytest
 from sgdscope.analysis.simulated import RECORD, Truth, simulate, trial_table
 from sgdscope.analysis.tables import Tables
 from sgdscope.errors import InputError
-from sgdscope.report.files import talk_figures, write_figures
+from sgdscope.report.files import COLUMN_INCHES, PAGE_INCHES, page_figures, talk_figures, write_figures
 
 pytestmark = pytest.mark.usefixtures("quick")
 KINDS = ("best-score", "training-loss", "optimal-learning-rate", "two-regimes")
@@ -74,3 +75,23 @@ def test_files_and_refusals(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         write_figures(talk_figures(tables(study())), tmp_path / "file", "svg")
+
+
+def test_all_figures_of_a_page_are_files_as_wide_as_a_column_or_the_page(study_tables, tmp_path):
+    found = page_figures(study_tables)
+    part = {
+        name: chart for name, chart in found.items() if name in ("score-by-epochs", "simulated-epochs-30-two-regimes")
+    }
+    assert len(part) == 2
+    assert len(found) == 2 + 11 + 6  # against epochs, at 30 epochs, and at 60, where there is one batch size
+    widths = [COLUMN_INCHES, PAGE_INCHES]
+    pdf, png, svg = (write_figures(part, tmp_path, kind) for kind in ("pdf", "png", "svg"))
+    points = [float(re.search(rb"/MediaBox \[0 0 ([\d.]+)", path.read_bytes())[1]) for path in pdf]
+    assert points == pytest.approx([72 * inches for inches in widths], abs=1)
+    for path, inches in zip(png, widths, strict=True):
+        content = path.read_bytes()
+        assert int.from_bytes(content[16:20]) == pytest.approx(300 * inches, abs=4)
+        per_metre = int.from_bytes(content[content.index(b"pHYs") + 4 :][:4])
+        assert per_metre * 0.0254 == pytest.approx(300, abs=1)
+    points = [float(re.search(r'width="([\d.]+)pt"', path.read_text())[1]) for path in svg]
+    assert points == pytest.approx([72 * inches for inches in widths], abs=1)

@@ -114,6 +114,27 @@ def test_scores_that_were_chosen_on_the_test_set_are_called_flattered(page, tmp_
     assert parted.declaration().workloads[0].chosen_on == "validation"
 
 
+def test_a_notebook_shows_what_was_studied_its_table_and_its_words(page):
+    result, _ = page
+    shown = result._repr_html_()
+    assert EVIL not in shown
+    assert shown.count("<tr><td>") == 2 * 4
+    assert "Batch sizes: 4, 8, 16, 32" in shown
+    assert "n = 3" in shown
+    assert repr(result).endswith(f"{len(result.trials)} trials, finished)")
+
+
+def test_a_notebook_shows_a_result_without_trials(page, tmp_path):
+    from sgdscope.store import Store
+
+    with Store(tmp_path / "s").writing():
+        Store(tmp_path / "s").declare(page[0].declaration)
+    result = sg.Result(tmp_path / "s")
+    assert "not finished" in result._repr_html_()
+    assert "No trial has ended yet" in result._repr_html_()
+    assert "known to be missing" in repr(result)
+
+
 def test_figures_save_as_pictures(page, tmp_path):
     result, _ = page
     result.charts.best_score().save(tmp_path / "figure.svg")

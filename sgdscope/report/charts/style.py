@@ -22,8 +22,8 @@ WIDTH, HEIGHT = 440, 300
 RATE_AXIS = alt.Axis(
     labelExpr="datum.value >= 1 ? format(datum.value, '~g') : '1/' + format(1 / datum.value, '~g')", labelOverlap=True
 )
-# Marks may be pale, what explains them is not.
-LEGEND = alt.Legend(orient="top", symbolOpacity=1)
+# Marks may be pale, what explains them is not. A stroke would be dashed there, and cut its shapes.
+LEGEND = alt.Legend(orient="top", symbolOpacity=1, symbolStrokeWidth=0)
 # The batch size that stands out, or 0 where none does. The page sets it in all figures at once.
 CHOSEN = alt.param(name="chosen", value=0)
 STANDS_OUT = "chosen == 0 || datum.batch_size == chosen"
