@@ -12,6 +12,9 @@ import altair as alt
 from sgdscope.report.files import talk_figures
 from sgdscope.result import read_folders
 
+# Each figure has its own legend.
+APART = dict.fromkeys(("color", "fill", "shape", "strokeDash"), "independent")
+
 
 def main(picture: str, folders: list[str]) -> None:
     """Write the picture: best score, training loss and learning rate against batch size, regimes, and epochs."""
@@ -21,10 +24,8 @@ def main(picture: str, folders: list[str]) -> None:
     rows = [alt.hconcat(*(figures[f"{sweep}-{kind}"] for kind in kinds), title=sweep) for sweep in sweeps]
     rows += [figures[f"{sweep}-two-regimes"] for sweep in sweeps if "epochs" in sweep]
     if "score-by-epochs" in figures:
-        rows.append(
-            alt.hconcat(figures["score-by-epochs"], figures["rates-by-epochs"]).resolve_scale(color="independent")
-        )
-    alt.vconcat(*rows).resolve_scale(color="independent", shape="independent").save(picture, ppi=80)
+        rows.append(alt.hconcat(figures["score-by-epochs"], figures["rates-by-epochs"]).resolve_scale(**APART))
+    alt.vconcat(*rows).resolve_scale(**APART).save(picture, ppi=80)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,21 @@ VEGA_PER_INCH, POINTS_PER_INCH = 120, 72
 # Of two columns on letter paper; a figure of several panels takes both.
 COLUMN_INCHES, PAGE_INCHES = 3.25, 6.75
 PANEL_HEIGHT = 240
+# How often a figure is drawn to see how wide it is: what its axes take depends a little on its width.
+PASSES = 2
 # Letters of 7 and 8 points.
 SMALL, PLAIN = (size * VEGA_PER_INCH / POINTS_PER_INCH for size in (7, 8))
+LEGENDS = {"top": {"anchor": "start", "direction": "vertical"}}
 CONFIG: dict[str, Any] = {
     "font": "Helvetica, Arial, sans-serif",
     "axis": {"labelFontSize": SMALL, "titleFontSize": PLAIN, "titleFontWeight": "normal", "gridOpacity": 0.5},
-    "legend": {"labelFontSize": SMALL, "titleFontSize": PLAIN, "titleFontWeight": "normal", "symbolSize": 40},
+    "legend": {
+        "labelFontSize": SMALL,
+        "titleFontSize": PLAIN,
+        "titleFontWeight": "normal",
+        "symbolSize": 40,
+        "layout": LEGENDS,
+    },
     "title": {"fontSize": PLAIN, "fontWeight": "normal", "anchor": "start", "offset": 4},
     "text": {"fontSize": SMALL},
     "view": {"stroke": None},
@@ -99,17 +108,19 @@ def write_figures(figures: Mapping[str, Any], folder: Path, kind: Format) -> lis
 def at_width(chart: Any) -> dict[str, Any]:
     """Return a chart's specification, made as wide as a column, or as the page where it has several panels.
 
-    How much beside the panels axes and legends take is only known once it is drawn: it is drawn once to see.
+    How much beside the panels axes and legends take is only known once it is drawn: it is drawn to see.
     """
     spec: dict[str, Any] = copy.deepcopy(chart.to_dict())
     panels = spec.get("hconcat", [spec])
     wanted = (COLUMN_INCHES if len(panels) == 1 else PAGE_INCHES) * VEGA_PER_INCH
     spec["config"] = CONFIG
-    for panel in panels:
-        panel |= {"width": wanted / len(panels) / 2, "height": PANEL_HEIGHT}
-    missing = wanted - _width(spec)
-    for panel in panels:
-        panel["width"] += missing / len(panels)
+    width = 0.8 * wanted / len(panels)
+    for _ in range(PASSES):
+        for panel in panels:
+            panel |= {"width": width, "height": PANEL_HEIGHT}
+        width += (wanted - _width(spec)) / len(panels)
+        for panel in panels:
+            panel["width"] = width
     return spec
 
 

@@ -32,6 +32,7 @@
     },
     legend: {
       ...text,
+      symbolBaseFillColor: "currentColor", layout: { top: { anchor: "start", direction: "vertical" } },
       labelFontSize: 12.5, titleFontSize: 12.5, titleFontWeight: 500, rowPadding: 3, columnPadding: 16,
       ...(narrow.matches ? { orient: "bottom", direction: "horizontal", columns: 5 } : {}),
     },
@@ -55,8 +56,11 @@
     return marks?.every((other) => other.datum.batch_size === size) && sizes.has(size) ? size : null;
   };
 
+  let drawings = 0;
   async function draw() {
+    const mine = ++drawings;
     for (const place of document.querySelectorAll("[data-panel]")) {
+      if (mine !== drawings) return; // the screen has changed since, and all are drawn anew
       views.get(place)?.finalize();
       const { view } = await vegaEmbed(place, specificationOf(panels[place.dataset.panel]), {
         renderer: "svg",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -129,11 +130,18 @@ def _change(name: str, rows: pl.DataFrame, value: str, along: str, say: Callable
     a, b = (f"{say(row, value)} at {row[along]:g}" for row in (first, last))
     if len(rows) == 1:
         return f"{name} {a}"
-    if first[f"{value}_high"] < last[f"{value}_low"]:
-        return f"{name} rises from {a} to {b}"
-    if first[f"{value}_low"] > last[f"{value}_high"]:
-        return f"{name} falls from {a} to {b}"
+    if all(_has_interval(row, value) for row in (first, last)):
+        if first[f"{value}_high"] < last[f"{value}_low"]:
+            return f"{name} rises from {a} to {b}"
+        if first[f"{value}_low"] > last[f"{value}_high"]:
+            return f"{name} falls from {a} to {b}"
     return f"{name} {a} and {b}, not told apart"
+
+
+def _has_interval(row: dict[str, Any], value: str) -> bool:
+    """With one seed there is none."""
+    high = row[f"{value}_high"]
+    return high is not None and math.isfinite(high)
 
 
 def _by_optimizer(rows: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
@@ -151,12 +159,16 @@ def _epochs(optima: pl.DataFrame) -> pl.DataFrame:
 
 
 def _score(row: dict[str, Any], value: str) -> str:
+    if not _has_interval(row, value):
+        return f"{row[value]:.3f}"
     return with_half_width(row[value], row[f"{value}_high"] - row[value])
 
 
 def _loss(row: dict[str, Any], value: str) -> str:
-    return f"{row[value]:.2g} ×÷{row[f'{value}_high'] / row[value]:.2g}"
+    factor = f" ×÷{row[f'{value}_high'] / row[value]:.2g}" if _has_interval(row, value) else ""
+    return f"{row[value]:.2g}{factor}"
 
 
 def _rate(row: dict[str, Any], value: str) -> str:
-    return f"{row[value]:.2g} [{row[f'{value}_low']:.2g}, {row[f'{value}_high']:.2g}]"
+    low, high = row[f"{value}_low"], row[f"{value}_high"]
+    return f"{row[value]:.2g}" + (f" [{low:.2g}, {high:.2g}]" if _has_interval(row, value) else "")

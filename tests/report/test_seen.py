@@ -1,5 +1,6 @@
 """What is said beside each figure, against what was planted."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -57,6 +58,31 @@ def test_of_two_moments_there_is_no_curve(study_tables):
     assert "loss-along-training" not in kinds
     assert "score-along-training" not in kinds
     assert "noise-scale" in kinds
+
+
+def test_of_one_seed_there_is_no_interval_and_nothing_rises_or_falls(study_tables):
+    part = study_tables.parts[0]
+    first = part.trials.filter(seed=0)
+    mine = part.measurements.join(first, on="trial_id", how="semi")
+    figures = figures_of(replace(part, trials=first, measurements=mine))
+    assert {"best-score", "loss-along-training", "score-by-temperature"} <= {figure.kind for figure in figures}
+    for figure in figures:
+        assert "n = 1" in figure.seen
+        if figure.kind != "optimal-learning-rate":  # which says what the terminal says
+            assert not re.search(r"\binf\b|\bnan\b|rises|falls from", figure.seen)
+
+
+def test_an_optimizer_has_one_colour_in_every_figure(study_tables):
+    charts = [*figures_of(study_tables.parts[0]), *figures_against_epochs(study_tables, "simulated")]
+    colours = {"sgd": set(), "momentum:0.9": set()}
+    for figure in charts:
+        text = json.dumps(figure.chart.to_dict(validate=False))
+        for found in re.findall(r'"scale": (\{"domain": \["sgd"[^{}]*?#[^{}]*\})', text):
+            scale = json.loads(found)
+            for optimizer, colour in zip(scale["domain"], scale["range"], strict=True):
+                colours[optimizer].add(colour)
+    assert all(len(mine) == 1 for mine in colours.values())
+    assert colours["sgd"] != colours["momentum:0.9"]
 
 
 def test_the_first_screen_has_the_numbers_of_the_tables(study_tables):

@@ -23,7 +23,7 @@ RATE_AXIS = alt.Axis(
     labelExpr="datum.value >= 1 ? format(datum.value, '~g') : '1/' + format(1 / datum.value, '~g')", labelOverlap=True
 )
 # Marks may be pale, what explains them is not. A stroke would be dashed there, and cut its shapes.
-LEGEND = alt.Legend(orient="top", symbolOpacity=1, symbolStrokeWidth=0)
+LEGEND = alt.Legend(orient="top", symbolOpacity=1, symbolStrokeWidth=0, columns=3)
 # The batch size that stands out, or 0 where none does. The page sets it in all figures at once.
 CHOSEN = alt.param(name="chosen", value=0)
 STANDS_OUT = "chosen == 0 || datum.batch_size == chosen"
