@@ -39,7 +39,8 @@ def facts(tables: StudyTables) -> dict[str, str]:
     )
     return {
         "Workload": workloads,
-        "Optimizers": ", ".join(map(str, declaration.optimizers)),
+        "Optimizers": ", ".join(map(str, declaration.optimizers))
+        + ("" if declaration.compute_dtype == "float32" else f"; gradients in {declaration.compute_dtype}"),
         "Batch sizes": ", ".join(map(str, declaration.batch_sizes)),
         "Budget": ", ".join(map(str, declaration.budgets)),
         "Seeds": str(declaration.seeds),

@@ -98,6 +98,9 @@ def test_the_first_screen_has_the_numbers_of_the_tables(study_tables):
     assert shown["Trials"] == "988 (605 complete, 383 diverged)"
     assert shown["Device"] == "2 cpu devices"
     assert shown["Budget"] == "epochs:30, epochs:60"
+    assert shown["Optimizers"] == "sgd, momentum:0.9"
+    rounded = replace(study_tables.declaration, compute_dtype="bfloat16")
+    assert facts(replace(study_tables, declaration=rounded))["Optimizers"] == "sgd, momentum:0.9; gradients in bfloat16"
 
 
 def test_at_a_constant_number_of_steps_no_plateau_is_spoken_of(study_tables):
