@@ -21,7 +21,7 @@ test: $(VENV)/installed-test
 test-numbers: $(VENV)/installed-test
 	$(BIN)/pytest -n 2 --dist worksteal -k "not killed" \
 		tests/data/test_order.py tests/engine/test_local.py \
-		tests/training/test_pack.py tests/training/test_trial.py tests/training/test_runtime.py tests/test_study.py
+		tests/training/test_pack.py tests/training/test_precision.py tests/training/test_runtime.py tests/test_study.py
 
 # What is imported is compiled when it is: compiling all of what is installed takes longer than that.
 $(VENV)/installed: pyproject.toml

@@ -1,4 +1,5 @@
-"""Promise 1, for every way in which an update is made beside the plain ones: a trial's numbers are its own."""
+"""Promise 1, for every way in which an update is made that gives a trial the same
+bits in every pack: its numbers are its own. Plain updates are in test_pack.py, and `vmap` there and beside each way."""
 
 import jax
 import jax.numpy as jnp
@@ -47,24 +48,16 @@ def numbers(outcome):
     return outcome.steps, outcome.diverged, outcome.measurements, outcome.correctness
 
 
-# Where kernels sum in another order, over 24 updates away from divergence: float32 to four digits; in bfloat16 a sum
-# that differs in its last bit may be rounded to the next of 256 steps.
-EXACT, FLOAT32, BFLOAT16 = 0.0, 1e-4, 1e-2
-
-
 @pytest.mark.parametrize(
-    ("changes", "method", "tolerance"),
+    ("changes", "method"),
     [
-        ({"microbatch_size": 8}, "map", EXACT),
-        ({"microbatch_size": 8}, "vmap", FLOAT32),
-        ({"compute_dtype": "bfloat16"}, "map", EXACT),
-        ({"compute_dtype": "bfloat16"}, "step", EXACT),
-        ({"compute_dtype": "bfloat16"}, "vmap", BFLOAT16),
-        ({"devices_per_trial": 2}, "map", EXACT),
-        ({"devices_per_trial": 2, "microbatch_size": 16}, "step", EXACT),
+        ({"microbatch_size": 8}, "map"),
+        ({"compute_dtype": "bfloat16"}, "map"),
+        ({"compute_dtype": "bfloat16"}, "step"),
+        ({"devices_per_trial": 2}, "map"),
     ],
 )
-def test_a_trial_is_the_same_alone_beside_diverging_ones_in_any_place_and_on_one_device(changes, method, tolerance):
+def test_a_trial_is_the_same_alone_beside_diverging_ones_in_any_place_and_on_one_device(changes, method):
     workload = network()
     study = Study(name="s", workloads=workload, batch_sizes=(32,), budgets=Steps(24), **changes)
     declared = study.declaration()
@@ -84,13 +77,8 @@ def test_a_trial_is_the_same_alone_beside_diverging_ones_in_any_place_and_on_one
         return [outcome for outcome in found if outcome.trial == mine]
 
     alone, *found = trained(2, [mine], [mine, *others], [others[0], mine, *others[1:]])
-    if study.devices_per_trial == 1 and method != "vmap":
+    if study.devices_per_trial == 1:
         found += trained(1, [mine, *others])
     assert len(found) >= 1
     assert (alone.steps, alone.diverged) == (24, False)
-    for other in found:
-        if tolerance == EXACT:
-            assert numbers(other) == numbers(alone)
-        else:
-            values = [[m.value for m in outcome.measurements] for outcome in (other, alone)]
-            np.testing.assert_allclose(*values, rtol=tolerance, atol=1e-6)
+    assert [numbers(other) for other in found] == [numbers(alone)] * len(found)

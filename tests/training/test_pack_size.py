@@ -106,30 +106,39 @@ def test_a_room_is_really_timed():
 # ── A pack whose trials diverge ──────────────────────────────────────────────────────────────────────────
 
 
-def test_a_pack_moves_to_fewer_slots_as_its_trials_diverge(monkeypatch):
+@pytest.fixture(scope="module")
+def moved():
+    """A trainer whose programs are ready, so that a pack is moved as soon as it can be."""
+    quadratic = NoisyQuadratic(curvatures=(1.0, 0.5))
+    trainer = Trainer(quadratic.workload(), (0.05, 0.5, 1.0), slots=4, method="vmap", devices=jax.devices()[:1])
+    for program, slots in itertools.product((32, "start", "measure"), (2, 4)):
+        trainer.prepare(program, slots).result()
+    yield trainer
+    trainer.close()
+
+
+def test_a_pack_moves_to_fewer_slots_as_its_trials_diverge(monkeypatch, moved):
     """Its trials are what they are without that, and what diverged keeps what it had measured."""
     monkeypatch.setattr(pack, "SEGMENT_SECONDS", 0.0)  # one update a segment
-    quadratic = NoisyQuadratic(curvatures=(1.0,), noise=0.0)
-    declaration = declared(quadratic.workload(), 60)
-    # Rates of 10^k overflow after some 19/k updates; those that converge are dealt among them.
-    rates = [1e9, 0.5, 1e3, 1e6, 101.0, 0.25, 1e4, 1e5]
+    declaration = declared(moved.workload, 60)
+    # A rate of 10^k overflows after some 19/k updates; those that converge are dealt among them.
+    rates = [1e9, 0.5, 101.0, 0.25]
     trials = [declaration.trial(SGD(), 32, rate, seed) for seed, rate in enumerate(rates)]
-    alone = Trainer(quadratic.workload(), (0.05, 0.5, 1.0), slots=8)
-    moved = Trainer(quadratic.workload(), (0.05, 0.5, 1.0), slots=4, method="vmap")
-    sizes = []
+    alone = Trainer(moved.workload, moved.evaluate_at, slots=2)
+    sizes, told = [], []
     run = Trainer._run
-    monkeypatch.setattr(Trainer, "_run", lambda self, program, pack, *rest: (
-        sizes.append((pack.size, len(pack.live))), run(self, program, pack, *rest))[1])  # fmt: skip
-    for program, slots in itertools.product((32, "start", "measure"), (2, 4, 8)):
-        moved.prepare(program, slots).result()
-    told = []
-    theirs = moved.train(trials, told.append)
-    steps = [size for size, _ in sizes]
-    assert sum(told) == 8 * 60
-    assert sorted(set(steps), reverse=True) == [8, 4, 2]
-    assert steps == sorted(steps, reverse=True)
-    assert all(live <= size for size, live in sizes)
-    assert sizes[-1] == (2, 2)
+
+    def watched(self, program, pack, *rest):
+        sizes.append((pack.size, len(pack.live)))
+        return run(self, program, pack, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_run", watched)
+        theirs = moved.train(trials, told.append)
+    assert sum(told) == 4 * 60
+    assert [size for size, _ in sizes] == sorted((size for size, _ in sizes), reverse=True)
+    assert {size for size, _ in sizes} == {4, 2}
+    assert all(live > 2 for size, live in sizes if size == 4)
     for mine, other in zip(alone.train(trials), theirs, strict=True):
         assert mine.trial == other.trial
         assert (mine.steps, mine.diverged) == (other.steps, other.diverged)
@@ -137,12 +146,11 @@ def test_a_pack_moves_to_fewer_slots_as_its_trials_diverge(monkeypatch):
             (m.step, m.split, m.metric) for m in other.measurements
         ]
         np.testing.assert_allclose(
-            [m.value for m in mine.measurements], [m.value for m in other.measurements], rtol=1e-5, atol=1e-30
+            [m.value for m in mine.measurements], [m.value for m in other.measurements], rtol=1e-4
         )
     assert [outcome.diverged for outcome in theirs] == [rate > 1 for rate in rates]
-    assert {outcome.pack_size for outcome in theirs} == {8}
-    for trainer in (alone, moved):
-        trainer.close()
+    assert {outcome.pack_size for outcome in theirs} == {4}
+    alone.close()
 
 
 def test_a_pack_goes_on_as_it_is_while_the_smaller_program_is_not_ready(monkeypatch):
@@ -166,17 +174,13 @@ def test_a_pack_goes_on_as_it_is_while_the_smaller_program_is_not_ready(monkeypa
     assert [(outcome.diverged, outcome.pack_size) for outcome in outcomes] == [(False, 2), (True, 2)]
 
 
-def test_a_pack_that_was_moved_is_kept_and_goes_on(tmp_path, monkeypatch):
+def test_a_pack_that_was_moved_is_kept_and_goes_on(tmp_path, monkeypatch, moved):
     monkeypatch.setattr(pack, "SEGMENT_SECONDS", 0.0)
     monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
-    quadratic = NoisyQuadratic(curvatures=(1.0, 0.5))
-    declaration = declared(quadratic.workload(), 40)
+    declaration = declared(moved.workload, 40)
     trials = [declaration.trial(SGD(), 32, rate, 0) for rate in (0.5, 1e9, 1e8, 0.25)]
-    trainer = Trainer(quadratic.workload(), (0.5, 1.0), slots=4, method="vmap", devices=jax.devices()[:1])
-    for program, slots in itertools.product((32, "start", "measure"), (2, 4)):
-        trainer.prepare(program, slots).result()
-    never = trainer.train(trials)
-    kept, made = Checkpoints(tmp_path, trainer.circumstances), []
+    never = moved.train(trials)
+    kept, made = Checkpoints(tmp_path, moved.circumstances), []
 
     class KilledError(Exception):
         pass
@@ -187,10 +191,9 @@ def test_a_pack_that_was_moved_is_kept_and_goes_on(tmp_path, monkeypatch):
             raise KilledError
 
     with pytest.raises(KilledError):
-        trainer.train(trials, killed, kept)
+        moved.train(trials, killed, kept)
     assert kept.load(trials[3].id).step == 23
-    again = trainer.train(trials, checkpoints=kept)
-    trainer.close()
+    again = moved.train(trials, checkpoints=kept)
     for mine, other in zip(never, again, strict=True):
         assert (mine.steps, mine.diverged) == (other.steps, other.diverged)
         np.testing.assert_allclose(
