@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -23,6 +24,15 @@ CHANGES = (
     "That something rises or falls, in the sentence beside a figure, says that its 95 % intervals at the two ends do "
     "not overlap; otherwise the two are not told apart."
 )
+# Of more lines than this it is said how many change, and not each by itself.
+MOST_SAID = 3
+
+
+class Change(NamedTuple):
+    """What becomes of a number from one end of an axis to the other: ``rises``, ``falls`` or neither, and in words."""
+
+    kind: str
+    text: str
 
 
 def best_score(part: Tables) -> str:
@@ -120,22 +130,28 @@ def _over_batch_sizes(part: Tables, what: str, criterion: str, value: str, say: 
     return _said(f"{what}, along the batch size", changes, rows)
 
 
-def _said(what: str, changes: Sequence[str], rows: pl.DataFrame) -> str:
-    return f"{what}: {'; '.join(changes)} (95 %, n = {seeds(rows)})."
+def _said(what: str, changes: Sequence[Change], rows: pl.DataFrame) -> str:
+    """Say each change, or of many how many there are of each kind."""
+    text = "; ".join(change.text for change in changes)
+    if len(changes) > MOST_SAID:
+        counts = Counter(change.kind for change in changes)
+        text = (
+            f"of {len(changes)} cells {counts['rises']} rise, {counts['falls']} fall, {counts['']} are not told apart"
+        )
+    return f"{what}: {text} (95 %, n = {seeds(rows)})."
 
 
-def _change(name: str, rows: pl.DataFrame, value: str, along: str, say: Callable[[dict[str, Any], str], str]) -> str:
+def _change(name: str, rows: pl.DataFrame, value: str, along: str, say: Callable[[dict[str, Any], str], str]) -> Change:
     ends = rows.sort(along)
     first, last = ends.row(0, named=True), ends.row(-1, named=True)
     a, b = (f"{say(row, value)} at {row[along]:g}" for row in (first, last))
     if len(rows) == 1:
-        return f"{name} {a}"
+        return Change("", f"{name} {a}")
+    kind = ""
     if all(_has_interval(row, value) for row in (first, last)):
-        if first[f"{value}_high"] < last[f"{value}_low"]:
-            return f"{name} rises from {a} to {b}"
-        if first[f"{value}_low"] > last[f"{value}_high"]:
-            return f"{name} falls from {a} to {b}"
-    return f"{name} {a} and {b}, not told apart"
+        kind = "rises" if first[f"{value}_high"] < last[f"{value}_low"] else kind
+        kind = "falls" if first[f"{value}_low"] > last[f"{value}_high"] else kind
+    return Change(kind, f"{name} {kind} from {a} to {b}" if kind else f"{name} {a} and {b}, not told apart")
 
 
 def _has_interval(row: dict[str, Any], value: str) -> bool:
