@@ -188,7 +188,7 @@ def test_one_seed_is_enough_to_run_and_shows_no_interval(tmp_path):
     assert result.finished
     assert result.optima["test_score_high"].is_infinite().all()
     result.report(tmp_path / "page.html")
-    assert "Infinity" not in (tmp_path / "page.html").read_text().split('id="charts">')[1].split("</script>")[0]
+    assert "Infinity" not in (tmp_path / "page.html").read_text().split('id="data">')[1].split("</script>")[0]
 
 
 def test_a_batch_size_that_only_failed_may_get_microbatches(tmp_path, out_of_memory):
