@@ -19,8 +19,8 @@ test: $(VENV)/installed-test
 # What another version of Python and JAX could change: the numbers, and what a whole run does; not what being killed
 # at every place does to its files, which takes a minute.
 test-numbers: $(VENV)/installed-test
-	$(BIN)/pytest -n 2 --dist worksteal -k "not killed" \
-		tests/data/test_order.py tests/engine/test_local.py \
+	$(BIN)/pytest -n 2 --dist worksteal \
+		tests/data/test_order.py tests/engine/test_local.py::test_a_study_runs_to_its_end \
 		tests/training/test_pack.py tests/training/test_precision.py tests/training/test_runtime.py tests/test_study.py
 
 # What is imported is compiled when it is: compiling all of what is installed takes longer than that.
