@@ -28,8 +28,8 @@ from sgdscope.errors import InputError
 from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended
 from sgdscope.study import Declaration, Study, Trial
 from sgdscope.training.checkpoint import Checkpoints
+from sgdscope.training.compiler import CompileTime
 from sgdscope.training.pack import Outcome, Trainer
-from sgdscope.training.programs import CompileTime
 from sgdscope.workloads.base import SPLITS, Workload
 
 if TYPE_CHECKING:

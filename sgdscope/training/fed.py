@@ -6,13 +6,13 @@ microbatch by microbatch: the devices add up the gradient of one while the next 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -25,14 +25,13 @@ from sgdscope.data.pipeline import Request, Workers
 from sgdscope.study import NUMERICS_VERSION, Trial
 from sgdscope.training.batches import training_keys
 from sgdscope.training.checkpoint import Checkpoint, Checkpoints, Measurement
+from sgdscope.training.compiler import Compiler, CompileTime
 from sgdscope.training.evaluate import Evaluation, of_chunk, of_sums, tells_each
 from sgdscope.training.functions import check_functions
 from sgdscope.training.pack import Outcome, check_devices, outcome_of, steps_at
-from sgdscope.training.precision import products_in_bfloat16
-from sgdscope.training.programs import CompileTime
-from sgdscope.training.runtime import COMPILER_OPTIONS, QUICKLY_COMPILED, machine, pinned
+from sgdscope.training.runtime import machine, pinned
 from sgdscope.training.state import Settings, State
-from sgdscope.training.trial import descended, evaluated, goes_on, mean_loss, start, zeros
+from sgdscope.training.trial import descended, evaluated, goes_on, loss_and_gradient, start, zeros
 from sgdscope.workloads.base import SPLITS, Feed, Workload, examples_in
 
 # The state of a large network takes a second to write, which half a minute would feel.
@@ -93,7 +92,7 @@ class FedTrainer:
         devices = tuple(devices or jax.devices())
         check_devices(devices_per_trial, len(devices))
         self.devices = devices[:devices_per_trial]
-        self.compile_times: list[CompileTime] = []
+        self._compiler = Compiler(self.devices[0].platform)
         self._feed: Feed = workload.feed
         self._microbatch_sizes, self._compute_dtype = microbatch_sizes or {}, compute_dtype
         # In the order of the processes, each of which reads a stretch of every microbatch.
@@ -104,12 +103,14 @@ class FedTrainer:
         chunk = min(workload.evaluation_batch_size, most)
         self._chunk = -(-chunk // devices_per_trial) * devices_per_trial
         self._told = tells_each(workload)
-        self._programs: dict[int | str, Future[Any]] = {}
-        self._lock = threading.Lock()
-        self._compiler = ThreadPoolExecutor(max_workers=2, thread_name_prefix="compile")
         with pinned():
             self._state = check_functions(workload)
         self._workers = Workers(self._feed.read, self._feed.layout, workers)
+
+    @property
+    def compile_times(self) -> list[CompileTime]:
+        """What the programs so far took to compile."""
+        return self._compiler.compile_times
 
     @property
     def circumstances(self) -> str:
@@ -133,14 +134,11 @@ class FedTrainer:
         """Begin to compile the program of a batch size in the background, unless that has been done."""
         if isinstance(program, int):
             program = self._microbatch_sizes.get(program, program)
-        with self._lock:
-            if program not in self._programs:
-                self._programs[program] = self._compiler.submit(self._compile, program)
-            return self._programs[program]
+        return self._compiler.prepare(program, partial(self._compile, program))
 
     def close(self) -> None:
         """Wait for what is being compiled, drop what is not yet, and end the processes."""
-        self._compiler.shutdown(cancel_futures=True)
+        self._compiler.close()
         self._workers.close()
 
     def train(
@@ -371,18 +369,9 @@ class FedTrainer:
             position = jax.ShapeDtypeStruct((), jnp.uint32)
             arguments = (settings, self._state.parameters, sums, self._examples(int(program)), position)
             shardings = (copied, copied, copied, split, copied)
-        begun = time.perf_counter()
-        with pinned():
-            jitted = jax.jit(body, in_shardings=shardings, out_shardings=copied, donate_argnums=donated)
-            lowered = jitted.lower(*arguments)
-            traced = time.perf_counter()
-            options = dict(COMPILER_OPTIONS[self.devices[0].platform])
-            if self.devices[0].platform == "cpu" and program == "start":
-                options |= QUICKLY_COMPILED
-            compiled = lowered.compile(compiler_options=options)
+        jitted = jax.jit(body, in_shardings=shardings, out_shardings=copied, donate_argnums=donated)
         name = f"microbatch size {program}" if isinstance(program, int) else program
-        self.compile_times.append(CompileTime(name, traced - begun, time.perf_counter() - traced))
-        return compiled
+        return self._compiler.compile(name, lambda: jitted.lower(*arguments), quickly=program == "start")
 
     def _examples(self, n: int) -> dict[str, jax.ShapeDtypeStruct]:
         return {key: jax.ShapeDtypeStruct((n, *shape), dtype) for key, (shape, dtype) in self._feed.layout.items()}
@@ -392,9 +381,7 @@ class FedTrainer:
     ) -> tuple[Sums, jax.Array]:
         count = len(next(iter(batch.values())))
         keys = training_keys(self.workload, settings.seed, first + jnp.arange(count, dtype=jnp.uint32))
-        gradient_of = jax.value_and_grad(mean_loss(self.workload), has_aux=True)
-        if self._compute_dtype == "bfloat16":
-            gradient_of = products_in_bfloat16(gradient_of)
+        gradient_of = loss_and_gradient(self.workload, self._compute_dtype)
         (loss, model), gradient = gradient_of(parameters, sums.model, batch, keys)
         return Sums(sums.loss + loss, jax.tree.map(jnp.add, sums.gradient, gradient), model), loss
 

@@ -17,11 +17,12 @@ from sgdscope.errors import InputError
 from sgdscope.study import NUMERICS_VERSION, Trial
 from sgdscope.training.batches import dropped
 from sgdscope.training.checkpoint import Checkpoint, Checkpoints, Measurement
+from sgdscope.training.compiler import CompileTime
 from sgdscope.training.evaluate import Evaluation
 from sgdscope.training.functions import check_functions, fingerprint, slow_convolutions
 from sgdscope.training.noise import NOISE_METRICS, Sums, gradient_noises, no_sums, small_batches
 from sgdscope.training.pack_size import Remembered, fastest, powers_of_two
-from sgdscope.training.programs import CompileTime, Method, Program, Programs
+from sgdscope.training.programs import Method, Program, Programs
 from sgdscope.training.runtime import machine, pinned
 from sgdscope.training.state import Settings, State
 from sgdscope.training.trial import evaluated, state_bytes, stretches
@@ -205,7 +206,7 @@ class Trainer:
     @property
     def compile_times(self) -> list[CompileTime]:
         """What the programs so far took to compile."""
-        return self._programs.compile_times
+        return self._programs.compiler.compile_times
 
     @property
     def circumstances(self) -> str:
@@ -253,7 +254,7 @@ class Trainer:
 
     def close(self) -> None:
         """Wait for what is being compiled, and drop what is not yet."""
-        self._programs.close()
+        self._programs.compiler.close()
 
     def train(
         self,

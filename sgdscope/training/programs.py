@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -14,9 +12,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sgdscope.training.compiler import Compiler
 from sgdscope.training.functions import check_functions
 from sgdscope.training.noise import add_small_batch, add_small_batches, no_sums
-from sgdscope.training.runtime import COMPILER_OPTIONS, QUICKLY_COMPILED, pinned
 from sgdscope.training.state import Settings, State
 from sgdscope.training.trial import evaluated, measure, one_update, start, train, train_once
 from sgdscope.workloads.base import Batch, Workload
@@ -26,17 +24,8 @@ Method = Literal["map", "vmap", "step"]
 Program = int | Literal["start", "measure", "noise"]
 
 
-@dataclass(frozen=True)
-class CompileTime:
-    """The seconds that one program took to be traced, and to be compiled or loaded from the cache."""
-
-    program: str
-    trace: float
-    compile: float
-
-
 class Programs:
-    """Compiles what is asked for, two programs at a time, and keeps it.
+    """Says what each program is, and has it compiled.
 
     Args:
         workload: the model and its data.
@@ -56,26 +45,15 @@ class Programs:
         microbatch_sizes: Mapping[int, int],
         compute_dtype: str,
     ) -> None:
-        self.compile_times: list[CompileTime] = []
         self.by_trial = NamedSharding(mesh, PartitionSpec("trial"))
         self._workload, self._splits, self._mesh, self._method = workload, splits, mesh, method
         self._microbatch_sizes, self._compute_dtype = microbatch_sizes, compute_dtype
-        self._platform = mesh.devices.flat[0].platform
+        self.compiler = Compiler(mesh.devices.flat[0].platform)
         self._state = check_functions(workload)
-        self._made: dict[tuple[Program, int], Future[Any]] = {}
-        self._lock = threading.Lock()
-        self._compiler = ThreadPoolExecutor(max_workers=2, thread_name_prefix="compile")
 
     def prepare(self, program: Program, slots: int) -> Future[Any]:
         """Begin to compile a program for packs of so many slots in the background, unless that has been done."""
-        with self._lock:
-            if (program, slots) not in self._made:
-                self._made[program, slots] = self._compiler.submit(self._compile, program, slots)
-            return self._made[program, slots]
-
-    def close(self) -> None:
-        """Wait for what is being compiled, and drop what is not yet."""
-        self._compiler.shutdown(cancel_futures=True)
+        return self.compiler.prepare((program, slots), partial(self._compile, program, slots))
 
     def state_shapes(self, slots: int, batch_size: int | None) -> State:
         """Return the shapes of a pack's state, with what its streams carry at a batch size."""
@@ -118,20 +96,15 @@ class Programs:
             arguments = (self._splits["train"], settings, self.state_shapes(slots, program), shape((), np.int32))
         # The state of a pack is taken over by the next segment rather than copied.
         donated = (2,) if isinstance(program, int) else ()
-        begun = time.perf_counter()
-        with pinned():
+
+        def lower() -> Any:
             sharded = jax.shard_map(
                 body, mesh=self._mesh, in_specs=specs, out_specs=trial, axis_names={"trial"}, check_vma=False
             )
-            lowered = jax.jit(sharded, donate_argnums=donated).lower(*arguments)
-            traced = time.perf_counter()
-            options = dict(COMPILER_OPTIONS[self._platform])
-            if self._platform == "cpu" and not isinstance(program, int):
-                options |= QUICKLY_COMPILED
-            compiled = lowered.compile(compiler_options=options)
-        name = (f"batch size {program}" if isinstance(program, int) else program) + f", {slots} slots"
-        self.compile_times.append(CompileTime(name, traced - begun, time.perf_counter() - traced))
-        return compiled
+            return jax.jit(sharded, donate_argnums=donated).lower(*arguments)
+
+        name = f"batch size {program}" if isinstance(program, int) else program
+        return self.compiler.compile(f"{name}, {slots} slots", lower, quickly=not isinstance(program, int))
 
     def _each(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if self._method == "vmap":

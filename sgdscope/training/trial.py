@@ -81,13 +81,11 @@ def one_update(
         compute_dtype: ``float32``, or ``bfloat16`` for the products of the loss and its gradient.
     """
     batch_size, size = sizes
-    loss_and_gradient = jax.value_and_grad(mean_loss(workload), has_aux=True)
-    if compute_dtype == "bfloat16":
-        loss_and_gradient = products_in_bfloat16(loss_and_gradient)
+    gradient_of = loss_and_gradient(workload, compute_dtype)
 
     def of_microbatch(state: State, model: Any, number: jax.Array) -> tuple[Any, Any, Any]:
         batch, keys = microbatch_at(workload, train_split, settings.seed, state.step, number, sizes)
-        (loss, model), gradient = loss_and_gradient(state.parameters, model, spread(batch), keys)
+        (loss, model), gradient = gradient_of(state.parameters, model, spread(batch), keys)
         return loss, gradient, model
 
     def add_microbatch(number: jax.Array, sums: tuple[Any, Any, Any], state: State) -> tuple[Any, Any, Any]:
@@ -138,6 +136,12 @@ def descended(workload: Workload, settings: Settings, state: State, loss: Any, g
     stretch = state.step * jnp.minimum(CURVE_POINTS, settings.updates) // settings.updates
     curve = state.curve.at[stretch].add(jnp.where(finite, loss, 0.0))
     return State(parameters, velocity, model, curve, state.step + finite.astype(jnp.int32), finite)
+
+
+def loss_and_gradient(workload: Workload, compute_dtype: str) -> Callable[..., Any]:
+    """Return ``(parameters, state, batch, keys) -> ((mean training loss, state), gradient)``, in these products."""
+    both = jax.value_and_grad(mean_loss(workload), has_aux=True)
+    return products_in_bfloat16(both) if compute_dtype == "bfloat16" else both
 
 
 def mean_loss(workload: Workload) -> Callable[[Any, Any, Any, Any], tuple[Any, Any]]:

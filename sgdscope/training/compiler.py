@@ -1,0 +1,60 @@
+"""Programs compiled in the background, two at a time, and kept."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from sgdscope.training.runtime import COMPILER_OPTIONS, QUICKLY_COMPILED, pinned
+
+
+@dataclass(frozen=True)
+class CompileTime:
+    """The seconds that one program took to be traced, and to be compiled or loaded from the cache."""
+
+    program: str
+    trace: float
+    compile: float
+
+
+class Compiler:
+    """Compiles what is asked for, once.
+
+    Args:
+        platform: JAX's name of the kind of device.
+    """
+
+    def __init__(self, platform: str) -> None:
+        self.compile_times: list[CompileTime] = []
+        self._platform = platform
+        self._made: dict[Hashable, Future[Any]] = {}
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="compile")
+
+    def prepare(self, key: Hashable, compiled: Callable[[], Any]) -> Future[Any]:
+        """Begin to compile a program in the background, unless that has been done."""
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = self._threads.submit(compiled)
+            return self._made[key]
+
+    def compile(self, name: str, lower: Callable[[], Any], quickly: bool) -> Any:
+        """Return a program after tracing and compiling it; on a CPU quickly where it runs but once or twice."""
+        begun = time.perf_counter()
+        with pinned():
+            lowered = lower()
+            traced = time.perf_counter()
+            options = dict(COMPILER_OPTIONS[self._platform])
+            if quickly and self._platform == "cpu":
+                options |= QUICKLY_COMPILED
+            compiled = lowered.compile(compiler_options=options)
+        self.compile_times.append(CompileTime(name, traced - begun, time.perf_counter() - traced))
+        return compiled
+
+    def close(self) -> None:
+        """Wait for what is being compiled, and drop what is not yet."""
+        self._threads.shutdown(cancel_futures=True)
