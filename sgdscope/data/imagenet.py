@@ -23,12 +23,12 @@ from sgdscope import atomic
 from sgdscope.cache import cache_folder
 from sgdscope.data.files import data_place
 from sgdscope.data.order import examples_at
-from sgdscope.data.pictures import looked_at, pillow
+from sgdscope.data.pictures import looked_at, need_libraries
 from sgdscope.data.pipeline import cores, leave_to_parent, pool
 from sgdscope.errors import InputError
 
-# Of 1,281,167 pictures the study's authors hold out 10,000 in their later code (github.com/google-deepmind/
-# deepmind-research, nfnets; remembered, not checked against it). A smaller set gives a tenth.
+# Of 1,281,167 pictures one of the study's authors holds out 10,000 in later code (github.com/google-deepmind/
+# deepmind-research, nfnets/dataset.py). A smaller set gives a tenth.
 HELD_OUT = 10_000
 SHARE_HELD_OUT = 10
 # The pictures that are held out are the first of this seed's order: fixed for ever, and of all classes.
@@ -86,7 +86,7 @@ def read_imagenet(where: Path | None = None, train_on_all: bool = False) -> Imag
 
     Source: Russakovsky et al. (2015), arXiv 1409.0575.
     """
-    pillow()
+    need_libraries()
     folder = _folder(where)
     listed = {name: sorted(_listed(folder, name)) for name in FOLDERS}
     index = _index(folder, [file for files in listed.values() for file in files])

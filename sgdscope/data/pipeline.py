@@ -28,7 +28,7 @@ Read = Callable[..., Arrays]
 Layout = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 # Examples of one task: enough that handing it over costs nothing, few enough that all processes end a batch together.
-TASK = 16
+TASK = 32
 # What is read ahead lies in memory that the processes share: about so much, but for each process a few tasks.
 SHARED_BYTES = 2**28
 TASKS_FOR_EACH = 4

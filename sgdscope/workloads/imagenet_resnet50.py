@@ -75,7 +75,7 @@ def imagenet_resnet50(
     layout: Layout = {"picture": ((side, side, 3), np.dtype(np.uint8)), "label": ((), np.dtype(np.uint16))}
     return Workload(
         name="imagenet_resnet50",
-        version="1",
+        version="2",
         train=data.splits["train"],
         validation=data.splits["validation"],
         test=data.splits["test"],

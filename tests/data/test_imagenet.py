@@ -189,7 +189,8 @@ def test_a_damaged_index_is_built_anew(pictures, tmp_path):
     assert read_imagenet(pictures).splits["train"]["sha256"].tolist() == first.splits["train"]["sha256"].tolist()
 
 
-def test_without_pillow_one_sentence_says_what_installs_it(pictures, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "PIL", None)
+@pytest.mark.parametrize("module", ["PIL", "cv2", "simplejpeg"])
+def test_without_a_library_one_sentence_says_what_installs_it(pictures, monkeypatch, module):
+    monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(InputError, match=r"pip install 'sgdscope\[imagenet\]'"):
         read_imagenet(pictures)
