@@ -1,10 +1,11 @@
 """How well `sgdscope plan` foretells the time that a study then takes.
 
-    python benchmarks/plan.py RESULTS STUDY[:OPTION=VALUE ...] ...
+    python benchmarks/plan.py RESULTS RUNS STUDY[:OPTION=VALUE ...] ...
 
-For each built-in study, three times: a plan, as `sgdscope plan` makes it, and then the run, in processes of their own
+For each built-in study, so many times: a plan, as `sgdscope plan` makes it, and then the run, in processes of their own
 with a filled compilation cache. Beside the seconds stand the trials expected and made: where learning rates are
-searched their number is not known beforehand. Writes README.md and plan.csv into RESULTS.
+searched their number is not known beforehand. Writes plan.csv and plan.md into RESULTS, where rows of other studies
+stay.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from typing import Any
 
 import polars as pl
 
-RUNS = 3
 PROGRAM = """
 import json, sys
 from dataclasses import replace
@@ -51,13 +51,13 @@ def told(study: str, options: dict[str, Any], folder: str, what: str) -> list[fl
     return found
 
 
-def main(results: str, *studies: str) -> None:
+def main(results: str, runs: str, *studies: str) -> None:
     """Plan and run, and write the results."""
     rows = []
     for written in studies:
         name, *given = written.split(":")
         options = {key: json.loads(value) for key, value in (pair.split("=") for pair in given)}
-        for run in range(RUNS):
+        for run in range(int(runs)):
             with tempfile.TemporaryDirectory() as folder:
                 expected, planned = told(name, options, folder, "plan")
                 made, taken = told(name, options, folder, "run")
@@ -73,25 +73,28 @@ def main(results: str, *studies: str) -> None:
                 }
             )
             print(rows[-1], flush=True)
-    table = pl.DataFrame(rows).with_columns(pl.col(pl.Float64).round_sig_figs(4))
     folder = Path(results)
     folder.mkdir(parents=True, exist_ok=True)
+    table = pl.DataFrame(rows).with_columns(pl.col(pl.Float64).round_sig_figs(4), jax=pl.lit(version("jax")))
+    if (folder / "plan.csv").exists():
+        kept = pl.read_csv(folder / "plan.csv", schema=table.schema).filter(~pl.col("study").is_in(studies))
+        table = pl.concat([kept, table])
     table.write_csv(folder / "plan.csv")
     lines = [
-        "# What a plan foretells",
-        f"`python benchmarks/plan.py RESULTS {' '.join(studies)}`: sgdscope {version('sgdscope')}, jax "
-        f"{version('jax')}, {len(os.sched_getaffinity(0))} cores, n = {RUNS} of each; medians (lowest to highest). The "
-        "plan's seconds are of training and evaluating; the time taken is that of the run to its last commit.",
+        f"sgdscope {version('sgdscope')}, {len(os.sched_getaffinity(0))} cores; medians (lowest to highest) of n runs. "
+        "The plan's seconds are of training and evaluating; the time taken is that of the run to its last commit.",
         "",
-        "| study | trials expected / made | s planned | s taken | planned / taken |",
-        "| --- | --- | --- | --- | --- |",
+        "| study | jax | n | trials expected / made | s planned | s taken | planned / taken |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    spread = lambda values: f"{values.median():.3g} ({values.min():.3g} to {values.max():.3g})"
-    for (study,), of in table.group_by("study", maintain_order=True):
+    spread = lambda values: (
+        f"{values.median():.3g} ({values.min():.3g} to {values.max():.3g})" if len(values) > 1 else f"{values[0]:.3g}"
+    )
+    for (study, jax), of in table.group_by("study", "jax", maintain_order=True):
         trials = f"{of['trials_expected'][0]:,} / {of['trials'][0]:,}"
         figures = " | ".join(spread(of[name]) for name in ("seconds_planned", "seconds", "ratio"))
-        lines.append(f"| {study} | {trials} | {figures} |")
-    (folder / "README.md").write_text("\n".join([*lines, ""]))
+        lines.append(f"| {study} | {jax} | {len(of)} | {trials} | {figures} |")
+    (folder / "plan.md").write_text("\n".join([*lines, ""]))
 
 
 if __name__ == "__main__":

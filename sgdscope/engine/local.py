@@ -165,7 +165,7 @@ class _Run:
         name, sizes = trainer.workload.name, self._declaration.batch_sizes
         costs, writes = self._costs[name], jax.process_index() == 0
         checkpoints = Checkpoints(self._store.folder, trainer.circumstances, writes)
-        trainer.expect(_compile_order(sizes))
+        trainer.expect([sizes[-1], sizes[0]])  # those that are probed
         self._progress.show(self.trained, self.trained + self._remaining().trials, None)
         if trainer.method == "step":
             self._progress.say(SLOW_CONVOLUTIONS)
@@ -174,6 +174,7 @@ class _Run:
         if jax.process_count() == 1:  # what is probed follows from the time, which is another for each process
             with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
                 costs.probe(trainer, sizes)
+        trainer.expect(sizes[::-1])  # in the order of the search
         expected = self._remaining()
         self._progress.show(self.trained, self.trained + expected.trials, expected.seconds)
         self._show_cells()
@@ -268,12 +269,6 @@ def _room(trainer: Trainer | FedTrainer, costs: Costs, trial: Trial) -> int:
         return room
     rounds_of_devices = int(PACK_SECONDS / max(seconds * trainer.groups, 1e-9))
     return min(room, trainer.groups * max(1, rounds_of_devices))
-
-
-def _compile_order(batch_sizes: Sequence[int]) -> list[int]:
-    """The two sizes that are probed, then the order of the search."""
-    sizes = list(reversed(batch_sizes))
-    return [sizes[0], sizes[-1], *sizes[1:-1]]
 
 
 def _train_pack(

@@ -1,7 +1,7 @@
 """Residual networks of bottleneck blocks, as ResNet-50.
 
 Sources: He et al. (2015), arXiv 1512.03385, table 1 and figure 5; Goyal et al. (2017), arXiv 1706.02677, section 5.1
-(remembered, not checked against its text).
+(remembered, and checked against later code of the authors' laboratory, not the text).
 
 A 7 × 7 convolution of stride 2 and a maximum over 3 × 3 of stride 2; four stages of blocks of w, 2w, 4w and 8w channels
 within and four times as many without, of which all but the first begin with stride 2; the mean over pixels; and a fully

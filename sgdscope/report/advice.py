@@ -19,7 +19,7 @@ from sgdscope.analysis.dynamics import l2_of
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import exact
 from sgdscope.engine.progress import duration
-from sgdscope.report.summary import plain_first, with_half_width
+from sgdscope.report.summary import plain_first, short, with_half_width
 from sgdscope.studies import Origin
 from sgdscope.study import Declaration
 
@@ -307,7 +307,7 @@ def _listed(values: Sequence[Any]) -> str:
 def _seconds(row: dict[str, Any]) -> str:
     if row["seconds"] is None:
         return "not timed"
-    return f"{row['seconds']:.2g} [{row['seconds_low']:.2g},{row['seconds_high']:.2g}]"
+    return f"{row['seconds']:.2g} [{short(row['seconds_low'])},{short(row['seconds_high'])}]"
 
 
 def _packs(row: dict[str, Any]) -> str:
@@ -315,7 +315,7 @@ def _packs(row: dict[str, Any]) -> str:
 
 
 def _rate(row: dict[str, Any], name: str) -> str:
-    return f"{row[name]:.2g} [{row[f'{name}_low']:.2g},{row[f'{name}_high']:.2g}]"
+    return f"{row[name]:.2g} [{short(row[f'{name}_low'])},{short(row[f'{name}_high'])}]"
 
 
 def _plus_minus(row: dict[str, Any], name: str, sign: str = "") -> str:

@@ -68,9 +68,8 @@ def summary_rows(tables: Tables) -> list[tuple[str, ...]]:
                     row["optimizer"],
                     str(row["batch_size"]),
                     with_half_width(row["test_score"], row["test_score_high"] - row["test_score"]),
-                    f"{row['learning_rate']:.2g} [{row['learning_rate_low']:.2g},{row['learning_rate_high']:.2g}]"
-                    + _remark(row),
-                    f"{loss['train_loss']:.2g} ×÷{_factor(loss):.2g}" if loss else "not measured",
+                    _rate(row),
+                    f"{loss['train_loss']:.2g} ×÷{short(_factor(loss))}" if loss else "not measured",
                     f"{row['cell_diverged']}/{row['trials']}",
                     str(row["n"]),
                 )
@@ -110,7 +109,7 @@ def sentences(tables: Tables) -> list[str]:
     found = bend_sentences(tables) if several else []
     found += noise_scale_sentences(tables)
     found += regime_sentences(tables) + threshold_sentences(tables) if several else []
-    return found + _without_optimum(tables) + _without_learning(tables)
+    return found + _without_optimum(tables) + _without_learning(tables) + _without_interval(tables)
 
 
 def bend_sentences(tables: Tables, *criteria: Criterion) -> list[str]:
@@ -124,7 +123,8 @@ def bend_sentences(tables: Tables, *criteria: Criterion) -> list[str]:
             said.append(f"{who}: {row['batch_sizes']} batch sizes are too few to find where it stops growing.")
             continue
         interval = f"95 % interval {whole(row['bend_low'])} to {whole(row['bend_high'])}"
-        growth = f"slope below it {row['slope']:.2f} [{row['slope_low']:.2f}, {row['slope_high']:.2f}]"
+        low, high = (short(row[end], ".2f") for end in ("slope_low", "slope_high"))
+        growth = f"slope below it {row['slope']:.2f} [{low}, {high}]"
         fit = f"bend at {row['bend']:.0f}, {interval}; {growth}; n = {row['n']}"
         if row["bend"] >= tables.trials["batch_size"].max():
             said.append(f"{who}: no bend was found within the batch sizes ({growth}; n = {row['n']}).")
@@ -241,9 +241,8 @@ def unlimited_sentences(unlimited: pl.DataFrame, records: Records) -> list[str]:
         who = f"{row['workload']}, {row['optimizer']} at batch size {row['batch_size']}: {what}"
         if row["best"] is None:
             continue
-        best = (
-            f"best {row['best']:.4g} [{row['best_low']:.4g}, {row['best_high']:.4g}] at {row['best_epochs']:g} epochs"
-        )
+        low, high = (short(row[end], ".4g") for end in ("best_low", "best_high"))
+        best = f"best {row['best']:.4g} [{low}, {high}] at {row['best_epochs']:g} epochs"
         if row["saturated_at"] is not None:
             state = f"gains no more from {row['saturated_at']:g} epochs on"
         else:
@@ -280,6 +279,12 @@ def _without_learning(tables: Tables) -> list[str]:
     ]
 
 
+def _without_interval(tables: Tables) -> list[str]:
+    if tables.optima.is_empty() or tables.optima["n"].max() != 1:
+        return []
+    return ["one seed has no interval, so nothing is shown: more seeds would tell."]
+
+
 def _of(optima: pl.DataFrame, criterion: str) -> list[dict[str, Any]]:
     rows = optima.filter(pl.col("criterion") == criterion)
     return list(plain_first(rows, "batch_size").iter_rows(named=True))
@@ -290,10 +295,24 @@ def plain_first(rows: pl.DataFrame, *then: str) -> pl.DataFrame:
     return rows.sort(pl.col("optimizer") != "sgd", "optimizer", *then, maintain_order=True)
 
 
+def short(value: float, form: str = ".2g") -> str:
+    """Say the end of an interval, which over one seed is infinite.
+
+    >>> short(0.123), short(float("-inf"), ".2f")
+    ('0.12', '−∞')
+    """
+    return f"{value:{form}}".replace("inf", "∞").replace("-∞", "−∞")
+
+
 def with_half_width(mean: float, half: float, sign: str = "") -> str:
     """Say a mean and its interval with enough decimals for a first digit of the interval, at least 3."""
     decimals = 3 if not 0 < half < math.inf else max(3, -math.floor(math.log10(half)))
-    return f"{mean:{sign}z.{decimals}f} ±{half:.{decimals}f}"
+    return f"{mean:{sign}z.{decimals}f} ±{short(half, f'.{decimals}f')}"
+
+
+def _rate(row: dict[str, Any]) -> str:
+    low, high = short(row["learning_rate_low"]), short(row["learning_rate_high"])
+    return f"{row['learning_rate']:.2g} [{low},{high}]{_remark(row)}"
 
 
 def _factor(row: dict[str, Any]) -> float:

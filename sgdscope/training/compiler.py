@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,10 @@ class Compiler:
             compiled = lowered.compile(compiler_options=options)
         self.compile_times.append(CompileTime(name, traced - begun, time.perf_counter() - traced))
         return compiled
+
+    def settle(self) -> None:
+        """Wait until nothing is being compiled, which would slow what is to be timed."""
+        wait(list(self._made.values()))
 
     def close(self) -> None:
         """Wait for what is being compiled, and drop what is not yet."""

@@ -214,6 +214,7 @@ class FedTrainer:
         size = self.workload.ghost_batch_size * self.workload.unroll * len(self.devices)
         add = self.prepare(size).result()
         update = self.prepare("update").result()
+        self._compiler.settle()
         indices = np.arange(PROBED) % examples_in(self.workload.train)
         with pinned():
             settings = self._put(Settings(np.float32(0), np.float32(0), np.uint32(0), np.int32(1)))

@@ -355,6 +355,7 @@ class Trainer:
 
     def _time_updates(self, batch_size: int, slots: int, seconds: float) -> float:
         begin, program = (self.prepare(name, slots).result() for name in ("start", batch_size))
+        self._programs.compiler.settle()
         with pinned():
             settings, active = self._probed(slots)
             pack = _Pack(slots, [], settings, self._begun(begin(settings), batch_size))

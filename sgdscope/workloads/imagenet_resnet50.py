@@ -50,8 +50,11 @@ def imagenet_resnet50(
         l2: λ of ½ λ Σ‖w‖² over kernels and the last matrix, and over no bias, scale or shift.
 
     Sources: Goyal et al. (2017), arXiv 1706.02677, section 5.1, for the network, its initialization, λ = 1e-4 on what
-    is no scale or shift, and the augmentation, as remembered. Smith, Elsen and De (2020), arXiv 2006.15081, have ghost
-    batches of 64 and, for the Wide-ResNet, λ = 5e-4; what they have for ResNet-50 is not checked against their text.
+    is no scale or shift, and the augmentation: as remembered, and as two public codes have it, one of the authors'
+    laboratory for the initialization (github.com/facebookresearch/TimeSformer, weight_init_helper.py) and a later one
+    by one of the study's authors for λ, means and deviations (github.com/google-deepmind/deepmind-research, nfnets).
+    Smith, Elsen and De (2020), arXiv 2006.15081, have ghost batches of 64 and, for the Wide-ResNet, λ = 5e-4; what they
+    have for ResNet-50 is not checked against their text.
 
     Raises:
         InputError: where no network has these fields.

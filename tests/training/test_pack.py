@@ -382,3 +382,18 @@ def test_a_loss_that_is_never_finite_can_be_timed_and_diverges_at_once():
     (outcome,) = trainer.train([trial])
     trainer.close()
     assert (outcome.diverged, outcome.steps, outcome.measurements) == (True, 0, [])
+
+
+def test_nothing_is_compiled_while_updates_are_timed(monkeypatch):
+    trainer = Trainer(NoisyQuadratic().workload())
+    trainer.expect([4, 8, 16])
+    run, compiling = trainer._run, []
+
+    def seen(*arguments):
+        compiling.extend(future for future in trainer._programs.compiler._made.values() if not future.done())
+        return run(*arguments)
+
+    monkeypatch.setattr(trainer, "_run", seen)
+    assert trainer.time_updates(4, seconds=0) > 0
+    trainer.close()
+    assert compiling == []
