@@ -6,6 +6,7 @@ all in ``val/`` beside the list of their classes. Nothing is unpacked, copied or
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -24,7 +25,7 @@ from sgdscope.cache import cache_folder
 from sgdscope.data.files import data_place
 from sgdscope.data.order import examples_at
 from sgdscope.data.pictures import looked_at, need_libraries
-from sgdscope.data.pipeline import cores, leave_to_parent, pool
+from sgdscope.data.pipeline import GUARD, cores, leave_to_parent, pool
 from sgdscope.errors import InputError
 
 # Of 1,281,167 pictures one of the study's authors holds out 10,000 in later code (github.com/google-deepmind/
@@ -34,8 +35,6 @@ SHARE_HELD_OUT = 10
 # The pictures that are held out are the first of this seed's order: fixed for ever, and of all classes.
 SPLIT_SEED = 0
 
-GUARD = "A Python script that calls sgdscope on pictures needs `if __name__ == '__main__':` above the call."
-
 FOLDERS = ("train", "val")
 # The classes of a flat val/, by the names of its pictures in their order: a class a line, or as published a number a
 # line, which the published meta.mat gives a class.
@@ -43,6 +42,8 @@ CLASS_LIST = "imagenet_2012_validation_synset_labels.txt"
 NUMBER_LIST, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 LIST_FOLDERS = (".", "val", "data", "ILSVRC2012_devkit_t12/data")
 
+# So many files are read before the index is written once more: a minute or two.
+KEPT_AFTER = 50_000
 INDEX_SCHEMA = {"file": pl.String, "bytes": pl.Int64, "modified": pl.Int64, "sha256": pl.UInt64}
 
 
@@ -89,6 +90,9 @@ def read_imagenet(where: Path | None = None, train_on_all: bool = False) -> Imag
     need_libraries()
     folder = _folder(where)
     listed = {name: sorted(_listed(folder, name)) for name in FOLDERS}
+    for name, found in listed.items():
+        if not found:
+            raise InputError(f"imagenet: {folder / name} has no pictures; they lie in {folder / name / 'CLASS'}.")
     index = _index(folder, [file for files in listed.values() for file in files])
     classes = tuple(sorted({Path(file).parts[1] for file in listed["train"] if len(Path(file).parts) == 3}))
     number = {name: place for place, name in enumerate(classes)}
@@ -140,16 +144,22 @@ def _folder(where: Path | None) -> Path:
 
 def _listed(folder: Path, name: str) -> Iterator[str]:
     """Yield the names of all files of a part, relative to the folder."""
-    for above, folders, files in os.walk(folder / name):
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"imagenet: {error.filename} cannot be read ({error.strerror}).") from error
+
+    for above, folders, files in os.walk(folder / name, onerror=refuse, followlinks=True):
         folders.sort()
         relative = Path(above).relative_to(folder)
         depth = len(relative.parts)
-        if files and (depth > 2 or (depth == 1 and (name == "train" or folders))):
+        # Links may lead round in circles, so that a folder in a class is refused with whatever it has.
+        inside = files + folders if depth > 2 else files if depth == 1 and (name == "train" or folders) else []
+        if inside:
             raise InputError(
-                f"imagenet: {folder / relative} has {_some(files)}, where no picture belongs; pictures lie in "
+                f"imagenet: {folder / relative} has {_some(inside)}, where no picture belongs; pictures lie in "
                 f"{folder / name / 'CLASS'}."
             )
-        yield from (str(relative / file) for file in files if file not in (CLASS_LIST, NUMBER_LIST))
+        yield from (f"{relative}/{file}" for file in files if file not in (CLASS_LIST, NUMBER_LIST, META))
 
 
 def _classes_of(folder: Path, files: Sequence[str]) -> list[str]:
@@ -195,31 +205,44 @@ def _names(meta: Path, numbers: Sequence[str]) -> list[str]:
 
 def _index(folder: Path, files: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return the size and the hash of every file; read are those that the kept index does not know as they are."""
-    kept = cache_folder() / "imagenet" / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.parquet"
-    known = _kept(kept)
-    stats = {file: (folder / file).stat() for file in files}
-    found = {}
-    for file, stat in stats.items():
-        size, modified, digest = known.get(file, (-1, -1, 0))
-        if (size, modified) == (stat.st_size, stat.st_mtime_ns):
-            found[file] = (size, digest)
-    new = [file for file in files if file not in found]
+    path = cache_folder() / "imagenet" / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.parquet"
+    known, now = _kept(path), {file: _size_and_time(f"{folder}/{file}") for file in files}
+    digests = {file: known[file][2] for file in files if file in known and known[file][:2] == now[file]}
+    new = [file for file in files if file not in digests]
     wrong = {}
-    for file, (digest, why) in zip(new, _checked(folder, new), strict=True):
-        if why is None:
-            found[file] = (stats[file].st_size, digest)
-        else:
-            wrong[file] = why
-    if new or known.keys() - found.keys():
-        rows = [(file, size, stats[file].st_mtime_ns, digest) for file, (size, digest) in found.items()]
-        buffer = io.BytesIO()
-        pl.DataFrame(rows, schema=INDEX_SCHEMA, orient="row").write_parquet(buffer)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        atomic.replace(kept, buffer.getvalue())
+    try:
+        for number, (file, (digest, why)) in enumerate(zip(new, _checked(folder, new), strict=True), 1):
+            if why is None:
+                digests[file] = digest
+            else:
+                wrong[file] = why
+            if number % KEPT_AFTER == 0:
+                _keep(path, digests, now)
+    finally:  # also where it is interrupted, what has been read need not be read again
+        if new or known.keys() - digests.keys():
+            _keep(path, digests, now)
     if wrong:
         said = "; ".join(f"{file} ({why})" for file, why in wrong.items())
         raise InputError(f"imagenet: {folder} has files that are no whole pictures: {said}; delete or replace them.")
-    return found
+    return {file: (now[file][0], digest) for file, digest in digests.items()}
+
+
+def _size_and_time(file: str) -> tuple[int, int]:
+    try:
+        found = os.stat(file)  # noqa: PTH116 - a Path for each of a million files takes seconds
+    except OSError as error:
+        raise InputError(f"imagenet: {file} cannot be read ({error.strerror}).") from error
+    return found.st_size, found.st_mtime_ns
+
+
+def _keep(path: Path, digests: Mapping[str, int], now: Mapping[str, tuple[int, int]]) -> None:
+    """Keep the index; where it cannot be written there is none, and all is read again the next time."""
+    buffer = io.BytesIO()
+    rows = [(file, *now[file], digest) for file, digest in digests.items()]
+    pl.DataFrame(rows, schema=INDEX_SCHEMA, orient="row").write_parquet(buffer)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.replace(path, buffer.getvalue())
 
 
 def _kept(path: Path) -> dict[str, tuple[int, int, int]]:

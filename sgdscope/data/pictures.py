@@ -48,6 +48,15 @@ def need_libraries() -> None:
             raise InputError(f"pictures need {name}; `pip install 'sgdscope[imagenet]'` installs it.")
 
 
+def libraries() -> str:
+    """Return the versions of what pixels depend on."""
+    import cv2
+    import PIL
+    import simplejpeg
+
+    return f"simplejpeg {simplejpeg.__version__}, OpenCV {cv2.__version__}, Pillow {PIL.__version__}"
+
+
 def labelled_square(side: int, path: str, label: int, visit: tuple[int, int, int] | None) -> dict[str, np.ndarray]:
     """Return what a network is given of a picture: at a visit (seed, epoch, index) of training, or in evaluation."""
     square = centre_square(path, side) if visit is None else random_square(path, side, *visit)

@@ -35,6 +35,10 @@ TASKS_FOR_EACH = 4
 MOST_TASKS = 512
 
 
+# The processes run the user's script again, up to there.
+GUARD = "A Python script that calls sgdscope on pictures needs `if __name__ == '__main__':` above the call."
+
+
 class WorkerDiedError(Exception):
     """A process that reads has ended; what it was reading is lost, and the training that waits for it stops."""
 
@@ -122,10 +126,10 @@ class Workers:
         dead = [process for process in self._processes if process.exitcode not in (None, 0, -signal.SIGTERM)]
         self._processes.clear()
         who = ", ".join(f"{process.pid} ({_ending(process.exitcode or 0)})" for process in dead) or "one"
-        return (
-            f"of the processes that read examples {who} ended before its time, perhaps because memory was short; the "
-            f"same command goes on from the last checkpoint"
-        )
+        said = f"of the processes that read examples {who} ended before its time"
+        if dead and all((process.exitcode or 0) > 0 for process in dead):
+            return f"{said}. {GUARD}"
+        return f"{said}, perhaps because memory was short; the same command goes on from the last checkpoint"
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,8 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
             left_over = Checkpoints(store.folder, "")
             left_over.drop(left_over.trials() & set(ended(contents.trials)["trial_id"]))
         _meet("declared")
+        if not writes:  # where the folder is new, there was nothing before
+            store.check_declaration(declaration)
         run = _Run(study, declaration, store, progress, contents.trials if writes else store.read().trials)
         for workload in study.workloads:
             if run.pending(workload.name):

@@ -18,10 +18,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sgdscope.data.order import examples_at
-from sgdscope.data.pipeline import Request, Workers
+from sgdscope.data.pipeline import TASK, Request, Workers
+from sgdscope.errors import InputError
 from sgdscope.study import NUMERICS_VERSION, Trial
 from sgdscope.training.batches import training_keys
 from sgdscope.training.checkpoint import Checkpoint, Checkpoints, Measurement
@@ -38,8 +40,8 @@ from sgdscope.workloads.base import SPLITS, Feed, Workload, examples_in
 CHECKPOINT_SECONDS = 60.0
 # So many microbatches may be on their way to the devices beside the one that is computed with.
 AHEAD = 2
-# What is read to tell how fast the host reads.
-PROBED = 128
+# What each process reads to tell how fast the host reads.
+PROBED = 2 * TASK
 
 
 @jax.tree_util.register_dataclass
@@ -105,6 +107,7 @@ class FedTrainer:
         self._told = tells_each(workload)
         with pinned():
             self._state = check_functions(workload)
+        self._machine = _of_first_process(machine())
         self._workers = Workers(self._feed.read, self._feed.layout, workers)
 
     @property
@@ -115,7 +118,8 @@ class FedTrainer:
     @property
     def circumstances(self) -> str:
         """What the bits of a trial depend on beside its identity."""
-        return f"{NUMERICS_VERSION} {jax.__version__} {machine()} {self.devices[0].device_kind} {self.method}"
+        device = self.devices[0].device_kind
+        return f"{NUMERICS_VERSION} {jax.__version__} {self._machine} {device} {self.method} {self._feed.circumstances}"
 
     def expect(self, batch_sizes: Sequence[int]) -> None:
         """Begin to compile what these batch sizes will need, in this order."""
@@ -166,8 +170,10 @@ class FedTrainer:
             before, measurements = 0.0, list[Measurement]()
             correctness: dict[str, bytes] = {}
             kept = None if checkpoints is None else checkpoints.load(trial.id)
-            if kept is not None and self._fits(kept):
-                state = jax.device_put(jax.tree.unflatten(jax.tree.structure(state), kept.leaves), self._copied)
+            kept = kept if kept is not None and self._fits(kept) else None
+            _agree(trial, kept)
+            if kept is not None:
+                state = self._put(jax.tree.unflatten(jax.tree.structure(state), kept.leaves))
                 before, measurements = kept.seconds, list(kept.measurements)
             step, finite = int(state.step), bool(state.finite)
             made = step
@@ -215,7 +221,8 @@ class FedTrainer:
         add = self.prepare(size).result()
         update = self.prepare("update").result()
         self._compiler.settle()
-        indices = np.arange(PROBED) % examples_in(self.workload.train)
+        count = PROBED * self._workers.count
+        indices = examples_at(0, np.arange(2 * count), examples_in(self.workload.train))
         with pinned():
             settings = self._put(Settings(np.float32(0), np.float32(0), np.uint32(0), np.int32(1)))
             state = self.prepare("start").result()(settings)
@@ -233,10 +240,10 @@ class FedTrainer:
             jax.block_until_ready(update(settings, state, sums, self._put(np.float32(1))))
             updating = time.perf_counter() - begun
         requests = [(*self._feed.locate("train", int(i)), (0, 0, int(i))) for i in indices]
-        list(self._workers.batches([requests]))  # processes begin
+        list(self._workers.batches([requests[:count]]))  # processes begin
         begun = time.perf_counter()
-        list(self._workers.batches([requests]))
-        reading = (time.perf_counter() - begun) / PROBED
+        list(self._workers.batches([requests[count:]]))  # others, which have not been read just before
+        reading = (time.perf_counter() - begun) / count
         return max(batch_size * min(took) / size + updating, batch_size * reading)
 
     # ── Updates ──────────────────────────────────────────────────────────────────────────────────────────
@@ -329,7 +336,8 @@ class FedTrainer:
         return jax.tree.map(lambda a: jax.make_array_from_process_local_data(self._by_example, a), tree)
 
     def _put(self, tree: Any) -> Any:
-        return jax.device_put(tree, self._copied)
+        """Place what all processes have alike. To ``device_put`` it would be compared among them each time."""
+        return jax.tree.map(lambda a: jax.make_array_from_process_local_data(self._copied, np.asarray(a)), tree)
 
     def _no_sums(self, state: State) -> Sums:
         gradient = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), state.parameters)
@@ -396,6 +404,24 @@ class FedTrainer:
     def _add_chunk(self, model: Any, batch: Any, counts: jax.Array, loss: jax.Array, score: jax.Array) -> Evaluation:
         part = of_chunk(self.workload, model, batch, counts, self._told)
         return part._replace(loss=loss + part.loss, score=score + part.score)
+
+
+def _of_first_process(text: str) -> str:
+    """Return the first process's text, which is as long in all of them."""
+    if jax.process_count() == 1:
+        return text
+    return bytes(np.asarray(broadcast_one_to_all(np.frombuffer(text.encode(), np.uint8)))).decode()
+
+
+def _agree(trial: Trial, kept: Checkpoint | None) -> None:
+    if jax.process_count() == 1:
+        return
+    steps = process_allgather(np.int32(0 if kept is None else kept.step)).tolist()
+    if len(set(steps)) > 1:
+        raise InputError(
+            f"the processes see different checkpoints of trial {trial.id} (of steps {', '.join(map(str, steps))}); "
+            f"all must see the study's folder as it is."
+        )
 
 
 def _own(count: int) -> slice:

@@ -31,7 +31,7 @@ from sgdscope.workloads.base import SPLITS, Workload
 # A segment is one call of the program: long enough to cost nothing, short enough that progress shows and that
 # an interrupt is heard.
 SEGMENT_SECONDS = 0.5
-MOST_PROBED = 2**16
+FEWEST_PROBED, MOST_PROBED = 4, 2**16
 # What takes no longer is timed once more.
 AGAIN_SECONDS = 1.0
 # By ``map`` more trials a device gain nothing; by ``vmap`` how many do is timed, in steps of four.
@@ -225,8 +225,10 @@ class Trainer:
             remembered = self._remembered.get(batch_size)
             if remembered is None:
                 sizes = [size for size in TIMED_SIZES if size * self._groups <= self.slots]
-                remembered = self._groups * fastest(partial(self._seconds_each, batch_size), sizes)
-                self._remembered.put(batch_size, remembered)
+                failed = list[int]()
+                remembered = self._groups * fastest(partial(self._seconds_each, batch_size, failed), sizes)
+                if not failed:
+                    self._remembered.put(batch_size, remembered)
             self._rooms[batch_size] = min(remembered, self.slots)
         return self._rooms[batch_size]
 
@@ -336,26 +338,37 @@ class Trainer:
 
     @cached_property
     def _remembered(self) -> Remembered:
-        return Remembered(f"{self.circumstances}, {self._sharing}, {fingerprint(self.workload)}")
+        of = self.circumstances, self._sharing, self._memory, fingerprint(self.workload)
+        return Remembered(", ".join(map(str, of)))
 
-    def _seconds_each(self, batch_size: int, size: int) -> float | None:
-        """Return the seconds of an update by its trials, of packs of a size; None where they do not fit in memory."""
+    @property
+    def _memory(self) -> int | None:
+        """The bytes of a device that JAX may use, where it tells."""
+        limit: int | None = (self.devices[0].memory_stats() or {}).get("bytes_limit")
+        return limit
+
+    def _seconds_each(self, batch_size: int, failed: list[int], size: int) -> float | None:
+        """Return the seconds of an update by its trials, of packs of a size.
+
+        None where a pack does not fit in memory, in training or beside it, or where it cannot be compiled or run, which
+        is noted: that it was so once must not be remembered, and if even the smallest cannot, its trials will say why.
+        """
         slots = size * self._groups
         try:
-            needed = self.prepare(batch_size, slots).result().memory_analysis()
-            limit = (self.devices[0].memory_stats() or {}).get("bytes_limit")
-            used = needed.argument_size_in_bytes + needed.temp_size_in_bytes
-            if limit is not None and used > MEMORY_SHARE * limit:
-                return None
+            for program in (batch_size, *self._beside_training):
+                needed = self.prepare(program, slots).result().memory_analysis()
+                used = needed.argument_size_in_bytes + needed.temp_size_in_bytes
+                if self._memory is not None and used > MEMORY_SHARE * self._memory:
+                    return None
             return self._time_updates(batch_size, slots, 0.1)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
+        except Exception:
+            failed.append(size)
             return None
 
     def _time_updates(self, batch_size: int, slots: int, seconds: float) -> float:
         begin, program = (self.prepare(name, slots).result() for name in ("start", batch_size))
-        self._programs.compiler.settle()
+        if self.devices[0].platform == "cpu":  # where compiling takes the cores that are timed
+            self._programs.compiler.settle()
         with pinned():
             settings, active = self._probed(slots)
             pack = _Pack(slots, [], settings, self._begun(begin(settings), batch_size))
@@ -369,9 +382,12 @@ class Trainer:
                 pack.state = self._run(program, pack, ends, steps)
                 return time.perf_counter() - begun
 
-            steps, took = 1, timed(1)  # the first call does more than the others
-            # A loss that is never finite makes no update, however many are asked for.
-            while took < seconds and steps < MOST_PROBED:
+            steps, took = 1, timed(1)
+            if took < AGAIN_SECONDS or self.method == "vmap":  # the first call does more than the others
+                took = timed(1)
+            # A call also copies the states, which few updates would be charged with. A loss that is never finite makes
+            # no update, however many are asked for.
+            while (took < seconds or steps < FEWEST_PROBED) and took < AGAIN_SECONDS and steps < MOST_PROBED:
                 steps *= 2
                 took = timed(steps)
             if took < AGAIN_SECONDS:  # a machine that did something else for a moment must not be taken for a slow one
@@ -387,7 +403,7 @@ class Trainer:
         if size == pack.size:
             return
         programs = [self.prepare(program, size) for program in (batch_size, *self._beside_training)]
-        if not all(program.done() for program in programs):
+        if not all(program.done() and program.exception() is None for program in programs):
             return
         pack.take_curves()
         pack.slots = pack.live

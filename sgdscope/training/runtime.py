@@ -76,7 +76,7 @@ class CompilationCache:
         try:
             self.entries.mkdir(parents=True, exist_ok=True)
             self.sums.mkdir(parents=True, exist_ok=True)
-            for entry in self.entries.iterdir():
+            for entry in _files(self.entries):
                 known = self.sums / entry.name
                 if not known.is_file() or known.read_text() != _sha256(entry):
                     entry.unlink(missing_ok=True)
@@ -92,10 +92,15 @@ class CompilationCache:
     def seal(self) -> None:
         """Note the sums of the entries written since; called when no program is being compiled."""
         with contextlib.suppress(OSError):
-            for entry in self.entries.iterdir():
+            for entry in _files(self.entries):
                 known = self.sums / entry.name
                 if not known.is_file():
                     atomic.replace(known, _sha256(entry).encode())
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the entries, and not the folder in which XLA keeps which of a GPU's kernels were fastest."""
+    return [path for path in folder.iterdir() if path.is_file()]
 
 
 def machine() -> str:

@@ -85,12 +85,15 @@ class Feed:
             by which it may be augmented, and None in evaluation. It must be a pure function that a process can be sent,
             and should be of a module that does not import JAX, which would take each process seconds.
         bytes: what there is to read of each split, for a plan.
+        circumstances: what an example depends on beside its place and visit, as the versions of libraries: a trial does
+            not go on from a checkpoint of others.
     """
 
     layout: Layout
     locate: Callable[[str, int], tuple[Any, ...]]
     read: Callable[..., Arrays]
     bytes: Mapping[str, int]
+    circumstances: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

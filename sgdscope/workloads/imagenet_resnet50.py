@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgdscope.data.imagenet import ImageNet
-from sgdscope.data.pictures import labelled_square
+from sgdscope.data.pictures import labelled_square, libraries
 from sgdscope.data.pipeline import Layout
 from sgdscope.errors import InputError
 from sgdscope.models.losses import accuracy, cross_entropy
@@ -91,7 +91,7 @@ def imagenet_resnet50(
         init_state=partial(resnet_state, blocks=tuple(blocks), width=width),
         penalty=partial(penalty_of_weights, l2),
         ghost_batch_size=ghost_batch_size,
-        feed=Feed(layout, partial(_place, data), partial(labelled_square, side), data.bytes),
+        feed=Feed(layout, partial(_place, data), partial(labelled_square, side), data.bytes, libraries()),
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
         fields={"blocks": "-".join(map(str, blocks)), "width": width, "side": side, "l2": l2},
     )

@@ -99,11 +99,12 @@ def test_a_flat_val_with_a_class_a_line(flat):
     assert [data.classes[label] for label in data.splits["test"]["label"]] == names
 
 
-def test_a_flat_val_with_the_published_numbers(flat):
+@pytest.mark.parametrize("where", ["ILSVRC2012_devkit_t12/data", "val"])
+def test_a_flat_val_with_the_published_numbers(flat, where):
     """Classes are numbered in an order of their own, and inner nodes of the hierarchy follow with further numbers."""
     own, names = flat
-    devkit = own / "ILSVRC2012_devkit_t12" / "data"
-    devkit.mkdir(parents=True)
+    devkit = own / where
+    devkit.mkdir(parents=True, exist_ok=True)
     number = {"n03": 1, "n01": 2, "n02": 3}
     (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text("".join(f"{number[name]}\n" for name in names))
     with pytest.raises(InputError, match=r"meta\.mat is missing"):
@@ -163,6 +164,36 @@ def test_a_class_of_val_that_training_has_not_is_named(own):
         read_imagenet(own)
 
 
+def test_folders_without_pictures_are_told(own):
+    shutil.rmtree(own / "train")
+    (own / "train" / "n01").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"train has no pictures; they lie in .*CLASS"):
+        read_imagenet(own)
+
+
+def test_folders_of_classes_may_be_links_which_may_lead_in_circles(own, pictures, tmp_path):
+    linked = tmp_path / "linked"
+    for part in ("train", "val"):
+        (linked / part).mkdir(parents=True)
+        for folder in (own / part).iterdir():
+            (linked / part / folder.name).symlink_to(folder)
+    (own / "train" / "n01" / "round").symlink_to(linked / "val", target_is_directory=True)
+    with pytest.raises(InputError, match=r"round.* where no picture belongs"):
+        read_imagenet(linked)
+    (own / "train" / "n01" / "round").unlink()
+    (own / "train" / "n01" / "round").symlink_to(own / "train" / "n01", target_is_directory=True)
+    with pytest.raises(InputError, match=r"round has .* where no picture belongs"):
+        read_imagenet(linked)
+    (own / "train" / "n01" / "round").unlink()
+    assert read_imagenet(linked).files == read_imagenet(own).files
+
+
+def test_a_link_that_leads_nowhere_is_named(own):
+    (own / "train" / "n01" / "gone.JPEG").symlink_to(own / "nowhere")
+    with pytest.raises(InputError, match=r"train/n01/gone\.JPEG cannot be read \(No such file"):
+        read_imagenet(own)
+
+
 # ── The index ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -180,6 +211,35 @@ def test_only_what_is_new_or_changed_is_read_again(own, monkeypatch):
     place = first.files["train"].index("train/n01/n01_0.JPEG")
     other = first.files["train"].index("train/n02/n02_1.JPEG")
     assert changed.splits["train"]["sha256"][place] == first.splits["train"]["sha256"][other]
+
+
+def test_what_was_read_before_an_interrupt_is_not_read_again(own, monkeypatch):
+    plain, asked = imagenet._checked, []
+
+    def interrupted(folder, files):
+        for number, found in enumerate(plain(folder, files)):
+            if number == 20:
+                raise KeyboardInterrupt
+            yield found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(imagenet, "_checked", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            read_imagenet(own)
+    monkeypatch.setattr(imagenet, "_checked", lambda folder, files: asked.append(list(files)) or plain(folder, files))
+    assert len(read_imagenet(own).splits["train"]["label"]) == 27
+    assert len(asked[-1]) == 39 - 20
+
+
+def test_the_index_is_kept_while_it_is_built_and_not_needed(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(imagenet, "KEPT_AFTER", 10)
+    kept, plain = [], imagenet._keep
+    monkeypatch.setattr(
+        imagenet, "_keep", lambda path, digests, now: kept.append(len(digests)) or plain(path, digests, now)
+    )
+    (tmp_path / "cache").write_text("no folder")
+    assert len(read_imagenet(own).splits["train"]["label"]) == 27
+    assert kept == [10, 20, 30, 39]
 
 
 def test_a_damaged_index_is_built_anew(pictures, tmp_path):

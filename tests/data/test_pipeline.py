@@ -27,6 +27,10 @@ def read_or_die(number):
     return read(number)
 
 
+def leave(_):
+    os._exit(1)  # as where the script has no guard
+
+
 def who(_):
     return {"x": np.zeros(3, np.float32), "label": np.uint16(os.getpid() % 2**16)}
 
@@ -82,6 +86,12 @@ def test_a_process_that_is_killed_is_named_and_new_ones_go_on():
     (batch,) = workers.batches([[(number,) for number in range(40)]])
     assert (batch["x"][:, 0] == np.arange(40)).all()
     workers.close()
+
+
+def test_a_script_without_a_guard_is_told_of_it():
+    workers = Workers(leave, LAYOUT, 1)
+    with pytest.raises(WorkerDiedError, match=r"\(exit code 1\) ended before its time\. A Python script .* __name__"):
+        list(workers.batches([[(0,)]]))
 
 
 def test_processes_end_with_a_parent_that_is_killed(tmp_path):

@@ -14,6 +14,8 @@ import together
 
 import sgdscope as sg
 from sgdscope.engine import local
+from sgdscope.training import fed
+from sgdscope.training.checkpoint import Checkpoint
 from sgdscope.workloads.digits import digits
 
 
@@ -58,6 +60,22 @@ def test_two_processes_train_what_one_with_two_devices_does_also_where_one_of_th
     assert two.measurements.select(keys).equals(one.measurements.select(keys))
     np.testing.assert_allclose(two.measurements["value"], one.measurements["value"], rtol=1e-5)
     assert two.correctness.equals(one.correctness)
+
+
+def test_a_process_that_has_another_study_is_told_also_where_the_folder_is_new(tmp_path):
+    codes, said = by_two(tmp_path / "two", 0)
+    assert 0 not in codes
+    assert "two holds another study, which differs in workload" in said[1]
+    assert sg.Result(tmp_path / "two").trials.is_empty()
+
+
+def test_processes_that_see_other_checkpoints_are_told(monkeypatch):
+    trial = together.study().declaration().trial(sg.Momentum(), 32, 0.1, seed=0)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(fed, "process_allgather", lambda step: np.array([int(step), 5]))
+    kept = Checkpoint([], 7, [], 1.0)
+    with pytest.raises(sg.InputError, match=r"see different checkpoints of trial .* \(of steps 7, 5\)"):
+        fed._agree(trial, kept)
 
 
 def test_what_processes_cannot_share_is_refused_in_a_sentence(monkeypatch):

@@ -1,4 +1,7 @@
-"""Run one study as one of two processes: FOLDER ADDRESS NUMBER [UPDATES AFTER WHICH IT IS KILLED]."""
+"""Run one study as one of two processes: FOLDER ADDRESS NUMBER [UPDATES AFTER WHICH IT IS KILLED].
+
+With 0 it has another study, of a wider network.
+"""
 
 import os
 import signal
@@ -9,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
 
 
-def study():
+def study(hidden=16):
     import digits_feed
 
     import sgdscope as sg
@@ -18,7 +21,7 @@ def study():
 
     feed = Feed(digits_feed.LAYOUT, digits_feed.locate, digits_feed.read, {"train": 1})
     return sg.Study(
-        name="together", workloads=replace(digits(hidden=16), feed=feed), batch_sizes=(32, 64), microbatch_size=32,
+        name="together", workloads=replace(digits(hidden=hidden), feed=feed), batch_sizes=(32, 64), microbatch_size=32,
         budgets=sg.Steps(12), learning_rates=(0.1,), optimizers=sg.Momentum(), seeds=1, devices_per_trial=2,
     )  # fmt: skip
 
@@ -36,7 +39,9 @@ if __name__ == "__main__":
     jax.distributed.initialize(address, 2, int(number), heartbeat_timeout_seconds=3, shutdown_timeout_seconds=3)
     COMPILER_OPTIONS["cpu"]["xla_backend_optimization_level"] = 0
     fed.CHECKPOINT_SECONDS = -1.0
-    if kill_after:
+    if kill_after == ["0"]:
+        sg.run(study(17), folder)
+    elif kill_after:
         plain, left = Checkpoints.save, int(kill_after[0])
 
         def save(*of):

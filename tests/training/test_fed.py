@@ -173,6 +173,14 @@ def test_a_killed_trial_goes_on_bit_for_bit(trainer, tmp_path, monkeypatch, most
     assert sum(told) == 20
 
 
+def test_a_checkpoint_of_other_libraries_is_passed_over(trainer):
+    feed = dataclasses.replace(trainer.workload.feed, circumstances="decoder 2.0")
+    other = dataclasses.replace(trainer.workload, feed=feed)
+    changed = FedTrainer(other, workers=1)
+    changed.close()
+    assert changed.circumstances == trainer.circumstances + "decoder 2.0"
+
+
 def test_a_checkpoint_of_other_shapes_is_passed_over(trainer, tmp_path):
     trial, _ = trial_of(fed_digits())
     (outcome,) = trainer.train([trial])

@@ -69,7 +69,7 @@ def test_what_was_chosen_is_remembered_under_its_own_key_and_damage_forgotten(tm
 def test_a_room_is_timed_once_on_a_machine(monkeypatch):
     timed = []
 
-    def seconds(self, batch_size, size):
+    def seconds(self, batch_size, failed, size):
         timed.append((batch_size, size))
         return {1: 1.0, 4: 0.5, 16: 0.49}[size]
 
@@ -89,6 +89,23 @@ def test_a_room_is_timed_once_on_a_machine(monkeypatch):
         assert trainer.room(32) == room
         trainer.close()
     assert len(timed) == 12
+
+
+def test_a_pack_that_failed_to_compile_ends_the_growth_and_is_not_remembered(monkeypatch):
+    real, asked = Trainer.prepare, []
+
+    def prepare(self, program, slots=None):
+        if program == 16 and slots == 4:
+            asked.append(slots)
+            raise RuntimeError("INTERNAL: Autotuning failed: NOT_FOUND: No valid config found!")
+        return real(self, program, slots)
+
+    monkeypatch.setattr(Trainer, "prepare", prepare)
+    for _ in range(2):
+        trainer = Trainer(digits(hidden=8), method="vmap", devices=jax.devices()[:1])
+        assert trainer.room(16) == trainer.room(16) == 1
+        trainer.close()
+    assert asked == [4, 4]
 
 
 def test_a_room_is_really_timed():
@@ -153,7 +170,8 @@ def test_a_pack_moves_to_fewer_slots_as_its_trials_diverge(monkeypatch, moved):
     alone.close()
 
 
-def test_a_pack_goes_on_as_it_is_while_the_smaller_program_is_not_ready(monkeypatch):
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_pack_goes_on_as_it_is_while_the_smaller_program_is_not_ready_or_where_there_is_none(monkeypatch, failed):
     monkeypatch.setattr(pack, "SEGMENT_SECONDS", 0.0)
     quadratic = NoisyQuadratic(curvatures=(1.0,), noise=0.0)
     declaration = declared(quadratic.workload(), 30)
@@ -163,7 +181,10 @@ def test_a_pack_goes_on_as_it_is_while_the_smaller_program_is_not_ready(monkeypa
     class Unready:
         def done(self):
             asked.append(True)
-            return False
+            return failed
+
+        def exception(self):
+            return RuntimeError("RESOURCE_EXHAUSTED")
 
     monkeypatch.setattr(
         Trainer, "prepare", lambda self, program, slots=None: real(self, program, slots) if slots != 1 else Unready()
@@ -205,7 +226,7 @@ def test_a_pack_that_would_not_fit_in_memory_is_not_timed():
     trainer = Trainer(digits(hidden=8), method="vmap", devices=jax.devices()[:1])
 
     class Device:
-        device_kind = "small"
+        device_kind, platform = "small", "cpu"
 
         def __init__(self, limit):
             self.limit = limit
@@ -213,12 +234,12 @@ def test_a_pack_that_would_not_fit_in_memory_is_not_timed():
         def memory_stats(self):
             return {"bytes_limit": self.limit}
 
-    needed = trainer.prepare(16, 1).result().memory_analysis()
-    used = needed.argument_size_in_bytes + needed.temp_size_in_bytes
+    needed = [trainer.prepare(program, 1).result().memory_analysis() for program in (16, "start", "measure")]
+    used = max(one.argument_size_in_bytes + one.temp_size_in_bytes for one in needed)
     assert used > 8 * 1024  # the digits alone are as many
     for limit, fits in ((used, False), (2 * used, True)):
         trainer.devices = (Device(limit),)
-        assert (trainer._seconds_each(16, 1) is not None) == fits
+        assert (trainer._seconds_each(16, [], 1) is not None) == fits
     trainer.devices = (Device(1),)
     assert trainer.room(16) == 1
     trainer.close()

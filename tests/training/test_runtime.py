@@ -18,6 +18,20 @@ def test_entries_that_were_not_sealed_or_changed_since_are_deleted(tmp_path):
     assert names(cache.entries) == names(cache.sums) == ["whole"]
 
 
+def test_a_folder_of_xlas_own_is_left_alone_and_does_not_end_the_cache(tmp_path):
+    """XLA keeps there which of a GPU's kernels were fastest."""
+    cache = CompilationCache(tmp_path)
+    kernels = cache.entries / "xla_gpu_per_fusion_autotune_cache_dir"
+    kernels.mkdir(parents=True)
+    cache.sums.mkdir(parents=True)
+    for name in ("a", "z"):  # before and after it, in whatever order they are listed
+        (cache.entries / name).write_bytes(b"program")
+    cache.seal()
+    cache.open()
+    assert names(cache.sums) == ["a", "z"]
+    assert names(cache.entries) == ["a", "xla_gpu_per_fusion_autotune_cache_dir", "z"]
+
+
 def test_without_a_writable_folder_there_is_no_cache(tmp_path):
     (tmp_path / "file").write_text("")
     cache = CompilationCache(tmp_path / "file")
