@@ -43,7 +43,9 @@ from sgdscope.workloads.wide_resnet import wide_resnet
 
 ROUNDS = 5
 SECONDS = 0.2
-SIDE = 1024
+# What a matrix product needs to reach its peak, and an array to lie in memory rather than in a cache.
+SIDE = {"cpu": 1024, "gpu": 8192}
+LEAST_BYTES = {"cpu": 0, "gpu": 2**29}
 # The trials of a pack, as far as each workload's states fit in this memory.
 PACKS = (1, 2, 4, 16, 64)
 MOST_BYTES = 2**31
@@ -82,17 +84,21 @@ def best_of(program: Callable[[], Any]) -> float:
 
 def peak() -> float:
     """Return the operations a second of matrix products on all devices together."""
-    repeats = 4 if jax.default_backend() == "cpu" else 512
-    a = jnp.ones((SIDE, SIDE)) / SIDE
+    repeats, side = 4, SIDE[jax.default_backend()]
+    a = jnp.ones((side, side)) / side
 
     def products(a: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, repeats, lambda _, b: a @ b, a)
 
-    return 2 * SIDE**3 * repeats * jax.device_count() / best_of(on_each_device(products, a))
+    return 2 * side**3 * repeats * jax.device_count() / best_of(on_each_device(products, a))
 
 
 def bandwidth(size: int) -> float:
-    """Return the bytes a second that all devices together read and write, of arrays of a size in bytes."""
+    """Return the bytes a second that all devices together read and write, of arrays of a size in bytes.
+
+    On a GPU they are of half a gigabyte, since a pack's states lie in memory together.
+    """
+    size = max(size, LEAST_BYTES[jax.default_backend()])
     repeats = max(4, 2**26 // size)
     array = jnp.ones(max(1, size // 4))
 

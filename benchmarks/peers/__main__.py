@@ -3,13 +3,13 @@
     pip install torch 'ray[tune]'
     python benchmarks/peers RESULTS [ROUNDS [SHARE]]
 
-Every peer trains the same network on the same pictures with the same schedule, rates, momenta and numbers of updates as
-the study's own trials, and scores it once. PyTorch packed trains all of them. The others train every SHARE-th, in
-order of batch size, so that their share of the updates is the same; the seconds of all are extrapolated by the updates,
-those of Ray Tune by the trials, since most of its time goes into their processes. What does not grow with the trials,
-starting Ray and compiling, is counted once. Rounds take turns, so that what else the machine does meets all alike.
-Seconds do not hold starting Python and its imports, but for sgdscope, whose seconds are the whole command's with its
-page. Writes README.md and peers.csv into RESULTS.
+Every peer trains the same network on the same pictures with the same schedule, rates, momenta and numbers of updates
+as the study's own trials, and scores it once. PyTorch packed trains all of them. The others train every SHARE-th, in
+order of batch size, so that their share of the updates is the same; the seconds of all are extrapolated by the
+updates, those of Ray Tune by the trials, since most of its time goes into their processes. What does not grow with
+the trials, starting Ray and compiling, is counted once. Rounds take turns, so that what else the machine does meets
+all alike. All of them use the CPU, also where there is a GPU. Seconds do not hold starting Python and its imports,
+but for sgdscope, whose seconds are the whole command's with its page. Writes README.md and peers.csv into RESULTS.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from trials import Report, Trial
 import sgdscope as sg
 
 HERE = Path(__file__).parent
+ON_CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 # A full grid of half octaves from 2⁻¹² to 2³ at each of 18 cells with 5 seeds, which finds the same optima:
 # results/search.
 GRID_TRIALS = 2790
@@ -50,7 +51,7 @@ def run_ours(cache: Path, folder: Path) -> float:
         [sys.executable, "-m", "sgdscope.cli", "run", "digits", "--out", str(folder)],
         capture_output=True,
         check=True,
-        env=os.environ | {"SGDSCOPE_CACHE_DIR": str(cache)},
+        env=os.environ | ON_CPU | {"SGDSCOPE_CACHE_DIR": str(cache)},
     )
     return time.perf_counter() - begun
 
@@ -62,7 +63,9 @@ def run_peer(peer: str, trials: list[Trial], cache: Path) -> Report:
         input=json.dumps([asdict(trial) for trial in trials]),
         capture_output=True,
         text=True,
-        env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(cache), "RAY_AIR_NEW_OUTPUT": "0", "RAY_DEDUP_LOGS": "0"},
+        env=os.environ
+        | ON_CPU
+        | {"TORCHINDUCTOR_CACHE_DIR": str(cache), "RAY_AIR_NEW_OUTPUT": "0", "RAY_DEDUP_LOGS": "0"},
         check=False,
     )
     if done.returncode:
