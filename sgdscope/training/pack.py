@@ -249,10 +249,14 @@ class Trainer:
         return self._programs.prepare(program, slots or self.slots)
 
     def expect(self, batch_sizes: Sequence[int]) -> None:
-        """Begin to compile what packs of these batch sizes will need first, in this order."""
+        """Begin to compile what packs of these batch sizes will need first, in this order.
+
+        Where it must be timed how many trials that are, nothing is compiled beside that.
+        """
         for batch_size in batch_sizes:
-            first = self._remembered.get(batch_size) or self._groups if self._timed else self.slots
-            self.prepare(batch_size, min(first, self.slots))
+            size = self._remembered.get(batch_size) if self._timed else self.slots
+            if size is not None:
+                self.prepare(batch_size, min(size, self.slots))
 
     def close(self) -> None:
         """Wait for what is being compiled, and drop what is not yet."""
@@ -367,8 +371,7 @@ class Trainer:
 
     def _time_updates(self, batch_size: int, slots: int, seconds: float) -> float:
         begin, program = (self.prepare(name, slots).result() for name in ("start", batch_size))
-        if self.devices[0].platform == "cpu":  # where compiling takes the cores that are timed
-            self._programs.compiler.settle()
+        self._programs.compiler.settle()
         with pinned():
             settings, active = self._probed(slots)
             pack = _Pack(slots, [], settings, self._begun(begin(settings), batch_size))
