@@ -48,11 +48,11 @@ class Fields:
     """How many seeds."""
 
     microbatch_size: Annotated[Text, arg(metavar="N")] = None
-    """The most examples of one forward pass, where a batch does not fit in memory."""
+    """The most examples of a device's forward pass, where a batch does not fit in memory."""
     devices_per_trial: Annotated[Text, arg(metavar="N")] = None
-    """How many devices share each trial."""
+    """How many devices share each trial, each taking a part of every batch."""
     compute_dtype: Annotated[Text, arg(metavar="float32|bfloat16")] = None
-    """In what numbers the matrix products of gradients are taken; bfloat16 is faster on a GPU."""
+    """In what numbers the matrix products of gradients are taken; bfloat16 is for GPUs, and slower on a CPU."""
 
     def applied_to(self, study: Study) -> Study:
         """Return the study with the fields that were given."""

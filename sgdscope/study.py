@@ -202,12 +202,19 @@ class _Design:
                 budget.updates(size, examples)
 
     def _resolved_microbatch_size(self, batch_size: int, multiple: int) -> int:
-        """Return the largest part of at most ``microbatch_size`` examples that divides a batch evenly.
+        """Return the largest part that divides a batch evenly, of at most ``microbatch_size`` examples for each device.
 
         It holds whole ghost batches for each of the devices that share a trial.
         """
-        most = min(self.microbatch_size or batch_size, batch_size)
-        multiple *= self.devices_per_trial
+        devices, of_each = self.devices_per_trial, multiple
+        multiple *= devices
+        if batch_size % multiple:
+            raise InputError(
+                f"batch_sizes: {devices} devices cannot share {batch_size} examples evenly"
+                f"{f' in parts of {of_each}' if of_each > 1 else ''}; leave it out, since it is not a multiple of "
+                f"{multiple}, or change devices_per_trial."
+            )
+        most = min((self.microbatch_size or batch_size) * devices, batch_size)
         fitting = (size for size in range(most - most % multiple, 0, -multiple) if batch_size % size == 0)
         size = next(fitting, None)
         if size is None:
@@ -361,11 +368,12 @@ class Study(_Design):
             2, until the optimum is bracketed for the score and for the training loss, and then around it in
             factors of √2.
         evaluate_at: the fractions of the budget at which the whole splits are evaluated; the last is 1.
-        microbatch_size: the most examples of one forward pass, where a batch does not fit in memory: a batch is
-            then cut into the largest equal parts of at most so many examples, and their gradients are averaged.
+        microbatch_size: the most examples of a device's forward pass, where a batch does not fit in memory: it is then
+            cut into the largest equal parts that the devices of a trial can take so, and their gradients are averaged.
         devices_per_trial: how many devices share each trial, each taking a part of every batch.
         compute_dtype: ``float32``, or ``bfloat16``, in which the matrix products and convolutions of every gradient
-            are then taken; all else, and every evaluation, stays in float32. Faster on a GPU, not on a CPU.
+            are then taken; all else, and every evaluation, stays in float32. It is meant for GPUs, where its speed has
+            not been measured; on a CPU it is slower.
         score_margin: δ, how much of a score is too little to matter, in its units; declared with the study, so that
             it cannot be chosen after the fact. Unless told otherwise, for an accuracy the larger of 5 % of the errors
             and two test examples, for another score 5 % of it.

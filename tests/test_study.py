@@ -70,7 +70,10 @@ def study(**changes):
         ({"microbatch_size": 0}, "microbatch_size: 0 is not a whole number of at least 1"),
         ({"devices_per_trial": 2.0}, "devices_per_trial: 2.0 is not a whole number of at least 1"),
         ({"compute_dtype": "float16"}, "compute_dtype: 'float16' is neither float32 nor bfloat16"),
-        ({"devices_per_trial": 2}, "microbatch_size: batch size 1 has no part of at most 1 examples .* multiple of 2"),
+        (
+            {"devices_per_trial": 2},
+            "batch_sizes: 2 devices cannot share 1 examples evenly; .* multiple of 2, or change",
+        ),
     ],
 )
 def test_bad_fields_are_refused_in_a_sentence_that_names_field_and_value(changes, said):
@@ -101,7 +104,8 @@ def test_batch_sizes_that_split_ghost_batches_or_streams_are_refused(workload, b
         (None, 4, 1, {64: 64, 96: 96, 128: 128}),
         (64, 4, 1, {64: 64, 96: 48, 128: 64}),
         (63, 16, 1, {64: 32, 96: 48, 128: 32}),
-        (64, 16, 2, {64: 64, 96: 32, 128: 64}),
+        (32, 16, 2, {64: 64, 96: 32, 128: 64}),  # so many for each device
+        (64, 16, 2, {64: 64, 96: 96, 128: 128}),
         (4, 4, 1, {64: 4, 96: 4, 128: 4}),
     ],
 )
@@ -118,6 +122,13 @@ def test_a_microbatch_is_the_largest_even_part_of_whole_ghost_batches(most, ghos
 def test_a_microbatch_that_holds_no_ghost_batch_is_refused():
     with pytest.raises(InputError, match=r"has no part of at most 8 examples .* a multiple of 16; raise it"):
         study(workloads=replace(QUADRATIC, ghost_batch_size=16), batch_sizes=(64,), microbatch_size=8)
+
+
+def test_devices_that_cannot_take_whole_ghost_batches_are_refused():
+    with pytest.raises(
+        InputError, match=r"8 devices cannot share 64 examples evenly in parts of 16; leave it out, .*128"
+    ):
+        study(workloads=replace(QUADRATIC, ghost_batch_size=16), batch_sizes=(64, 128), devices_per_trial=8)
 
 
 def test_the_command_lines_fields_are_the_studys():

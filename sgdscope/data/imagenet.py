@@ -10,9 +10,13 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +29,7 @@ from sgdscope.cache import cache_folder
 from sgdscope.data.files import data_place
 from sgdscope.data.order import examples_at
 from sgdscope.data.pictures import looked_at, need_libraries
-from sgdscope.data.pipeline import GUARD, cores, leave_to_parent, pool
+from sgdscope.data.pipeline import cores, leave_to_parent, obituary, pool
 from sgdscope.errors import InputError
 
 # Of 1,281,167 pictures one of the study's authors holds out 10,000 in later code (github.com/google-deepmind/
@@ -44,6 +48,10 @@ LIST_FOLDERS = (".", "val", "data", "ILSVRC2012_devkit_t12/data")
 
 # So many files are read before the index is written once more: a minute or two.
 KEPT_AFTER = 50_000
+# Files that are handed over to the processes at once, and that one of them is given together.
+HANDED_OVER, TOGETHER = 8192, 64
+# Threads that ask for files' sizes and times, and for how many of them each at a time.
+ASKED_AT_ONCE, ASKED_TOGETHER = 16, 1000
 INDEX_SCHEMA = {"file": pl.String, "bytes": pl.Int64, "modified": pl.Int64, "sha256": pl.UInt64}
 
 
@@ -89,17 +97,15 @@ def read_imagenet(where: Path | None = None, train_on_all: bool = False) -> Imag
     """
     need_libraries()
     folder = _folder(where)
-    listed = {name: sorted(_listed(folder, name)) for name in FOLDERS}
-    for name, found in listed.items():
-        if not found:
-            raise InputError(f"imagenet: {folder / name} has no pictures; they lie in {folder / name / 'CLASS'}.")
-    index = _index(folder, [file for files in listed.values() for file in files])
-    classes = tuple(sorted({Path(file).parts[1] for file in listed["train"] if len(Path(file).parts) == 3}))
-    number = {name: place for place, name in enumerate(classes)}
-    class_of = {"train": [Path(file).parts[1] for file in listed["train"]], "val": _classes_of(folder, listed["val"])}
-    strangers = sorted(set(class_of["val"]) - set(classes))
+    listed = _listed(folder)
+    class_of = {"train": _folders(listed["train"]), "val": _classes_of(folder, listed["val"])}
+    classes = tuple(sorted(set(class_of["train"])))
+    strangers = set(class_of["val"]) - set(classes)
     if strangers:
         raise InputError(f"imagenet: {folder / 'val'} has {_some(strangers)}, which {folder / 'train'} has not.")
+    # Last, since it may take hours the first time.
+    index = _index(folder, [file for files in listed.values() for file in files])
+    number = {name: place for place, name in enumerate(classes)}
 
     count = len(listed["train"])
     chosen = {"train": ("train", np.arange(count)), "test": ("val", np.arange(len(listed["val"])))}
@@ -142,36 +148,64 @@ def _folder(where: Path | None) -> Path:
     )
 
 
-def _listed(folder: Path, name: str) -> Iterator[str]:
-    """Yield the names of all files of a part, relative to the folder."""
+def _listed(folder: Path) -> dict[str, list[str]]:
+    """Return the names of all files of each part, relative to the folder, in their order.
+
+    Raises:
+        InputError: where a part has none, or anything lies where no picture belongs: it names all.
+    """
+    listed, misplaced = dict[str, list[str]](), list[str]()
+    for part in FOLDERS:
+        listed[part] = []
+        for relative, folders, files in _walked(folder, part):
+            depth = relative.count("/") + 1
+            # Links may lead round in circles, so that a folder in a class is refused with whatever it has.
+            inside = files + folders if depth > 2 else files if depth == 1 and (part == "train" or folders) else []
+            misplaced += [f"{relative}/{name}" for name in inside]
+            if depth > 2:
+                folders.clear()
+            listed[part] += [f"{relative}/{name}" for name in files if name not in (CLASS_LIST, NUMBER_LIST, META)]
+        listed[part].sort()
+    if misplaced:
+        raise InputError(
+            f"imagenet: {folder} has files where no picture belongs: {', '.join(misplaced)}; pictures lie in "
+            f"train/CLASS and val/CLASS, or all of them in val."
+        )
+    for part, found in listed.items():
+        if not found:
+            raise InputError(f"imagenet: {folder / part} has no pictures; they lie in {folder / part / 'CLASS'}.")
+    return listed
+
+
+def _walked(folder: Path, part: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield each folder of a part, relative to the folder of all, and the names of the folders and files in it."""
 
     def refuse(error: OSError) -> None:
         raise InputError(f"imagenet: {error.filename} cannot be read ({error.strerror}).") from error
 
-    for above, folders, files in os.walk(folder / name, onerror=refuse, followlinks=True):
+    for above, folders, files in os.walk(folder / part, onerror=refuse, followlinks=True):
         folders.sort()
-        relative = Path(above).relative_to(folder)
-        depth = len(relative.parts)
-        # Links may lead round in circles, so that a folder in a class is refused with whatever it has.
-        inside = files + folders if depth > 2 else files if depth == 1 and (name == "train" or folders) else []
-        if inside:
-            raise InputError(
-                f"imagenet: {folder / relative} has {_some(inside)}, where no picture belongs; pictures lie in "
-                f"{folder / name / 'CLASS'}."
-            )
-        yield from (f"{relative}/{file}" for file in files if file not in (CLASS_LIST, NUMBER_LIST, META))
+        yield above[len(str(folder)) + 1 :].replace(os.sep, "/"), folders, sorted(files)
+
+
+def _folders(files: Sequence[str]) -> list[str]:
+    """Return the folder that each file lies in: for training pictures their class."""
+    return [file.rsplit("/", 2)[-2] for file in files]
 
 
 def _classes_of(folder: Path, files: Sequence[str]) -> list[str]:
     """Return the class of each validation picture: its folder, or its line in a list."""
-    if all(len(Path(file).parts) == 3 for file in files):
-        return [Path(file).parts[1] for file in files]
+    if all(file.count("/") == 2 for file in files):
+        return _folders(files)
     for part in LIST_FOLDERS:
         for name in (CLASS_LIST, NUMBER_LIST):
             path = folder / part / name
             if not path.is_file():
                 continue
-            lines = path.read_text().split()
+            try:
+                lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(f"imagenet: {path} is no list of classes ({error}).") from error
             if len(lines) != len(files):
                 raise InputError(
                     f"imagenet: {path} has {len(lines)} lines for {len(files)} pictures in {folder / 'val'}."
@@ -186,6 +220,7 @@ def _classes_of(folder: Path, files: Sequence[str]) -> list[str]:
 def _names(meta: Path, numbers: Sequence[str]) -> list[str]:
     """Return the names of classes that the published list numbers."""
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         with meta.open("rb") as file:
@@ -196,7 +231,7 @@ def _names(meta: Path, numbers: Sequence[str]) -> list[str]:
         raise InputError(
             f"imagenet: {meta} is missing; it names the classes that the list beside it numbers."
         ) from None
-    except (KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
         raise InputError(f"imagenet: {meta} is not the published one ({error}).") from error
 
 
@@ -206,7 +241,7 @@ def _names(meta: Path, numbers: Sequence[str]) -> list[str]:
 def _index(folder: Path, files: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return the size and the hash of every file; read are those that the kept index does not know as they are."""
     path = cache_folder() / "imagenet" / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.parquet"
-    known, now = _kept(path), {file: _size_and_time(f"{folder}/{file}") for file in files}
+    known, now = _kept(path), dict(zip(files, _sizes_and_times([f"{folder}/{file}" for file in files]), strict=True))
     digests = {file: known[file][2] for file in files if file in known and known[file][:2] == now[file]}
     new = [file for file in files if file not in digests]
     wrong = {}
@@ -225,6 +260,17 @@ def _index(folder: Path, files: Sequence[str]) -> dict[str, tuple[int, int]]:
         said = "; ".join(f"{file} ({why})" for file, why in wrong.items())
         raise InputError(f"imagenet: {folder} has files that are no whole pictures: {said}; delete or replace them.")
     return {file: (now[file][0], digest) for file, digest in digests.items()}
+
+
+def _sizes_and_times(files: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yield the size and the time of change of each file; a disk far away is asked for several at once."""
+
+    def of_some(first: int) -> list[tuple[int, int]]:
+        return [_size_and_time(file) for file in files[first : first + ASKED_TOGETHER]]
+
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
+        for found in threads.map(of_some, range(0, len(files), ASKED_TOGETHER)):
+            yield from found
 
 
 def _size_and_time(file: str) -> tuple[int, int]:
@@ -259,17 +305,36 @@ def _checked(folder: Path, files: Sequence[str]) -> Iterator[tuple[int, str | No
     """Yield of each file the first eight bytes of its SHA-256, and why it is no picture where it is none."""
     if not files:
         return
-    console = Console(stderr=True)
+    console, what = Console(stderr=True), f"reading the pictures in {folder}"
+    if not console.is_terminal:
+        console.print(f"{what}: {len(files):,} that are new, once", highlight=False)
+    processes, begun = pool(cores(), leave_to_parent), set[BaseProcess]()
     try:
-        with pool(cores(), leave_to_parent) as processes:
-            checked = processes.map(looked_at, [str(folder / file) for file in files], chunksize=64)
-            what, quiet = f"reading the pictures in {folder}", not console.is_terminal
-            yield from track(checked, what, len(files), console=console, transient=True, disable=quiet)
+        checked = _looked_at([f"{folder}/{file}" for file in files], processes, begun)
+        yield from track(checked, what, len(files), console=console, transient=True, disable=not console.is_terminal)
     except BrokenProcessPool as error:
-        raise InputError(
-            f"imagenet: a process that reads the pictures in {folder} ended before its time. {GUARD}"
-        ) from error
+        processes.shutdown()
+        raise InputError(f"imagenet: {obituary(begun, f'the pictures in {folder}')}") from error
+    finally:
+        processes.shutdown(cancel_futures=True)
 
 
-def _some(names: Sequence[str]) -> str:
+def _looked_at(
+    paths: Sequence[str], processes: ProcessPoolExecutor, begun: set[BaseProcess]
+) -> Iterator[tuple[int, str | None]]:
+    """Yield what each file is found to be, a few thousand at a time: of many a pool that breaks hangs in Python 3.11.
+
+    The processes that are there when files have been handed over are added to ``begun``.
+    """
+    others, waiting = set(active_children()), deque[Iterator[tuple[int, str | None]]]()
+    for first in range(0, len(paths), HANDED_OVER):
+        waiting.append(processes.map(looked_at, paths[first : first + HANDED_OVER], chunksize=TOGETHER))
+        begun |= set(active_children()) - others
+        if len(waiting) > 1:  # the next are there before these are done
+            yield from waiting.popleft()
+    for checked in waiting:
+        yield from checked
+
+
+def _some(names: Collection[str]) -> str:
     return ", ".join(sorted(names)[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import io
 import math
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -143,16 +144,35 @@ def looked_at(path: str) -> tuple[int, str | None]:
 
 
 def _fault(path: str) -> str | None:
+    try:
+        _by_pillow(path)
+    except _UnreadableError as error:
+        return str(error)
+    return None
+
+
+class _UnreadableError(Exception):
+    """A file is no picture that can be read; the text says why."""
+
+
+def _by_pillow(file: str | io.BytesIO) -> Image:
+    """Return a whole picture in red, green and blue."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            image.load()
-    except UnidentifiedImageError:
-        return "no JPEG"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=FORMATS) as image:
+                image.load()
+                if image.mode.startswith(("I", "F")):
+                    raise _UnreadableError("of more than 8 bits a channel")
+                return image.convert("RGB")
+    except UnidentifiedImageError as error:
+        raise _UnreadableError("no JPEG") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise _UnreadableError(f"of more than {Image.MAX_IMAGE_PIXELS:,} pixels") from error
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises of a file that is cut short or garbled
-        return getattr(error, "strerror", None) or "damaged"
-    return None
+        raise _UnreadableError(getattr(error, "strerror", None) or "damaged") from error
 
 
 class _File:
@@ -183,20 +203,14 @@ class _File:
         try:
             pixels: np.ndarray = simplejpeg.decode_jpeg(self._content, **least, min_factor=2)
         except ValueError:  # no JPEG, or damaged, or only said to be: Pillow decides
-            pixels = np.asarray(self._by_pillow().convert("RGB"))
+            pixels = np.asarray(self._by_pillow())
         return pixels
 
     def _by_pillow(self) -> Image:
-        from PIL import Image, UnidentifiedImageError
-
         try:
-            image = Image.open(io.BytesIO(self._content.tobytes()), formats=FORMATS)
-            image.load()
-        except UnidentifiedImageError as error:
-            raise InputError(f"{self._path} cannot be read (it is no JPEG).") from error
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{self._path} cannot be read (it is damaged).") from error
-        return image
+            return _by_pillow(io.BytesIO(self._content.tobytes()))
+        except _UnreadableError as error:
+            raise InputError(f"{self._path} cannot be read ({error}).") from error
 
 
 def _scaled(pixels: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from sgdscope.errors import InputError
+
 Arrays = Mapping[str, np.ndarray]
 Request = tuple[Any, ...]
 Read = Callable[..., Arrays]
@@ -122,14 +124,9 @@ class Workers:
 
     def _obituary(self) -> str:
         self.close()
-        # The others have then been terminated.
-        dead = [process for process in self._processes if process.exitcode not in (None, 0, -signal.SIGTERM)]
+        said = obituary(self._processes, "examples")
         self._processes.clear()
-        who = ", ".join(f"{process.pid} ({_ending(process.exitcode or 0)})" for process in dead) or "one"
-        said = f"of the processes that read examples {who} ended before its time"
-        if dead and all((process.exitcode or 0) > 0 for process in dead):
-            return f"{said}. {GUARD}"
-        return f"{said}, perhaps because memory was short; the same command goes on from the last checkpoint"
+        return said
 
 
 @dataclass(frozen=True)
@@ -150,6 +147,21 @@ def pool(count: int, begin: Callable[..., None] = lambda: None, arguments: tuple
     return ProcessPoolExecutor(count, context, initializer=begin, initargs=arguments)
 
 
+def obituary(processes: Iterable[BaseProcess], what: str) -> str:
+    """Say which of a broken pool's processes, when it has been shut down, ended before its time, and of what."""
+    # The others have then been terminated.
+    dead = [process for process in processes if process.exitcode not in (None, 0, -signal.SIGTERM)]
+    who = ", ".join(f"{process.pid} ({_ending(process.exitcode or 0)})" for process in dead) or "one"
+    said = f"of the processes that read {what} {who} ended before its time"
+    if dead and all((process.exitcode or 0) > 0 for process in dead):
+        return f"{said}. {GUARD}"
+    return f"{said}, perhaps because memory was short; the same command goes on from what was kept."
+
+
+def _ending(exit_code: int) -> str:
+    return signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
+
+
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -162,6 +174,27 @@ def slot_bytes(layout: Layout) -> int:
     True
     """
     return sum(TASK * math.prod(shape) * dtype.itemsize for shape, dtype in layout.values())
+
+
+def check_example(example: Arrays, layout: Layout) -> None:
+    """Do nothing.
+
+    >>> check_example({"label": np.float32(0.5)}, {"label": ((), np.dtype(np.uint16))})
+    Traceback (most recent call last):
+    sgdscope.errors.InputError: the feed's read gave 'label' as float32 of shape (), its layout says uint16 of shape ().
+
+    Raises:
+        InputError: where an example's arrays are not those of the layout, in name, shape and type.
+    """
+    if example.keys() != layout.keys():
+        raise InputError(f"the feed's read gave the arrays {', '.join(example)}, its layout has {', '.join(layout)}.")
+    for key, (shape, dtype) in layout.items():
+        array = np.asarray(example[key])
+        if array.shape != shape or array.dtype != dtype:
+            raise InputError(
+                f"the feed's read gave {key!r} as {array.dtype} of shape {array.shape}, its layout says {dtype} of "
+                f"shape {shape}."
+            )
 
 
 def slot(shared: Any, number: int, layout: Layout) -> dict[str, np.ndarray]:
@@ -201,9 +234,7 @@ def _read_task(number: int, requests: Sequence[Request]) -> None:
     read, shared, layout = _what
     arrays = slot(shared, number, layout)
     for place, request in enumerate(requests):
-        for key, array in read(*request).items():
-            arrays[key][place] = array
-
-
-def _ending(exit_code: int) -> str:
-    return signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
+        example = read(*request)
+        check_example(example, layout)
+        for key, array in arrays.items():
+            array[place] = example[key]

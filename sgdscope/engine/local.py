@@ -1,16 +1,19 @@
 """Run a study on the devices of this machine: train what the search wants next, commit it, and go on.
 
 Under JAX's distributed runtime every process runs the same study on the same folder, and each trial is shared by the
-devices of all. What to train next follows from the trials so far, so all come to the same without asking; the first of
-them alone writes.
+devices of all. What to train next follows from the study and the trials so far, which all have from the first of them,
+so all come to the same; each trial is compared nevertheless. The first alone writes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -41,6 +44,7 @@ SLOW_CONVOLUTIONS = (
 )
 # A pack whose trials come one after the other is committed about so often.
 PACK_SECONDS = 60.0
+SAME_SCRIPT = "all must run the same script, on the same data and with the same versions"
 IDLE_DEVICES = "{} of {} devices train, one trial at a time: devices_per_trial shares each trial among more."
 
 
@@ -71,6 +75,7 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
 
     from sgdscope.training.functions import FINGERPRINT_FORM, fingerprint
     from sgdscope.training.pack import check_devices
+    from sgdscope.training.processes import agree, meet, of_first
     from sgdscope.training.runtime import use_all_cores
 
     begun = time.perf_counter()
@@ -81,6 +86,7 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     programs = {workload.name: fingerprint(workload) for workload in study.workloads}
     check_devices(declaration.devices_per_trial, jax.device_count())
     _check_processes(study)
+    agree("the study", _told_apart(declaration, programs), SAME_SCRIPT)
     writes = jax.process_index() == 0
     with (
         store.writing() if writes else contextlib.nullcontext(),
@@ -88,26 +94,28 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     ):
         if notice:
             progress.say(notice)
-        store.check_declaration(declaration)
+        trials = pl.DataFrame(schema=TRIALS_SCHEMA)
         if writes:
+            store.check_declaration(declaration)
             for name, program in programs.items():
                 store.check_program(f"jax {jax.__version__}, form {FINGERPRINT_FORM}", name, program)
             store.declare(declaration)
             contents = store.read()
+            trials = contents.trials
             if contents.damaged:
                 store.set_aside(contents.damaged)
                 for path in contents.damaged:
                     progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
             left_over = Checkpoints(store.folder, "")
-            left_over.drop(left_over.trials() & set(ended(contents.trials)["trial_id"]))
-        _meet("declared")
-        if not writes:  # where the folder is new, there was nothing before
-            store.check_declaration(declaration)
-        run = _Run(study, declaration, store, progress, contents.trials if writes else store.read().trials)
+            left_over.drop(left_over.trials() & set(ended(trials)["trial_id"]))
+        meet("declared")
+        # Another machine may see the folder as it was a moment ago.
+        trials = pl.read_parquet(io.BytesIO(of_first(_parquet(trials))))
+        run = _Run(study, declaration, store, progress, trials)
         for workload in study.workloads:
             if run.pending(workload.name):
                 run.train(workload)
-        _meet("trained")
+        meet("trained")
     return Ran(run.trained, len(run.failed), run.compile_times, time.perf_counter() - begun)
 
 
@@ -116,6 +124,12 @@ def _check_processes(study: Study) -> None:
 
     if jax.process_count() == 1:
         return
+    counts = Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        raise InputError(
+            f"the processes have {', '.join(str(count) for _, count in sorted(counts.items()))} devices; each trial is "
+            f"shared in equal parts, so give all of them as many."
+        )
     if study.devices_per_trial != jax.device_count():
         raise InputError(
             f"devices_per_trial: {study.devices_per_trial} is not {jax.device_count()}, the devices of all "
@@ -129,13 +143,27 @@ def _check_processes(study: Study) -> None:
             )
 
 
-def _meet(where: str) -> None:
-    """Wait for the other processes, where there are any."""
+def _told_apart(declaration: Declaration, programs: Mapping[str, str]) -> dict[str, str]:
+    """Return all that decides what a study trains, part by part."""
     import jax
-    from jax.experimental import multihost_utils
 
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(where)
+    import sgdscope
+
+    fields = json.loads(declaration.to_json())
+    workloads = {
+        f"{field} of workload {record['name']}": value
+        for record in fields.pop("workloads")
+        for field, value in record.items()
+    }
+    functions = {f"functions of workload {name}, as a hash,": program for name, program in programs.items()}
+    versions = {"versions": f"sgdscope {sgdscope.__version__}, JAX {jax.__version__}"}
+    return {part: str(value) for part, value in (versions | fields | workloads | functions).items()}
+
+
+def _parquet(table: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.write_parquet(buffer)
+    return buffer.getvalue()
 
 
 class _Run:

@@ -12,7 +12,7 @@ import numpy as np
 from sgdscope.budget import TrialBudget, Unlimited
 from sgdscope.engine.search import Search
 from sgdscope.study import Declaration, Study, Trial
-from sgdscope.workloads.base import Workload, WorkloadRecord, examples_in
+from sgdscope.workloads.base import SPLITS, Workload, WorkloadRecord, examples_in
 
 if TYPE_CHECKING:
     from sgdscope.training.fed import FedTrainer
@@ -82,6 +82,8 @@ class Costs:
         read = {} if workload.feed is None else workload.feed.bytes
         self._bytes_per_example = read.get("train", 0) / examples_in(workload.train)
         self._bytes_per_trial = sum(read.values()) * evaluations
+        self._evaluated = sum(examples_in(workload.split(name)) for name in SPLITS) * evaluations
+        self._seconds_to_read = 0.0
         self._probed: dict[int, float] = {}
         self._noted: dict[int, float] = {}
         self._pace = 1.0
@@ -99,6 +101,7 @@ class Costs:
     def probe(self, trainer: Trainer | FedTrainer, batch_sizes: Sequence[int]) -> None:
         """Time the smallest batch size, and the largest of those whose update should take no more than a moment."""
         smallest = min(batch_sizes)
+        self._seconds_to_read = trainer.seconds_to_read
         self._probed[smallest] = trainer.time_updates(smallest)
         quick = [size for size in batch_sizes if self._probed[smallest] * size / smallest < MOST_SECONDS_PROBED]
         if quick and max(quick) > smallest:
@@ -153,10 +156,12 @@ class Costs:
     def _evaluating(self) -> float:
         """Return the seconds of a trial's evaluations: large batches, at the speed of the largest that was timed.
 
-        Estimates of its noise are small batches, at theirs.
+        Where the host reads the examples they take at least what that does. Estimates of its noise are small batches,
+        at theirs.
         """
         estimating = self._small_batches * (self.per_update(self._small_batch_size) or 0.0)
-        return self._per_evaluation * (self.seconds_per_operation or 0.0) + estimating
+        computing = self._per_evaluation * (self.seconds_per_operation or 0.0)
+        return max(computing, self._evaluated * self._seconds_to_read) + estimating
 
 
 def costs_of(study: Study) -> dict[str, Costs]:

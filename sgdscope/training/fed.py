@@ -6,23 +6,25 @@ microbatch by microbatch: the devices add up the gradient of one while the next 
 
 from __future__ import annotations
 
+import os
+import pickle
+import platform
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sgdscope.data.order import examples_at
-from sgdscope.data.pipeline import TASK, Request, Workers
+from sgdscope.data.pipeline import TASK, Request, Workers, check_example, cores
 from sgdscope.errors import InputError
 from sgdscope.study import NUMERICS_VERSION, Trial
 from sgdscope.training.batches import training_keys
@@ -31,6 +33,7 @@ from sgdscope.training.compiler import Compiler, CompileTime
 from sgdscope.training.evaluate import Evaluation, of_chunk, of_sums, tells_each
 from sgdscope.training.functions import check_functions
 from sgdscope.training.pack import Outcome, check_devices, outcome_of, steps_at
+from sgdscope.training.processes import agree, of_each, of_first
 from sgdscope.training.runtime import machine, pinned
 from sgdscope.training.state import Settings, State
 from sgdscope.training.trial import descended, evaluated, goes_on, loss_and_gradient, start, zeros
@@ -107,8 +110,9 @@ class FedTrainer:
         self._told = tells_each(workload)
         with pinned():
             self._state = check_functions(workload)
-        self._machine = _of_first_process(machine())
-        self._workers = Workers(self._feed.read, self._feed.layout, workers)
+        self._machine = of_first(machine().encode()).decode()
+        _check_feed(workload)
+        self._workers = Workers(self._feed.read, self._feed.layout, workers or _share_of_cores())
 
     @property
     def compile_times(self) -> list[CompileTime]:
@@ -171,7 +175,9 @@ class FedTrainer:
             correctness: dict[str, bytes] = {}
             kept = None if checkpoints is None else checkpoints.load(trial.id)
             kept = kept if kept is not None and self._fits(kept) else None
-            _agree(trial, kept)
+            begins = str(0 if kept is None else kept.step)
+            alike = {"trial": trial.id, "a feed of": self._feed.circumstances, "a checkpoint of step": begins}
+            agree("what they train", alike, "all must see the study's folder as it is, and have the same libraries")
             if kept is not None:
                 state = self._put(jax.tree.unflatten(jax.tree.structure(state), kept.leaves))
                 before, measurements = kept.seconds, list(kept.measurements)
@@ -180,17 +186,21 @@ class FedTrainer:
             on_updates(made)
             stops = sorted(steps_at(self.evaluate_at, trial.updates))
 
-            def after_update(state: State, step: int) -> None:
-                nonlocal made, saved
-                on_updates(1)
-                made += 1
+            def keep_where_due(state: State, step: int) -> None:
+                nonlocal saved
                 now = time.perf_counter()
-                # An evaluation may take long, so a long training is kept before it.
+                # An evaluation may take long, so a long training is kept before and after it.
                 due = now - saved > CHECKPOINT_SECONDS or (step in stops and now - begun > CHECKPOINT_SECONDS)
                 if checkpoints is not None and due and bool(state.finite):
                     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
                     checkpoints.save(trial.id, Checkpoint(leaves, step, measurements, before + now - begun))
                     saved = time.perf_counter()
+
+            def after_update(state: State, step: int) -> None:
+                nonlocal made
+                on_updates(1)
+                made += 1
+                keep_where_due(state, step)
 
             while True:
                 if finite and step in stops and all(m.step < step for m in measurements):
@@ -202,6 +212,8 @@ class FedTrainer:
                     ]
                     told = {split: found for split, found in values.items() if found.bits is not None}
                     correctness = {s: found.bits.tobytes() for s, found in told.items() if found.zero_or_one}
+                    if step < trial.updates:
+                        keep_where_due(state, step)
                 if step == trial.updates or not finite:
                     break
                 end = next(stop for stop in stops if stop > step)
@@ -221,8 +233,6 @@ class FedTrainer:
         add = self.prepare(size).result()
         update = self.prepare("update").result()
         self._compiler.settle()
-        count = PROBED * self._workers.count
-        indices = examples_at(0, np.arange(2 * count), examples_in(self.workload.train))
         with pinned():
             settings = self._put(Settings(np.float32(0), np.float32(0), np.uint32(0), np.int32(1)))
             state = self.prepare("start").result()(settings)
@@ -239,12 +249,19 @@ class FedTrainer:
             begun = time.perf_counter()
             jax.block_until_ready(update(settings, state, sums, self._put(np.float32(1))))
             updating = time.perf_counter() - begun
+        return max(batch_size * min(took) / size + updating, batch_size * self.seconds_to_read)
+
+    @cached_property
+    def seconds_to_read(self) -> float:
+        """The seconds an example that the host takes to read, all its processes together: timed when first asked."""
+        self._compiler.settle()
+        count = PROBED * self._workers.count
+        indices = examples_at(0, np.arange(2 * count), examples_in(self.workload.train))
         requests = [(*self._feed.locate("train", int(i)), (0, 0, int(i))) for i in indices]
         list(self._workers.batches([requests[:count]]))  # processes begin
         begun = time.perf_counter()
         list(self._workers.batches([requests[count:]]))  # others, which have not been read just before
-        reading = (time.perf_counter() - begun) / count
-        return max(batch_size * min(took) / size + updating, batch_size * reading)
+        return (time.perf_counter() - begun) / count
 
     # ── Updates ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -406,22 +423,31 @@ class FedTrainer:
         return part._replace(loss=loss + part.loss, score=score + part.score)
 
 
-def _of_first_process(text: str) -> str:
-    """Return the first process's text, which is as long in all of them."""
-    if jax.process_count() == 1:
-        return text
-    return bytes(np.asarray(broadcast_one_to_all(np.frombuffer(text.encode(), np.uint8)))).decode()
+def _check_feed(workload: Workload) -> None:
+    """Do nothing.
 
-
-def _agree(trial: Trial, kept: Checkpoint | None) -> None:
-    if jax.process_count() == 1:
-        return
-    steps = process_allgather(np.int32(0 if kept is None else kept.step)).tolist()
-    if len(set(steps)) > 1:
+    Raises:
+        InputError: where the processes cannot be sent what reads the examples of a feed, or it gives something else
+            than the layout says.
+    """
+    feed = workload.feed
+    assert feed is not None  # noqa: S101 - it is asked of workloads with one
+    try:
+        pickle.dumps(feed.read)
+    except Exception as error:  # whatever an object of the user's raises when it is asked
         raise InputError(
-            f"the processes see different checkpoints of trial {trial.id} (of steps {', '.join(map(str, steps))}); "
-            f"all must see the study's folder as it is."
-        )
+            f"workload {workload.name!r}: the feed's read cannot be sent to the processes that read ({error}); define "
+            f"it at the top of a module of its own that can be imported."
+        ) from error
+    place = feed.locate("train", 0)
+    for visit in ((0, 0, 0), None):
+        check_example(feed.read(*place, visit), feed.layout)
+
+
+def _share_of_cores() -> int:
+    """Return how many processes may read here: those of JAX's that may use the same cores share them."""
+    where = f"{platform.node()} {sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else ''}"
+    return max(1, cores() // of_each(where).count(where))
 
 
 def _own(count: int) -> slice:

@@ -149,6 +149,8 @@ class Trainer:
         InputError: where the workload's functions are not the contract's, or the devices cannot be shared so.
     """
 
+    seconds_to_read = 0.0  # what an example takes the host, which has no part in it
+
     def __init__(
         self,
         workload: Workload,

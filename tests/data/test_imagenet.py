@@ -1,12 +1,31 @@
+import functools
+import os
 import shutil
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.io import savemat
 
 from sgdscope.data import imagenet
 from sgdscope.data.imagenet import read_imagenet
+from sgdscope.data.pictures import looked_at
 from sgdscope.errors import InputError
+
+
+def look_or_die(path):
+    """In the processes."""
+    if path.endswith("n02_0.JPEG"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return looked_at(path)
+
+
+def look_and_count(record, path):
+    with Path(record).open("a") as file:
+        file.write(".")
+    return looked_at(path)
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +135,28 @@ def test_a_flat_val_with_the_published_numbers(flat, where):
     assert [data.classes[label] for label in data.splits["test"]["label"]] == names
 
 
+def test_a_list_may_name_classes_in_several_words(flat):
+    own, names = flat
+    for folder in (own / "train").iterdir():
+        folder.rename(folder.with_name(f"{folder.name} great white shark"))
+    lines = [f"{name} great white shark" for name in names]
+    (own / "imagenet_2012_validation_synset_labels.txt").write_text("\r\n".join(lines) + "\r\n\r\n")
+    data = read_imagenet(own)
+    assert [data.classes[label] for label in data.splits["test"]["label"]] == lines
+
+
+@pytest.mark.parametrize("content", [b"", b"no matrices", b"\xff" * 300])
+def test_lists_that_are_none_are_refused_in_a_sentence(flat, content):
+    own, names = flat
+    (own / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n" * len(names))
+    (own / "meta.mat").write_bytes(content)
+    with pytest.raises(InputError, match=r"meta\.mat is not the published one \("):
+        read_imagenet(own)
+    (own / "imagenet_2012_validation_synset_labels.txt").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(InputError, match=r"synset_labels\.txt is no list of classes \("):
+        read_imagenet(own)
+
+
 def test_a_list_of_another_length_is_refused(flat):
     own, _ = flat
     (own / "val" / "imagenet_2012_validation_synset_labels.txt").write_text("n01\n")
@@ -150,15 +191,19 @@ def test_every_damaged_and_foreign_file_is_named(own):
     assert len(read_imagenet(own).splits["test"]["label"]) == 8
 
 
-@pytest.mark.parametrize("place", ["train/loose.JPEG", "train/n01/deep/a.JPEG", "val/loose.JPEG"])
-def test_a_file_outside_the_folders_of_classes_is_named(own, place):
-    (own / place).parent.mkdir(exist_ok=True)
-    (own / place).write_bytes(b"")
-    with pytest.raises(InputError, match=rf"{place.rsplit('/', 1)[1]}, where no picture belongs"):
+def test_every_file_outside_the_folders_of_classes_is_named_before_any_is_read(own, monkeypatch):
+    monkeypatch.setattr(imagenet, "looked_at", None)
+    places = ["train/loose.JPEG", "train/n01/deep/a.JPEG", "val/loose.JPEG", *(f"train/{n}.txt" for n in range(9))]
+    for place in places:
+        (own / place).parent.mkdir(exist_ok=True)
+        (own / place).write_bytes(b"")
+    with pytest.raises(InputError, match="where no picture belongs: ") as raised:
         read_imagenet(own)
+    assert sorted(str(raised.value).split(": ")[2].split("; ")[0].split(", ")) == sorted(places)
 
 
-def test_a_class_of_val_that_training_has_not_is_named(own):
+def test_a_class_of_val_that_training_has_not_is_named_before_any_is_read(own, monkeypatch):
+    monkeypatch.setattr(imagenet, "looked_at", None)
     (own / "val" / "n03").rename(own / "val" / "n04")
     with pytest.raises(InputError, match=r"has n04, which .*train has not"):
         read_imagenet(own)
@@ -178,11 +223,11 @@ def test_folders_of_classes_may_be_links_which_may_lead_in_circles(own, pictures
         for folder in (own / part).iterdir():
             (linked / part / folder.name).symlink_to(folder)
     (own / "train" / "n01" / "round").symlink_to(linked / "val", target_is_directory=True)
-    with pytest.raises(InputError, match=r"round.* where no picture belongs"):
+    with pytest.raises(InputError, match=r"no picture belongs: train/n01/round/n01, train/n01/round/n02, "):
         read_imagenet(linked)
     (own / "train" / "n01" / "round").unlink()
     (own / "train" / "n01" / "round").symlink_to(own / "train" / "n01", target_is_directory=True)
-    with pytest.raises(InputError, match=r"round has .* where no picture belongs"):
+    with pytest.raises(InputError, match=r"no picture belongs: train/n01/round/n01_0\.JPEG, .*train/n01/round/round;"):
         read_imagenet(linked)
     (own / "train" / "n01" / "round").unlink()
     assert read_imagenet(linked).files == read_imagenet(own).files
@@ -191,6 +236,12 @@ def test_folders_of_classes_may_be_links_which_may_lead_in_circles(own, pictures
 def test_a_link_that_leads_nowhere_is_named(own):
     (own / "train" / "n01" / "gone.JPEG").symlink_to(own / "nowhere")
     with pytest.raises(InputError, match=r"train/n01/gone\.JPEG cannot be read \(No such file"):
+        read_imagenet(own)
+
+
+def test_pictures_that_would_be_clipped_are_named(own):
+    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(own / "train" / "n01" / "n01_0.JPEG", "PNG")
+    with pytest.raises(InputError, match=r"train/n01/n01_0\.JPEG \(of more than 8 bits a channel\);"):
         read_imagenet(own)
 
 
@@ -229,6 +280,33 @@ def test_what_was_read_before_an_interrupt_is_not_read_again(own, monkeypatch):
     monkeypatch.setattr(imagenet, "_checked", lambda folder, files: asked.append(list(files)) or plain(folder, files))
     assert len(read_imagenet(own).splits["train"]["label"]) == 27
     assert len(asked[-1]) == 39 - 20
+
+
+def test_what_was_read_before_a_process_died_is_not_read_again(own, monkeypatch):
+    plain, asked = imagenet._checked, []
+    monkeypatch.setattr(imagenet, "HANDED_OVER", 4)
+    monkeypatch.setattr(imagenet, "TOGETHER", 1)
+    monkeypatch.setattr(imagenet, "cores", lambda: 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(imagenet, "looked_at", look_or_die)
+        with pytest.raises(
+            InputError, match=r"imagenet: of the processes that read the pictures in .* \d+ \(SIGKILL\)"
+        ):
+            read_imagenet(own)
+    monkeypatch.setattr(imagenet, "_checked", lambda folder, files: asked.append(list(files)) or plain(folder, files))
+    assert len(read_imagenet(own).splits["train"]["label"]) == 27
+    assert "train/n02/n02_0.JPEG" in asked[-1]
+    assert len(asked[-1]) < 39
+
+
+def test_an_interrupt_does_not_wait_for_what_was_handed_over(own, monkeypatch, tmp_path):
+    monkeypatch.setattr(imagenet, "TOGETHER", 1)
+    monkeypatch.setattr(imagenet, "cores", lambda: 1)
+    monkeypatch.setattr(imagenet, "looked_at", functools.partial(look_and_count, str(tmp_path / "looked")))
+    checked = imagenet._checked(own, [f"train/n01/n01_{n % 10}.JPEG" for n in range(5000)])
+    next(checked)
+    checked.close()
+    assert (tmp_path / "looked").stat().st_size < 1000
 
 
 def test_the_index_is_kept_while_it_is_built_and_not_needed(own, tmp_path, monkeypatch):

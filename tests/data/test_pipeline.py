@@ -1,3 +1,4 @@
+import functools
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from sgdscope.data import pipeline
 from sgdscope.data.pipeline import WorkerDiedError, Workers
+from sgdscope.errors import InputError
 
 LAYOUT = {"x": ((3,), np.dtype(np.float32)), "label": ((), np.dtype(np.uint16))}
 
@@ -25,6 +27,10 @@ def read_or_die(number):
     if number == 40:
         os.kill(os.getpid(), signal.SIGKILL)
     return read(number)
+
+
+def give(example):
+    return example
 
 
 def leave(_):
@@ -76,6 +82,23 @@ def test_an_error_in_a_process_is_the_callers_and_the_next_batch_is_read():
         list(workers.batches([[(1,), (-1,)], [(2,)]]))
     (batch,) = workers.batches([[(3,)]])
     assert batch["x"][0, 0] == 3
+    workers.close()
+
+
+@pytest.mark.parametrize(
+    ("example", "said"),
+    [
+        ({"x": np.zeros(3, np.float32)}, "gave the arrays x, its layout has x, label"),
+        ({"x": np.zeros(3, np.float32), "label": np.uint16(1), "y": 0}, "gave the arrays x, label, y, its layout has"),
+        ({"x": np.zeros(3), "label": np.uint16(1)}, r"gave 'x' as float64 of shape \(3,\), its layout says float32"),
+        ({"x": np.float32(0), "label": np.uint16(1)}, r"gave 'x' as float32 of shape \(\), its layout says .* \(3,\)"),
+        ({"x": np.zeros(3, np.float32), "label": 1}, "gave 'label' as int64 of shape"),
+    ],
+)
+def test_an_example_that_is_not_what_the_layout_says_is_refused(example, said):
+    workers = Workers(functools.partial(give, example), LAYOUT, 1)
+    with pytest.raises(InputError, match=said):
+        list(workers.batches([[()]]))
     workers.close()
 
 

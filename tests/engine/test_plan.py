@@ -70,6 +70,8 @@ def test_seconds_follow_the_line_through_what_was_timed(workload, batch_size):
 class Clock:
     """A trainer whose updates take a known time."""
 
+    seconds_to_read = 0.0
+
     def __init__(self, seconds):
         self.seconds, self.asked = seconds, []
 

@@ -1,11 +1,13 @@
 """A study trained by two processes together, under JAX's distributed runtime."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -14,17 +16,16 @@ import together
 
 import sgdscope as sg
 from sgdscope.engine import local
-from sgdscope.training import fed
-from sgdscope.training.checkpoint import Checkpoint
+from sgdscope.training import fed, processes
 from sgdscope.workloads.digits import digits
 
 
-def by_two(folder, *killed):
-    """Run both processes, of which the second is killed after so many updates, and return how they ended."""
+def by_two(folder, *how):
+    """Run both processes, of which the second does otherwise where told so, and return how they ended."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    processes = [
+    both = [
         subprocess.Popen(
             [
                 sys.executable,
@@ -32,7 +33,7 @@ def by_two(folder, *killed):
                 folder,
                 address,
                 str(number),
-                *map(str, killed if number else ()),
+                *map(str, how if number else ()),
             ],
             env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
             stdout=subprocess.DEVNULL,
@@ -41,8 +42,8 @@ def by_two(folder, *killed):
         )
         for number in range(2)
     ]
-    said = [process.communicate(timeout=240)[1] for process in processes]
-    return [process.returncode for process in processes], said
+    said = [process.communicate(timeout=240)[1] for process in both]
+    return [process.returncode for process in both], said
 
 
 def test_two_processes_train_what_one_with_two_devices_does_also_where_one_of_them_was_killed(tmp_path):
@@ -62,20 +63,43 @@ def test_two_processes_train_what_one_with_two_devices_does_also_where_one_of_th
     assert two.correctness.equals(one.correctness)
 
 
-def test_a_process_that_has_another_study_is_told_also_where_the_folder_is_new(tmp_path):
-    codes, said = by_two(tmp_path / "two", 0)
+@pytest.mark.parametrize(
+    ("how", "where", "told"),
+    [
+        ("wider", "the study", "fields of workload digits [['hidden', 17]], the first [['hidden', 16]]"),
+        ("more", "the study", "batch_sizes [32, 64, 128], the first [32, 64]"),
+        ("seed", "what they train", "trial "),
+    ],
+)
+def test_a_process_that_would_train_something_else_ends_both_before_anything_is_trained(tmp_path, how, where, told):
+    codes, said = by_two(tmp_path / "two", how)
     assert 0 not in codes
-    assert "two holds another study, which differs in workload" in said[1]
-    assert sg.Result(tmp_path / "two").trials.is_empty()
+    for process in said:
+        assert f"InputError: the processes differ in {where}: process 1 has {told}" in process
+    assert not list(tmp_path.glob("two/trials/*"))
+    assert not list(tmp_path.glob("two/checkpoints/*"))
 
 
-def test_processes_that_see_other_checkpoints_are_told(monkeypatch):
-    trial = together.study().declaration().trial(sg.Momentum(), 32, 0.1, seed=0)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(fed, "process_allgather", lambda step: np.array([int(step), 5]))
-    kept = Checkpoint([], 7, [], 1.0)
-    with pytest.raises(sg.InputError, match=r"see different checkpoints of trial .* \(of steps 7, 5\)"):
-        fed._agree(trial, kept)
+def test_it_is_said_what_each_process_has_otherwise_than_the_first(monkeypatch):
+    texts = [{"trial": "a", "step": "7"}, {"trial": "a", "step": "7"}, {"trial": "a", "step": "5"}, {"step": "7"}]
+    monkeypatch.setattr(processes, "of_each", lambda text: [json.dumps(own) for own in texts])
+    with pytest.raises(sg.InputError) as raised:
+        processes.agree("the trials", texts[0], "start again")
+    assert str(raised.value) == (
+        "the processes differ in the trials: process 2 has step 5, the first 7; process 3 has trial None, the first a; "
+        "start again."
+    )
+    monkeypatch.setattr(processes, "of_each", lambda text: [text, text])
+    processes.agree("the trials", texts[0], "start again")
+
+
+def test_processes_on_the_same_cores_share_them(monkeypatch):
+    monkeypatch.setattr(fed, "cores", lambda: 8)
+    for beside, share in (([], 8), (["another host"], 8), ([True] * 2 + ["another host"], 2), ([True] * 15, 1)):
+        monkeypatch.setattr(
+            fed, "of_each", lambda own, beside=beside: [own] + [own if b is True else b for b in beside]
+        )
+        assert fed._share_of_cores() == share
 
 
 def test_what_processes_cannot_share_is_refused_in_a_sentence(monkeypatch):
@@ -86,3 +110,7 @@ def test_what_processes_cannot_share_is_refused_in_a_sentence(monkeypatch):
         local._check_processes(study.changed({"devices_per_trial": 1}))
     with pytest.raises(sg.InputError, match="workload 'digits' has its data on the devices"):
         local._check_processes(study.changed({"workloads": (digits(),)}))
+    devices = [SimpleNamespace(process_index=process) for process in (0, 1, 1)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    with pytest.raises(sg.InputError, match=r"the processes have 1, 2 devices; .* give all of them as many"):
+        local._check_processes(study)

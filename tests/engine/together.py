@@ -1,6 +1,6 @@
-"""Run one study as one of two processes: FOLDER ADDRESS NUMBER [UPDATES AFTER WHICH IT IS KILLED].
+"""Run one study as one of two processes: FOLDER ADDRESS NUMBER [HOW], of which the second may do otherwise.
 
-With 0 it has another study, of a wider network.
+It is killed after so many updates, or has a ``wider`` network or ``more`` batch sizes, or trains another ``seed``.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
 
 
-def study(hidden=16):
+def study(hidden=16, batch_sizes=(32, 64)):
     import digits_feed
 
     import sgdscope as sg
@@ -21,7 +21,8 @@ def study(hidden=16):
 
     feed = Feed(digits_feed.LAYOUT, digits_feed.locate, digits_feed.read, {"train": 1})
     return sg.Study(
-        name="together", workloads=replace(digits(hidden=hidden), feed=feed), batch_sizes=(32, 64), microbatch_size=32,
+        name="together", workloads=replace(digits(hidden=hidden), feed=feed),
+        batch_sizes=batch_sizes, microbatch_size=16,
         budgets=sg.Steps(12), learning_rates=(0.1,), optimizers=sg.Momentum(), seeds=1, devices_per_trial=2,
     )  # fmt: skip
 
@@ -34,15 +35,17 @@ if __name__ == "__main__":
     from sgdscope.training.checkpoint import Checkpoints
     from sgdscope.training.runtime import COMPILER_OPTIONS
 
-    folder, address, number, *kill_after = sys.argv[1:]
+    folder, address, number, *how = sys.argv[1:]
     # A process that is gone is missed soon.
     jax.distributed.initialize(address, 2, int(number), heartbeat_timeout_seconds=3, shutdown_timeout_seconds=3)
     COMPILER_OPTIONS["cpu"]["xla_backend_optimization_level"] = 0
     fed.CHECKPOINT_SECONDS = -1.0
-    if kill_after == ["0"]:
-        sg.run(study(17), folder)
-    elif kill_after:
-        plain, left = Checkpoints.save, int(kill_after[0])
+    other = {"wider": {"hidden": 17}, "more": {"batch_sizes": (32, 64, 128)}}
+    if how == ["seed"]:
+        train = fed.FedTrainer.train
+        fed.FedTrainer.train = lambda self, trials, *of: train(self, [replace(t, seed=t.seed + 1) for t in trials], *of)
+    elif how and how[0].isdigit():
+        plain, left = Checkpoints.save, int(how[0])
 
         def save(*of):
             global left
@@ -52,4 +55,4 @@ if __name__ == "__main__":
                 os.kill(os.getpid(), signal.SIGKILL)
 
         Checkpoints.save = save
-    sg.run(study(), folder)
+    sg.run(study(**other.get("".join(how), {})), folder)

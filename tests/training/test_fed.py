@@ -11,6 +11,7 @@ import pytest
 from sgdscope.budget import Steps
 from sgdscope.data.order import examples_at
 from sgdscope.data.pipeline import WorkerDiedError, Workers
+from sgdscope.engine.plan import Costs
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD, Momentum
 from sgdscope.study import Study
@@ -19,7 +20,7 @@ from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.fed import FedTrainer
 from sgdscope.training.pack import Trainer
 from sgdscope.training.runtime import COMPILER_OPTIONS
-from sgdscope.workloads.base import Feed
+from sgdscope.workloads.base import SPLITS, Feed, examples_in
 from sgdscope.workloads.digits import digits
 
 AT = (0.3, 1.0)
@@ -173,6 +174,26 @@ def test_a_killed_trial_goes_on_bit_for_bit(trainer, tmp_path, monkeypatch, most
     assert sum(told) == 20
 
 
+def test_what_an_evaluation_found_is_kept_before_training_goes_on(trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(fed, "CHECKPOINT_SECONDS", -1.0)
+    trial, _ = trial_of(fed_digits())
+    made, kept = 0, Checkpoints(tmp_path, trainer.circumstances)
+
+    def on_updates(updates):
+        nonlocal made
+        made += updates
+        if made == 7:  # of 20; 6 are 0.3
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        trainer.train([trial], on_updates, kept)
+    checkpoint = kept.load(trial.id)
+    assert checkpoint.step == 6
+    assert {(m.step, m.split, m.metric) for m in checkpoint.measurements} == {
+        (6, split, metric) for split in ("train", "validation", "test") for metric in ("loss", "score")
+    }
+
+
 def test_a_checkpoint_of_other_libraries_is_passed_over(trainer):
     feed = dataclasses.replace(trainer.workload.feed, circumstances="decoder 2.0")
     other = dataclasses.replace(trainer.workload, feed=feed)
@@ -221,6 +242,18 @@ def test_an_example_that_cannot_be_read_is_named(trainer):
         trainer.train([trial_of(fed_digits())[0]])
 
 
+def test_what_cannot_be_sent_to_processes_is_refused_before_anything_is_trained():
+    with pytest.raises(InputError, match=r"workload 'digits': the feed's read cannot be sent .*lambda.*; define it at"):
+        FedTrainer(fed_digits(lambda *place: digits_feed.read(*place)))
+
+
+@pytest.mark.parametrize("of_whom", ["training", "evaluation"])
+def test_examples_that_are_not_the_layouts_are_refused_before_anything_is_trained(of_whom):
+    read = functools.partial(digits_feed.read_doubles, of_whom)
+    with pytest.raises(InputError, match="the feed's read gave 'picture' as float64 of shape"):
+        FedTrainer(fed_digits(read))
+
+
 def test_a_process_that_dies_stops_the_trial_which_then_goes_on_bit_for_bit(trainer, tmp_path, monkeypatch):
     monkeypatch.setattr(fed, "CHECKPOINT_SECONDS", -1.0)
     flag = tmp_path / "flag"
@@ -249,6 +282,15 @@ def test_a_trial_shared_by_two_devices_is_the_trial_of_one_to_float_tolerance(tr
     assert "all-reduce" in shared.prepare(64).result().as_text()
     assert "all-reduce" not in trainer.prepare(64).result().as_text()
     shared.close()
+
+
+def test_a_plan_counts_at_least_what_reading_takes(trainer):
+    """Evaluation has few operations, but every example must be read for it."""
+    costs = Costs(trainer.workload, evaluations=2)
+    costs.probe(trainer, [64])
+    read = 2 * sum(examples_in(trainer.workload.split(name)) for name in SPLITS) * trainer.seconds_to_read
+    assert trainer.seconds_to_read > 0
+    assert costs.per_trial(0, 64) >= read
 
 
 def test_an_update_is_timed(trainer):
