@@ -24,11 +24,7 @@ def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
         plateau_score: the score that others are compared with.
         record: the workload whose score it is.
 
-    >>> from collections.abc import Mapping
-
-    from sgdscope.analysis.choosing import Chosen
-    from sgdscope.budget import Steps, known_budget
-    from sgdscope.workloads.base import WorkloadRecord
+    >>> from sgdscope.workloads.base import WorkloadRecord
     >>> record = WorkloadRecord("w", "1", (), "0", (1024, 256, 500), "accuracy", "maximize", 2.3, 0.1)
     >>> round(score_margin(0.9, record), 6), round(score_margin(0.98, record), 6)
     (0.005, 0.004)

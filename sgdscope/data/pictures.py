@@ -46,7 +46,9 @@ def need_libraries() -> None:
     """
     for module, name in (("PIL", "Pillow"), ("simplejpeg", "simplejpeg"), ("cv2", "OpenCV")):
         if importlib.util.find_spec(module) is None:
-            raise InputError(f"pictures need {name}; `pip install 'sgdscope[imagenet]'` installs it.")
+            raise InputError(
+                f"pictures need {name}; the extra `imagenet` installs it, in a clone `pip install '.[imagenet]'`."
+            )
 
 
 def libraries() -> str:

@@ -31,7 +31,7 @@ HEADINGS = (
 WRAPPED = ("test score", "optimal rate", "training loss")
 
 CAPTION = (
-    "±, [ ] and ×÷ (a factor) are 95 % intervals over n seeds; "
+    "±, [ ] and ×÷ (a factor) are 95 % intervals over n seeds, for this test set; "
     "† is flat: not identified within 3 octaves; ‡ is censored: the interval reaches the edge of the rates tried"
 )
 

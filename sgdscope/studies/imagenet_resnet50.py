@@ -4,10 +4,12 @@ Hypothesis: SGD and momentum reach the same test accuracy up to some batch size 
 grows with the batch; beyond, the learning rate stops growing, the accuracy falls, and momentum is ahead.
 
 Command: ``sgdscope run imagenet_resnet50 --data DIR --devices-per-trial 4`` (or --profile full); it needs ImageNet's
-pictures in folders, and ``pip install 'sgdscope[imagenet]'``. Each device takes whole ghost batches: no more than
-four can share the smallest batch size.
+pictures in folders, and what ``pip install '.[imagenet]'`` installs. Each device takes whole ghost batches of 64: no
+more than four can share the smallest batch size, and with eight ``--batch-sizes`` leaves it out.
 Cost: see ``sgdscope plan``; small is declared for one machine of GPUs and a day, full for a cluster.
-What should come out: small shows both regimes within its batch sizes, full the place between them.
+What should come out: small, whose four batch sizes are too few to identify regimes with three in each, that the optimal
+rate grows with the batch and that the largest lose accuracy; full the regimes and the place between them. Neither has
+been run.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from sgdscope.workloads.imagenet_resnet50 import imagenet_resnet50
 
 __all__ = ["PROFILES", "read", "study"]
 
-# For one device of 80 GB in 32 bits: 45 GiB at a side of 224, and 95 GiB with 512, by XLA's account for a CPU, which
+# For each device, of 80 GB in 32 bits: 45 GiB at a side of 224, and 95 GiB with 512, by XLA's account for a CPU, which
 # copies more than one for a GPU should; not measured there. A smaller device needs a smaller --microbatch-size.
 MICROBATCH_SIZE = 256
 # A tenth of the classes, at half the side.

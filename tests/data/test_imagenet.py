@@ -330,5 +330,5 @@ def test_a_damaged_index_is_built_anew(pictures, tmp_path):
 @pytest.mark.parametrize("module", ["PIL", "cv2", "simplejpeg"])
 def test_without_a_library_one_sentence_says_what_installs_it(pictures, monkeypatch, module):
     monkeypatch.setitem(__import__("sys").modules, module, None)
-    with pytest.raises(InputError, match=r"pip install 'sgdscope\[imagenet\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[imagenet\]'"):
         read_imagenet(pictures)

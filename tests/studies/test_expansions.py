@@ -6,6 +6,7 @@ After a change that is meant: SGDSCOPE_WRITE_GOLDEN=1 pytest tests/studies, and 
 import functools
 import importlib
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from sgdscope.errors import InputError
 from sgdscope.studies import BUILT_IN, load_study
 
 GOLDEN = Path(__file__).parent / "golden"
+README = Path(__file__).parents[2] / "README.md"
 # Blank data of the official sizes, with what is held out for validation: what is written out depends on no more.
 SHAPES = {
     "autoencoder": ("picture", (28, 28), np.uint8, (50_000, 10_000, 10_000)),
@@ -78,6 +80,23 @@ def test_batch_sizes_that_the_pictures_are_too_few_for_are_left_out(examples, si
     splits, files = (dict.fromkeys(PICTURES, of) for of in (split, range(examples)))
     data = ImageNet(Path(), tuple("abcdefg"), splits, files, dict.fromkeys(PICTURES, 10))
     assert importlib.import_module("sgdscope.studies.imagenet_resnet50").study(data, "full").batch_sizes == sizes
+
+
+@pytest.mark.parametrize(("devices", "smallest"), [(1, 256), (4, 256), (8, 512), (64, 4096)])
+def test_the_readmes_script_for_several_machines_shares_whole_ghost_batches(devices, smallest, monkeypatch):
+    (code,) = re.findall(r"```py\n(.*?)```", README.read_text(), re.DOTALL)
+    full = of_blank_data("imagenet_resnet50", "full")
+    ran = []
+    monkeypatch.setattr("jax.distributed.initialize", lambda: None)
+    monkeypatch.setattr("jax.device_count", lambda: devices)
+    monkeypatch.setattr("sgdscope.studies.load_study", lambda *of: {("imagenet_resnet50", "full", "DIR"): full}[of])
+    monkeypatch.setattr("sgdscope.run", lambda *of: ran.append(of))
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    ((study, folder),) = ran
+    assert folder == "folder"
+    sizes = study.declaration().microbatch_sizes(study.workloads[0].record())
+    assert list(sizes) == [size for size in full.batch_sizes if size >= smallest]
+    assert all(part == min(size, 256 * devices) for size, part in sizes.items())
 
 
 def of_blank_data(name, profile):
