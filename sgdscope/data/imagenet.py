@@ -185,7 +185,7 @@ def _walked(folder: Path, part: str) -> Iterator[tuple[str, list[str], list[str]
 
     for above, folders, files in os.walk(folder / part, onerror=refuse, followlinks=True):
         folders.sort()
-        yield above[len(str(folder)) + 1 :].replace(os.sep, "/"), folders, sorted(files)
+        yield Path(above).relative_to(folder).as_posix(), folders, sorted(files)
 
 
 def _folders(files: Sequence[str]) -> list[str]:

@@ -81,9 +81,9 @@ class Feed:
     Args:
         layout: the shape and type of each array of an example.
         locate: ``locate(split, index) -> place``, a tuple of what tells ``read`` which example is meant.
-        read: ``read(*place, visit) -> example``, a dictionary of arrays; ``visit`` is (seed, epoch, index) in training,
-            by which it may be augmented, and None in evaluation. It must be a pure function that a process can be sent,
-            and should be of a module that does not import JAX, which would take each process seconds.
+        read: ``read(*place, visit) -> example``, a dictionary of arrays of just that layout; ``visit`` is (seed, epoch,
+            index) in training, by which it may be augmented, and None in evaluation. It must be a pure function of a
+            module that processes can import, best one that does not import JAX, which would take each seconds.
         bytes: what there is to read of each split, for a plan.
         circumstances: what an example depends on beside its place and visit, as the versions of libraries: a trial does
             not go on from a checkpoint of others.
