@@ -209,8 +209,9 @@ def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion, colu
 
 
 def constant_goodness(record: WorkloadRecord, criterion: Criterion) -> float:
-    """Return how good the constant predictor is."""
-    return float(goodness(np.array([np.nan]), record, criterion)[0])
+    """Return how good the constant predictor is; −∞ where that is unknown, as of somebody's own table."""
+    good = float(goodness(np.array([np.nan]), record, criterion)[0])
+    return -math.inf if math.isnan(good) else good
 
 
 def goodness(values: np.ndarray, record: WorkloadRecord, criterion: Criterion) -> np.ndarray:

@@ -7,7 +7,7 @@ Command: ``sgdscope run imagenet_resnet50_steps --data DIR`` (or --profile full)
 needs.
 Cost: see ``sgdscope plan``; proportional to the batch size. The steps of full are those of 90 epochs at a batch size of
 8,192, up to which arXiv 1706.02677 loses nothing; those of small, of its epochs at the batch size next to 1,024.
-What should come out: of full, both parts of the hypothesis; small shows the learning rate alone.
+What should come out: of full, both parts of the hypothesis; small shows the learning rate alone. Neither has been run.
 """
 
 from __future__ import annotations

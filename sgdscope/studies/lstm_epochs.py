@@ -7,7 +7,7 @@ Command: ``sgdscope run lstm_epochs --profile small`` (or full); it needs ``sgds
 Cost: see ``sgdscope plan``; full takes 50 to 1,600 epochs in doublings, small half to four times the epochs of
 `lstm`.
 What should come out: of full, all of the hypothesis; small ends long before anything saturates, and shows the two
-optimal learning rates.
+optimal learning rates at most. Neither has been run.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Cost: see ``sgdscope plan``; proportional to the batch size, so that a trial at 
 the smallest. The steps of full are those of 200 epochs at a batch size of 1,120; those of small, its epochs at the
 batch size next to that. The largest batch of sweep (a) would take more examples than one trial may, and is left out.
 What should come out: of full, both parts of the hypothesis; small trains too briefly to overfit, and shows the
-learning rate alone.
+learning rate at most. Neither has been run.
 """
 
 from __future__ import annotations

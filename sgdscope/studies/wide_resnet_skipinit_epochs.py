@@ -8,7 +8,7 @@ it needs ``sgdscope data fetch cifar10``.
 Cost: see ``sgdscope plan``; full takes 50 to 6,400 epochs in doublings, small half to four times the epochs of
 `wide_resnet_skipinit`.
 What should come out: of full, all of the hypothesis; small ends long before anything saturates, and shows the two
-optimal learning rates.
+optimal learning rates at most. Neither has been run.
 """
 
 from __future__ import annotations

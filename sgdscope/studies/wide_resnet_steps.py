@@ -8,7 +8,7 @@ Cost: see ``sgdscope plan``; proportional to the batch size, so that a trial at 
 the smallest. The steps of full are 9,765, the talk's: 200 epochs of all 50,000 pictures at a batch size of 1,024;
 those of small, its epochs at the batch size next to that.
 What should come out: of full, both parts of the hypothesis; small trains too briefly to overfit, and shows the
-learning rate alone.
+learning rate at most. Neither has been run.
 """
 
 from __future__ import annotations

@@ -100,6 +100,14 @@ def test_somebody_must_say_what_a_diverged_trial_counts_as(tmp_path):
     assert records_of(table, constant_score=0.1)["results"].constant_score == 0.1
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_table_without_the_constant_predictors_score_has_its_bends_all_the_same(trials):
+    known, unknown = (Tables(trials, records_of(trials, constant_score=score, validated=True)) for score in (0.1, None))
+    assert set(known.regimes["status"]) != {"too few batch sizes"}
+    assert_frame_equal(unknown.regimes, known.regimes)
+    assert_frame_equal(unknown.regime_of_batch_sizes, known.regime_of_batch_sizes)
+
+
 def test_a_score_beyond_one_is_no_accuracy(tmp_path):
     table = read_results(written(tmp_path, "batch_size,learning_rate,seed,score\n8,1,0,90.0\n8,0.5,0,91.0\n"))
     assert records_of(table)["results"].score_name == "score"
