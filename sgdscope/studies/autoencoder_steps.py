@@ -7,8 +7,8 @@ Command: ``sgdscope run autoencoder_steps --profile small`` (or full); it needs 
 Cost: see ``sgdscope plan``; proportional to the batch size, so that a trial at the largest costs many times one at
 the smallest. The steps of full are those of 200 epochs at a batch size of 1,024; those of small, its epochs at the
 batch size next to that.
-What came out: of small nothing, since after 10 steps nothing is learned (``results/autoencoder-small``). Full, which should
-show both parts of the hypothesis, has not been run.
+What came out: of small nothing, since after 10 steps nothing is learned (``results/autoencoder-small``). Full, which
+should show both parts of the hypothesis, has not been run.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ grows with the batch; above it the learning rate stops growing, the score falls,
 
 Command: ``sgdscope run digits --out FOLDER``.
 Cost: about 700 trials, 30 epochs of 1,024 pictures each; under 60 s on two cores.
-What came out: with 15 seeds both regimes, and the bend of SGD's learning rate at 25 [18, 35] (``results/digits``); with the
-5 seeds that it has the bend of that for the score is not identified.
+What came out: with 15 seeds both regimes, and the bend of SGD's learning rate at 25 [18, 35] (``results/digits``);
+with the 5 seeds that it has the bend of that for the score is not identified.
 """
 
 from sgdscope.budget import Epochs

@@ -5,8 +5,8 @@ and the one that is best for the test score hardly changes, so that large learni
 
 Command: ``sgdscope run digits_epochs --out FOLDER``.
 Cost: about 340 trials of 5 to 320 epochs; two minutes of one core.
-What came out, with 15 seeds: the score is flat from 40 epochs on while the training loss still falls, but the two optimal
-learning rates do not part: that for the training loss rises a little (``results/digits``).
+What came out, with 15 seeds: the score is flat from 40 epochs on while the training loss still falls, but the two
+optimal learning rates do not part: that for the training loss rises a little (``results/digits``).
 """
 
 from sgdscope.budget import Epochs

@@ -7,8 +7,8 @@ Command: ``sgdscope run imagenet_resnet50 --data DIR --devices-per-trial 4`` (or
 pictures in folders, and what ``pip install '.[imagenet]'`` installs. Each device takes whole ghost batches of 64: no
 more than four can share the smallest batch size, and with eight ``--batch-sizes`` leaves it out.
 Cost: see ``sgdscope plan``; small is declared for one machine of GPUs and a day, full for a cluster.
-What should come out: full the regimes and the place between them; small, whose four batch sizes are too few to find three
-in each regime, that the largest lose accuracy. Neither has been run.
+What should come out: full the regimes and the place between them; small, whose four batch sizes are too few to find
+three in each regime, that the largest lose accuracy. Neither has been run.
 """
 
 from __future__ import annotations

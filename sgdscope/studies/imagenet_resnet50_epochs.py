@@ -6,8 +6,8 @@ and the one that is best for the accuracy hardly changes.
 Command: ``sgdscope run imagenet_resnet50_epochs --data DIR`` (or --profile full); see `imagenet_resnet50` for what it
 needs.
 Cost: see ``sgdscope plan``; half to four times the epochs of `imagenet_resnet50`, at a batch size of 256.
-What should come out: of full, whether 360 epochs of ImageNet are enough to saturate; small ends before. Neither has been
-run.
+What should come out: of full, whether 360 epochs of ImageNet are enough to saturate; small ends before. Neither has
+been run.
 """
 
 from __future__ import annotations

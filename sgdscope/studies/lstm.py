@@ -5,8 +5,8 @@ B × 35 tokens.
 
 Command: ``sgdscope run lstm --profile small`` (or full); it needs ``sgdscope data fetch ptb``.
 Cost: see ``sgdscope plan``; small runs in under 30 minutes on two cores, full takes a cluster.
-What came out: small reads the first 9,000 tokens of the text once, too little to come below the perplexity of the words'
-frequencies: it shows how fast the first descent goes at each batch size, not how well the model does
+What came out: small reads the first 9,000 tokens of the text once, too little to come below the perplexity of the
+words' frequencies: it shows how fast the first descent goes at each batch size, not how well the model does
 (``results/lstm-small``, with 12,000 tokens). Full has not been run.
 """
 
