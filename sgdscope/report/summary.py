@@ -215,9 +215,11 @@ def threshold_sentences(tables: Tables) -> list[str]:
         score, low, high, margin = f"test {tables.record.score_name}", row["low"], row["high"], f"{row['margin']:.2g}"
         if row["quantity"] == "B_score":
             lost = "not shown to be lost at any" if high is None else f"to be lost by {high}"
+            # With the smallest batch size the others are compared: that it holds there says nothing.
+            smallest = low == tables.trials.filter(pl.col("optimizer") == row["optimizer"])["batch_size"].min()
+            held = f"at no batch size beyond {low}, the smallest" if smallest else f"up to batch size {low}"
             said.append(
-                f"{row['optimizer']}: {score} is shown to hold up to batch size {low}, and {lost} "
-                f"(to within {margin}, n = {row['n']})."
+                f"{row['optimizer']}: {score} is shown to hold {held}, and {lost} (to within {margin}, n = {row['n']})."
             )
         elif row["batch_sizes"] > 0:
             where = " where momentum had warmed up" if row["warmed_up"] else ""

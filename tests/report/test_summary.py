@@ -1,6 +1,7 @@
 """What is said of a study in words, against what was planted in it."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from sgdscope.analysis import simulated
@@ -28,6 +29,14 @@ def test_regimes_are_named_with_their_batch_sizes_as_far_as_bends_are_known():
     assert own == ["momentum:0.9, of the batch sizes: curvature-dominated are 128, 256, 512, 1024 (95 %, n = 8)."]
     both = regime_sentences(tables({"sgd": "constant", "momentum:0.9": "constant"}))
     assert both == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_that_the_smallest_batch_size_holds_is_not_told_for_a_finding():
+    trials = tables({"sgd": "linear"}).trials
+    worse = pl.when(pl.col("batch_size") > 4).then(pl.col("test_score") - 0.2).otherwise(pl.col("test_score"))
+    said = threshold_sentences(Tables(trials.with_columns(test_score=worse), {"simulated": simulated.RECORD}, 0.01))
+    assert "is shown to hold at no batch size beyond 4, the smallest, and to be lost by 8 (to within 0.01, " in said[0]
 
 
 @pytest.mark.usefixtures("quick")
