@@ -53,7 +53,8 @@ def facts(tables: StudyTables) -> dict[str, str]:
 def bends(part: Tables) -> list[tuple[str, ...]]:
     """Return where things change along the batch size: a row of headings, and a row each, a column an optimizer."""
     names = optimizers(part.regimes)
-    largest = int(part.trials["batch_size"].max())  # type: ignore[arg-type]
+    sizes = part.trials["batch_size"]
+    smallest, largest = int(sizes.min()), int(sizes.max())  # type: ignore[arg-type]
     at_steps = isinstance(known_budget(part.trials["budget"][0]), Steps)  # the smallest batch sizes learn least there
     rows: dict[str, list[str]] = {"": names}
     for criterion, what in zip(CRITERIA, ("score", "training loss"), strict=True):
@@ -61,7 +62,7 @@ def bends(part: Tables) -> list[tuple[str, ...]]:
         rows[f"Learning rate for the {what} bends at"] = [_bend(of.get(name), largest) for name in names]
     ends = {(row["optimizer"], row["quantity"]): row for row in part.thresholds.rows(named=True)[::-1]}
     if not at_steps:
-        rows["Score is shown to hold to"] = [_held(ends.get((name, "B_score"))) for name in names]
+        rows["Score is shown to hold to"] = [_held(ends.get((name, "B_score")), smallest) for name in names]
         rows["Score is shown to be lost by"] = [_high(ends.get((name, "B_score"))) for name in names]
     if any(quantity == "B_mom" for _, quantity in ends):
         rows["Shown to be ahead of SGD from"] = [_high(ends.get((name, "B_mom"))) for name in names]
@@ -100,8 +101,11 @@ def _bend(row: dict[str, Any] | None, largest: int) -> str:
     return at if row["status"] == "identified" else f"({at})"
 
 
-def _held(row: dict[str, Any] | None) -> str:
-    return "" if row is None else str(row["low"])
+def _held(row: dict[str, Any] | None, smallest: int) -> str:
+    if row is None:
+        return ""
+    # The smallest is what the others are compared with.
+    return f"none above {smallest}" if row["low"] == smallest else str(row["low"])
 
 
 def _high(row: dict[str, Any] | None) -> str:
