@@ -209,10 +209,10 @@ class _Design:
         devices, of_each = self.devices_per_trial, multiple
         multiple *= devices
         if batch_size % multiple:
+            whole = f", each a multiple of {of_each}" if of_each > 1 else ""
             raise InputError(
-                f"batch_sizes: {devices} devices cannot share {batch_size} examples evenly"
-                f"{f' in parts of {of_each}' if of_each > 1 else ''}; leave it out, since it is not a multiple of "
-                f"{multiple}, or change devices_per_trial."
+                f"batch_sizes: {batch_size} is not a multiple of {multiple}, so that {devices} devices cannot share it "
+                f"in equal parts{whole}; leave it out, or change devices_per_trial."
             )
         most = min((self.microbatch_size or batch_size) * devices, batch_size)
         fitting = (size for size in range(most - most % multiple, 0, -multiple) if batch_size % size == 0)

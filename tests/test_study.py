@@ -72,7 +72,7 @@ def study(**changes):
         ({"compute_dtype": "float16"}, "compute_dtype: 'float16' is neither float32 nor bfloat16"),
         (
             {"devices_per_trial": 2},
-            "batch_sizes: 2 devices cannot share 1 examples evenly; .* multiple of 2, or change",
+            "batch_sizes: 1 is not a multiple of 2, so that 2 devices cannot share it in equal parts; leave it out",
         ),
     ],
 )
@@ -125,9 +125,7 @@ def test_a_microbatch_that_holds_no_ghost_batch_is_refused():
 
 
 def test_devices_that_cannot_take_whole_ghost_batches_are_refused():
-    with pytest.raises(
-        InputError, match=r"8 devices cannot share 64 examples evenly in parts of 16; leave it out, .*128"
-    ):
+    with pytest.raises(InputError, match=r"64 is not a multiple of 128, .* 8 devices .* parts, each a multiple of 16;"):
         study(workloads=replace(QUADRATIC, ghost_batch_size=16), batch_sizes=(64, 128), devices_per_trial=8)
 
 
