@@ -29,7 +29,7 @@ from sgdscope.cache import cache_folder
 from sgdscope.data.files import data_place
 from sgdscope.data.order import examples_at
 from sgdscope.data.pictures import looked_at, need_libraries
-from sgdscope.data.pipeline import cores, leave_to_parent, obituary, pool
+from sgdscope.data.pipeline import cores, end, leave_to_parent, obituary, pool, without_interrupts
 from sgdscope.errors import InputError
 
 # Of 1,281,167 pictures one of the study's authors holds out 10,000 in later code (github.com/google-deepmind/
@@ -166,6 +166,10 @@ def _listed(folder: Path) -> dict[str, list[str]]:
                 folders.clear()
             listed[part] += [f"{relative}/{name}" for name in files if name not in (CLASS_LIST, NUMBER_LIST, META)]
         listed[part].sort()
+    unnamed = [name for names in listed.values() for name in names if not _is_text(name)]
+    if unnamed:
+        said = ", ".join(name.encode(errors="backslashreplace").decode() for name in unnamed)
+        raise InputError(f"imagenet: {folder} has files whose names are not UTF-8: {said}; rename them.")
     if misplaced:
         raise InputError(
             f"imagenet: {folder} has files where no picture belongs: {', '.join(misplaced)}; pictures lie in "
@@ -175,6 +179,14 @@ def _listed(folder: Path) -> dict[str, list[str]]:
         if not found:
             raise InputError(f"imagenet: {folder / part} has no pictures; they lie in {folder / part / 'CLASS'}.")
     return listed
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _walked(folder: Path, part: str) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -313,22 +325,23 @@ def _checked(folder: Path, files: Sequence[str]) -> Iterator[tuple[int, str | No
         checked = _looked_at([f"{folder}/{file}" for file in files], processes, begun)
         yield from track(checked, what, len(files), console=console, transient=True, disable=not console.is_terminal)
     except BrokenProcessPool as error:
-        processes.shutdown()
+        end(processes, begun)
         raise InputError(f"imagenet: {obituary(begun, f'the pictures in {folder}')}") from error
     finally:
-        processes.shutdown(cancel_futures=True)
+        end(processes, begun)
 
 
 def _looked_at(
     paths: Sequence[str], processes: ProcessPoolExecutor, begun: set[BaseProcess]
 ) -> Iterator[tuple[int, str | None]]:
-    """Yield what each file is found to be, a few thousand at a time: of many a pool that breaks hangs in Python 3.11.
+    """Yield what each file is found to be, of which a few thousand are handed over at a time.
 
     The processes that are there when files have been handed over are added to ``begun``.
     """
     others, waiting = set(active_children()), deque[Iterator[tuple[int, str | None]]]()
     for first in range(0, len(paths), HANDED_OVER):
-        waiting.append(processes.map(looked_at, paths[first : first + HANDED_OVER], chunksize=TOGETHER))
+        with without_interrupts():
+            waiting.append(processes.map(looked_at, paths[first : first + HANDED_OVER], chunksize=TOGETHER))
         begun |= set(active_children()) - others
         if len(waiting) > 1:  # the next are there before these are done
             yield from waiting.popleft()

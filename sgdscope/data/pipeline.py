@@ -10,11 +10,13 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -100,7 +102,7 @@ class Workers:
     def close(self) -> None:
         """End the processes; what was asked for and is not read yet is given up."""
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            end(self._pool, self._processes)
             self._pool = None
 
     def _submit(self, requests: Sequence[Request], batch: dict[str, np.ndarray], first: int, last: bool) -> _Piece:
@@ -108,7 +110,8 @@ class Workers:
             self._others = set(multiprocessing.active_children())
             self._pool = pool(self.count, _share, (self._read, self._shared, self._layout))
         number = self._free.pop()
-        future = self._pool.submit(_read_task, number, requests)
+        with without_interrupts():
+            future = self._pool.submit(_read_task, number, requests)
         if len(self._processes) < self.count:
             self._processes = set(multiprocessing.active_children()) - self._others
         return _Piece(future, number, batch, first, len(requests), last)
@@ -145,6 +148,31 @@ def pool(count: int, begin: Callable[..., None] = lambda: None, arguments: tuple
     """Return processes that are begun afresh, since a copy of one in which JAX runs may hang."""
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(count, context, initializer=begin, initargs=arguments)
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Begin processes that never see Ctrl-C, not even before they can leave it to the parent: they inherit the mask."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end(pool: ProcessPoolExecutor, begun: Iterable[BaseProcess]) -> None:
+    """Shut a pool down, and end whatever of its processes is left; what has not begun is given up.
+
+    For a pool that broke Python 3.11 may wait for ever: in its first releases for a pipe that nobody reads any more
+    (CPython's issue 94777), in all for processes that it forgot since a task was cancelled at that moment.
+    """
+    if sys.version_info < (3, 11, 7) and (queue := getattr(pool, "_call_queue", None)) and pool._broken:
+        queue._reader.close()
+    pool.shutdown(cancel_futures=True)
+    for process in begun:
+        if process.is_alive():
+            process.terminate()
+            process.join()
 
 
 def obituary(processes: Iterable[BaseProcess], what: str) -> str:

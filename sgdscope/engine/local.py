@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 from rich.console import Console
 
+from sgdscope.data.pipeline import WorkerDiedError
 from sgdscope.engine.plan import Costs, Plan, costs_of, packs, remaining
 from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import search
@@ -69,13 +70,21 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
         console: where progress is shown; the standard error stream unless told otherwise.
 
     Raises:
-        InputError: for what the user can put right, before anything is trained, or where the disk fills up.
+        InputError: for what the user can put right, before anything is trained, or where the disk fills up. Where one
+            of several processes alone cannot go on, it says so and ends, and the others with it.
     """
+    from sgdscope.training.processes import together
+
+    with together():
+        return _train_study(study, folder, console)
+
+
+def _train_study(study: Study, folder: str | Path, console: Console | None) -> Ran:
     import jax
 
-    from sgdscope.training.functions import FINGERPRINT_FORM, fingerprint
+    from sgdscope.training.functions import fingerprint
     from sgdscope.training.pack import check_devices
-    from sgdscope.training.processes import agree, meet, of_first
+    from sgdscope.training.processes import agree, meet, of_first, tell
     from sgdscope.training.runtime import use_all_cores
 
     begun = time.perf_counter()
@@ -88,27 +97,22 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     _check_processes(study)
     agree("the study", _told_apart(declaration, programs), SAME_SCRIPT)
     writes = jax.process_index() == 0
+    trials, wrong = pl.DataFrame(schema=TRIALS_SCHEMA), None
     with (
-        store.writing() if writes else contextlib.nullcontext(),
+        contextlib.ExitStack() as held,
         RunProgress(console if writes else Console(quiet=True), declaration.name) as progress,
     ):
         if notice:
             progress.say(notice)
-        trials = pl.DataFrame(schema=TRIALS_SCHEMA)
         if writes:
-            store.check_declaration(declaration)
-            for name, program in programs.items():
-                store.check_program(f"jax {jax.__version__}, form {FINGERPRINT_FORM}", name, program)
-            store.declare(declaration)
-            contents = store.read()
-            trials = contents.trials
-            if contents.damaged:
-                store.set_aside(contents.damaged)
-                for path in contents.damaged:
-                    progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
-            left_over = Checkpoints(store.folder, "")
-            left_over.drop(left_over.trials() & set(ended(trials)["trial_id"]))
-        meet("declared")
+            try:
+                held.enter_context(store.writing())
+                trials = _opened(store, declaration, programs, progress)
+            except InputError as error:
+                wrong = error
+        if wrong is not None and jax.process_count() == 1:
+            raise wrong
+        tell(wrong)
         # Another machine may see the folder as it was a moment ago.
         trials = pl.read_parquet(io.BytesIO(of_first(_parquet(trials))))
         run = _Run(study, declaration, store, progress, trials)
@@ -117,6 +121,26 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
                 run.train(workload)
         meet("trained")
     return Ran(run.trained, len(run.failed), run.compile_times, time.perf_counter() - begun)
+
+
+def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str], progress: RunProgress) -> pl.DataFrame:
+    """Return the trials of a folder that this process writes, which is the study's from now on."""
+    import jax
+
+    from sgdscope.training.functions import FINGERPRINT_FORM
+
+    store.check_declaration(declaration)
+    for name, program in programs.items():
+        store.check_program(f"jax {jax.__version__}, form {FINGERPRINT_FORM}", name, program)
+    store.declare(declaration)
+    contents = store.read()
+    if contents.damaged:
+        store.set_aside(contents.damaged)
+        for path in contents.damaged:
+            progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
+    left_over = Checkpoints(store.folder, "")
+    left_over.drop(left_over.trials() & set(ended(contents.trials)["trial_id"]))
+    return contents.trials
 
 
 def _check_processes(study: Study) -> None:
@@ -245,9 +269,13 @@ def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
     Raises:
         InputError: where the folder holds another study, or the workload's functions are not the contract's.
     """
+    import jax
+
     from sgdscope.training.runtime import use_all_cores
 
     use_all_cores()
+    if jax.process_count() > 1:  # each would find other times, and so time other things
+        raise InputError("a plan is made by one process; make it for a machine, and divide.")
     declaration = study.declaration()
     trials = pl.DataFrame(schema=TRIALS_SCHEMA)
     if folder is not None and Store(folder).exists:
@@ -263,7 +291,10 @@ def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
 
 def _probe(study: Study, workload: Workload, declaration: Declaration, costs: Costs) -> None:
     with _trainer(study, workload, declaration) as trainer:
-        costs.probe(trainer, declaration.batch_sizes)
+        try:
+            costs.probe(trainer, declaration.batch_sizes)
+        except WorkerDiedError as error:
+            raise InputError(f"workload {workload.name!r}: {error}") from error
 
 
 @contextmanager

@@ -94,13 +94,13 @@ class FedTrainer:
         assert workload.feed is not None  # noqa: S101 - others are trained in packs
         self.workload = workload
         self.evaluate_at = tuple(evaluate_at)
-        devices = tuple(devices or jax.devices())
+        # In the order of the processes, each of which reads a stretch of every microbatch.
+        devices = tuple(devices or sorted(jax.devices(), key=lambda device: (device.process_index, device.id)))
         check_devices(devices_per_trial, len(devices))
         self.devices = devices[:devices_per_trial]
         self._compiler = Compiler(self.devices[0].platform)
         self._feed: Feed = workload.feed
         self._microbatch_sizes, self._compute_dtype = microbatch_sizes or {}, compute_dtype
-        # In the order of the processes, each of which reads a stretch of every microbatch.
         mesh = Mesh(np.asarray(self.devices), ("batch",), axis_types=(AxisType.Auto,))
         self._by_example = NamedSharding(mesh, PartitionSpec("batch"))
         self._copied = NamedSharding(mesh, PartitionSpec())

@@ -233,6 +233,12 @@ def test_folders_of_classes_may_be_links_which_may_lead_in_circles(own, pictures
     assert read_imagenet(linked).files == read_imagenet(own).files
 
 
+def test_names_that_are_not_utf_8_are_named(own):
+    (own / "train" / "n01" / "n01_0.JPEG").rename(own / "train" / "n01" / os.fsdecode(b"caf\xe9.JPEG"))
+    with pytest.raises(InputError, match=r"names are not UTF-8: train/n01/caf\\udce9\.JPEG; rename them\."):
+        read_imagenet(own)
+
+
 def test_a_link_that_leads_nowhere_is_named(own):
     (own / "train" / "n01" / "gone.JPEG").symlink_to(own / "nowhere")
     with pytest.raises(InputError, match=r"train/n01/gone\.JPEG cannot be read \(No such file"):

@@ -1,10 +1,12 @@
 import functools
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -137,6 +139,43 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path):
     while _alive(child) and time.monotonic() < deadline:
         pass
     assert not _alive(child)
+
+
+def test_ctrl_c_while_the_processes_begin_is_for_the_parent_alone(tmp_path):
+    """It goes to all that a terminal runs: a process that is still importing would end and break the pool."""
+    program = (
+        "import multiprocessing, os, signal, sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "if __name__ == '__main__':\n"
+        "    from test_pipeline import LAYOUT, Workers, read\n"
+        "    class Interrupted(Workers):\n"
+        "        def _submit(self, *of):\n"
+        "            piece = super()._submit(*of)\n"
+        "            if of[2] == 96:\n"
+        "                os.killpg(0, signal.SIGINT)\n"
+        "            return piece\n"
+        "    workers = Interrupted(read, LAYOUT, 4)\n"
+        "    try:\n"
+        "        list(workers.batches([[(number,) for number in range(1000)]]))\n"
+        "    except KeyboardInterrupt:\n"
+        "        (batch,) = workers.batches([[(7,)]])\n"
+        "        print('interrupted', batch['x'][0, 0], flush=True)\n"
+        "        workers.close()\n"
+    )
+    (tmp_path / "parent.py").write_text(program)
+    ended = subprocess.run(
+        [sys.executable, tmp_path / "parent.py"], capture_output=True, text=True, timeout=60, start_new_session=True
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "interrupted 7.0\n", "")
+
+
+def test_processes_that_a_pool_forgot_are_ended():
+    process = multiprocessing.get_context("spawn").Process(target=signal.pause)
+    process.start()
+    asked = []
+    pipeline.end(SimpleNamespace(shutdown=lambda **of: asked.append(of), _broken="a process died"), [process])
+    assert process.exitcode == -signal.SIGTERM
+    assert asked == [{"cancel_futures": True}]
 
 
 def _alive(pid):

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,9 +76,26 @@ def test_a_process_that_would_train_something_else_ends_both_before_anything_is_
     codes, said = by_two(tmp_path / "two", how)
     assert 0 not in codes
     for process in said:
-        assert f"InputError: the processes differ in {where}: process 1 has {told}" in process
+        assert f"ToldError: the processes differ in {where}: process 1 has {told}" in process
     assert not list(tmp_path.glob("two/trials/*"))
     assert not list(tmp_path.glob("two/checkpoints/*"))
+
+
+def test_where_one_cannot_go_on_it_says_so_and_the_other_ends_soon(tmp_path):
+    begun = time.monotonic()
+    codes, said = by_two(tmp_path / "two", "cannot")
+    assert time.monotonic() - begun < 60  # JAX itself waits for five minutes
+    assert codes[1] == 2
+    assert "process 1 of 2 ends, and the others with it: picture 1023 cannot be read.\n" in said[1]
+    assert codes[0] != 0
+
+
+def test_both_are_told_of_what_is_wrong_with_the_folder(tmp_path):
+    sg.run(together.study().changed({"evaluate_at": (0.25, 1.0), "seeds": 1}), tmp_path / "two")
+    codes, said = by_two(tmp_path / "two")
+    assert codes == [1, 1]
+    for process in said:
+        assert "two holds another study, which differs in evaluate_at (there 0.25, 1.0, here 0.5, 1.0)" in process
 
 
 def test_it_is_said_what_each_process_has_otherwise_than_the_first(monkeypatch):

@@ -1,6 +1,7 @@
 """Run one study as one of two processes: FOLDER ADDRESS NUMBER [HOW], of which the second may do otherwise.
 
-It is killed after so many updates, or has a ``wider`` network or ``more`` batch sizes, or trains another ``seed``.
+It is killed after so many updates, or has a ``wider`` network or ``more`` batch sizes, or trains another ``seed``, or
+``cannot`` read one of the examples.
 """
 
 import os
@@ -12,14 +13,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
 
 
-def study(hidden=16, batch_sizes=(32, 64)):
+def study(hidden=16, batch_sizes=(32, 64), read="read"):
     import digits_feed
 
     import sgdscope as sg
     from sgdscope.workloads.base import Feed
     from sgdscope.workloads.digits import digits
 
-    feed = Feed(digits_feed.LAYOUT, digits_feed.locate, digits_feed.read, {"train": 1})
+    feed = Feed(digits_feed.LAYOUT, digits_feed.locate, getattr(digits_feed, read), {"train": 1})
     return sg.Study(
         name="together", workloads=replace(digits(hidden=hidden), feed=feed),
         batch_sizes=batch_sizes, microbatch_size=16,
@@ -36,11 +37,10 @@ if __name__ == "__main__":
     from sgdscope.training.runtime import COMPILER_OPTIONS
 
     folder, address, number, *how = sys.argv[1:]
-    # A process that is gone is missed soon.
-    jax.distributed.initialize(address, 2, int(number), heartbeat_timeout_seconds=3, shutdown_timeout_seconds=3)
+    jax.distributed.initialize(address, 2, int(number))
     COMPILER_OPTIONS["cpu"]["xla_backend_optimization_level"] = 0
     fed.CHECKPOINT_SECONDS = -1.0
-    other = {"wider": {"hidden": 17}, "more": {"batch_sizes": (32, 64, 128)}}
+    other = {"wider": {"hidden": 17}, "more": {"batch_sizes": (32, 64, 128)}, "cannot": {"read": "read_but_the_last"}}
     if how == ["seed"]:
         train = fed.FedTrainer.train
         fed.FedTrainer.train = lambda self, trials, *of: train(self, [replace(t, seed=t.seed + 1) for t in trials], *of)

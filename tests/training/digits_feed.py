@@ -1,6 +1,7 @@
 """Digits as a feed, in a module without JAX: what the processes read."""
 
 import functools
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -43,6 +44,18 @@ def read_doubles(of_whom, split, index, visit):
 def read_or_fail(split, index, visit):
     if split == "train" and index == 100:
         raise InputError("picture 100 cannot be read.")
+    return read(split, index, visit)
+
+
+def read_but_the_last(split, index, visit):
+    if split == "train" and index == 1023:
+        raise InputError("picture 1023 cannot be read.")
+    return read(split, index, visit)
+
+
+def die_in_a_process(split, index, visit):
+    if multiprocessing.parent_process() is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
     return read(split, index, visit)
 
 

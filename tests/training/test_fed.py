@@ -11,6 +11,7 @@ import pytest
 from sgdscope.budget import Steps
 from sgdscope.data.order import examples_at
 from sgdscope.data.pipeline import WorkerDiedError, Workers
+from sgdscope.engine.local import plan_study
 from sgdscope.engine.plan import Costs
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD, Momentum
@@ -291,6 +292,19 @@ def test_a_plan_counts_at_least_what_reading_takes(trainer):
     read = 2 * sum(examples_in(trainer.workload.split(name)) for name in SPLITS) * trainer.seconds_to_read
     assert trainer.seconds_to_read > 0
     assert costs.per_trial(0, 64) >= read
+
+
+def test_a_plan_whose_processes_die_says_so_in_a_sentence():
+    workload = fed_digits(digits_feed.die_in_a_process)
+    study = Study(name="s", workloads=workload, batch_sizes=64, budgets=Steps(2), optimizers=SGD(), seeds=1)
+    with pytest.raises(InputError, match=r"workload 'digits': of the processes that read examples .*SIGKILL"):
+        plan_study(study)
+
+
+def test_a_plan_is_made_by_one_process(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match="a plan is made by one process"):
+        plan_study(Study(name="s", workloads=fed_digits(), batch_sizes=64, budgets=Steps(2)))
 
 
 def test_an_update_is_timed(trainer):
