@@ -7,8 +7,8 @@ autoencoders are known to need momentum (Sutskever et al. 2013), so it should be
 Command: ``sgdscope run autoencoder --profile small`` (or full); it needs ``sgdscope data fetch mnist``.
 Cost: see ``sgdscope plan``; small runs in under 30 minutes on two cores, full takes a cluster.
 What came out: of small, the error rising with the batch size, since two epochs of 5,000 pictures are few updates: at
-256 and 1,024 next to nothing is learned, and no claim can be tested (``results/autoencoder-small``). Full, which
-should tell both regimes apart, has not been run.
+256 and 1,024 next to nothing is learned, and no claim can be tested (``results/autoencoder-small``; with 6 epochs:
+``results/autoencoder-6-epochs``). Full, which should tell both regimes apart, has not been run.
 """
 
 from __future__ import annotations
