@@ -161,7 +161,7 @@ def _listed(folder: Path) -> dict[str, list[str]]:
             depth = relative.count("/") + 1
             # Links may lead round in circles, so that a folder in a class is refused with whatever it has.
             inside = files + folders if depth > 2 else files if depth == 1 and (part == "train" or folders) else []
-            misplaced += [f"{relative}/{name}" for name in inside]
+            misplaced += [f"{relative}/{name}" for name in sorted(inside)]
             if depth > 2:
                 folders.clear()
             listed[part] += [f"{relative}/{name}" for name in files if name not in (CLASS_LIST, NUMBER_LIST, META)]
@@ -197,7 +197,7 @@ def _walked(folder: Path, part: str) -> Iterator[tuple[str, list[str], list[str]
 
     for above, folders, files in os.walk(folder / part, onerror=refuse, followlinks=True):
         folders.sort()
-        yield Path(above).relative_to(folder).as_posix(), folders, sorted(files)
+        yield Path(above).relative_to(folder).as_posix(), folders, files
 
 
 def _folders(files: Sequence[str]) -> list[str]:
@@ -321,14 +321,15 @@ def _checked(folder: Path, files: Sequence[str]) -> Iterator[tuple[int, str | No
     if not console.is_terminal:
         console.print(f"{what}: {len(files):,} that are new, once", highlight=False)
     processes, begun = pool(cores(), leave_to_parent), set[BaseProcess]()
+    checked = _looked_at([f"{folder}/{file}" for file in files], processes, begun)
+    shown = track(checked, what, len(files), console=console, transient=True, disable=not console.is_terminal)
     try:
-        checked = _looked_at([f"{folder}/{file}" for file in files], processes, begun)
-        yield from track(checked, what, len(files), console=console, transient=True, disable=not console.is_terminal)
+        try:
+            yield from shown
+        finally:
+            end(processes, begun)
     except BrokenProcessPool as error:
-        end(processes, begun)
         raise InputError(f"imagenet: {obituary(begun, f'the pictures in {folder}')}") from error
-    finally:
-        end(processes, begun)
 
 
 def _looked_at(

@@ -110,11 +110,9 @@ def _train_study(study: Study, folder: str | Path, console: Console | None) -> R
                 trials = _opened(store, declaration, programs, progress)
             except InputError as error:
                 wrong = error
-        if wrong is not None and jax.process_count() == 1:
-            raise wrong
         tell(wrong)
-        # Another machine may see the folder as it was a moment ago.
-        trials = pl.read_parquet(io.BytesIO(of_first(_parquet(trials))))
+        if jax.process_count() > 1:  # another machine may see the folder as it was a moment ago
+            trials = pl.read_parquet(io.BytesIO(of_first(_parquet(trials))))
         run = _Run(study, declaration, store, progress, trials)
         for workload in study.workloads:
             if run.pending(workload.name):

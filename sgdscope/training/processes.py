@@ -74,8 +74,10 @@ def tell(error: InputError | None) -> None:
     """Raise the first process's error in all of them.
 
     Raises:
-        ToldError: where there is one.
+        InputError: where there is one; where there are several processes it is a ToldError.
     """
+    if error is not None and jax.process_count() == 1:
+        raise error
     told = of_first(str(error or "").encode()).decode()
     if told:
         raise ToldError(told) from error

@@ -15,19 +15,20 @@ import jax
 
 from sgdscope import atomic
 from sgdscope.cache import cache_folder
+from sgdscope.data.pipeline import cores
 
 
 def use_all_cores() -> str | None:
     """Make each core a device of JAX's, where JAX has not started yet; otherwise return a sentence that says so."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = cores()
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return None  # the user has said how many
     try:
-        jax.config.update("jax_num_cpu_devices", cores)
+        jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:
-        if jax.default_backend() == "cpu" and jax.device_count() < cores:
+        if jax.default_backend() == "cpu" and jax.device_count() < count:
             return (
-                f"JAX was already running with {jax.device_count()} of {cores} cores as devices: the numbers are "
+                f"JAX was already running with {jax.device_count()} of {count} cores as devices: the numbers are "
                 f"the same, the study takes longer; call sgdscope first to use all."
             )
     return None
