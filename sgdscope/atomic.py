@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from sgdscope.errors import InputError
 
+# How :func:`replace` ends the name of a file that it has not finished: with the number of its process.
+UNFINISHED = re.compile(r"(?P<name>.+)\.\d+\.part")
+# What says that the disk lost or refused data; any other error of a synchronisation says that there is none.
+LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file aside, synchronise it and rename it into place; leaves nothing behind where that fails."""
+    """Write a file aside, synchronise it and rename it into place; leaves nothing behind where that fails.
+
+    A symbolic link stays, and the file that it names is replaced.
+    """
+    path = Path(os.path.realpath(path))
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with aside.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            _synchronise(file.fileno())
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    synchronise_folder(path.parent)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -37,8 +47,104 @@ def write(path: Path, content: bytes) -> None:
         path.parent.mkdir(exist_ok=True)
         replace(path, content)
     except OSError as error:
-        what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+        what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else why(error)
         raise InputError(
             f"{path} cannot be written: {what}; what was committed before is valid, "
             f"and the same command goes on from there."
         ) from error
+
+
+class NotAFileError(InputError):
+    """Where a file is expected there is a folder, a named pipe or the like."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading; what is no file, such as a named pipe, never makes this wait.
+
+    Raises:
+        InputError: where something is there that cannot be read: it may hold results, so it does not count as missing.
+        FileNotFoundError: where there is nothing.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a link to {path.readlink()}, which is not there; bring that file back, or delete the "
+                f"link if it can be done without."
+            ) from None
+        raise
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotAFileError(f"{path} is not a file; move it away.")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path) -> bytes:
+    """Return what a file holds; raises as :func:`opened` does."""
+    with opened(path) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+
+def names(folder: Path) -> Sequence[str]:
+    """Return the names of all that a folder holds, in their order; none where there is no folder.
+
+    Raises:
+        InputError: where it cannot be read, or is no folder.
+    """
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        if folder.is_symlink():
+            raise InputError(f"{folder} is a link to {folder.readlink()}, which is not there.") from None
+        return []
+    except NotADirectoryError:
+        raise InputError(f"{folder} must be a folder, and is a file; move it away or choose another folder.") from None
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def synchronise_folder(folder: Path) -> str | None:
+    """Make the names in a folder outlive a power failure.
+
+    Returns:
+        None, or why the file system cannot do this.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:  # a folder may be written that must not be listed
+        return why(error)
+    try:
+        return _synchronise(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def why(error: OSError) -> str:
+    """Return the system's words for an error."""
+    return error.strerror or str(error) or type(error).__name__
+
+
+def _synchronise(descriptor: int) -> str | None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in LOST:
+            raise
+        return why(error)
+    return None
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{path} cannot be read: {why(error)}; make it readable, since what it holds does not count as missing."
+    )

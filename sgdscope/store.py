@@ -12,6 +12,10 @@
       damaged/                                files that failed their check, set aside
       lock                                    held by the process that writes
 
+Only files of exactly these names are the study's: COMMIT, SHA256 and TRIAL are 16 hexadecimal digits. Other files in
+its folders, such as the copies that file managers and synchronisation leave, are named, and never read, moved or
+deleted. What is there and cannot be read is an error, and never counts as missing.
+
 Every file is written aside, synchronised and renamed, so a reader sees it whole or not at all. A commit is its
 file in ``trials``: the others are written first, and those without their trials are not read. Folders from before
 ``correctness`` was kept lack it. The first 16 digits of its SHA-256 stand in each file's name, so damage anywhere in
@@ -20,11 +24,16 @@ it is found. That nothing is torn never needs the lock; it only tells a second w
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,15 +88,59 @@ CORRECTNESS_SCHEMA: dict[str, type[pl.DataType]] = {
 # Columns that describe how a trial was run, not what came out of it.
 CIRCUMSTANCES = ("seconds", "method", "pack_size", "device", "devices", "jax_version")
 
+SCHEMAS = {"measurements": MEASUREMENTS_SCHEMA, "correctness": CORRECTNESS_SCHEMA, "trials": TRIALS_SCHEMA}
+COMMIT = re.compile(r"[0-9a-f]{16}\.[0-9a-f]{16}\.parquet")
+CHECKPOINT = re.compile(r"[0-9a-f]+(\.[0-9a-f]+)*\.npz")
+# Our own names: of files beside study.json, and in each folder of a study.
+BESIDE = re.compile(r"(study|programs)\.json|report\.html")
+# Those that a start which was cut short leaves, beside the lock.
+BEGUN = re.compile(r"(study|programs)\.json")
+OWN_FOLDERS = dict.fromkeys(SCHEMAS, COMMIT) | {"checkpoints": CHECKPOINT}
+# What a system puts into folders by itself: no sign that a folder is used for something else.
+OF_THE_SYSTEM = re.compile(
+    r"\..*|Thumbs\.db|[Dd]esktop\.ini|Icon\r|lost\+found|System Volume Information|\$RECYCLE\.BIN"
+)
+# What a file manager leaves in every folder that it shows.
+NOISE = (".DS_Store", "Thumbs.db", "desktop.ini")
+# How many files a notice names.
+MOST_NAMED = 3
+
 
 @dataclass(frozen=True)
 class Contents:
-    """What a folder holds: the tables of all valid commits, and the names of the files that are damaged."""
+    """What a folder holds: the tables of all valid commits, and what else was found.
+
+    Args:
+        trials: one row a trial.
+        measurements: of these trials.
+        correctness: of these trials.
+        damaged: files of commits that are not what was written.
+        foreign: files in the folders of commits that are not the study's.
+        incomplete: names of commits that lack a file, with how many of their trials are nowhere else.
+    """
 
     trials: pl.DataFrame
     measurements: pl.DataFrame
     correctness: pl.DataFrame
     damaged: list[Path] = field(default_factory=list)
+    foreign: list[Path] = field(default_factory=list)
+    incomplete: dict[str, int] = field(default_factory=dict)
+
+    def notices(self, again: str) -> list[str]:
+        """Say in sentences what was found besides whole and damaged commits.
+
+        Args:
+            again: what becomes of the trials of which nothing is left, as "are trained again".
+        """
+        said = [
+            f"Commit {name} lacks a file, because it was deleted or its writing was cut short: {count} trials {again}."
+            for name, count in self.incomplete.items()
+        ]
+        if self.foreign:
+            named = ", ".join(str(path) for path in self.foreign[:MOST_NAMED])
+            more = f" and {len(self.foreign) - MOST_NAMED} more" if len(self.foreign) > MOST_NAMED else ""
+            said.append(f"Not a file of this study, and ignored: {named}{more}.")
+        return said
 
 
 class Store:
@@ -98,46 +151,134 @@ class Store:
     """
 
     def __init__(self, folder: str | Path) -> None:
+        if not str(folder).strip() or "\0" in str(folder):
+            raise InputError(f"folder: {str(folder)!r} names no folder; the current folder is '.'.")
         self.folder = Path(folder)
 
     @property
     def exists(self) -> bool:
         """Whether the folder holds a study."""
-        return (self.folder / "study.json").is_file()
+        try:
+            return stat.S_ISREG((self.folder / "study.json").stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise InputError(f"{self.folder} cannot be read: {atomic.why(error)}.") from error
 
     def declaration(self) -> Declaration:
         """Return the declared study."""
         path = self.folder / "study.json"
         if not self.exists:
             raise InputError(f"{self.folder} holds no study: it has no study.json.")
+        content = atomic.read(path)
         try:
-            return Declaration.from_json(path.read_text())
+            return Declaration.from_json(content.decode())
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise InputError(
                 f"{path} is damaged ({type(error).__name__}); move it away and run the study again, "
                 f"which keeps all that was measured."
             ) from error
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the folder for writing; a second process is refused."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / "lock").open("a")
-        except OSError as error:
-            raise InputError(f"{self.folder} cannot be written: {error.strerror}; choose another folder.") from error
-        with lock:
+    def writing(self) -> Iterator[list[str]]:
+        """Hold the folder for writing; a second process is refused.
+
+        Yields:
+            What the file system cannot do, in sentences.
+
+        Raises:
+            InputError: where the folder is in use for something else, which is found before anything is written.
+        """
+        self._check_ours()
+        notices = []
+        with self._lock() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    f"{self.folder} is being written by another process; wait for it or choose another folder."
-                ) from error
-            for part in self.folder.rglob("*.part"):  # what a killed process was writing
-                part.unlink(missing_ok=True)
-            yield
+            except OSError as error:
+                if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+                    raise InputError(
+                        f"{self.folder} is being written by another process; wait for it or choose another folder."
+                    ) from error
+                notices.append(
+                    f"{self.folder} cannot be locked ({atomic.why(error)}): do not run a second process on it."
+                )
+            else:
+                self._clear()  # without a lock another process may be writing what looks cut short
+            if cannot := atomic.synchronise_folder(self.folder):
+                notices.append(
+                    f"{self.folder} cannot be synchronised ({cannot}): after a power failure the last trials may be "
+                    f"missing, and are then trained again."
+                )
+            yield notices
+
+    @contextmanager
+    def _lock(self) -> Iterator[int]:
+        path, how = self.folder / "lock", os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = os.open(path, os.O_RDWR | os.O_CREAT | how, 0o666)
+            except PermissionError:
+                if not path.exists():
+                    raise
+                lock = os.open(path, os.O_RDONLY | how)  # another user's, who shares the folder
+        except OSError as error:
+            raise InputError(f"{self.folder} cannot be written: {atomic.why(error)}; choose another folder.") from error
+        try:
+            if not stat.S_ISREG(os.fstat(lock).st_mode):
+                raise InputError(f"{path} is not a file; move it away.")
+            yield lock
+        finally:
+            os.close(lock)
+
+    def _check_ours(self) -> None:
+        """Refuse a folder that is used for something else: a study is never mixed with what it did not make."""
+        if not (self.exists or self.folder.is_dir()):
+            return
+        if not self.exists and (other := self._not_ours()):
+            raise InputError(
+                f"{self.folder} holds no study but other files, such as {other!r}; name a new folder, "
+                f"for example {self.folder / 'study'}."
+            )
+        for name in (*OWN_FOLDERS, "damaged"):
+            atomic.names(self.folder / name)
+        for name in atomic.names(self.folder / "checkpoints"):
+            if CHECKPOINT.fullmatch(name):  # one that cannot be read would be begun anew, and then deleted
+                with atomic.opened(self.folder / "checkpoints" / name):
+                    pass
+
+    def _not_ours(self) -> str | None:
+        """Return what a folder without study.json holds that no study made.
+
+        A folder that has commits is a study's, whatever else is in it.
+        """
+        for name in SCHEMAS:
+            folder = self.folder / name
+            if folder.is_dir() and any(COMMIT.fullmatch(other) for other in atomic.names(folder)):
+                return None
+        begun = (self.folder / "lock").is_file()
+        for name in atomic.names(self.folder):
+            path = self.folder / name
+            if OF_THE_SYSTEM.fullmatch(name):
+                continue
+            if path.is_dir():
+                ours = OWN_FOLDERS.get(name)
+                within = [other for other in atomic.names(path) if not OF_THE_SYSTEM.fullmatch(other)]
+                if ours is None or not all(ours.fullmatch(_finished(other)) for other in within):
+                    return name
+            elif name != "lock" and not (begun and BEGUN.fullmatch(_finished(name))):
+                return name
+        return None
+
+    def _clear(self) -> None:
+        """Delete what a killed process had not finished: files of exactly our own names, in our own folders."""
+        for folder, ours in {".": BESIDE, **OWN_FOLDERS}.items():
+            for name in atomic.names(self.folder / folder):
+                path = self.folder / folder / name
+                if name != _finished(name) and ours.fullmatch(_finished(name)) and path.is_file():
+                    path.unlink(missing_ok=True)
 
     def declare(self, declaration: Declaration) -> None:
         """Write the declaration, or extend the one that is there; refuse another study's."""
@@ -163,8 +304,14 @@ class Store:
         path = self.folder / "programs.json"
         key = f"{version}, workload {workload}"
         try:
-            known = json.loads(path.read_text()) if path.is_file() else {}
-        except ValueError as error:
+            known = json.loads(atomic.read(path))
+            if not isinstance(known, dict):
+                raise TypeError
+        except FileNotFoundError:
+            known = {}
+        except InputError:
+            raise
+        except (ValueError, TypeError) as error:
             raise InputError(f"{path} is damaged; delete it if the workload's functions are what they were.") from error
         if known.get(key, fingerprint) != fingerprint:
             raise InputError(
@@ -174,6 +321,87 @@ class Store:
         if key not in known:
             atomic.write(path, json.dumps(known | {key: fingerprint}, indent=2).encode())
 
+    def read(self) -> Contents:
+        """Return all that is committed, checked; changes nothing in the folder.
+
+        Raises:
+            InputError: where a file or folder is there and cannot be read.
+        """
+        damaged, foreign = list[Path](), list[Path]()
+        tables: dict[str, dict[str, pl.DataFrame]] = {kind: {} for kind in SCHEMAS}
+        for kind, commits in tables.items():
+            for path in self._files(kind, foreign):
+                try:
+                    content = atomic.read(path)
+                except FileNotFoundError:  # replaced since it was listed
+                    continue
+                except atomic.NotAFileError:
+                    foreign.append(path)
+                    continue
+                commit, digest, _ = path.name.split(".")
+                if hashlib.sha256(content).hexdigest()[:16] != digest:
+                    damaged.append(path)
+                elif (table := _table(content, SCHEMAS[kind])) is None:
+                    foreign.append(path)
+                elif commit not in commits or _rows(table) > _rows(commits[commit]):
+                    commits[commit] = table
+        torn = {path.name.split(".")[0] for path in damaged if path.parent.name == "correctness"}
+        torn -= tables["correctness"].keys()
+        begun = sorted(tables["trials"].keys() | tables["measurements"].keys())
+        whole = [name for name in begun if all(name in tables[kind] for kind in ("trials", "measurements"))]
+        whole = [name for name in whole if name not in torn]
+        of_trial = _owners({name: tables["trials"][name] for name in whole})
+        kept = {
+            kind: [_of_trials(commits[name], name, of_trial) for name in whole if name in commits]
+            for kind, commits in tables.items()
+        }
+        known_damaged = {path.name.split(".")[0] for path in damaged}
+        lost = {
+            name: ids - of_trial.keys()
+            for name in begun
+            if name not in whole and name not in known_damaged
+            for ids in [{trial for of in tables.values() if name in of for trial in of[name]["trial_id"]}]
+        }
+        return Contents(
+            trials=_concatenated(kept["trials"], TRIALS_SCHEMA).pipe(_sorted),
+            measurements=_concatenated(kept["measurements"], MEASUREMENTS_SCHEMA),
+            correctness=_concatenated(kept["correctness"], CORRECTNESS_SCHEMA),
+            damaged=damaged,
+            foreign=foreign,
+            incomplete={name: len(ids) for name, ids in lost.items() if ids},
+        )
+
+    def _files(self, kind: str, foreign: list[Path]) -> list[Path]:
+        """Return the files of commits in a folder, and add to ``foreign`` what else is in it."""
+        found = atomic.names(self.folder / kind)
+        foreign += [
+            self.folder / kind / name for name in found if not COMMIT.fullmatch(_finished(name)) and name not in NOISE
+        ]
+        return [self.folder / kind / name for name in found if COMMIT.fullmatch(name)]
+
+    def set_aside(self, damaged: Sequence[Path]) -> None:
+        """Move damaged files out of the way, so that their trials count as missing.
+
+        Raises:
+            InputError: where they cannot be moved.
+        """
+        # Their commits' trials go first: without a damaged file of correctness alone, one would read as from before.
+        moved = []
+        for path in damaged:
+            commit = path.name.split(".")[0]
+            others = [other for other in self._of_commit(path.parent.name, commit) if other not in damaged]
+            if not others:
+                moved += self._of_commit("trials", commit)
+        aside = self.folder / "damaged"
+        for path in dict.fromkeys([*moved, *damaged]):
+            try:
+                aside.mkdir(exist_ok=True)
+                path.replace(aside / path.name)
+            except OSError as error:
+                raise InputError(
+                    f"{path} is damaged and cannot be moved to {aside}: {atomic.why(error)}; move it away."
+                ) from error
+
     def commit(self, trials: pl.DataFrame, measurements: pl.DataFrame, correctness: pl.DataFrame) -> None:
         """Add finished trials, their measurements and what they are right about, all or nothing."""
         ids = sorted(trials["trial_id"])
@@ -182,43 +410,21 @@ class Store:
         self._write_table("correctness", name, correctness.select(CORRECTNESS_SCHEMA.keys()))
         self._write_table("trials", name, trials.select(TRIALS_SCHEMA.keys()))
 
-    def read(self) -> Contents:
-        """Return all that is committed, checked; changes nothing in the folder."""
-        damaged: list[Path] = []
-        tables: dict[str, dict[str, pl.DataFrame]] = {"measurements": {}, "correctness": {}, "trials": {}}
-        for kind, commits in tables.items():
-            for path in sorted((self.folder / kind).glob("*.parquet")):
-                content = path.read_bytes()
-                if hashlib.sha256(content).hexdigest()[:16] == path.name.split(".")[1]:
-                    commits[path.name.split(".")[0]] = pl.read_parquet(io.BytesIO(content))
-                else:
-                    damaged.append(path)
-        torn = {path.name.split(".")[0] for path in damaged} - tables["correctness"].keys()
-        whole = sorted((tables["trials"].keys() & tables["measurements"].keys()) - torn)
-        correctness = [tables["correctness"][name] for name in whole if name in tables["correctness"]]
-        return Contents(
-            trials=_concatenated([tables["trials"][name] for name in whole], TRIALS_SCHEMA).pipe(_latest),
-            measurements=_concatenated([tables["measurements"][name] for name in whole], MEASUREMENTS_SCHEMA),
-            correctness=_concatenated(correctness, CORRECTNESS_SCHEMA),
-            damaged=damaged,
-        )
-
-    def set_aside(self, damaged: Sequence[Path]) -> None:
-        """Move damaged files out of the way, so that their trials count as missing."""
-        (self.folder / "damaged").mkdir(exist_ok=True)
-        # Their commits' trials go first: without a damaged file of correctness alone, one would read as from before.
-        commits = [path.name.split(".")[0] for path in damaged]
-        trials = [path for name in commits for path in (self.folder / "trials").glob(f"{name}.*.parquet")]
-        for path in dict.fromkeys([*trials, *damaged]):
-            path.rename(self.folder / "damaged" / path.name)
-
     def _write_table(self, kind: str, name: str, table: pl.DataFrame) -> None:
         buffer = io.BytesIO()
         table.write_parquet(buffer, compression="zstd")
         content = buffer.getvalue()
-        for old in (self.folder / kind).glob(f"{name}.*.parquet"):
-            old.unlink()
-        atomic.write(self.folder / kind / f"{name}.{hashlib.sha256(content).hexdigest()[:16]}.parquet", content)
+        path = self.folder / kind / f"{name}.{hashlib.sha256(content).hexdigest()[:16]}.parquet"
+        old = [other for other in self._of_commit(kind, name) if other != path]
+        atomic.write(path, content)
+        for other in old:  # the same trials, which failed
+            with contextlib.suppress(OSError):
+                other.unlink()
+
+    def _of_commit(self, kind: str, commit: str) -> list[Path]:
+        """Return a commit's files in one folder."""
+        found = atomic.names(self.folder / kind)
+        return [self.folder / kind / name for name in found if COMMIT.fullmatch(name) and name.startswith(f"{commit}.")]
 
 
 def ended(trials: pl.DataFrame) -> pl.DataFrame:
@@ -230,10 +436,41 @@ def _concatenated(tables: list[pl.DataFrame], schema: dict[str, type[pl.DataType
     return pl.concat(tables) if tables else pl.DataFrame(schema=schema)
 
 
-def _latest(trials: pl.DataFrame) -> pl.DataFrame:
-    """Keep one row a trial: a failure gives way to an outcome."""
-    return (
-        trials.sort(pl.col("status") == "failed", maintain_order=True)
-        .unique("trial_id", keep="first", maintain_order=True)
-        .sort("workload", "budget", "optimizer", "batch_size", "learning_rate", "seed")
-    )
+def _sorted(trials: pl.DataFrame) -> pl.DataFrame:
+    return trials.sort("workload", "budget", "optimizer", "batch_size", "learning_rate", "seed")
+
+
+def _table(content: bytes, schema: dict[str, type[pl.DataType]]) -> pl.DataFrame | None:
+    """Return a table of the wanted columns, or None where it is another."""
+    try:
+        table = pl.read_parquet(io.BytesIO(content))
+    except (OSError, pl.exceptions.PolarsError):
+        return None
+    return table if table.schema == pl.Schema(schema) else None
+
+
+def _owners(commits: Mapping[str, pl.DataFrame]) -> dict[str, str]:
+    """Return for each trial the commit that counts: the first with its outcome, or else the first with its failure."""
+    owners: dict[str, str] = {}
+    for of in (ended, lambda trials: trials):
+        for name, trials in commits.items():
+            for trial in of(trials)["trial_id"]:
+                owners.setdefault(trial, name)
+    return owners
+
+
+def _of_trials(table: pl.DataFrame, commit: str, owners: Mapping[str, str]) -> pl.DataFrame:
+    """Return the rows of the trials for which this commit counts."""
+    others = [trial for trial in table["trial_id"].unique() if owners.get(trial) != commit]
+    return table.filter(~pl.col("trial_id").is_in(others)) if others else table
+
+
+def _rows(table: pl.DataFrame) -> int:
+    """Return how much a table holds: of trials, those that did not fail."""
+    return len(ended(table)) if "status" in table.columns else len(table)
+
+
+def _finished(name: str) -> str:
+    """Return the name that a file gets when it is written to its end."""
+    match = atomic.UNFINISHED.fullmatch(name)
+    return match["name"] if match else name

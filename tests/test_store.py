@@ -2,6 +2,8 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -177,3 +179,305 @@ def test_a_changed_program_under_the_same_name_is_refused(store):
     (store.folder / "programs.json").write_text("{")
     with pytest.raises(InputError, match=r"programs.json is damaged"):
         store.check_program("0.11.0", "w", "abc")
+
+
+# ── Files that are not ours ──────────────────────────────────────────────────────────────────────────────
+
+COPIES = ["{}(1){}", "{} (conflicted copy 2026-01-02){}", "._{}{}", "{}.sync-conflict-20260102-030405-ABCDEFG{}"]
+COPIES += ["{} - Copy{}", "Copy of {}{}", "~${}{}", "{}{}.icloud", "{}{}~", "{} 2{}", "{}.orig{}"]
+
+
+def copies(path):
+    return [path.with_name(form.format(path.stem, path.suffix)) for form in COPIES]
+
+
+@pytest.mark.parametrize("kind", ["trials", "measurements", "correctness"])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_copy_beside_a_commit_is_named_and_changes_nothing(store, tables, kind, damaged):
+    store.commit(*tables("a", "b"))
+    before = store.read()
+    (path,) = (store.folder / kind).iterdir()
+    beside = copies(path)
+    for copy in beside:
+        copy.write_bytes(b"half" if damaged else path.read_bytes())
+    contents = store.read()
+    for name in ("trials", "measurements", "correctness"):
+        assert getattr(contents, name).equals(getattr(before, name))
+    assert contents.damaged == []
+    assert contents.foreign == sorted(beside)
+    (said,) = contents.notices("are trained again")
+    assert str(min(beside)) in said
+    assert f"and {len(beside) - 3} more" in said
+    with store.writing():
+        pass
+    assert all(copy.exists() for copy in beside)
+
+
+def test_a_commit_copied_under_a_name_of_our_form_counts_once(store, tables):
+    store.commit(*tables("a", "b"))
+    store.commit(*tables("c", status="failed"))
+    for kind in ("trials", "measurements", "correctness"):
+        for path in list((store.folder / kind).iterdir()):
+            shutil.copy(path, path.with_name(f"{'0' * 16}{path.name[16:]}"))
+            shutil.copy(path, path.with_name(f"{'f' * 16}{path.name[16:]}"))
+    contents = store.read()
+    assert contents.trials["trial_id"].to_list() == ["a", "b", "c"]
+    assert sorted(contents.measurements["trial_id"]) == ["a", "b", "c"]
+    assert sorted(contents.correctness["trial_id"]) == ["a", "b"]
+
+
+def test_a_truncated_copy_of_our_form_is_set_aside_alone(store, tables):
+    store.commit(*tables("a", "b"))
+    for kind in ("trials", "measurements", "correctness"):
+        (path,) = (store.folder / kind).iterdir()
+        path.with_name(f"{path.name[:16]}.{'0' * 16}.parquet").write_bytes(path.read_bytes()[:-9])
+    contents = store.read()
+    assert len(contents.damaged) == 3
+    store.set_aside(contents.damaged)
+    assert ids(store) == ["a", "b"]
+
+
+def test_another_table_under_a_name_of_our_form_is_foreign(store, tables):
+    store.commit(*tables("a"))
+    (path,) = (store.folder / "trials").iterdir()
+    shutil.copy(path, store.folder / "measurements" / path.name)
+    (store.folder / "trials" / f"{'0' * 16}.{'1' * 16}.parquet").mkdir()
+    os.mkfifo(store.folder / "trials" / f"{'0' * 16}.{'2' * 16}.parquet")
+    contents = store.read()
+    assert len(contents.foreign) == 3
+    assert ids(store) == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["trials", "measurements"])
+def test_trials_that_vanish_are_counted_unless_they_are_elsewhere(store, tables, kind):
+    store.commit(*tables("a", "b"))
+    store.commit(*tables("c"))
+    store.commit(*tables("b"))
+    shutil.rmtree(store.folder / kind)
+    contents = store.read()
+    assert contents.trials.is_empty()
+    assert sum(contents.incomplete.values()) == 4
+    assert all("trials are trained again" in said for said in contents.notices("are trained again"))
+    store.commit(*tables("a", "b", "c"))
+    assert store.read().incomplete == {}
+
+
+def test_only_our_own_unfinished_files_are_deleted(store, tables, tmp_path):
+    store.commit(*tables("a"))
+    name = f"{'a' * 16}.{'b' * 16}"
+    ours = ["study.json.7.part", "programs.json.7.part", f"trials/{name}.parquet.7.part"]
+    ours += [f"measurements/{name}.parquet.7.part", f"checkpoints/{'a' * 16}.aaaaaaaa.{'b' * 16}.npz.7.part"]
+    theirs = [
+        "film.mkv.part",
+        "trials/thesis.iso.part",
+        "trials/x.7.part",
+        "mine/study.json.7.part",
+        "notes.json.7.part",
+    ]
+    theirs += [f"damaged/{name}.parquet.7.part", f"{name}.parquet.7.part", "checkpoints/film.mkv.7.part"]
+    for path in (*ours, *theirs):
+        (store.folder / path).parent.mkdir(exist_ok=True)
+        (store.folder / path).write_text("x")
+    for folder in ("score.part", "trials/x.part", f"trials/{name}.parquet.8.part"):
+        (store.folder / folder).mkdir()
+    with store.writing():
+        pass
+    assert not any((store.folder / path).exists() for path in ours)
+    assert all((store.folder / path).exists() for path in theirs)
+    assert len(list(store.folder.rglob("*.part"))) == len(theirs) + 3
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        "thesis.tex",
+        "trials/thesis.tex",
+        "measurements/notes.parquet",
+        "film.part",
+        "programs.json",
+        "report.html",
+        "photos/",
+        "lock/",
+        "studies",
+    ],
+)
+def test_a_folder_that_is_used_for_something_else_is_refused_untouched(tmp_path, there):
+    path = tmp_path / there
+    path.parent.mkdir(exist_ok=True)
+    if there.endswith("/"):
+        path.mkdir()
+    else:
+        path.write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"holds no study but other files, such as .*; name a new folder, for example"):
+        Store(tmp_path).writing().__enter__()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        [".DS_Store", "Thumbs.db"],
+        [".git/config"],
+        ["lock"],
+        ["lock", "study.json.7.part"],
+        ["lock", "programs.json", "study.json.7.part"],
+        ["lock", "trials/.DS_Store"],
+        ["trials/"],
+        [f"checkpoints/{'a' * 16}.aaaaaaaa.{'b' * 16}.npz", f"measurements/{'a' * 16}.{'b' * 16}.parquet.7.part"],
+    ],
+)
+def test_an_interrupted_start_and_what_a_system_leaves_are_no_hindrance(tmp_path, there):
+    for name in there:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        if name.endswith("/"):
+            (tmp_path / name).mkdir()
+        else:
+            (tmp_path / name).write_text("{}")
+    with Store(tmp_path).writing():
+        Store(tmp_path).declare(declaration())
+
+
+def test_a_study_whose_declaration_was_moved_away_goes_on_beside_whatever_is_there(store, tables):
+    store.commit(*tables("a"))
+    (store.folder / "study.json").rename(store.folder / "study.json.old")
+    (store.folder / "trials.csv").write_text("mine")
+    with store.writing():
+        store.declare(declaration())
+    assert ids(store) == ["a"]
+
+
+def test_an_empty_name_is_no_folder():
+    for name in ("", " ", "a\0b"):
+        with pytest.raises(InputError, match=r"names no folder; the current folder is '\.'"):
+            Store(name)
+
+
+# ── File systems as clusters have them ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EIO])
+def test_without_locks_it_goes_on_says_so_and_deletes_nothing(store, tables, code, monkeypatch):
+    def no(*_):
+        raise OSError(code, os.strerror(code))
+
+    part = store.folder / "study.json.7.part"
+    part.write_text("of another process, perhaps")
+    monkeypatch.setattr("fcntl.flock", no)
+    with store.writing() as notices:
+        store.commit(*tables("a"))
+    assert len(notices) == 1
+    assert f"cannot be locked ({os.strerror(code)}): do not run a second process on it" in notices[0]
+    assert part.exists()
+    assert ids(store) == ["a"]
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EACCES])
+def test_a_lock_that_another_machine_holds_is_told_as_one(store, code, monkeypatch):
+    def held(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", held)
+    with pytest.raises(InputError, match="is being written by another process"):
+        store.writing().__enter__()
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES, errno.ENOSYS])
+@pytest.mark.parametrize("files_too", [False, True])
+def test_what_cannot_be_synchronised_is_written_and_told(store, tables, code, files_too, monkeypatch):
+    real = os.fsync
+
+    def no(descriptor):
+        if files_too or stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    monkeypatch.setattr("os.fsync", no)
+    with store.writing() as notices:
+        store.commit(*tables("a"))
+    assert [os.strerror(code) in said for said in notices] == [True]
+    assert ids(store) == ["a"]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize(
+    "kind", ["trials", "measurements", "correctness", "checkpoints", "study.json", "programs.json"]
+)
+def test_what_cannot_be_read_does_not_count_as_missing(store, tables, code, kind, monkeypatch):
+    store.commit(*tables("a"))
+    store.check_program("0.10.0", "w", "abc")
+    (store.folder / "checkpoints").mkdir()
+    (store.folder / "checkpoints" / f"{'a' * 16}.aaaaaaaa.{'b' * 16}.npz").write_text("x")
+    real = os.open
+
+    def no(path, *args, **how):
+        if kind in str(path) and "." in Path(path).name:
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path, *args, **how)
+
+    before = sorted(store.folder.rglob("*"))
+    monkeypatch.setattr("os.open", no)
+
+    def begins():
+        with store.writing():
+            store.check_declaration(declaration())
+            store.check_program("0.10.0", "w", "abc")
+            store.read()
+
+    with pytest.raises(InputError, match=f"cannot be read: {os.strerror(code)}; make it readable"):
+        begins()
+    assert sorted(store.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", ["trials", "study.json"])
+def test_a_link_to_what_is_not_there_does_not_count_as_missing(store, tables, kind):
+    store.commit(*tables("a"))
+    path = next((store.folder / kind).iterdir()) if kind == "trials" else store.folder / "programs.json"
+    path.unlink(missing_ok=True)
+    path.symlink_to(store.folder / "nowhere")
+    with pytest.raises(InputError, match=r"is a link to .*nowhere, which is not there"):
+        store.read() if kind == "trials" else store.check_program("0.10.0", "w", "abc")
+
+
+def test_links_to_files_and_folders_are_followed_and_stay(store, tables, tmp_path):
+    store.commit(*tables("a"))
+    for name in ("trials", "study.json"):
+        (store.folder / name).rename(tmp_path / name)
+        (store.folder / name).symlink_to(tmp_path / name)
+    with store.writing():
+        store.declare(declaration(seeds=9))
+    store.commit(*tables("b"))
+    assert ids(store) == ["a", "b"]
+    assert '"seeds": 9' in (tmp_path / "study.json").read_text()
+    assert (store.folder / "study.json").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["trials", "measurements", "correctness", "checkpoints", "damaged"])
+def test_a_file_in_the_place_of_a_folder_is_told_before_anything_is_written(store, name):
+    (store.folder / name).write_text("")
+    with pytest.raises(InputError, match=f"{name} must be a folder, and is a file; move it away"):
+        store.writing().__enter__()
+
+
+@pytest.mark.parametrize("name", ["lock", f"checkpoints/{'a' * 16}.aaaaaaaa.{'b' * 16}.npz"])
+def test_a_named_pipe_in_the_place_of_a_file_is_told_and_not_waited_for(store, name):
+    path = store.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="is not a file; move it away"):
+        store.writing().__enter__()
+
+
+@pytest.mark.parametrize("text", ["null", "3", '"x"', "[]", "{}", "{", "", '{"numerics": []}', "[" * 100_000, "\udcff"])
+def test_a_declaration_that_is_none_is_damaged(store, text):
+    (store.folder / "study.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=r"study\.json"):
+        store.declaration()
+
+
+@pytest.mark.parametrize("text", ["null", "3", '"x"', "[]", "{", "", "\udcff"])
+def test_programs_that_are_none_are_damaged(store, text):
+    (store.folder / "programs.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=r"programs\.json is damaged"):
+        store.check_program("0.10.0", "w", "abc")

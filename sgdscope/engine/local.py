@@ -106,7 +106,8 @@ def _train_study(study: Study, folder: str | Path, console: Console | None) -> R
             progress.say(notice)
         if writes:
             try:
-                held.enter_context(store.writing())
+                for cannot in held.enter_context(store.writing()):
+                    progress.say(cannot)
                 trials = _opened(store, declaration, programs, progress)
             except InputError as error:
                 wrong = error
@@ -136,6 +137,8 @@ def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str],
         store.set_aside(contents.damaged)
         for path in contents.damaged:
             progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
+    for notice in contents.notices("are trained again"):
+        progress.say(notice)
     left_over = Checkpoints(store.folder, "")
     left_over.drop(left_over.trials() & set(ended(contents.trials)["trial_id"]))
     return contents.trials

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
@@ -20,6 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from sgdscope import atomic
+
+OWN = re.compile(r"[0-9a-f]+\.[0-9a-f]{8}\.[0-9a-f]{16}\.npz")
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,9 @@ class Checkpoints:
         return [path for path in self._all() if path.name.startswith(f"{trial_id}.{self._circumstances}.")]
 
     def _all(self) -> list[Path]:
-        """Return every whole file; a pattern for each of many trials would take longer than to train some of them."""
+        """Return every whole file; to look for each of many trials would take longer than to train some of them."""
         with contextlib.suppress(FileNotFoundError):
-            return sorted(path for path in self._folder.iterdir() if path.suffix == ".npz")
+            return sorted(path for path in self._folder.iterdir() if OWN.fullmatch(path.name))
         return []
 
     def _read(self, path: Path) -> Checkpoint | None:

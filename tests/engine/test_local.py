@@ -220,7 +220,7 @@ def test_what_a_killed_process_left_over_is_cleared_away(tmp_path):
     result, _ = quietly(study, tmp_path / "s")
     left = [
         tmp_path / "s" / "checkpoints" / f"{result.trials['trial_id'][0]}.aaaaaaaa.bbbbbbbbbbbbbbbb.npz",
-        tmp_path / "s" / "trials" / "x.parquet.123.part",
+        tmp_path / "s" / "trials" / f"{'a' * 16}.{'b' * 16}.parquet.123.part",
     ]
     for path in left:
         path.parent.mkdir(exist_ok=True)
