@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
 
 from sgdscope.errors import InputError
+from sgdscope.terminal import OBEYED, Terminal, outputs, visible
 
 if TYPE_CHECKING:
     from sgdscope.analysis.tables import Tables
+    from sgdscope.result import Result
     from sgdscope.study import Study
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -96,36 +97,43 @@ class Run:
     """A built-in study's name, or the path of a Python file that defines `study`."""
     source: OmitArgPrefixes[Source]
     fields: OmitArgPrefixes[Fields]
-    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    out: Annotated[Text, arg(metavar="DIR")] = None
     """The study's folder; sgdscope-NAME unless told otherwise."""
     verbose: FlagCreatePairsOff[bool] = False
     """Show what was compiled, and how long it took."""
 
-    def __call__(self, console: Console) -> int:
+    def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.report.summary import unlimited_sentences
         from sgdscope.result import run
 
         study = _load(self.study, self.source, self.fields)
-        folder = self.out or Path(f"sgdscope-{study.name}")
-        result = run(study, folder, Console(stderr=True))
+        folder = _given("out", self.out) or Path(f"sgdscope-{OBEYED.sub('-', study.name).replace('/', '-')}")
+        result = run(study, folder, Terminal(file=sys.stderr))
         ran = result.ran
         assert ran is not None  # noqa: S101 - run() always says what it did
+        page: Path | InputError | None = None
+        if ran.failed < len(result.trials):
+            result.check_not_empty()
+            try:
+                page = result.report(folder / "report.html")
+            except InputError as error:  # what was found is said nevertheless
+                page = error
         if self.verbose:
             for program in ran.compile_times:
                 console.print(f"compiled {program.program}: traced in {program.trace:.2f} s, {program.compile:.2f} s")
             total = sum(program.trace + program.compile for program in ran.compile_times)
             console.print(f"compiled {len(ran.compile_times)} programs in {total:.1f} s, beside training")
-        if ran.failed == len(result.trials):
+        if page is None:
             _say(f"All {ran.failed} trials failed; running the same command again tries them again.")
             return FAILED
-        result.check_not_empty()
         _print_findings(result.tables, console)
         for sentence in unlimited_sentences(result.tables.unlimited, result.tables.records):
-            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-        page = result.report(folder / "report.html")
+            console.print(sentence, soft_wrap=True)
+        if isinstance(page, InputError):
+            raise page
         did = f"trained {ran.trained} trials in {ran.seconds:.0f} s" if ran.trained else "nothing was left to train"
-        console.print(f"{did}; page: {page}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{did}; page: {page}", soft_wrap=True)
         if ran.failed:
             _say(f"{ran.failed} trials failed; running the same command again tries them again.")
         return FAILED if ran.failed else DONE
@@ -139,35 +147,35 @@ class Plan:
     """A built-in study's name, or the path of a Python file that defines `study`."""
     source: OmitArgPrefixes[Source]
     fields: OmitArgPrefixes[Fields]
-    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    out: Annotated[Text, arg(metavar="DIR")] = None
     """A folder that holds part of the study: only the rest is counted."""
 
-    def __call__(self, console: Console) -> int:
+    def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.engine.local import plan_study
         from sgdscope.engine.plan import costs_of, expansion
         from sgdscope.engine.progress import duration
 
         study = _load(self.study, self.source, self.fields)
-        console.print(expansion(study.declaration(), costs_of(study)), highlight=False, markup=False, soft_wrap=True)
+        console.print(expansion(study.declaration(), costs_of(study)), soft_wrap=True)
         console.print()
-        plan = plan_study(study, self.out)
+        plan = plan_study(study, _given("out", self.out))
         lengths = {"workloads": study.workloads, "budgets": study.budgets}
         product = " × ".join(
             [name for name, values in lengths.items() if len(values) > 1] + ["optimizers × batch sizes"]
         )
         about = "" if study.learning_rates else "about "
-        console.print(f"cells      {plan.cells}  ({product} still to do)", highlight=False)
-        console.print(f"trials     {about}{plan.trials:,}", highlight=False)
-        console.print(f"updates    {about}{plan.updates:,}", highlight=False)
-        console.print(f"examples   {about}{plan.examples:,}", highlight=False)
-        console.print(f"operations {about}{plan.operations:.2g}, of matrix products and convolutions", highlight=False)
+        console.print(f"cells      {plan.cells}  ({product} still to do)")
+        console.print(f"trials     {about}{plan.trials:,}")
+        console.print(f"updates    {about}{plan.updates:,}")
+        console.print(f"examples   {about}{plan.examples:,}")
+        console.print(f"operations {about}{plan.operations:.2g}, of matrix products and convolutions")
         if plan.bytes:
-            console.print(f"data       about {plan.bytes / 1e9:,.3g} GB read", highlight=False)
+            console.print(f"data       about {plan.bytes / 1e9:,.3g} GB read")
         if plan.seconds is not None:
             hours = plan.seconds / 3600
-            console.print(f"device     about {hours:.2g} hours of this machine", highlight=False)
-        console.print(f"time       about {duration(plan.seconds or 0.0)}, compiling not counted", highlight=False)
+            console.print(f"device     about {hours:.2g} hours of this machine")
+        console.print(f"time       about {duration(plan.seconds or 0.0)}, compiling not counted")
         return DONE
 
 
@@ -178,7 +186,7 @@ class Status:
     folder: Folder
     """The study's folder."""
 
-    def __call__(self, console: Console) -> int:
+    def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.result import Result
 
@@ -194,6 +202,7 @@ class Status:
             f"trials     {ended}; {result.tables.pending} pending",
         ]
         text += [f"damaged    {path}: its trials count as missing and will be trained again" for path in result.damaged]
+        text += [f"found      {notice}" for notice in result.notices]
         if result.finished:
             text.append("state      finished")
         else:
@@ -201,7 +210,7 @@ class Status:
             more = f", and {waiting} cells wait for them" if waiting else ""
             text.append(f"state      not finished: {result.tables.pending} trials are known to be missing{more}")
         for line in text:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
         return DONE
 
 
@@ -211,22 +220,20 @@ class Report:
 
     folder: Folder
     """The study's folder."""
-    out: Annotated[Path | None, arg(metavar="PATH")] = None
+    out: Annotated[Text, arg(metavar="PATH")] = None
     """The page, or the folder of the files; report.html or figures in the study's folder unless told otherwise."""
     format: Literal["html", "svg", "png", "pdf"] = "html"
     """The page, or what kind of files."""
 
-    def __call__(self, console: Console) -> int:
+    def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        from sgdscope.result import Result
-
-        result = Result(self.folder)
+        out, result = _given("out", self.out), _read(self.folder)
         if self.format == "html":
-            paths = [result.report(self.out or self.folder / "report.html")]
+            paths = [result.report(out or self.folder / "report.html")]
         else:
-            paths = result.figures(self.out or self.folder / "figures", self.format)
+            paths = result.figures(out or self.folder / "figures", self.format)
         for path in paths:
-            console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+            console.print(str(path), soft_wrap=True)
         return DONE
 
 
@@ -239,12 +246,10 @@ class Export:
     file: Annotated[Positional[Path], arg(metavar="FILE")]
     """The table; .csv or .parquet, by the name's ending."""
 
-    def __call__(self, console: Console) -> int:
+    def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        from sgdscope.result import Result
-
-        path = Result(self.folder).export(self.file)
-        console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+        path = _read(self.folder).export(self.file)
+        console.print(str(path), soft_wrap=True)
         return DONE
 
 
@@ -262,15 +267,15 @@ class Claims:
     json: FlagCreatePairsOff[bool] = False
     """Write JSON, for machines."""
 
-    def __call__(self, console: Console) -> int:
+    def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.analysis.claims import findings
         from sgdscope.report.claims import as_json, print_claims
         from sgdscope.result import read_folders
 
-        found = findings(read_folders(self.folders), self.reference)
+        found = findings(read_folders(self.folders, _say), self.reference)
         if self.json:
-            sys.stdout.write(json.dumps(as_json(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+            sys.stdout.write(json.dumps(as_json(found), indent=1, allow_nan=False) + "\n")
         else:
             print_claims(found, console)
         return DONE
@@ -285,18 +290,20 @@ class Figures:
 
     folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR ...")]
     """The folders of one study or several."""
-    out: Annotated[Path, arg(metavar="DIR")] = Path("figures")
+    out: Annotated[str, arg(metavar="DIR")] = "figures"
     """The folder to write them to."""
     format: Literal["svg", "png", "pdf"] = "svg"
     """What kind of file."""
 
-    def __call__(self, console: Console) -> int:
+    def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.report.files import talk_figures, write_figures
         from sgdscope.result import read_folders
 
-        for path in write_figures(talk_figures(read_folders(self.folders)), self.out, self.format):
-            console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+        out, tables = _given("out", self.out), read_folders(self.folders, _say)
+        assert out is not None  # noqa: S101 - it has a default
+        for path in write_figures(talk_figures(tables), out, self.format):
+            console.print(str(path), soft_wrap=True)
         return DONE
 
 
@@ -318,28 +325,34 @@ class Analyze:
     """The size of the training split, for the temperature."""
     score_margin: Annotated[float | None, arg(metavar="SCORE")] = None
     """How much of a score is too little to matter; 5 % of an accuracy's errors, or of another score, unless given."""
-    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    out: Annotated[Text, arg(metavar="DIR")] = None
     """A folder to write every table to, as .csv."""
 
-    def __call__(self, console: Console) -> int:
+    def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.analysis.results import read_results, records_of
         from sgdscope.analysis.tables import Tables
         from sgdscope.result import write_table
 
+        out = _given("out", self.out)
         trials = read_results(self.file)
         validated = not trials["validation_score"].equals(trials["test_score"], null_equal=True)
         records = records_of(trials, self.minimize, self.constant_score, self.examples, validated)
         tables = Tables(trials, records, self.score_margin)
-        _print_findings(tables, console)
-        if self.out is not None:
+        paths = []
+        if out is not None:
             try:
-                self.out.mkdir(parents=True, exist_ok=True)
+                out.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise InputError(f"{self.out} cannot be written: {error.strerror}.") from error
+                raise InputError(f"{out} cannot be written: {error.strerror}.") from error
             for name, table in tables.all().items():
-                path = write_table(table, self.out / f"{name}.csv")
-                console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+                path = out / f"{name}.csv"
+                if path.exists() and path.samefile(self.file):
+                    raise InputError(f"out: {path} is the table itself; name another folder.")
+                paths.append(write_table(table, path))
+        _print_findings(tables, console)
+        for path in paths:
+            console.print(str(path), soft_wrap=True)
         return DONE
 
 
@@ -354,13 +367,12 @@ class Advise:
     json: FlagCreatePairsOff[bool] = False
     """Print the tables as JSON instead."""
 
-    def __call__(self, console: Console) -> int:
+    def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.report.advice import as_json, print_advice
-        from sgdscope.result import Result
         from sgdscope.studies import origin_of
 
-        result = Result(self.folder)
+        result = _read(self.folder)
         advice = result.advice(*(int(_number("batch_sizes", text, int)) for text in self.batch_sizes or ()))
         origin = origin_of(result.declaration)
         if self.json:
@@ -379,12 +391,12 @@ class Fetch:
     data: Annotated[Path | None, arg(metavar="DIR")] = None
     """The folder to fetch to; SGDSCOPE_DATA, or the user's cache folder, unless told otherwise."""
 
-    def __call__(self, console: Console) -> int:
+    def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.data.download import fetch
 
-        folder = fetch(self.name, self.data, Console(stderr=True))
-        console.print(str(folder), highlight=False, markup=False, soft_wrap=True)
+        folder = fetch(self.name, self.data, Terminal(file=sys.stderr))
+        console.print(str(folder), soft_wrap=True)
         return DONE
 
 
@@ -395,7 +407,7 @@ class Check:
     data: Annotated[Path | None, arg(metavar="DIR")] = None
     """Where to look; SGDSCOPE_DATA, or the user's cache folder, unless told otherwise."""
 
-    def __call__(self, console: Console) -> int:
+    def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.data.download import DATA_SETS
         from sgdscope.data.files import check, find
@@ -410,7 +422,7 @@ class Check:
             except InputError as error:
                 line = str(error)
                 code = BAD_INPUT if found else code
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
         return code
 
 
@@ -420,7 +432,7 @@ class Data:
 
     command: OmitArgPrefixes[Fetch | Check]
 
-    def __call__(self, console: Console) -> int:
+    def __call__(self, console: Terminal) -> int:
         """Run the command."""
         return self.command(console)
 
@@ -429,7 +441,7 @@ class Data:
 class List:
     """List the built-in studies."""
 
-    def __call__(self, console: Console) -> int:
+    def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from importlib import import_module
 
@@ -437,15 +449,27 @@ class List:
 
         for name in BUILT_IN:
             first_line = (import_module(f"sgdscope.studies.{name}").__doc__ or "").splitlines()[0]
-            console.print(f"{name}  {first_line}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{name}  {first_line}", soft_wrap=True)
         return DONE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    console = Console()
+    """Run one command and return its exit code.
+
+    Where nobody reads its output any more, as after ``| head``, the command does its work nevertheless.
+    """
+    with outputs() as (out, _):
+        code = _run(arguments)
+        out.flush()
+        if out.error and not isinstance(out.error, BrokenPipeError):
+            _say(f"The output cannot be written: {out.error.strerror}.")
+            code = code or BAD_INPUT
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
-        return _parsed(arguments)(console)
+        return _parsed(arguments)(Terminal(file=sys.stdout))
     except InputError as error:
         _say(str(error))
         return BAD_INPUT
@@ -484,7 +508,7 @@ def _sentence(box: str) -> str:
     return f"{' '.join(said).rstrip('.')}; sgdscope --help tells what there is."
 
 
-def _print_findings(tables: Tables, console: Console) -> None:
+def _print_findings(tables: Tables, console: Terminal) -> None:
     from sgdscope.report.summary import sentences, summary_table
 
     console.print(summary_table(tables))
@@ -492,13 +516,29 @@ def _print_findings(tables: Tables, console: Console) -> None:
         said = sentences(part)
         title = [f"{part.title}:"] if said and len(tables.parts) > 1 else []
         for sentence in title + said:
-            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+            console.print(sentence, soft_wrap=True)
 
 
 def _load(name: str, source: Source, changes: Fields) -> Study:
     from sgdscope.studies import load_study
 
     return changes.applied_to(load_study(name, source.profile, source.data, source.train_on_all))
+
+
+def _read(folder: Path) -> Result:
+    """Return a study's folder, with a word on what was found in it that is damaged or not the study's."""
+    from sgdscope.result import Result
+
+    result = Result(folder)
+    result.tell(_say)
+    return result
+
+
+def _given(field: str, text: str | None) -> Path | None:
+    """Return a path that was given; an empty one, as an unset variable gives it, does not mean the current folder."""
+    if text is not None and not text.strip():
+        raise InputError(f"{field}: {text!r} names nothing; the current folder is '.'.")
+    return None if text is None else Path(text)
 
 
 def _number(field: str, text: str, kind: type[int] | type[float]) -> int | float:
@@ -510,7 +550,7 @@ def _number(field: str, text: str, kind: type[int] | type[float]) -> int | float
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"sgdscope: {text}\n")
+    sys.stderr.write(f"sgdscope: {visible(text)}\n")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
+from sgdscope import atomic
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.engine.search import search
 from sgdscope.errors import InputError
@@ -58,6 +60,7 @@ class Result:
         found = search(declaration, contents.trials)
         wanted = [trial.id for trial in found.trials]
         self.damaged = contents.damaged
+        self.notices = contents.notices("count as missing and will be trained again")
         self.tables = StudyTables(
             contents.trials.filter(pl.col("trial_id").is_in(wanted)),
             {record.name: record for record in declaration.workloads},
@@ -70,6 +73,13 @@ class Result:
         )
         self._all_measurements = contents.measurements
         self._all_correctness = contents.correctness
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Say, a sentence each, which files of the folder are damaged, are not the study's, or are missing."""
+        for path in self.damaged:
+            say(f"{path} is damaged: its trials count as missing and will be trained again.")
+        for notice in self.notices:
+            say(notice)
 
     @property
     def declaration(self) -> Declaration:
@@ -194,10 +204,14 @@ class Result:
             )
 
 
-def read_folders(folders: Sequence[str | Path]) -> Tables:
+def read_folders(folders: Sequence[str | Path], say: Callable[[str], None] | None = None) -> Tables:
     """Return the tables of several studies together, as claims about several budgets or workloads need them.
 
     A trial that several folders hold is counted once.
+
+    Args:
+        folders: of studies.
+        say: told of each folder, a sentence each, what :meth:`Result.tell` does.
 
     Raises:
         InputError: where a folder has nothing to show, or two have workloads of one name or margins that differ.
@@ -207,6 +221,8 @@ def read_folders(folders: Sequence[str | Path]) -> Tables:
     results = [Result(folder) for folder in folders]
     records: dict[str, WorkloadRecord] = {}
     for result in results:
+        if say is not None:
+            result.tell(say)
         result.check_not_empty()
         for name, record in result.tables.records.items():
             if records.setdefault(name, record) != record:
@@ -225,13 +241,15 @@ def read_folders(folders: Sequence[str | Path]) -> Tables:
 
 def write_table(table: pl.DataFrame, path: Path) -> Path:
     """Write a table as ``.csv`` or ``.parquet``, by the name's ending, and return its path."""
+    content = io.BytesIO()
+    if path.suffix == ".csv":
+        table.write_csv(content)
+    elif path.suffix == ".parquet":
+        table.write_parquet(content)
+    else:
+        raise InputError(f"{path} must end in .csv or .parquet.")
     try:
-        if path.suffix == ".csv":
-            table.write_csv(path)
-        elif path.suffix == ".parquet":
-            table.write_parquet(path)
-        else:
-            raise InputError(f"{path} must end in .csv or .parquet.")
+        atomic.replace(path, content.getvalue())
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise InputError(f"{path} cannot be written: {atomic.why(error)}.") from error
     return path

@@ -31,6 +31,7 @@ from sgdscope.engine.standing import standing
 from sgdscope.errors import InputError
 from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended
 from sgdscope.study import Declaration, Study, Trial
+from sgdscope.terminal import Terminal
 from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.compiler import CompileTime
 from sgdscope.training.pack import Outcome, Trainer
@@ -88,7 +89,7 @@ def _train_study(study: Study, folder: str | Path, console: Console | None) -> R
     from sgdscope.training.runtime import use_all_cores
 
     begun = time.perf_counter()
-    console = console or Console(stderr=True)
+    console = console or Terminal(stderr=True)
     notice = use_all_cores()
     declaration = study.declaration()
     store = Store(folder)

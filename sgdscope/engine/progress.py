@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
@@ -15,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sgdscope.engine.standing import Standing
+from sgdscope.terminal import visible
 
 LINE_EVERY_SECONDS = 10.0
 # A cell by the share of it that is done: none, some, all of what is known to be wanted.
@@ -32,12 +35,12 @@ class RunProgress:
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
-            TextColumn("{task.percentage:>3.0f} %  {task.fields[note]}"),
+            TextColumn("{task.percentage:>3.0f} %  {task.fields[note]}", markup=False),
             console=console,
         )
-        self._task = self._bar.add_task(title, total=1.0, note="estimating the remaining time …")
+        self._task = self._bar.add_task(visible(title), total=1.0, note="estimating the remaining time …")
         # A notebook can draw over what it shows with ipywidgets alone.
         redrawn = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
         self._live = Live(self._bar, console=console, transient=True) if redrawn else None
@@ -47,18 +50,25 @@ class RunProgress:
 
     def __enter__(self) -> Self:
         if self._live:
-            self._live.start()
+            self._shown(self._live.start)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live:
-            self._live.stop()
+            self._shown(self._live.stop)
 
     def say(self, text: str) -> None:
         """Print a line above the display."""
-        self._console.print(text, highlight=False, markup=False)
+        self._shown(lambda: self._console.print(Text(visible(text))))
+
+    def _shown(self, show: Callable[[], None]) -> None:
+        """Show something, and nothing more where that fails: a closed pipe or terminal must not end the training."""
+        try:
+            show()
+        except (OSError, ValueError, SystemExit):  # a rich console exits where its pipe is closed
+            self._console, self._live = Console(quiet=True), None
 
     def show(self, trials_done: int, trials_expected: int, seconds_left: float | None) -> None:
         """Show where the run stands; ``seconds_left`` is None while nothing has been timed."""
@@ -67,7 +77,7 @@ class RunProgress:
         left = "estimating the remaining time …" if seconds_left is None else f"about {duration(seconds_left)} left"
         share = 0.0 if seconds_left is None else elapsed / max(elapsed + seconds_left, 1e-9)
         note = f"{trials_done} of about {trials_expected} trials, {left}"
-        self._bar.update(self._task, completed=share, note=note)
+        self._bar.update(self._task, completed=share, note=visible(note))
         first_estimate = seconds_left is not None and not self._estimated
         self._estimated |= first_estimate
         if not self._live and (first_estimate or now >= self._next_line):
@@ -82,8 +92,9 @@ class RunProgress:
     def show_cells(self, standing: Standing) -> None:
         """Show the cells, and the best so far, where they can be drawn over."""
         if self._live:
-            best = Text(standing.best, "dim")
-            self._live.update(Group(self._bar, Padding(cells_table(standing), (1, 0, 1, 2)), best))
+            best = Text(visible(standing.best), "dim")
+            shown = Group(self._bar, Padding(cells_table(standing), (1, 0, 1, 2)), best)
+            self._shown(partial(self._live.update, shown))
 
 
 def cells_table(standing: Standing) -> RenderableType:
@@ -102,7 +113,7 @@ def cells_table(standing: Standing) -> RenderableType:
         if not number:
             table.add_row("", *(Text(str(size), "dim") for size in shares))
         kept = [name for name, apart in zip(names, [*told_apart, True], strict=True) if apart]
-        table.add_row(Text(" ".join(kept), "dim"), *(_shaded(share) for share in shares.values()))
+        table.add_row(Text(visible(" ".join(kept)), "dim"), *(_shaded(share) for share in shares.values()))
     return table
 
 

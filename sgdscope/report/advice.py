@@ -13,6 +13,7 @@ import polars as pl
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sgdscope.analysis.advice import Advice
 from sgdscope.analysis.dynamics import l2_of
@@ -22,6 +23,7 @@ from sgdscope.engine.progress import duration
 from sgdscope.report.summary import plain_first, short, with_half_width
 from sgdscope.studies import Origin
 from sgdscope.study import Declaration
+from sgdscope.terminal import visible
 
 if TYPE_CHECKING:
     from sgdscope.result import Result
@@ -57,7 +59,7 @@ def print_advice(advice: Advice, result: Result, origin: Origin | None, console:
     """
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(Text(visible(text)), soft_wrap=True)
 
     for part in advice.tables.parts:
         costs, leads = of_part(advice.costs, part), of_part(advice.leads, part)
@@ -105,7 +107,7 @@ def costs_table(costs: pl.DataFrame, score_name: str) -> Table:
             table.add_section()
         previous = row["optimizer"]
         table.add_row(
-            row["optimizer"],
+            Text(visible(row["optimizer"])),
             str(row["batch_size"]),
             _seconds(row),
             f"{row['relative']:.1f}" if row["relative"] is not None else "",
@@ -133,7 +135,7 @@ def rates_table(rates: pl.DataFrame) -> Table:
             predicted = _rate(row, "learning_rate") + marks
         measured = "" if row["measured"] is None else _rate(row, "measured") + ("‡" if row["censored"] else "")
         table.add_row(
-            row["optimizer"],
+            Text(visible(row["optimizer"])),
             str(row["batch_size"]),
             "test score" if row["criterion"] == "score" else "training loss",
             predicted,
@@ -296,7 +298,7 @@ def _table() -> Table:
 
 
 def _column(table: Table, name: str, justify: Literal["left", "right"], fold: bool) -> None:
-    table.add_column(name, justify=justify, no_wrap=not fold, overflow="fold")
+    table.add_column(Text(visible(name)), justify=justify, no_wrap=not fold, overflow="fold")
 
 
 def _listed(values: Sequence[Any]) -> str:

@@ -25,6 +25,7 @@ from sgdscope.analysis.evidence import (
     rounded,
     together,
 )
+from sgdscope.terminal import visible
 
 # Which claims bear on which of the talk's questions.
 QUESTIONS: dict[str, tuple[str, ...]] = {
@@ -173,7 +174,7 @@ def print_claims(findings: Sequence[Finding], console: Console) -> None:
     """Print the answers to the three questions, and each claim with its findings and the rule that decided."""
     for question, answer in answers(findings).items():
         console.print(Text(question, "bold"))
-        console.print(Padding(Text(answer), (0, 0, 1, 2)))
+        console.print(Padding(Text(visible(answer)), (0, 0, 1, 2)))
     for claim, of in CLAIMS.items():
         mine = [finding for finding in findings if finding.claim == claim]
         verdict = overall(mine)
@@ -181,7 +182,7 @@ def print_claims(findings: Sequence[Finding], console: Console) -> None:
         for finding in mine:
             tested = f", n = {finding.n}" if finding.n else ""
             heading = f"{subject(finding)}: {finding.verdict}{tested}. " if finding.workload else ""
-            console.print(Padding(Text(heading + described(finding)), (0, 0, 0, 4)))
+            console.print(Padding(Text(visible(heading + described(finding))), (0, 0, 0, 4)))
         if any(finding.effects for finding in mine):
             console.print(Padding(Text(f"rule: {of.rule} (figure {of.figure})", "dim"), (0, 0, 0, 4)))
     console.print(Text(ZONES, "dim"))

@@ -118,7 +118,7 @@ def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
         script=_own("page.js"),
     )
     try:
-        atomic.replace(path, html.encode())
+        atomic.replace(path, html.encode(errors="replace"))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from error
     return path

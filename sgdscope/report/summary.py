@@ -8,6 +8,7 @@ from typing import Any, Literal
 import polars as pl
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from sgdscope.analysis.curves import CRITERIA, Criterion, Records
 from sgdscope.analysis.learning import learning
@@ -15,6 +16,7 @@ from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regi
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
 from sgdscope.store import ended
+from sgdscope.terminal import visible
 from sgdscope.workloads.base import WorkloadRecord
 
 HEADINGS = (
@@ -79,17 +81,23 @@ def summary_rows(tables: Tables) -> list[tuple[str, ...]]:
 
 def summary_table(tables: Tables) -> Table:
     """Return the table for the terminal."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False, show_edge=False, caption=_caption(tables))
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0),
+        pad_edge=False,
+        show_edge=False,
+        caption=Text(_caption(tables), "table.caption"),
+    )
     names, left = headings(tables), len(_told_apart(tables)) + 1
     for number, heading in enumerate(names):
         justify: Literal["left", "right"] = "left" if number < left else "right"
-        table.add_column(heading, justify=justify, no_wrap=heading not in WRAPPED, overflow="fold")
+        table.add_column(Text(visible(heading)), justify=justify, no_wrap=heading not in WRAPPED, overflow="fold")
     rows, previous = summary_rows(tables), None
     groups = len({row[:left] for row in rows})
     for row in rows:
         if previous not in (None, row[:left]) and groups < len(rows):
             table.add_section()
-        table.add_row(*row)
+        table.add_row(*(Text(visible(cell)) for cell in row))
         previous = row[:left]
     return table
 
