@@ -61,7 +61,7 @@ class RunProgress:
 
     def say(self, text: str) -> None:
         """Print a line above the display."""
-        self._shown(lambda: self._console.print(Text(visible(text))))
+        self._shown(lambda: self._console.print(Text(visible(text)), soft_wrap=self._live is None))
 
     def _shown(self, show: Callable[[], None]) -> None:
         """Show something, and nothing more where that fails: a closed pipe or terminal must not end the training."""

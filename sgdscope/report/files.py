@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from sgdscope.analysis.tables import Tables
 from sgdscope.errors import InputError
 from sgdscope.report.charts import Charts, best_score_by_epochs, optimal_rates_by_epochs
 from sgdscope.report.figures import figures_against_epochs, figures_of, given_several_epochs
+from sgdscope.terminal import visible
 
 Format = Literal["svg", "png", "pdf"]
 PIXELS_PER_INCH = 300
@@ -58,7 +58,7 @@ def talk_figures(tables: Tables) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for part in tables.parts:
         if part.trials["batch_size"].n_unique() > 1 and not part.optima.is_empty():
-            charts, prefix = Charts(part), _name(part)
+            charts, prefix = Charts(part), _unused(_name(part), figures)
             figures |= {
                 f"{prefix}-best-score": charts.best_score(),
                 f"{prefix}-training-loss": charts.training_loss(),
@@ -78,10 +78,10 @@ def page_figures(tables: Tables) -> dict[str, Any]:
     """Return all figures of a study's page, by name."""
     figures: dict[str, Any] = {}
     for name in tables.records:
-        prefix = f"{_plain(name)}-" if len(tables.records) > 1 else ""
+        prefix = f"{_unused(_plain(name), figures)}-" if len(tables.records) > 1 else ""
         figures |= {f"{prefix}{figure.kind}": figure.chart for figure in figures_against_epochs(tables, name)}
     for part in tables.parts:
-        prefix = f"{_name(part)}-" if len(tables.parts) > 1 else ""
+        prefix = f"{_unused(_name(part), figures)}-" if len(tables.parts) > 1 else ""
         figures |= {f"{prefix}{figure.kind}": figure.chart for figure in figures_of(part)}
     return figures
 
@@ -110,7 +110,7 @@ def at_width(chart: Any) -> dict[str, Any]:
 
     How much beside the panels axes and legends take is only known once it is drawn: it is drawn to see.
     """
-    spec: dict[str, Any] = copy.deepcopy(chart.to_dict())
+    spec: dict[str, Any] = _visible(chart.to_dict())
     panels = spec.get("hconcat", [spec])
     wanted = (COLUMN_INCHES if len(panels) == 1 else PAGE_INCHES) * VEGA_PER_INCH
     spec["config"] = CONFIG
@@ -122,6 +122,15 @@ def at_width(chart: Any) -> dict[str, Any]:
         for panel in panels:
             panel["width"] = width
     return spec
+
+
+def _visible(value: Any) -> Any:
+    """Copy a specification, with control characters written out: a drawing that has them is no XML."""
+    if isinstance(value, dict):
+        return {_visible(key): _visible(of) for key, of in value.items()}
+    if isinstance(value, list):
+        return [_visible(of) for of in value]
+    return visible(value) if isinstance(value, str) else value
 
 
 def _width(spec: dict[str, Any]) -> float:
@@ -154,6 +163,15 @@ def _in_points(svg: str, unit: str) -> str:
 
 def _name(part: Tables) -> str:
     return _plain(f"{part.record.name} {part.trials['budget'][0]}")
+
+
+def _unused(prefix: str, figures: Mapping[str, Any]) -> str:
+    """Return a prefix that no figure has yet: names that differ in their signs alone are one in a file's name."""
+    found, number = prefix, 1
+    while any(name.startswith(f"{found}-") for name in figures):
+        number += 1
+        found = f"{prefix}-{number}"
+    return found
 
 
 def _plain(text: str) -> str:

@@ -229,6 +229,29 @@ def test_what_a_killed_process_left_over_is_cleared_away(tmp_path):
     assert not any(path.exists() for path in left)
 
 
+def test_a_commit_that_vanished_is_trained_again_and_said_and_its_copy_is_ignored(tmp_path):
+    study = quadratic_study(learning_rates=(0.5,), batch_sizes=(32, 64), seeds=2)
+    before, _ = quietly(study, tmp_path / "s")
+    path = min((tmp_path / "s" / "trials").iterdir())
+    path.rename(path.with_name(f"{path.stem} (conflicted copy){path.suffix}"))
+    after, said = quietly(study, tmp_path / "s")
+    assert after.ran.trained == 4
+    assert f"Commit {path.name[:16]} lacks a file" in said
+    assert f"ignored: {path.parent / path.stem} (conflicted copy).parquet." in said
+    assert after.numbers().equals(before.numbers())
+    assert quietly(study, tmp_path / "s")[0].ran.trained == 0
+
+
+def test_a_folder_of_something_else_is_refused_from_python_too(tmp_path):
+    (tmp_path / "film.part").write_text("mine")
+    study = quadratic_study(learning_rates=(0.5,), batch_sizes=(32,), seeds=2)
+    with pytest.raises(sg.InputError, match=r"holds no study but other files, such as 'film\.part'; name a new folder"):
+        quietly(study, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["film.part"]
+    with pytest.raises(sg.InputError, match="names no folder"):
+        quietly(study, "")
+
+
 def test_a_changed_workload_is_refused_before_the_folder_is_touched(finished):
     declared = (finished.folder / "study.json").read_text()
     plain = NoisyQuadratic().workload()

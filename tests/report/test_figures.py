@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
@@ -95,3 +96,18 @@ def test_all_figures_of_a_page_are_files_as_wide_as_a_column_or_the_page(study_t
         assert per_metre * 0.0254 == pytest.approx(300, abs=1)
     points = [float(re.search(r'width="([\d.]+)pt"', path.read_text())[1]) for path in svg]
     assert points == pytest.approx([72 * inches for inches in widths], abs=1)
+
+
+def test_names_that_differ_in_their_signs_alone_have_figures_of_their_own():
+    both = tables(study(workload="w[a]"), study(workload="w(a)"))
+    for figures in (talk_figures(both), page_figures(both)):
+        assert len([name for name in figures if name.endswith("-best-score")]) == 2
+
+
+def test_a_name_with_control_characters_can_be_drawn(tmp_path):
+    of = study().with_columns(optimizer=pl.lit("a\x1b[2J</text>[/b]"))
+    found = talk_figures(tables(of))
+    wanted = {name: chart for name, chart in found.items() if name.endswith("two-regimes")}
+    (path,) = write_figures(wanted, tmp_path, "svg")
+    (title,) = (node.text for node in ElementTree.fromstring(path.read_text()).iter() if "2J" in (node.text or ""))
+    assert title == "a\\x1b[2J</text>[/b]"
