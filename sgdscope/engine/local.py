@@ -45,6 +45,10 @@ SLOW_CONVOLUTIONS = (
 )
 # A pack whose trials come one after the other is committed about so often.
 PACK_SECONDS = 60.0
+EARLIER_FINGERPRINTS = (
+    "An earlier version of sgdscope began {}, so this version cannot check that the functions of workload {} are still "
+    "the same. It records their fingerprint now and compares it from the next run on."
+)
 SAME_SCRIPT = "all must run the same script, on the same data and with the same versions"
 IDLE_DEVICES = "{} of {} devices train, one trial at a time: devices_per_trial shares each trial among more."
 
@@ -125,11 +129,14 @@ def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str],
     """Return the trials of a folder that this process writes, which is the study's from now on."""
     import jax
 
-    from sgdscope.training.functions import FINGERPRINT_FORM
+    from sgdscope.training.fingerprint import FINGERPRINT_FORM
 
     store.check_declaration(declaration)
+    form = f"form {FINGERPRINT_FORM}"
+    if earlier := [name for name in programs if store.has_earlier_form(form, name)]:
+        progress.say(EARLIER_FINGERPRINTS.format(store.folder, ", ".join(map(repr, earlier))))
     for name, program in programs.items():
-        store.check_program(f"jax {jax.__version__}, form {FINGERPRINT_FORM}", name, program)
+        store.check_program(f"jax {jax.__version__}, {form}", name, program)
     store.declare(declaration)
     contents = store.read()
     if contents.damaged:
