@@ -435,6 +435,7 @@ class List:
 
         from sgdscope.studies import BUILT_IN
 
+        _load_jax()
         for name in BUILT_IN:
             first_line = (import_module(f"sgdscope.studies.{name}").__doc__ or "").splitlines()[0]
             console.print(f"{name}  {first_line}", highlight=False, markup=False, soft_wrap=True)
@@ -498,7 +499,16 @@ def _print_findings(tables: Tables, console: Console) -> None:
 def _load(name: str, source: Source, changes: Fields) -> Study:
     from sgdscope.studies import load_study
 
+    _load_jax()
     return changes.applied_to(load_study(name, source.profile, source.data, source.train_on_all))
+
+
+def _load_jax() -> None:
+    """Load JAX, which reads its options then, before anything else can fail for them."""
+    try:
+        import jax  # noqa: F401
+    except Exception as error:
+        raise InputError(f"JAX cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def _number(field: str, text: str, kind: type[int] | type[float]) -> int | float:

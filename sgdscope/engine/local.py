@@ -78,22 +78,22 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
             of several processes alone cannot go on, it says so and ends, and the others with it.
     """
     from sgdscope.training.processes import together
+    from sgdscope.training.runtime import check_jax, pinned, use_all_cores
 
-    with together():
-        return _train_study(study, folder, console)
+    begun = time.perf_counter()
+    notice = use_all_cores()
+    check_jax()
+    with pinned(), together():
+        return _train_study(study, folder, console or Console(stderr=True), notice, begun)
 
 
-def _train_study(study: Study, folder: str | Path, console: Console | None) -> Ran:
+def _train_study(study: Study, folder: str | Path, console: Console, notice: str | None, begun: float) -> Ran:
     import jax
 
     from sgdscope.training.functions import fingerprint
     from sgdscope.training.pack import check_devices
     from sgdscope.training.processes import agree, meet, of_first, tell
-    from sgdscope.training.runtime import use_all_cores
 
-    begun = time.perf_counter()
-    console = console or Console(stderr=True)
-    notice = use_all_cores()
     declaration = study.declaration()
     store = Store(folder)
     programs = {workload.name: fingerprint(workload) for workload in study.workloads}
@@ -274,11 +274,17 @@ def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
     Raises:
         InputError: where the folder holds another study, or the workload's functions are not the contract's.
     """
-    import jax
-
-    from sgdscope.training.runtime import use_all_cores
+    from sgdscope.training.runtime import check_jax, pinned, use_all_cores
 
     use_all_cores()
+    check_jax()
+    with pinned():
+        return _plan_study(study, folder)
+
+
+def _plan_study(study: Study, folder: str | Path | None) -> Plan:
+    import jax
+
     if jax.process_count() > 1:  # each would find other times, and so time other things
         raise InputError("a plan is made by one process; make it for a machine, and divide.")
     declaration = study.declaration()
