@@ -58,7 +58,7 @@ def read_study(path: Path) -> Study:
         InputError: If there is no such file, it fails, or it defines no study.
     """
     _check_file(path)
-    from sgdscope.training.runtime import cannot_start, pinned, use_all_cores
+    from sgdscope.training.runtime import check_jax, pinned, use_all_cores
 
     use_all_cores()  # before the file makes an array, which starts JAX
     place = path.resolve()
@@ -76,10 +76,8 @@ def read_study(path: Path) -> Study:
         where = _where(path, place, error)
         if isinstance(error, InputError):
             raise InputError(f"{where}: {error}") from error
-        if isinstance(error, RuntimeError) and str(error).startswith(
-            ("Unable to initialize backend", "Unknown backend")
-        ):
-            raise InputError(cannot_start(error)) from error
+        if isinstance(error, RuntimeError | AssertionError):  # as JAX raises where it cannot start
+            check_jax()
         if isinstance(error, SystemExit):
             raise InputError(f"{where}: SystemExit({error.code!r}): a study file must not exit.") from error
         raise InputError(f"{where}: {_said(error)}") from error
