@@ -447,6 +447,7 @@ class List:
 
         from sgdscope.studies import BUILT_IN
 
+        _load_jax()
         for name in BUILT_IN:
             first_line = (import_module(f"sgdscope.studies.{name}").__doc__ or "").splitlines()[0]
             console.print(f"{name}  {first_line}", soft_wrap=True)
@@ -522,6 +523,7 @@ def _print_findings(tables: Tables, console: Terminal) -> None:
 def _load(name: str, source: Source, changes: Fields) -> Study:
     from sgdscope.studies import load_study
 
+    _load_jax()
     return changes.applied_to(load_study(name, source.profile, source.data, source.train_on_all))
 
 
@@ -539,6 +541,14 @@ def _given(field: str, text: str | None) -> Path | None:
     if text is not None and not text.strip():
         raise InputError(f"{field}: {text!r} names nothing; the current folder is '.'.")
     return None if text is None else Path(text)
+
+
+def _load_jax() -> None:
+    """Load JAX, which reads its options then, before anything else can fail for them."""
+    try:
+        import jax  # noqa: F401
+    except Exception as error:
+        raise InputError(f"JAX cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def _number(field: str, text: str, kind: type[int] | type[float]) -> int | float:

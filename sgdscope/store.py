@@ -300,26 +300,31 @@ class Store:
                 )
 
     def check_program(self, version: str, workload: str, fingerprint: str) -> None:
-        """Refuse a workload whose traced functions changed under the same name and version."""
-        path = self.folder / "programs.json"
-        key = f"{version}, workload {workload}"
-        try:
-            known = json.loads(atomic.read(path))
-            if not isinstance(known, dict):
-                raise TypeError
-        except FileNotFoundError:
-            known = {}
-        except InputError:
-            raise
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path} is damaged; delete it if the workload's functions are what they were.") from error
+        """Refuse a workload whose traced functions changed under the same name and version; keep a new fingerprint."""
+        key, known = f"{version}, workload {workload}", self._programs()
         if known.get(key, fingerprint) != fingerprint:
             raise InputError(
                 f"workload {workload!r}: its functions compute something else than when {self.folder} was begun; "
                 f"give the workload another version and the study another folder."
             )
         if key not in known:
-            atomic.write(path, json.dumps(known | {key: fingerprint}, indent=2).encode())
+            atomic.write(self.folder / "programs.json", json.dumps(known | {key: fingerprint}, indent=2).encode())
+
+    def has_earlier_form(self, form: str, workload: str) -> bool:
+        """Return whether all fingerprints kept of a workload are of an earlier form, which compares with no other."""
+        of_workload = [key for key in self._programs() if key.endswith(f", workload {workload}")]
+        return bool(of_workload) and not any(f", {form}, " in key for key in of_workload)
+
+    def _programs(self) -> dict[str, str]:
+        path = self.folder / "programs.json"
+        try:
+            return dict(json.loads(atomic.read(path)))
+        except FileNotFoundError:
+            return {}
+        except InputError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path} is damaged; delete it if the workload's functions are what they were.") from error
 
     def read(self) -> Contents:
         """Return all that is committed, checked; changes nothing in the folder.

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from sgdscope.analysis import statistics
+from sgdscope.training.runtime import PINNED
 
 # Before JAX starts: two devices whatever the machine has, and a cache that no other run shares.
 jax.config.update("jax_num_cpu_devices", 2)
@@ -32,8 +33,9 @@ study = sg.Study(
 
 
 @pytest.fixture(autouse=True)
-def _strict_promotion():
+def _strict_promotion(monkeypatch):
     """Nothing of ours may rely on silent changes of type."""
+    monkeypatch.setitem(PINNED, "numpy_dtype_promotion", "strict")
     with jax.numpy_dtype_promotion("strict"):
         yield
 

@@ -169,6 +169,17 @@ def test_folders_that_cannot_be_are_refused(tmp_path, store):
         store.declaration()
 
 
+def test_fingerprints_of_an_earlier_form_are_told_from_those_of_this_one(store):
+    store.check_program("jax 0.10.0, form 2", "w", "abc")
+    assert store.has_earlier_form("form 3", "w")
+    assert not store.has_earlier_form("form 3", "another")
+    store.check_program("jax 0.10.0, form 3", "w", "def")
+    store.check_program("jax 0.11.0, form 2", "w", "ghi")
+    assert not store.has_earlier_form("form 3", "w")
+    with pytest.raises(InputError, match="compute something else"):
+        store.check_program("jax 0.10.0, form 3", "w", "abc")
+
+
 def test_a_changed_program_under_the_same_name_is_refused(store):
     store.check_program("0.10.0", "w", "abc")
     store.check_program("0.10.0", "w", "abc")

@@ -46,6 +46,10 @@ SLOW_CONVOLUTIONS = (
 )
 # A pack whose trials come one after the other is committed about so often.
 PACK_SECONDS = 60.0
+EARLIER_FINGERPRINTS = (
+    "An earlier version of sgdscope began {}, so this version cannot check that the functions of workload {} are still "
+    "the same. It records their fingerprint now and compares it from the next run on."
+)
 SAME_SCRIPT = "all must run the same script, on the same data and with the same versions"
 IDLE_DEVICES = "{} of {} devices train, one trial at a time: devices_per_trial shares each trial among more."
 
@@ -75,22 +79,22 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
             of several processes alone cannot go on, it says so and ends, and the others with it.
     """
     from sgdscope.training.processes import together
+    from sgdscope.training.runtime import check_jax, pinned, use_all_cores
 
-    with together():
-        return _train_study(study, folder, console)
+    begun = time.perf_counter()
+    notice = use_all_cores()
+    check_jax()
+    with pinned(), together():
+        return _train_study(study, folder, console or Terminal(stderr=True), notice, begun)
 
 
-def _train_study(study: Study, folder: str | Path, console: Console | None) -> Ran:
+def _train_study(study: Study, folder: str | Path, console: Console, notice: str | None, begun: float) -> Ran:
     import jax
 
     from sgdscope.training.functions import fingerprint
     from sgdscope.training.pack import check_devices
     from sgdscope.training.processes import agree, meet, of_first, tell
-    from sgdscope.training.runtime import use_all_cores
 
-    begun = time.perf_counter()
-    console = console or Terminal(stderr=True)
-    notice = use_all_cores()
     declaration = study.declaration()
     store = Store(folder)
     programs = {workload.name: fingerprint(workload) for workload in study.workloads}
@@ -127,11 +131,14 @@ def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str],
     """Return the trials of a folder that this process writes, which is the study's from now on."""
     import jax
 
-    from sgdscope.training.functions import FINGERPRINT_FORM
+    from sgdscope.training.fingerprint import FINGERPRINT_FORM
 
     store.check_declaration(declaration)
+    form = f"form {FINGERPRINT_FORM}"
+    if earlier := [name for name in programs if store.has_earlier_form(form, name)]:
+        progress.say(EARLIER_FINGERPRINTS.format(store.folder, ", ".join(map(repr, earlier))))
     for name, program in programs.items():
-        store.check_program(f"jax {jax.__version__}, form {FINGERPRINT_FORM}", name, program)
+        store.check_program(f"jax {jax.__version__}, {form}", name, program)
     store.declare(declaration)
     contents = store.read()
     if contents.damaged:
@@ -271,11 +278,17 @@ def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
     Raises:
         InputError: where the folder holds another study, or the workload's functions are not the contract's.
     """
-    import jax
-
-    from sgdscope.training.runtime import use_all_cores
+    from sgdscope.training.runtime import check_jax, pinned, use_all_cores
 
     use_all_cores()
+    check_jax()
+    with pinned():
+        return _plan_study(study, folder)
+
+
+def _plan_study(study: Study, folder: str | Path | None) -> Plan:
+    import jax
+
     if jax.process_count() > 1:  # each would find other times, and so time other things
         raise InputError("a plan is made by one process; make it for a machine, and divide.")
     declaration = study.declaration()

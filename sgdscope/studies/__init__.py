@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import runpy
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 from sgdscope.errors import InputError
 from sgdscope.study import Declaration, Study
+from sgdscope.study_file import read_study
 
 BUILT_IN = tuple(
     f"{workload}{sweep}"
@@ -52,18 +51,9 @@ def load_study(
         built_in: Study = module.study
         return built_in
     path = Path(name)
-    if not path.is_file():
+    if not path.exists() and path.suffix != ".py" and len(path.parts) == 1:
         raise InputError(f"study {name!r} is neither built in ({', '.join(BUILT_IN)}) nor the path of a Python file.")
-    try:
-        defined = runpy.run_path(str(path))
-    except InputError as error:
-        raise InputError(f"{path}{_line(path, error)}: {error}") from error
-    except Exception as error:
-        raise InputError(f"{path}{_line(path, error)}: {type(error).__name__}: {error}") from error
-    study = defined.get("study")
-    if not isinstance(study, Study):
-        raise InputError(f"{path} defines no `study`; it needs a line study = sgdscope.Study(...).")
-    return study
+    return read_study(path)
 
 
 @dataclass(frozen=True)
@@ -92,10 +82,3 @@ def origin_of(declaration: Declaration) -> Origin | None:
             names = ("optimizers", "batch_sizes", "learning_rates", "budgets")
             return Origin((built_in,), {name: getattr(theirs, name) for name in names} | {"seeds": (theirs.seeds,)})
     return None
-
-
-def _line(path: Path, error: Exception) -> str:
-    if isinstance(error, SyntaxError):
-        return f", line {error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f", line {lines[-1]}" if lines else ""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any
@@ -14,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgdscope.errors import InputError
+from sgdscope.training.fingerprint import fingerprint as fingerprint_of
 from sgdscope.training.runtime import pinned
 from sgdscope.training.state import Settings, State
 from sgdscope.training.trial import evaluated, mean_loss, start
@@ -75,18 +74,12 @@ def check_functions(workload: Workload) -> State:
     return state
 
 
-# Raised with every change of what a fingerprint is made of.
-FINGERPRINT_FORM = 2
-
-
 def fingerprint(workload: Workload) -> str:
     """Return a hash of the traced functions of a workload and of the gradient, constants included.
 
-    It tells whether a workload of the same name and version still computes the same; it depends on the version
-    of JAX, which writes the same function down differently, and on the form in which it is taken here.
+    It tells whether a workload of the same name and version still computes the same; it depends on the version of JAX,
+    which may trace the same function to other operations, and on the form in which it is taken here.
     """
-    digest = hashlib.sha256()
-
     gradient = jax.grad(mean_loss(workload), has_aux=True)
     with pinned():
         state = check_functions(workload)
@@ -107,12 +100,7 @@ def fingerprint(workload: Workload) -> str:
         if workload.augment is not None:
             example = {k: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for k, a in _examples(workload, 1).items()}
             calls.append((workload.augment, (_key(), example)))
-        for function, arguments in calls:
-            traced = jax.make_jaxpr(function)(*arguments)
-            digest.update(re.sub(r"0x[0-9a-f]+", "0x", str(traced)).encode())
-            for constant in _constants(traced):
-                digest.update(np.asarray(constant).tobytes())
-    return digest.hexdigest()[:16]
+        return fingerprint_of(*(jax.make_jaxpr(function)(*arguments) for function, arguments in calls))
 
 
 def training_arguments(workload: Workload, state: State, batch_size: int) -> tuple[Any, Any, Any]:
@@ -203,14 +191,6 @@ def _operations(traced: Any) -> int:
             inner = [_operations(part) for part in _nested(equation)]
             total += max(inner, default=0) if name == "cond" else times * sum(inner)
     return total
-
-
-def _constants(traced: Any) -> Iterator[Any]:
-    """Yield the constants of a traced function and of all the functions traced inside it."""
-    yield from getattr(traced, "consts", ())
-    for equation in getattr(traced, "jaxpr", traced).eqns:
-        for part in _nested(equation):
-            yield from _constants(part)
 
 
 def _nested(equation: Any) -> list[Any]:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ import jax
 from sgdscope import atomic
 from sgdscope.cache import cache_folder
 from sgdscope.data.pipeline import cores
+from sgdscope.errors import InputError
 
 
 def use_all_cores() -> str | None:
@@ -44,16 +46,86 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
 QUICKLY_COMPILED: dict[str, Any] = {"xla_backend_optimization_level": 1}
 
 
+# JAX's options that decide numbers or would break a training, by the context manager of each; all but the precision and
+# the generator of random numbers are JAX's own defaults.
+PINNED: dict[str, Any] = {
+    "default_matmul_precision": "highest",
+    "default_prng_impl": "threefry2x32",
+    "threefry_partitionable": True,
+    "enable_x64": False,
+    "numpy_dtype_promotion": "standard",
+    "numpy_rank_promotion": "allow",
+    "legacy_prng_key": "allow",
+    "enable_custom_prng": False,
+    "softmax_custom_jvp": False,
+    "default_device": None,
+    "disable_jit": False,
+    "no_tracing": False,
+    "no_execution": False,
+    "debug_nans": False,
+    "debug_infs": False,
+    "debug_key_reuse": False,
+    "enable_checks": False,
+    "check_tracer_leaks": False,
+    "transfer_guard": "allow",
+    "thread_guard": False,
+    "array_garbage_collection_guard": "allow",
+}
+# Options that change what is computed and that no context manager pins, with JAX's own defaults.
+REFUSED: dict[str, Any] = {
+    "jax_random_seed_offset": 0,
+    "jax_disable_most_optimizations": False,
+    "jax_optimization_level": "UNKNOWN",
+    "jax_exec_time_optimization_effort": 0.0,
+    "jax_high_dynamic_range_gumbel": False,
+    "jax_threefry_gpu_kernel_lowering": False,
+    "jax_allow_f16_reductions": True,
+    "jax_error_checking_behavior_nan": "ignore",
+    "jax_error_checking_behavior_divide": "ignore",
+    "jax_error_checking_behavior_oob": "ignore",
+    "eager_constant_folding": False,
+}
+
+
 @contextlib.contextmanager
 def pinned() -> Iterator[None]:
     """Pin what decides numbers, whatever the user's global configuration says."""
-    with (
-        jax.enable_x64(False),
-        jax.default_matmul_precision("highest"),
-        jax.threefry_partitionable(True),
-        jax.default_prng_impl("threefry2x32"),
-    ):
+    with contextlib.ExitStack() as pins:
+        for option, value in PINNED.items():
+            pins.enter_context(getattr(jax, option)(value))
         yield
+
+
+def check_jax() -> None:
+    """Start JAX on the platform that the user named, if any.
+
+    Raises:
+        InputError: If JAX cannot start there, or has an option that changes numbers and that cannot be pinned.
+    """
+    for option, default in REFUSED.items():
+        value = jax.config.values.get(option, default)
+        if value != default:
+            raise InputError(
+                f"JAX's option {option} is {value!r}, which changes what is computed. Use its default, {default!r}, "
+                f"and unset {option.upper()}."
+            )
+    try:
+        jax.devices()
+    except Exception as error:
+        raise InputError(cannot_start(error)) from error
+
+
+def cannot_start(error: Exception) -> str:
+    """Say that JAX cannot start, and what would do, in place of the error that JAX raised."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    said = re.sub(r" \((set|you may need) .*", "", lines[0]).rstrip(".")
+    for option in ("jax_platforms", "jax_platform_name"):
+        if named := jax.config.values[option]:
+            return (
+                f"{option.upper()}={named}: JAX cannot start there ({said}). "
+                f"Unset {option.upper()}, or name a platform that this machine has, such as cpu."
+            )
+    return f"JAX cannot start ({said}). Set JAX_PLATFORMS=cpu to use the processor alone."
 
 
 class CompilationCache:

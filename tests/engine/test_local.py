@@ -252,6 +252,20 @@ def test_a_folder_of_something_else_is_refused_from_python_too(tmp_path):
         quietly(study, "")
 
 
+def test_a_folder_begun_by_an_earlier_version_goes_on_with_one_notice(tmp_path):
+    """Its fingerprints are of another form, and were another in a terminal than in a pipe."""
+    study, folder = quadratic_study(batch_sizes=(4,), learning_rates=(0.1,), seeds=2), tmp_path / "study"
+    quietly(study, folder)
+    programs, notice = folder / "programs.json", "compares it from the next run on"
+    ((key, fingerprint),) = json.loads(programs.read_text()).items()
+    old = {re.sub("form [0-9]+", "form 2", key): "0123456789abcdef"}
+    programs.write_text(json.dumps(old))
+    result, said = quietly(replace(study, seeds=3), folder)
+    assert (result.ran.trained, said.count(notice)) == (2, 1)  # one seed more of either optimizer
+    assert json.loads(programs.read_text()) == old | {key: fingerprint}
+    assert notice not in quietly(replace(study, seeds=4), folder)[1]
+
+
 def test_a_changed_workload_is_refused_before_the_folder_is_touched(finished):
     declared = (finished.folder / "study.json").read_text()
     plain = NoisyQuadratic().workload()

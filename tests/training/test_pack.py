@@ -373,6 +373,11 @@ def test_the_fingerprint_tells_functions_apart_and_finds_the_same_ones_equal():
     assert constant[0] != constant[1]
     assert inside[0] != inside[1]
     assert for_many != same[0]
+    key = [
+        fingerprint(with_functions(init=lambda _, key=key: jax.random.normal(key, 2)))
+        for key in map(jax.random.key, (1, 1, 2))
+    ]
+    assert key[0] == key[1] != key[2]
 
 
 def test_a_loss_that_is_never_finite_can_be_timed_and_diverges_at_once():
