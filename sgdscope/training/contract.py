@@ -13,6 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgdscope.errors import InputError
+from sgdscope.study import Trial
+from sgdscope.training.batches import microbatch_at
+from sgdscope.training.runtime import pinned
+from sgdscope.training.state import Settings
+from sgdscope.training.trial import loss_and_gradient, start
+from sgdscope.workloads.base import Workload
 
 # The functions of a workload that are given random keys.
 WITH_KEYS = ("init", "augment", "training_loss")
@@ -128,6 +134,63 @@ def check_examples(where: str, name: str, value: Any, n: int) -> None:
         raise InputError(f"{where}: loss must return floating-point numbers to have a gradient, not {value.dtype}.")
     if not (real or jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == jnp.bool_):
         raise InputError(f"{where}: {name} must return real numbers, not {value.dtype}.")
+
+
+def check_start(workload: Workload, trial: Trial) -> None:
+    """Refuse a workload whose loss or gradient is not finite at initialization, so that no learning rate trains it.
+
+    Args:
+        workload: one whose data the devices hold.
+        trial: one of its trials; what is computed is its first update.
+
+    Raises:
+        InputError: If parameters, loss or gradient are not finite; one sentence that says which.
+    """
+    sizes = trial.batch_size, trial.microbatch_size
+    seed = jnp.uint32(trial.seed)
+    gradient_of = loss_and_gradient(workload, trial.compute_dtype)
+
+    @jax.jit
+    def first_update(split: Any, number: Any) -> tuple[Any, Any, Any, Any]:
+        nothing = jnp.float32(0)
+        state = start(workload, Settings(nothing, nothing, seed, jnp.int32(1)))
+        batch, keys = microbatch_at(workload, split, seed, jnp.int32(0), number, sizes)
+        model = state.model if workload.streams is None else workload.streams.carry(sizes[1] // workload.unroll)
+        (loss, _), gradient = gradient_of(state.parameters, model, batch, keys)
+        penalty = {} if workload.penalty is None else jax.grad(workload.penalty)(state.parameters)
+        return state.parameters, loss, gradient, penalty
+
+    where, at = f"workload {workload.name!r}", f"(seed {trial.seed}, first batch of {trial.batch_size} examples)"
+    name = "loss" if workload.training_loss is None else "training_loss"
+    causes = (
+        "Look for the root or norm of 0, a division by 0, or log(0); jnp.where around it does not help its gradient"
+    )
+    with pinned():
+        split = {key: jnp.asarray(array) for key, array in workload.train.items()}
+        for number in range(trial.batch_size // trial.microbatch_size):
+            parameters, loss, gradient, penalty = first_update(split, jnp.int32(number))
+            if place := _not_finite(parameters):
+                raise InputError(f"{where}: init returns {place}, which is not finite (seed {trial.seed}).")
+            if not np.isfinite(loss):
+                raise InputError(
+                    f"{where}: `{name}` is not finite at initialization: its mean is {loss} {at}. No learning rate "
+                    f"changes that. Look for log(0), a division by 0, or exp of a large number."
+                )
+            for of, tree in ((name, gradient), ("penalty", penalty)):
+                if place := _not_finite(tree):
+                    raise InputError(
+                        f"{where}: the gradient of `{of}` is not finite at initialization: {place} {at}. No learning "
+                        f"rate changes that. {causes}."
+                    )
+
+
+def _not_finite(tree: Any) -> str:
+    """Name the first leaf that is not finite, with its value; empty where all are finite."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        if not np.isfinite(array).all():
+            return f"{array[~np.isfinite(array)][0]} in {_place(path)}"
+    return ""
 
 
 def _trace(where: str, call: Call) -> Any:

@@ -15,6 +15,7 @@ from sgdscope.engine.local import plan_study
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD
 from sgdscope.result import run
+from sgdscope.store import Store
 from sgdscope.study import Study
 from sgdscope.training.contract import traced_differently
 from sgdscope.training.functions import check_functions
@@ -162,3 +163,42 @@ def test_traces_differ_in_structure_and_in_constants_and_not_in_names():
     closed_over = lambda key: jax.make_jaxpr(lambda a: a * jax.random.normal(key))(jnp.zeros(()))
     assert not traced_differently(closed_over(TYPED), closed_over(jax.random.key(0)))
     assert traced_differently(closed_over(TYPED), closed_over(jax.random.key(1)))
+
+
+def root_of_zero(p, b):
+    return losses(p, b) + jnp.sqrt((b["x"] @ p["w"] - b["x"] @ p["w"]) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("functions", "sentence"),
+    [
+        ({"loss": root_of_zero}, r"gradient of `loss` is not finite at initialization: nan in \['w'\]"),
+        (
+            {"loss": lambda p, b: losses(p, b) + jnp.log(0.0 * b["y"])},
+            "`loss` is not finite at initialization: its mean",
+        ),
+        (
+            {"init": lambda key: {"w": jnp.zeros(3)}, "penalty": lambda p: jnp.linalg.norm(p["w"])},
+            r"gradient of `penalty` is not finite at initialization: nan in \['w'\]",
+        ),
+        ({"init": lambda key: {"w": jnp.log(jnp.zeros(3))}}, r"init returns -inf in \['w'\], which is not finite"),
+    ],
+)
+def test_what_is_not_finite_at_initialization_is_named_and_no_rate_is_advised(functions, sentence, tmp_path):
+    study = Study(
+        name="s", workloads=workload(**functions), batch_sizes=4, budgets=Steps(5), seeds=2, optimizers=SGD(),
+        learning_rates=(1e-6, 0.1),
+    )  # fmt: skip
+    with pytest.raises(InputError, match=sentence) as raised:
+        run(study, tmp_path)
+    assert "lower" not in str(raised.value)
+    assert set(Store(tmp_path).read().trials["status"]) == {"diverged"}  # what was measured is kept
+
+
+def test_rates_that_are_too_large_are_no_fault_of_the_workload(tmp_path):
+    study = Study(
+        name="s", workloads=workload(loss=lambda p, b: (b["x"] @ p["w"] - b["y"]) ** 2), batch_sizes=4,
+        budgets=Steps(5), seeds=2, optimizers=SGD(), learning_rates=(1e30,),
+    )  # fmt: skip
+    with pytest.raises(InputError, match="try lower learning rates"):
+        run(study, tmp_path).check_not_empty()
