@@ -31,6 +31,8 @@ Records = Mapping[str, WorkloadRecord]
 
 # A rate at which more than this share of trials diverges is not eligible as the optimum.
 MOST_DIVERGED = 0.2
+# A rate of whose trials a larger share lacks a value is left out; else their seeds are.
+MOST_MISSING = 0.5
 # In at most this share of studies the truly best rate is not among the contenders.
 MOST_WRONG = 0.05
 # The spacing of float32 at 1: a loss that is computed as log(1 + e) is 0 or at least half of this, whatever e is.
@@ -214,13 +216,26 @@ def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion, colu
         for name in SCORES & set(cell.columns):
             values[rate, seed] = np.where(cell[name].is_null(), np.nan, values[rate, seed])
     common = trials == len(rates)
-    return Curve(
+    found = Curve(
         rates,
         seeds[common],
         goodness(values[:, common], record, criterion, diverged[:, common]),
         diverged[:, common],
         constant_goodness(record, criterion),
     )
+    return on_seeds_with_values(found)
+
+
+def on_seeds_with_values(found: Curve) -> Curve:
+    """Return a curve without the seeds that lack a value at a rate where at least half of the trials have one.
+
+    A rate where fewer have one stays, and is not eligible. Where no seed would be left, the curve stays as it is.
+    """
+    missing = np.isnan(found.goodness)
+    kept = ~missing[missing.mean(axis=1) <= MOST_MISSING].any(axis=0) if missing.any() else np.ones(0, np.bool_)
+    if kept.all() or not kept.any():
+        return found
+    return replace(found, seeds=found.seeds[kept], goodness=found.goodness[:, kept], diverged=found.diverged[:, kept])
 
 
 def constant_goodness(record: WorkloadRecord, criterion: Criterion) -> float:

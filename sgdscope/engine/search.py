@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import COLUMN, CRITERIA, Curve, constant_goodness, goodness
+from sgdscope.analysis.curves import COLUMN, CRITERIA, Curve, constant_goodness, goodness, on_seeds_with_values
 from sgdscope.analysis.learning import has_learned
 from sgdscope.analysis.unlimited import Outcome, outcome, stops
 from sgdscope.budget import Budget, Unlimited
@@ -129,7 +129,8 @@ class _Opening:
             return
         curves = _curves(cell.workload, sorted({trial.learning_rate for trial in stands.trials}), rows)
         table = np.array(rows, float)
-        tested = goodness(table[:, -1], cell.workload, "score", table[:, 0] > 0).reshape(curves[0].goodness.shape)
+        tested = goodness(table[:, -1], cell.workload, "score", table[:, 0] > 0).reshape(curves[1].goodness.shape)
+        tested = tested[:, curves[0].seeds]
         reported = {"score": tested, "train_loss": curves[1].goodness}
         self._finished[cell] = [
             outcome(found, reported[criterion], cell.budget.n)
@@ -250,7 +251,7 @@ def _curves(record: WorkloadRecord, rates: Sequence[float], rows: Sequence[tuple
     shape = (len(rates), len(rows) // len(rates))
     table = np.array(rows, float)
     scores = np.where(np.isnan(table[:, 3]), np.nan, table[:, 1])  # one without the other is no score
-    return [
+    found = [
         Curve(
             np.array(rates),
             np.arange(shape[1]),
@@ -260,6 +261,7 @@ def _curves(record: WorkloadRecord, rates: Sequence[float], rows: Sequence[tuple
         )
         for criterion, values in zip(CRITERIA, (scores, table[:, 2]), strict=True)
     ]
+    return [on_seeds_with_values(one) for one in found]
 
 
 def _first_rates(cell: Cell, neighbours: Sequence[Cell], best: Mapping[Cell, list[int]]) -> list[int]:

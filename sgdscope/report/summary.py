@@ -284,8 +284,8 @@ def _without_score(tables: Tables) -> list[str]:
         return []
     said = (
         f"{len(without):,} of {len(trials):,} trials have no score: it is not finite, though the training loss is. "
-        f"They did not diverge, and their training loss counts. Learning rates with these trials are left out where "
-        f"scores are compared. Check `score`."
+        f"They did not diverge, and their training loss counts. Where scores are compared, a learning rate is left "
+        f"out if more than half of its trials lack a score, else their seeds are. Check what computes the score."
     )
     scored = tables.optima.filter(criterion="score")
     cells = trials.select("optimizer", "batch_size").unique().join(scored, on=["optimizer", "batch_size"], how="anti")

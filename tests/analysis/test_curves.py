@@ -169,14 +169,28 @@ def test_rates_whose_losses_are_all_zero_tie_and_the_middle_one_is_best():
     np.testing.assert_array_equal(found.contenders, [False, True, True, True, False])
 
 
-def test_a_rate_with_a_complete_trial_without_a_score_is_not_eligible_and_its_loss_counts():
-    cell = trials_of([[0.3, 0.2], [0.1, 0.1], [0.2, 0.2]])
-    scores = [0.7, 0.7, None, 0.9, 0.8, 0.8]
-    cell = cell.with_columns(validation_score=pl.Series(scores), test_score=pl.Series(scores))
+def scored(scores):
+    values = [score for row in scores for score in row]
+    cell = trials_of([[0.3] * len(row) for row in scores])
+    return cell.with_columns(validation_score=pl.Series(values), test_score=pl.Series(values))
+
+
+def test_a_rate_without_scores_is_left_out_and_its_training_loss_counts():
+    cell = scored([[0.7, 0.7, 0.7], [None, None, 0.9], [0.8, 0.8, 0.8]])
     found = curve(cell, RECORD, "score")
     np.testing.assert_array_equal(found.eligible, [True, False, True])
     assert found.best()[0] == 2
-    assert np.isfinite(found.goodness[found.eligible]).all()
-    np.testing.assert_array_equal(curve(cell, RECORD, "train_loss").best(), [1])
+    assert len(found.seeds) == 3
+    assert curve(cell, RECORD, "train_loss").eligible.all()
     of_test = curve(cell.with_columns(test_score=pl.lit(0.9)), RECORD, "score", "test_score")
-    np.testing.assert_array_equal(of_test.eligible, [True, False, True])  # chosen and reported on the same trials
+    np.testing.assert_array_equal(of_test.eligible, found.eligible)  # chosen and reported on the same trials
+
+
+def test_a_single_score_that_is_missing_costs_its_seed_and_not_its_rate():
+    cell = scored([[0.7, 0.7, 0.7], [0.9, None, 0.9], [0.8, 0.8, 0.8]])
+    for column in ("validation_score", "test_score"):
+        found = curve(cell, RECORD, "score", column)
+        np.testing.assert_array_equal(found.seeds, [0, 2])
+        assert found.eligible.all()
+        assert found.best()[0] == 1
+    assert len(curve(cell, RECORD, "train_loss").seeds) == 3
