@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from sgdscope.errors import InputError
+from sgdscope.numbers import make_plain
 
 # The order of examples counts positions in 32 bits, and a training curve multiplies a step by 50 in 32 bits.
 MOST_EXAMPLES = 2**31 - 1
@@ -28,6 +29,7 @@ class Epochs:
     n: float
 
     def __post_init__(self) -> None:
+        make_plain(self, "n")
         if not (math.isfinite(self.n) and self.n > 0):
             raise InputError(f"budgets: epochs must be a positive finite number, not {self.n!r}.")
 
@@ -50,6 +52,7 @@ class Steps:
     n: int
 
     def __post_init__(self) -> None:
+        make_plain(self, "n")
         if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
             raise InputError(f"budgets: steps must be a whole number of at least 1, not {self.n!r}.")
 
@@ -85,6 +88,7 @@ class Unlimited:
     loss_floor: float | None = None
 
     def __post_init__(self) -> None:
+        make_plain(self, "first", "ceiling", "loss_floor")
         for name, number in (("first", self.first), ("ceiling", self.ceiling), ("loss_floor", self.loss_floor)):
             if number is not None and not (math.isfinite(number) and number > 0):
                 raise InputError(f"budgets: {name} of an unlimited budget must be positive and finite, not {number!r}.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from sgdscope.budget import exact
 from sgdscope.errors import InputError
+from sgdscope.numbers import make_plain
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class SGD:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
+        make_plain(self, "momentum")
         if not (math.isfinite(self.momentum) and 0 <= self.momentum < 1):
             raise InputError(f"optimizers: momentum must be at least 0 and below 1, not {self.momentum!r}.")
 

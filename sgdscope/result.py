@@ -14,7 +14,7 @@ from sgdscope import atomic
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.engine.search import search
 from sgdscope.errors import InputError
-from sgdscope.store import CIRCUMSTANCES, Store, ended
+from sgdscope.store import CIRCUMSTANCES, Store, ended, stopped_at_once
 from sgdscope.study import Declaration, Study
 
 if TYPE_CHECKING:
@@ -198,9 +198,21 @@ class Result:
         if ended(self.trials).is_empty():
             raise InputError(f"{self.folder} has no finished trials yet; run the study first.")
         if self.optima.is_empty():
+            trials = ended(self.trials)
+            if (trials["diverged_at_step"] == 0).all():
+                raise InputError(
+                    f"{self.folder}: the loss is not finite at initialization, in any trial and at any learning rate. "
+                    f"Check `init` and `loss`, and look for log(0), a division by 0, or exp of a large number."
+                )
+            at_once = (
+                " All diverged with their first update: if lower learning rates do so too, the gradient is not finite "
+                "at initialization."
+                if stopped_at_once(trials)
+                else ""
+            )
             raise InputError(
                 f"{self.folder}: too many trials diverged at every learning rate for any to be the best; "
-                f"try lower learning rates."
+                f"try lower learning rates.{at_once}"
             )
 
 

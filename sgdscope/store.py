@@ -437,6 +437,12 @@ def ended(trials: pl.DataFrame) -> pl.DataFrame:
     return trials.filter(pl.col("status").is_in(["complete", "diverged"]))
 
 
+def stopped_at_once(trials: pl.DataFrame) -> bool:
+    """Return whether all trials diverged with their first update or before it, as no learning rate explains."""
+    at_once = (pl.col("status") == "diverged") & (pl.col("diverged_at_step") <= 1)
+    return bool(trials.select(at_once.all()).item()) and not trials.is_empty()
+
+
 def _concatenated(tables: list[pl.DataFrame], schema: dict[str, type[pl.DataType]]) -> pl.DataFrame:
     return pl.concat(tables) if tables else pl.DataFrame(schema=schema)
 

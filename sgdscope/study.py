@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from sgdscope.budget import Budget, Steps, TrialBudget, Unlimited, parse_budget
 from sgdscope.errors import InputError
+from sgdscope.numbers import make_plain, plain
 from sgdscope.optimizers import SGD, parse_optimizer
 from sgdscope.workloads.base import Workload, WorkloadRecord, examples_in
 
@@ -116,6 +117,7 @@ class _Design:
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name.strip()):
             raise InputError(f"name: a study needs a name, not {self.name!r}.")
+        make_plain(self, "seeds", "microbatch_size", "devices_per_trial", "score_margin")
         if isinstance(self.seeds, bool) or not isinstance(self.seeds, int):
             raise InputError(f"seeds: {self.seeds!r} is not a whole number; give the number of seeds.")
         for name, value in (("microbatch_size", self.microbatch_size), ("devices_per_trial", self.devices_per_trial)):
@@ -139,14 +141,14 @@ class _Design:
         for optimizer in self.optimizers:
             if not isinstance(optimizer, SGD):
                 raise InputError(f"optimizers: {optimizer!r} is not an optimizer; use SGD() or Momentum(m).")
-        sizes = _unique("batch_sizes", self.batch_sizes)
+        sizes = _unique("batch_sizes", self.batch_sizes, numbers=True)
         for size in sizes:
             if isinstance(size, bool) or not isinstance(size, int):
                 raise InputError(f"batch_sizes: {size!r} is not a whole number.")
             if size < 1:
                 raise InputError(f"batch_sizes: {size} is below 1.")
         self._set("batch_sizes", tuple(sorted(sizes)))
-        rates = tuple(self.learning_rates)
+        rates = tuple(plain(rate) for rate in self.learning_rates)
         for rate in rates:
             if isinstance(rate, bool) or not isinstance(rate, int | float):
                 raise InputError(f"learning_rates: {rate!r} is not a number.")
@@ -420,10 +422,14 @@ def _budget_order(budget: Budget) -> tuple[int, float, float, float]:
     return int(isinstance(budget, Steps)), budget.n, 0.0, 0.0
 
 
-def _unique(name: str, values: Any) -> tuple[Any, ...]:
+def _unique(name: str, values: Any, numbers: bool = False) -> tuple[Any, ...]:
+    if numbers:
+        values = plain(values)
     unique: tuple[Any, ...] = (
         tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else (values,)
     )
+    if numbers:
+        unique = tuple(plain(value) for value in unique)
     if not unique:
         raise InputError(f"{name}: give at least one.")
     if len(set(unique)) != len(unique):
@@ -435,7 +441,7 @@ def _fractions(name: str, values: Any) -> tuple[float, ...]:
     said = InputError(f"{name}: {values!r} must be fractions of the budget that rise within [0, 1].")
     if not isinstance(values, Iterable) or isinstance(values, str):
         raise said
-    fractions = tuple(values)
+    fractions = tuple(plain(value) for value in values)
     if any(isinstance(part, bool) or not isinstance(part, int | float) or not 0 <= part <= 1 for part in fractions):
         raise said
     if sorted(set(fractions)) != list(fractions):

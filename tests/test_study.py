@@ -322,3 +322,19 @@ def test_constant_classifier_is_the_best_constant_predictor():
     naive = -np.mean([np.log({0: 0.5, 1: 0.3, 2: 0.2}[label]) for label in labels.tolist()])
     assert loss == pytest.approx(naive)
     assert accuracy == 0.5
+
+
+def test_numbers_of_numpy_are_numbers():
+    plain = study(
+        batch_sizes=(4, 8), seeds=2, learning_rates=(0.25, 0.5), noise_scale_at=(0.5,), budgets=(Epochs(2), Steps(3)),
+        optimizers=Momentum(0.5), microbatch_size=4, score_margin=0.25,
+    )  # fmt: skip
+    of_numpy = study(
+        batch_sizes=2 ** np.arange(2, 4), seeds=np.int64(2), learning_rates=np.array([0.25, 0.5], np.float32),
+        noise_scale_at=np.array([0.5]), budgets=(Epochs(np.float64(2)), Steps(np.int32(3))),
+        optimizers=Momentum(np.float32(0.5)), microbatch_size=np.int64(4), score_margin=np.float32(0.25),
+    )  # fmt: skip
+    assert of_numpy.declaration().to_json() == plain.declaration().to_json()
+    assert study(batch_sizes=np.int64(4)).batch_sizes == (4,)
+    with pytest.raises(InputError, match="seeds: True is not a whole number"):
+        study(seeds=np.bool_(True))

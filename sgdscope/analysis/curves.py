@@ -25,15 +25,18 @@ Criterion = Literal["score", "train_loss"]
 CRITERIA: tuple[Criterion, ...] = ("score", "train_loss")
 # What each criterion chooses by.
 COLUMN: dict[Criterion, str] = {"score": "validation_score", "train_loss": "train_loss"}
+SCORES = {"validation_score", "test_score"}
 # What a table's workloads are, by name.
 Records = Mapping[str, WorkloadRecord]
 
 # A rate at which more than this share of trials diverges is not eligible as the optimum.
 MOST_DIVERGED = 0.2
+# A rate of whose trials a larger share lacks a value is left out; else their seeds are.
+MOST_MISSING = 0.5
 # In at most this share of studies the truly best rate is not among the contenders.
 MOST_WRONG = 0.05
-# Below the smallest float32 a training loss is 0, whose logarithm would rule every mean.
-SMALLEST_LOSS = 1e-38
+# The spacing of float32 at 1: a loss that is computed as log(1 + e) is 0 or at least half of this, whatever e is.
+RESOLUTION = 2.0**-23
 # A parabola over more octaves than this on each side is biased where the curve is not symmetric.
 VERTEX_OCTAVES = 1.0
 # Below this the bend of a parabola is rounding: equal means have no vertex.
@@ -47,7 +50,8 @@ class Curve:
     """How good each learning rate of a cell is, by one criterion.
 
     ``goodness`` has shape (rates, seeds) and larger is better: the score with its sign turned where a smaller one
-    is better, or minus the logarithm of the training loss. A diverged trial counts as the constant predictor.
+    is better, or minus the logarithm of the training loss, by :func:`log_losses`. A diverged trial counts as the
+    constant predictor. A complete trial without a value is NaN.
     """
 
     rates: np.ndarray
@@ -57,9 +61,15 @@ class Curve:
     constant: float = -math.inf  # the constant predictor's goodness, where it is known
 
     @property
-    def eligible(self) -> np.ndarray:
+    def stable(self) -> np.ndarray:
         """Whether at most 20 % of a rate's trials diverged, shape (rates,)."""
-        eligible: np.ndarray = self.diverged.mean(axis=1) <= MOST_DIVERGED
+        stable: np.ndarray = self.diverged.mean(axis=1) <= MOST_DIVERGED
+        return stable
+
+    @property
+    def eligible(self) -> np.ndarray:
+        """Whether a rate is stable and each of its trials has a value, shape (rates,)."""
+        eligible: np.ndarray = self.stable & ~np.isnan(self.goodness).any(axis=1)
         return eligible
 
     @property
@@ -132,7 +142,7 @@ class Curve:
         return best, *self._vertices(values, best)
 
     def _vertices(self, values: np.ndarray, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        octaves, whole = self.octaves, ~self.diverged.any(axis=1)
+        octaves, whole = self.octaves, self.eligible & ~self.diverged.any(axis=1)
         found: np.ndarray = octaves[best]
         steps = self.steps[best]
         strays = steps * STRAY_OF_BEST
@@ -185,7 +195,8 @@ def middle_of_tied(values: np.ndarray) -> np.ndarray:
 def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion, column: str | None = None) -> Curve:
     """Return the curve of one cell from its complete and diverged trials.
 
-    Only seeds that every rate has are used, so that rates are compared on the same seeds.
+    Only seeds that every rate has are used, so that rates are compared on the same seeds. Where a complete trial lacks
+    the validation or the test score, its rate has no score on this seed.
 
     Args:
         cell: the trials of one cell.
@@ -201,33 +212,84 @@ def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion, colu
     diverged = np.zeros((len(rates), len(seeds)), np.bool_)
     values[rate, seed] = cell[column or COLUMN[criterion]].to_numpy()
     diverged[rate, seed] = (cell["status"] == "diverged").to_numpy()
+    if criterion == "score":
+        for name in SCORES & set(cell.columns):
+            values[rate, seed] = np.where(cell[name].is_null(), np.nan, values[rate, seed])
     common = trials == len(rates)
-    return Curve(
+    found = Curve(
         rates,
         seeds[common],
-        goodness(values[:, common], record, criterion),
+        goodness(values[:, common], record, criterion, diverged[:, common]),
         diverged[:, common],
         constant_goodness(record, criterion),
     )
+    return on_seeds_with_values(found)
+
+
+def on_seeds_with_values(found: Curve) -> Curve:
+    """Return a curve without the seeds that lack a value at a rate where at least half of the trials have one.
+
+    A rate where fewer have one stays, and is not eligible. Where no seed would be left, the curve stays as it is.
+    """
+    missing = np.isnan(found.goodness)
+    kept = ~missing[missing.mean(axis=1) <= MOST_MISSING].any(axis=0) if missing.any() else np.ones(0, np.bool_)
+    if kept.all() or not kept.any():
+        return found
+    return replace(found, seeds=found.seeds[kept], goodness=found.goodness[:, kept], diverged=found.diverged[:, kept])
 
 
 def constant_goodness(record: WorkloadRecord, criterion: Criterion) -> float:
     """Return how good the constant predictor is; −∞ where that is unknown, as of somebody's own table."""
-    good = float(goodness(np.array([np.nan]), record, criterion)[0])
+    good = float(goodness(np.array([np.nan]), record, criterion, np.array([True]))[0])
     return -math.inf if math.isnan(good) else good
 
 
-def goodness(values: np.ndarray, record: WorkloadRecord, criterion: Criterion) -> np.ndarray:
-    """Return how good a column's values are, larger being better; NaN stands for a diverged trial's."""
+def goodness(values: np.ndarray, record: WorkloadRecord, criterion: Criterion, diverged: np.ndarray) -> np.ndarray:
+    """Return how good a column's values are, larger being better.
+
+    Args:
+        values: scores or training losses of trials; NaN where a trial has none.
+        record: what their workload is.
+        criterion: which of the two they are.
+        diverged: which of the trials diverged; they count as the constant predictor.
+    """
     if criterion == "score":
-        return np.where(np.isnan(values), record.constant_score, values) * record.score_sign
-    losses = np.where(np.isnan(values), record.constant_loss, values)
+        return np.where(diverged, record.constant_score, values) * record.score_sign
+    losses = np.where(diverged, record.constant_loss, values)
     if (losses < 0).any():
         raise InputError(
             f"workload {record.name!r}: a training loss of {losses.min():.3g} has no logarithm to compare it by; "
             f"add a constant to the loss so that it cannot be negative."
         )
-    return -np.log(np.maximum(losses, SMALLEST_LOSS))
+    return -log_losses(losses, record)
+
+
+def smallest_loss(record: WorkloadRecord) -> float:
+    """Return the training loss below which losses are equal: 2⁻²³ of the constant predictor's, and at most 2⁻²³.
+
+    A float32 near 1 has neighbours 2⁻²³ apart. The cross-entropy log Σ exp of an example is therefore 0 or about that,
+    and a loss that is measured against targets is accurate to that share of what it is without a model. Differences
+    below it are rounding, and the logarithm of an exact 0 would rule every mean. Stored losses stay as measured.
+
+    Args:
+        record: the workload, whose constant predictor's loss is the scale.
+
+    Returns:
+        The floor, in the unit of the loss.
+    """
+    scale = min(record.constant_loss, 1.0) if record.constant_loss > 0 else 1.0
+    return RESOLUTION * scale
+
+
+def log_losses(losses: np.ndarray, record: WorkloadRecord) -> np.ndarray:
+    """Return the logarithms by which training losses are compared and averaged; see :func:`smallest_loss`.
+
+    Args:
+        losses: not negative; NaN stays NaN.
+        record: what their workload is.
+    """
+    logarithms: np.ndarray = np.log(np.maximum(losses, smallest_loss(record)))
+    return logarithms
 
 
 def measured_criteria(trials: pl.DataFrame) -> list[Criterion]:

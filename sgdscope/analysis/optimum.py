@@ -7,10 +7,20 @@ import math
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, SMALLEST_LOSS, Curve, Records, cells, curve, measured_criteria
+from sgdscope.analysis.curves import (
+    OPTIMIZER_SCHEMA,
+    SCORES,
+    Curve,
+    Records,
+    cells,
+    curve,
+    log_losses,
+    measured_criteria,
+)
 from sgdscope.analysis.dynamics import cell_warmed_up, l2_of, momentum_of, temperature
 from sgdscope.analysis.statistics import named, t_interval
 from sgdscope.store import ended
+from sgdscope.workloads.base import WorkloadRecord
 
 # An interval wider than this many octaves says that the curve is flat, not where its optimum is.
 FLAT_OCTAVES = 3.0
@@ -45,6 +55,8 @@ OPTIMA_SCHEMA: dict[str, type[pl.DataType]] = {
     "train_loss": pl.Float64,
     "train_loss_low": pl.Float64,
     "train_loss_high": pl.Float64,
+    "without_score": pl.Int64,
+    "above_constant": pl.Int64,
 }
 
 
@@ -54,7 +66,9 @@ def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame
     ``test_score`` and ``validation_score`` are means with diverged trials as the constant predictor;
     ``train_loss`` is the geometric mean, the exponential of the mean logarithm, and null where no trial has one.
     ``temperature`` is ε(N/B − 1)/(N(1 − m)), ``learning_rate_times_l2`` is ε·λ where the workload has an L2 penalty,
-    and ``warmed_up`` says whether momentum had 20/(1 − m) updates.
+    and ``warmed_up`` says whether momentum had 20/(1 − m) updates. ``without_score`` counts complete trials whose score
+    is missing, which are in no mean of scores; ``above_constant`` counts trials that diverged or end with a training
+    loss above the constant predictor's.
 
     Args:
         trials: a table of trials.
@@ -77,7 +91,8 @@ def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame
                 | {"n": len(group), "diverged": int((group["status"] == "diverged").sum())}
                 | _score("test_score", group, record.constant_score)
                 | _score("validation_score", group, record.constant_score)
-                | _training_loss(group["train_loss"], record.constant_loss)
+                | _training_loss(group, record)
+                | {"without_score": without_score(group).height, "above_constant": above_constant(group, record)}
             )
     return pl.DataFrame(rows, schema_overrides={"learning_rate_times_l2": pl.Float64}, infer_schema_length=None)
 
@@ -150,13 +165,35 @@ def optimum_interval(found: Curve) -> tuple[float, float, list[str]]:
     return float(widened[0]), float(widened[1]), censored
 
 
-def _score(name: str, group: pl.DataFrame, constant: float) -> dict[str, float]:
-    return named(name, t_interval(group[name].fill_null(constant).to_numpy()))
+def without_score(trials: pl.DataFrame) -> pl.DataFrame:
+    """Return the complete trials that lack a score, since the workload's ``score`` was not finite."""
+    missing = pl.any_horizontal(pl.col(name).is_null() for name in sorted(SCORES & set(trials.columns)))
+    return trials.filter(missing & (pl.col("status") == "complete"))
 
 
-def _training_loss(losses: pl.Series, constant: float) -> dict[str, float | None]:
-    if losses.null_count() == len(losses) and math.isnan(constant):
+def above_constant(trials: pl.DataFrame, record: WorkloadRecord) -> int:
+    """Return how many trials diverged, or end with a training loss above the constant predictor's."""
+    above = (pl.col("status") == "diverged") | (pl.col("train_loss") > record.constant_loss).fill_null(value=False)
+    return trials.filter(above).height
+
+
+def _score(name: str, group: pl.DataFrame, constant: float) -> dict[str, float | None]:
+    counted = pl.when(pl.col("status") == "diverged").then(constant).otherwise(name)
+    scores = group.select(counted.alias(name))[name].drop_nulls()
+    if scores.is_empty():
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+    return dict(named(name, t_interval(scores.to_numpy())))
+
+
+def _training_loss(group: pl.DataFrame, record: WorkloadRecord) -> dict[str, float | None]:
+    counted = pl.when(pl.col("status") == "diverged").then(record.constant_loss).otherwise("train_loss")
+    losses = group.select(counted.fill_nan(None).alias("train_loss"))["train_loss"].drop_nulls()
+    if losses.is_empty():
         return dict.fromkeys(("train_loss", "train_loss_low", "train_loss_high"))
-    mean, low, high = t_interval(np.log(np.maximum(losses.fill_null(constant).to_numpy(), SMALLEST_LOSS)))
-    bounds = math.exp(mean), math.exp(low), math.exp(high) if high < LARGEST_EXPONENT else math.inf
-    return dict(named("train_loss", bounds))
+    return dict(named("train_loss", geometric_interval(losses.to_numpy(), record)))
+
+
+def geometric_interval(losses: np.ndarray, record: WorkloadRecord) -> tuple[float, float, float]:
+    """Return the geometric mean of training losses with its 95 % t interval; see :func:`log_losses`."""
+    mean, low, high = t_interval(log_losses(losses, record))
+    return math.exp(mean), math.exp(low), math.exp(high) if high < LARGEST_EXPONENT else math.inf

@@ -91,7 +91,7 @@ class SimulatedCell:
         values = np.where(self.diverged, np.nan, getattr(self, column))
         seeds = np.arange(values.shape[1])
         constant = constant_goodness(RECORD, criterion)
-        return Curve(self.rates, seeds, goodness(values, RECORD, criterion), self.diverged, constant)
+        return Curve(self.rates, seeds, goodness(values, RECORD, criterion, self.diverged), self.diverged, constant)
 
 
 def simulate(

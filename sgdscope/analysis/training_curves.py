@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import CELL, OPTIMIZER_SCHEMA, SMALLEST_LOSS, Records
-from sgdscope.analysis.optimum import LARGEST_EXPONENT
+from sgdscope.analysis.curves import CELL, OPTIMIZER_SCHEMA, Records
+from sgdscope.analysis.optimum import geometric_interval
 from sgdscope.analysis.statistics import named, t_interval
 from sgdscope.budget import Steps, known_budget
 from sgdscope.store import ended
@@ -52,7 +50,10 @@ def training_curves(
         .drop_nulls("metric")
         .join(mine, on="trial_id")
         .group_by(*CELL, "learning_rate", "metric", "step", "examples")
-        .agg(pl.col("value").filter(pl.col("value").is_finite()))
+        .agg(
+            pl.col("value").filter(pl.col("value").is_finite()),
+            told=((pl.col("status") == "diverged") & pl.col("value").is_finite()).sum(),
+        )
         .join(
             mine.group_by(CELL).agg(n=pl.len(), diverged=(pl.col("status") == "diverged").sum().cast(pl.Int64)), on=CELL
         )
@@ -63,16 +64,12 @@ def training_curves(
         record = records[row["workload"]]
         loss = row["metric"] == "minibatch_loss"
         found, examples = row.pop("value"), row.pop("examples")
-        diverged = [record.constant_loss if loss else record.constant_score] * (row["n"] - len(found))
+        diverged = [record.constant_loss if loss else record.constant_score] * (row["diverged"] - row.pop("told"))
         values = np.array([*found, *diverged])
+        if not values.size:  # no trial has a score
+            continue
+        row["n"] = len(values)
         in_epochs = record.examples[0] and not isinstance(known_budget(row["budget"]), Steps)
         row["epochs"] = examples / record.examples[0] if in_epochs else None
-        rows.append(
-            row | named("value", _geometric(values) if row["metric"] == "minibatch_loss" else t_interval(values))
-        )
+        rows.append(row | named("value", geometric_interval(values, record) if loss else t_interval(values)))
     return pl.DataFrame(rows, schema=TRAINING_CURVES_SCHEMA)
-
-
-def _geometric(values: np.ndarray) -> tuple[float, float, float]:
-    mean, low, high = t_interval(np.log(np.maximum(values, SMALLEST_LOSS)))
-    return math.exp(mean), math.exp(low), math.exp(high) if high < LARGEST_EXPONENT else math.inf

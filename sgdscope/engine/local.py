@@ -29,7 +29,7 @@ from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import search
 from sgdscope.engine.standing import standing
 from sgdscope.errors import InputError
-from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended
+from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended, stopped_at_once
 from sgdscope.study import Declaration, Study, Trial
 from sgdscope.terminal import Terminal
 from sgdscope.training.checkpoint import Checkpoints
@@ -225,6 +225,8 @@ class _Run:
         """Train pack by pack, as the search asks for them."""
         import jax
 
+        from sgdscope.training.contract import check_start
+
         name, sizes = trainer.workload.name, self._declaration.batch_sizes
         costs, writes = self._costs[name], jax.process_index() == 0
         checkpoints = Checkpoints(self._store.folder, trainer.circumstances, writes)
@@ -248,6 +250,8 @@ class _Run:
             if writes:
                 self._store.commit(rows, *rest)
             checkpoints.drop(ended(rows)["trial_id"])
+            if trainer.workload.feed is None and stopped_at_once(rows):
+                check_start(trainer.workload, pack[0])
             failures = rows.filter(pl.col("status") == "failed")
             self.failed.update(failures["trial_id"])
             for error in failures["error"].unique():
@@ -416,10 +420,11 @@ def _train_pack(
 
 def _row(trainer: Trainer | FedTrainer, outcome: Outcome) -> dict[str, object]:
     last = {
-        f"{m.split}_{m.metric}": m.value
+        f"{m.split}_{m.metric}": m.value if math.isfinite(m.value) else None
         for m in outcome.measurements
         if m.step == outcome.steps and not outcome.diverged
     }
+    without = [split for split in SPLITS if last.get(f"{split}_score", 0.0) is None]
     return (
         _fields(trainer, outcome.trial, outcome.pack_size)
         | {f"{split}_{metric}": last.get(f"{split}_{metric}") for split in SPLITS for metric in ("loss", "score")}
@@ -429,6 +434,7 @@ def _row(trainer: Trainer | FedTrainer, outcome: Outcome) -> dict[str, object]:
             "examples": outcome.steps * outcome.trial.batch_size,
             "diverged_at_step": outcome.steps if outcome.diverged else None,
             "seconds": outcome.seconds,
+            "error": f"the score is not finite on: {', '.join(without)}" if without else None,
         }
     )
 

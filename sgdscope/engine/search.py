@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import COLUMN, CRITERIA, Curve, constant_goodness, goodness
+from sgdscope.analysis.curves import COLUMN, CRITERIA, Curve, constant_goodness, goodness, on_seeds_with_values
 from sgdscope.analysis.learning import has_learned
 from sgdscope.analysis.unlimited import Outcome, outcome, stops
 from sgdscope.budget import Budget, Unlimited
@@ -104,7 +104,8 @@ def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
         stands, curves = _replay(declaration, cell, _first_rates(cell, neighbours, best), by_id)
         found.append(stands)
         if stands.finished:
-            best[cell] = [round(2 * math.log2(c.rates[c.best()[0]])) for c in curves if c.eligible.any()]
+            found_best = [round(2 * math.log2(c.rates[c.best()[0]])) for c in curves if c.eligible.any()]
+            best[cell] = found_best * 2 if len(found_best) == 1 else found_best  # no trial has a score, say
             opening.note(stands, [by_id[trial.id] for trial in stands.trials])
         elif all(trial.id in failures for trial in stands.pending):
             passed.add(cell)
@@ -127,7 +128,9 @@ class _Opening:
         if cell.budget not in self._doubled:
             return
         curves = _curves(cell.workload, sorted({trial.learning_rate for trial in stands.trials}), rows)
-        tested = goodness(np.array(rows, float)[:, -1], cell.workload, "score").reshape(curves[0].goodness.shape)
+        table = np.array(rows, float)
+        tested = goodness(table[:, -1], cell.workload, "score", table[:, 0] > 0).reshape(curves[1].goodness.shape)
+        tested = tested[:, curves[0].seeds]
         reported = {"score": tested, "train_loss": curves[1].goodness}
         self._finished[cell] = [
             outcome(found, reported[criterion], cell.budget.n)
@@ -166,12 +169,14 @@ def next_rates(tried: Sequence[int], curves: Sequence[Curve]) -> list[int]:
         curves: one for each criterion.
     """
     lowest, highest = tried[0], tried[-1]
-    if not curves[0].eligible.any():
+    if not curves[0].stable.any():
         return [k for k in range(lowest - 2 * DESCENT, lowest, 2) if k >= 2 * LOWEST]
+    stable_at_end = curves[0].stable[-1]
+    curves = [c for c in curves if c.eligible.any()]  # where no trial has a score, the training loss tells
     wanted = []
     if lowest > 2 * LOWEST and not all(_out(c, 0) for c in curves):
         wanted.append(lowest - 2)
-    if highest < 2 * HIGHEST and curves[0].eligible[-1] and not all(_out(c, -1) for c in curves):
+    if highest < 2 * HIGHEST and stable_at_end and not all(_out(c, -1) for c in curves):
         wanted.append(highest + 2)
     if wanted:
         return wanted
@@ -245,16 +250,18 @@ def _decided(
 def _curves(record: WorkloadRecord, rates: Sequence[float], rows: Sequence[tuple[Any, ...]]) -> list[Curve]:
     shape = (len(rates), len(rows) // len(rates))
     table = np.array(rows, float)
-    return [
+    scores = np.where(np.isnan(table[:, 3]), np.nan, table[:, 1])  # one without the other is no score
+    found = [
         Curve(
             np.array(rates),
             np.arange(shape[1]),
-            goodness(table[:, 1 + number], record, criterion).reshape(shape),
+            goodness(values, record, criterion, table[:, 0].astype(bool)).reshape(shape),
             table[:, 0].astype(bool).reshape(shape),
             constant_goodness(record, criterion),
         )
-        for number, criterion in enumerate(COLUMN)
+        for criterion, values in zip(CRITERIA, (scores, table[:, 2]), strict=True)
     ]
+    return [on_seeds_with_values(one) for one in found]
 
 
 def _first_rates(cell: Cell, neighbours: Sequence[Cell], best: Mapping[Cell, list[int]]) -> list[int]:

@@ -50,6 +50,17 @@ def figures_against_epochs(tables: Tables, workload: str) -> list[Figure]:
     if optima.is_empty():
         return []
     record = tables.records[workload]
+    rates = Figure(
+        "rates-by-epochs",
+        "Optimal learning rates against epochs",
+        seen.rates_by_epochs(optima),
+        "The rate that is best for the score, and the one that is best for the training loss, with their 95 % "
+        "intervals; momentum at its effective rate.",
+        "optima",
+        optimal_rates_by_epochs(optima),
+    )
+    if not has_scores(optima):
+        return [rates]
     return [
         Figure(
             "score-by-epochs",
@@ -59,15 +70,7 @@ def figures_against_epochs(tables: Tables, workload: str) -> list[Figure]:
             "optima",
             best_score_by_epochs(optima, record.score_name),
         ),
-        Figure(
-            "rates-by-epochs",
-            "Optimal learning rates against epochs",
-            seen.rates_by_epochs(optima),
-            "The rate that is best for the score, and the one that is best for the training loss, with their 95 % "
-            "intervals; momentum at its effective rate.",
-            "optima",
-            optimal_rates_by_epochs(optima),
-        ),
+        rates,
     ]
 
 
@@ -78,9 +81,28 @@ def given_several_epochs(optima: pl.DataFrame) -> pl.DataFrame:
     return epochs.filter(pl.col("budget").n_unique().over(place) > 1)
 
 
+def has_scores(optima: pl.DataFrame) -> bool:
+    """Return whether a learning rate is best for the score: not where no trial has a score."""
+    return "score" in optima["criterion"]
+
+
 def _against_batch_size(part: Tables) -> Iterator[Figure]:
-    if part.trials["batch_size"].n_unique() < 2 or part.optima.is_empty():
+    if part.trials["batch_size"].n_unique() < 2:
         return
+    if has_scores(part.optima):
+        yield from _scores_against_batch_size(part)
+    if "train_loss" in part.optima["criterion"]:
+        yield Figure(
+            "training-loss",
+            "Best training loss against batch size",
+            seen.training_loss(part),
+            f"The whole training split after the last update, at the rate that is best for it. {_points(part.curves)}",
+            "optima",
+            Charts(part).training_loss(),
+        )
+
+
+def _scores_against_batch_size(part: Tables) -> Iterator[Figure]:
     charts, record, n = Charts(part), part.record, seen.seeds(part.curves)
     yield Figure(
         "best-score",
@@ -111,28 +133,20 @@ def _against_batch_size(part: Tables) -> Iterator[Figure]:
         "regime_of_batch_sizes",
         charts.two_regimes(),
     )
-    if "train_loss" in part.optima["criterion"]:
-        yield Figure(
-            "training-loss",
-            "Best training loss against batch size",
-            seen.training_loss(part),
-            f"The whole training split after the last update, at the rate that is best for it. {_points(part.curves)}",
-            "optima",
-            charts.training_loss(),
-        )
 
 
 def _against_learning_rate(part: Tables) -> Iterator[Figure]:
     charts, record = Charts(part), part.record
     how = f"One line for each batch size. {_points(part.curves)} A diverged trial counts as the constant predictor"
-    yield Figure(
-        "score-by-learning-rate",
-        f"Test {record.score_name} against learning rate",
-        seen.best_rate(part, "score"),
-        f"{how}; what lies far from the best is cut off.",
-        "curves",
-        charts.score_by_learning_rate(),
-    )
+    if has_scores(part.optima):
+        yield Figure(
+            "score-by-learning-rate",
+            f"Test {record.score_name} against learning rate",
+            seen.best_rate(part, "score"),
+            f"{how}; what lies far from the best is cut off.",
+            "curves",
+            charts.score_by_learning_rate(),
+        )
     if part.curves["train_loss"].drop_nans().drop_nulls().len():
         yield Figure(
             "loss-by-learning-rate",
@@ -181,7 +195,7 @@ def _along_training(part: Tables) -> Iterator[Figure]:
 
 
 def _temperature(part: Tables) -> Iterator[Figure]:
-    if not (part.curves["temperature"] > 0).any():
+    if not (part.curves["temperature"] > 0).any() or not has_scores(part.optima):
         return
     charts, record = Charts(part), part.record
     noisy = "Augmentation, dropout and ghost batches are not counted; the full batch has no temperature."

@@ -13,7 +13,7 @@ from sgdscope import atomic
 from sgdscope.analysis.tables import Tables
 from sgdscope.errors import InputError
 from sgdscope.report.charts import Charts, best_score_by_epochs, optimal_rates_by_epochs
-from sgdscope.report.figures import figures_against_epochs, figures_of, given_several_epochs
+from sgdscope.report.figures import figures_against_epochs, figures_of, given_several_epochs, has_scores
 from sgdscope.terminal import visible
 
 Format = Literal["svg", "png", "pdf"]
@@ -59,18 +59,17 @@ def talk_figures(tables: Tables) -> dict[str, Any]:
     for part in tables.parts:
         if part.trials["batch_size"].n_unique() > 1 and not part.optima.is_empty():
             charts, prefix = Charts(part), _unused(_name(part), figures)
-            figures |= {
-                f"{prefix}-best-score": charts.best_score(),
-                f"{prefix}-training-loss": charts.training_loss(),
-                f"{prefix}-optimal-learning-rate": charts.optimal_learning_rate(),
-                f"{prefix}-two-regimes": charts.two_regimes(),
-            }
+            if has_scores(part.optima):
+                figures[f"{prefix}-best-score"] = charts.best_score()
+            figures[f"{prefix}-training-loss"] = charts.training_loss()
+            if has_scores(part.optima):
+                figures[f"{prefix}-optimal-learning-rate"] = charts.optimal_learning_rate()
+                figures[f"{prefix}-two-regimes"] = charts.two_regimes()
     ladders = given_several_epochs(tables.optima)
+    if has_scores(ladders):
+        figures["score-by-epochs"] = best_score_by_epochs(ladders, tables.record.score_name)
     if not ladders.is_empty():
-        figures |= {
-            "score-by-epochs": best_score_by_epochs(ladders, tables.record.score_name),
-            "rates-by-epochs": optimal_rates_by_epochs(ladders),
-        }
+        figures["rates-by-epochs"] = optimal_rates_by_epochs(ladders)
     return figures
 
 

@@ -41,6 +41,8 @@ RULES = (
     "by the same tests at all batch sizes with Holm's correction. "
     "A cell whose best score gains under a tenth of what the best cell's gains over the constant predictor has learned "
     "next to nothing: it takes part in no fit and no claim. "
+    "Training losses are compared by their logarithms. Losses below 2⁻²³ of the constant baseline's, and below 2⁻²³, "
+    "are equal: float32 does not tell them apart. "
     f"{CHANGES} "
     "Scope: multi-epoch training under this schedule; intervals are over seeds, for this test set."
 )

@@ -10,8 +10,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from sgdscope.analysis.curves import CRITERIA, Criterion, Records
+from sgdscope.analysis.curves import CRITERIA, Criterion, Records, smallest_loss
 from sgdscope.analysis.learning import learning
+from sgdscope.analysis.optimum import without_score
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
@@ -34,7 +35,8 @@ WRAPPED = ("test score", "optimal rate", "training loss")
 
 CAPTION = (
     "±, [ ] and ×÷ (a factor) are 95 % intervals over n seeds, for this test set; "
-    "† is flat: not identified within 3 octaves; ‡ is censored: the interval reaches the edge of the rates tried"
+    "† is flat: not identified within 3 octaves; ‡ is censored: the interval reaches the edge of the rates tried; "
+    "§ at this rate a seed diverged or ended above the constant baseline's training loss"
 )
 
 
@@ -61,17 +63,23 @@ def summary_rows(tables: Tables) -> list[tuple[str, ...]]:
     """
     rows: list[tuple[str, ...]] = []
     for part in tables.parts:
-        losses = {(r["optimizer"], r["batch_size"]): r for r in _of(part.optima, "train_loss")}
-        for row in _of(part.optima, "score"):
-            loss = losses.get((row["optimizer"], row["batch_size"]))
+        scores, losses = (
+            {(r["optimizer"], r["batch_size"]): r for r in _of(part.optima, criterion)} for criterion in CRITERIA
+        )
+        cells = plain_first(part.optima, "batch_size").select("optimizer", "batch_size")
+        for cell in cells.unique(maintain_order=True).rows():
+            score, loss = scores.get(cell), losses.get(cell)
+            row = score or losses[cell]
             rows.append(
                 (
                     *(row[name] for name in _told_apart(tables)),
                     row["optimizer"],
                     str(row["batch_size"]),
-                    with_half_width(row["test_score"], row["test_score_high"] - row["test_score"]),
-                    _rate(row),
-                    f"{loss['train_loss']:.2g} ×÷{short(_factor(loss))}" if loss else "not measured",
+                    with_half_width(score["test_score"], score["test_score_high"] - score["test_score"])
+                    if score
+                    else "not finite",
+                    _rate(score) if score else "",
+                    _loss(loss, part.record) if loss else "not measured",
                     f"{row['cell_diverged']}/{row['trials']}",
                     str(row["n"]),
                 )
@@ -117,7 +125,8 @@ def sentences(tables: Tables) -> list[str]:
     found = bend_sentences(tables) if several else []
     found += noise_scale_sentences(tables)
     found += regime_sentences(tables) + threshold_sentences(tables) if several else []
-    return found + _without_optimum(tables) + _without_learning(tables) + _without_interval(tables)
+    found += _without_score(tables) + _without_optimum(tables) + _above_constant(tables)
+    return found + _without_learning(tables) + _without_interval(tables)
 
 
 def bend_sentences(tables: Tables, *criteria: Criterion) -> list[str]:
@@ -268,7 +277,7 @@ def _without_optimum(tables: Tables) -> list[str]:
         .group_by("optimizer", "batch_size")
         .agg(trials=pl.len(), diverged=(pl.col("status") == "diverged").sum())
     )
-    missing = cells.join(tables.optima, on=["optimizer", "batch_size"], how="anti")
+    missing = cells.join(tables.optima, on=["optimizer", "batch_size"], how="anti").filter(pl.col("diverged") > 0)
     return [
         f"{row['optimizer']} at batch size {row['batch_size']}: no learning rate tried is eligible, since "
         f"{row['diverged']} of {row['trials']} trials diverged."
@@ -276,9 +285,40 @@ def _without_optimum(tables: Tables) -> list[str]:
     ]
 
 
+def _without_score(tables: Tables) -> list[str]:
+    """Say how many trials have no score though their training loss is finite: they did not diverge."""
+    trials, without = ended(tables.trials), without_score(tables.trials)
+    if without.is_empty():
+        return []
+    said = (
+        f"{len(without):,} of {len(trials):,} trials have no score: it is not finite, though the training loss is. "
+        f"They did not diverge, and their training loss counts. Where scores are compared, a learning rate is left "
+        f"out if more than half of its trials lack a score, else their seeds are. Check what computes the score."
+    )
+    scored = tables.optima.filter(criterion="score")
+    cells = trials.select("optimizer", "batch_size").unique().join(scored, on=["optimizer", "batch_size"], how="anti")
+    cells = cells.join(without, on=["optimizer", "batch_size"], how="semi")
+    named = plain_first(cells, "batch_size").group_by("optimizer", maintain_order=True).agg("batch_size")
+    return [said] + [
+        f"{name} at batch size {', '.join(map(str, sizes))}: no learning rate has a score for every seed."
+        for name, sizes in named.iter_rows()
+    ]
+
+
+def _above_constant(tables: Tables) -> list[str]:
+    """Say where the rate that is best for the training loss lets seeds end worse than the constant predictor."""
+    losses = tables.optima.filter(pl.col("criterion") == "train_loss", pl.col("above_constant") > 0)
+    return [
+        f"{row['optimizer']} at batch size {row['batch_size']}: learning rate {row['learning_rate']:.2g} has the "
+        f"lowest training loss on average, but {row['above_constant']} of {row['n']} seeds diverged or ended above the "
+        f"constant baseline. Choose a lower rate for a reliable training run."
+        for row in plain_first(losses, "batch_size").iter_rows(named=True)
+    ]
+
+
 def _without_learning(tables: Tables) -> list[str]:
     """Name the cells that take part in no fit, since they have learned next to nothing."""
-    with_optimum = set(tables.optima.select("optimizer", "batch_size").iter_rows())
+    with_optimum = set(tables.optima.filter(criterion="score").select("optimizer", "batch_size").iter_rows())
     found = ((of.key["optimizer"], of.unlearned) for of in learning(tables.trials, tables.records))
     kept = [(name, [size for size in sizes if (name, size) in with_optimum]) for name, sizes in found]
     return [
@@ -323,6 +363,13 @@ def with_half_width(mean: float, half: float, sign: str = "") -> str:
 def _rate(row: dict[str, Any]) -> str:
     low, high = short(row["learning_rate_low"]), short(row["learning_rate_high"])
     return f"{row['learning_rate']:.2g} [{low},{high}]{_remark(row)}"
+
+
+def _loss(row: dict[str, Any], record: WorkloadRecord) -> str:
+    floor, above = smallest_loss(record), "§" if row["above_constant"] else ""
+    if row["train_loss_high"] <= floor * (1 + 1e-9):
+        return f"≤{floor:.2g}{above}"
+    return f"{row['train_loss']:.2g} ×÷{short(_factor(row))}{above}"
 
 
 def _factor(row: dict[str, Any]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgdscope.errors import InputError
+from sgdscope.training.contract import Call, check_calls, check_examples, check_parameters
 from sgdscope.training.fingerprint import fingerprint as fingerprint_of
 from sgdscope.training.runtime import pinned
 from sgdscope.training.state import Settings, State
@@ -26,11 +28,12 @@ def check_functions(workload: Workload) -> State:
         InputError: where a function of the workload fails or returns another shape.
     """
     zero = Settings(jnp.float32(0), jnp.float32(0), jnp.uint32(0), jnp.int32(0))
+    _traced(workload, "init", workload.init, _key())
+    if workload.init_state is not None:
+        _traced(workload, "init_state", workload.init_state)
     state: State = _traced(workload, "init", partial(start, workload), zero)
     for name, tree in (("init", state.parameters), ("init_state", state.model)):
-        leaves = jax.tree.leaves(tree)
-        if (name == "init" and not leaves) or any(leaf.dtype != jnp.float32 for leaf in leaves):
-            raise InputError(f"workload {workload.name!r}: {name} must return a tree of float32 arrays.")
+        check_parameters(f"workload {workload.name!r}", name, tree)
     n = 7 * workload.ghost_batch_size
     batch = _examples(workload, n)
     if workload.augment is not None:
@@ -40,11 +43,7 @@ def check_functions(workload: Workload) -> State:
             raise InputError(f"workload {workload.name!r}: augment must return an example of the same shapes.")
     for name, function in (("loss", workload.loss), ("score", workload.score)):
         value = _traced(workload, name, function, evaluated(workload, state), batch)
-        if getattr(value, "shape", None) != (n,):
-            raise InputError(
-                f"workload {workload.name!r}: {name} must return one number for each example, shape (n,), but "
-                f"returns shape {getattr(value, 'shape', type(value).__name__)} for a batch of n = {n}."
-            )
+        check_examples(f"workload {workload.name!r}", name, value, n)
     if workload.training_loss is not None:
         given, batch, keys = training_arguments(workload, state, n * workload.unroll)
         if workload.streams is not None and any(leaf.shape[:1] != (n,) for leaf in jax.tree.leaves(given)):
@@ -71,7 +70,41 @@ def check_functions(workload: Workload) -> State:
     ):
         if of_numbers is not None and getattr(_traced(workload, name, of_numbers, argument), "shape", None) != ():
             raise InputError(f"workload {workload.name!r}: {name} must return one number, shape ().")
+    if workload not in _checked:
+        check_calls(f"workload {workload.name!r}", _calls(workload, state))
+        _checked.add(workload)
     return state
+
+
+# Workloads whose functions are known to be pure: to trace all of them takes a large model seconds.
+_checked = weakref.WeakSet[Workload]()
+
+
+def _calls(workload: Workload, state: State) -> list[Call]:
+    """Return the functions of a workload, each with the shapes of its arguments."""
+    n = 7 * workload.ghost_batch_size
+    arguments = (state.parameters, *training_arguments(workload, state, n * workload.unroll))
+    trained, mean = "loss" if workload.training_loss is None else "training_loss", mean_loss(workload)
+    evaluation = (evaluated(workload, state), _examples(workload, n))
+    calls = [
+        Call("init", workload.init, (_key(),)),
+        Call(trained, lambda *given: mean(*given)[0], arguments, differentiate=True),
+        Call("score", workload.score, evaluation),
+    ]
+    if workload.training_loss is not None and workload.loss is not workload.score:
+        calls.append(Call("loss", workload.loss, evaluation))
+    if workload.init_state is not None:
+        calls.append(Call("init_state", workload.init_state, ()))
+    if workload.streams is not None:
+        calls.append(Call("carry", partial(workload.streams.carry, n), ()))
+    if workload.penalty is not None:
+        calls.append(Call("penalty", workload.penalty, (state.parameters,), differentiate=True))
+    if workload.score_of_mean is not None:
+        calls.append(Call("score_of_mean", workload.score_of_mean, (jax.ShapeDtypeStruct((), jnp.float32),)))
+    if workload.augment is not None:
+        example = {k: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for k, a in _examples(workload, 1).items()}
+        calls.append(Call("augment", workload.augment, (_key(), example)))
+    return calls
 
 
 def fingerprint(workload: Workload) -> str:

@@ -573,7 +573,7 @@ def outcome_of(
 ) -> Outcome:
     """Return what became of a trial that made so many updates, was finite until then, and measured this."""
     # A last update may overflow what the loss before it did not show.
-    bad = next((m.step for m in measurements if not np.isfinite(m.value)), None)
+    bad = next((m.step for m in measurements if not np.isfinite(m.value) and _tells_divergence(workload, m)), None)
     if bad is not None:
         steps, finite = bad, False
     measurements = [m for m in measurements if bad is None or m.step < bad]
@@ -584,6 +584,15 @@ def outcome_of(
         count = dropped(workload, trial.batch_size)
         measurements.append(Measurement(steps, "train", "dropped_per_epoch", float(count)))
     return Outcome(trial, steps, not finite, seconds, measurements, correctness if finite else {}, pack_size)
+
+
+def _tells_divergence(workload: Workload, measurement: Measurement) -> bool:
+    """Return whether a value that is not finite is the loss's doing: a score may be NaN by itself.
+
+    A score that is made of the loss overflows with it, such as a perplexity.
+    """
+    of_loss = workload.score is workload.loss and np.isinf(measurement.value)
+    return measurement.metric != "score" or bool(of_loss)
 
 
 def steps_at(fractions: Sequence[float], updates: int) -> set[int]:

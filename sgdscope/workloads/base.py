@@ -16,6 +16,7 @@ import numpy as np
 
 from sgdscope.data.pipeline import Arrays, Layout
 from sgdscope.errors import InputError
+from sgdscope.numbers import make_plain, plain
 
 Parameters = Any  # any tree of float arrays
 Batch = Mapping[str, Any]  # arrays of shape (n, ...), the same n
@@ -107,7 +108,8 @@ class Workload:
     Args:
         name: how tables and pages call it.
         version: change it whenever the functions change what they compute; it is part of a trial's identity.
-        train, validation, test: for each split a dictionary of arrays with one leading axis of examples.
+        train, validation, test: for each split a dictionary of arrays with one leading axis of examples. Lists and
+            arrays of other libraries are read as numpy reads them. Devices hold 32 bits: float64 is rounded to float32.
         init: ``init(key) -> parameters``, any tree of float arrays.
         loss: ``loss(parameters, batch) -> (n,)``, the loss of each of the n examples of a batch, not negative,
             since training losses are compared by their logarithms; training minimises its mean.
@@ -135,7 +137,8 @@ class Workload:
         fields: what else decides the numbers, such as a width; part of the identity.
 
     Raises:
-        InputError: where a split is empty, ragged or differs from the others in its arrays.
+        InputError: If a split is empty, ragged or differs from the others in its arrays, or holds a value that is
+            not finite or that 32 bits do not hold.
     """
 
     name: str
@@ -168,6 +171,8 @@ class Workload:
         where = f"workload {self.name!r}"
         if self.score_goal not in ("maximize", "minimize"):
             raise InputError(f"{where}: score_goal must be 'maximize' or 'minimize', not {self.score_goal!r}.")
+        make_plain(self, "constant_loss", "constant_score", "ghost_batch_size", "evaluation_batch_size")
+        object.__setattr__(self, "fields", {name: plain(value) for name, value in self.fields.items()})
         for what in ("constant_loss", "constant_score"):
             if not math.isfinite(getattr(self, what)):
                 raise InputError(f"{where}: {what} must be a finite number, not {getattr(self, what)!r}.")
@@ -198,7 +203,12 @@ class Workload:
             if type(size) is not int or size < 1:
                 raise InputError(f"{where}: {what} must be a whole number of at least 1, not {size!r}.")
         for split in SPLITS:
+            object.__setattr__(self, split, _as_arrays(where, split, getattr(self, split)))
+        for split in SPLITS:
             _check_split(where, split, getattr(self, split), self.train)
+            if self.feed is None:  # else the arrays identify examples, and no device holds them
+                for key, array in self.split(split).items():
+                    _check_held(where, f"{split}[{key!r}]", array)
 
     @property
     def unroll(self) -> int:
@@ -244,17 +254,96 @@ def constant_classifier(labels: np.ndarray) -> tuple[float, float]:
     The best constant predictor gives each class its frequency f_c: its loss is −Σ f_c ln f_c, its accuracy
     max f_c.
 
+    Args:
+        labels: the class of each example, shape (n,); or one-hot, shape (n, classes).
+
+    Raises:
+        InputError: If the labels are not one class for each example.
+
     >>> loss, accuracy = constant_classifier(np.array([0, 0, 1, 1]))
     >>> round(loss, 4), accuracy
     (0.6931, 0.5)
     """
-    counts = np.unique(np.asarray(labels), return_counts=True)[1]
+    counts = np.unique(_classes(labels), return_counts=True)[1]
     share = counts / counts.sum()
     return float(-(share * np.log(share)).sum()), float(share.max())
 
 
+def _classes(labels: Any) -> np.ndarray:
+    """Return one class for each example; one-hot labels of shape (n, classes) say the same."""
+    array = np.asarray(labels)
+    if array.dtype.kind == "O" and len({type(label) for label in array.flat}) == 1:
+        array = np.array(array.tolist())  # words or whole numbers, as tables of other libraries hold them
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim == 2 and np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all():
+        array = array.argmax(axis=1)
+    if array.ndim != 1 or not len(array):
+        raise InputError(
+            f"constant_classifier: labels of shape {array.shape} are not one class for each example; give an array of "
+            f"shape (n,)."
+        )
+    if array.dtype.kind not in "biufUS":
+        raise InputError(f"constant_classifier: labels of type {array.dtype} are no classes; give whole numbers.")
+    if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.round(array))).all():
+        wrong = array[~(np.isfinite(array) & (array == np.round(array)))][0]
+        raise InputError(
+            f"constant_classifier: the label {wrong:g} is no class; classes are whole numbers. For a regression give "
+            f"constant_loss and constant_score yourself."
+        )
+    return array
+
+
 def _equal(a: Split, b: Split) -> bool:
     return all(np.array_equal(a[key], b[key]) for key in a)
+
+
+def _as_arrays(where: str, name: str, split: Any) -> Split:
+    """Return a split as numpy's arrays, where it is plain what its values mean."""
+    if not isinstance(split, Mapping):
+        raise InputError(
+            f"{where}: {name} is a {type(split).__name__}; give a dictionary of arrays, such as {{'x': inputs, 'y': "
+            f"labels}}, whose first axis is that of examples."
+        )
+    for key in split:
+        if not isinstance(key, str):
+            raise InputError(f"{where}: {name} names an array {key!r}; name arrays by text, such as 'x'.")
+    return {key: _as_array(where, f"{name}[{key!r}]", values) for key, values in split.items()}
+
+
+def _as_array(where: str, place: str, values: Any) -> np.ndarray:
+    if isinstance(values, np.ma.MaskedArray):
+        if np.ma.is_masked(values):
+            masked = int(np.ma.getmaskarray(values).sum())
+            raise InputError(
+                f"{where}: {place} masks {masked:,} values, and training would use what lies under the mask. Fill "
+                f"them, or leave those examples out."
+            )
+        values = values.data
+    try:
+        array = np.asarray(values)
+    except Exception as error:
+        first_line = (str(error).strip() or repr(error)).splitlines()[0]
+        raise InputError(
+            f"{where}: {place} is a {type(values).__name__} that numpy cannot read as an array: {first_line}"
+        ) from error
+    if array.dtype == np.longdouble and array.dtype.itemsize > 8:  # JAX takes no more than 64 bits
+        array = array.astype(np.float64)
+    # Numbers in the other order of bytes are the same numbers, and JAX takes only the machine's own.
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+# What to do about arrays that hold no numbers, by numpy's kind of type.
+NO_NUMBERS = {
+    "c": "give the real and the imaginary part as two arrays",
+    "M": "convert dates to numbers, such as days since the first",
+    "m": "divide by a unit of time, such as np.timedelta64(1, 's')",
+    "U": "number the words, such as by np.unique(values, return_inverse=True)[1]",
+    "S": "number the words, such as by np.unique(values, return_inverse=True)[1]",
+    "V": "give each field as an array of its own",
+    "F": "convert the array by .astype(np.float32)",
+    "O": "give an array of one numeric type, with as many values for every example",
+}
 
 
 def _check_split(where: str, name: str, split: Split, train: Split) -> None:
@@ -263,18 +352,59 @@ def _check_split(where: str, name: str, split: Split, train: Split) -> None:
     if split.keys() != train.keys():
         raise InputError(f"{where}: the {name} split has {sorted(split)}, the train split {sorted(train)}.")
     for key, array in split.items():
-        array = np.asarray(array)
+        if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+            raise InputError(
+                f"{where}: {name}[{key!r}] holds {array.dtype}; only numbers can be trained on: "
+                f"{NO_NUMBERS['F' if array.dtype.kind == 'V' and not array.dtype.names else array.dtype.kind]}."
+            )
         if array.ndim == 0 or len(array) != examples_in(split) or len(array) == 0:
             raise InputError(
                 f"{where}: {name}[{key!r}] has shape {array.shape}; every array of a split needs the same, "
                 f"positive number of examples first."
             )
-        if array.dtype.kind not in "biuf":
-            raise InputError(f"{where}: {name}[{key!r}] holds {array.dtype}; only numbers can be trained on.")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError(f"{where}: {name}[{key!r}] holds values that are not finite.")
-        if array.shape[1:] != np.asarray(train[key]).shape[1:]:
+        if array.shape[1:] != train[key].shape[1:]:
             raise InputError(f"{where}: {name}[{key!r}] and train[{key!r}] differ in the shape of an example.")
+        if array.dtype.kind in "fV":  # V is bfloat16
+            _refuse(where, f"{name}[{key!r}]", array, ~np.isfinite(array), "", "values that are not finite: ")
+
+
+def _check_held(where: str, place: str, array: np.ndarray) -> None:
+    """Refuse values that become others in the 32 bits in which devices hold them; a float that rounds is none."""
+    if array.dtype.itemsize <= 4:
+        return
+    if array.dtype.kind in "iu":
+        limits = np.iinfo(np.int32 if array.dtype.kind == "i" else np.uint32)
+        _refuse(
+            where, place, array, (array < limits.min) | (array > limits.max),
+            "which 32-bit integers do not hold. Subtract an offset, or number the values by "
+            "np.unique(values, return_inverse=True)[1]",
+        )  # fmt: skip
+        return
+    with np.errstate(over="ignore"):
+        held = array.astype(np.float32)
+    _refuse(
+        where, place, array, ~np.isfinite(held),
+        f"which float32 does not hold, since it ends at {np.finfo(np.float32).max:.3g}. Scale the array, or leave that "
+        f"example out",
+    )  # fmt: skip
+    # Whole numbers that repeat, one for each example, are labels; as such they must stay apart.
+    changed = held != array
+    if array.ndim == 1 and changed.any() and (array == np.round(array)).all():
+        distinct = np.unique(array)
+        if 2 * len(distinct) <= len(array) and len(np.unique(held)) < len(distinct):
+            _refuse(
+                where, place, array, changed,
+                "a label that float32 does not tell from others, since it holds whole numbers up to 16,777,216. Number "
+                "the labels by np.unique(values, return_inverse=True)[1]",
+            )  # fmt: skip
+
+
+def _refuse(where: str, place: str, array: np.ndarray, wrong: np.ndarray, what: str, holds: str = "") -> None:
+    """Raise InputError with the first value that is wrong, if any."""
+    if wrong.any():
+        index = np.unravel_index(int(wrong.argmax()), array.shape)
+        at = f"{array[index]} at index {', '.join(map(str, index))}"
+        raise InputError(f"{where}: {place} holds {holds}{at}{', ' if what else ''}{what}.")
 
 
 def _digest(workload: Workload) -> str:

@@ -1,13 +1,33 @@
 """Where a curve has its optimum: against numpy's parabola, and what moving or scaling a curve must not change."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sgdscope.analysis.curves import Curve
+from sgdscope.analysis.curves import Curve, curve, log_losses, smallest_loss
+from sgdscope.workloads.base import WorkloadRecord
 
 SEEDS = 4
+RECORD = WorkloadRecord(
+    name="w", version="1", fields=(), data_sha256="", examples=(64, 32, 32), score_name="accuracy",
+    score_goal="maximize", constant_loss=0.7, constant_score=0.5,
+)  # fmt: skip
+
+
+def trials_of(losses):
+    """The complete trials of one cell, a row of losses for each learning rate, a factor of 2 apart."""
+    rows = [
+        {"learning_rate": 2.0**rate, "seed": seed, "status": "complete", "train_loss": loss}
+        | {"validation_score": 0.9, "test_score": 0.9}
+        for rate, row in enumerate(losses)
+        for seed, loss in enumerate(row)
+    ]
+    return pl.DataFrame(rows)
 
 
 @st.composite
@@ -119,3 +139,58 @@ def test_at_an_edge_the_best_rate_is_where_it_was_tried(best):
 def test_of_a_single_rate_nothing_strays():
     vertex, stray = Curve(np.array([0.5]), np.arange(3), np.ones((1, 3)), np.zeros((1, 3), bool)).vertex()
     assert (vertex[0], stray[0]) == (-1.0, 0.0)
+
+
+@pytest.mark.parametrize(("constant", "floor"), [(0.5, 2.0**-24), (1.0, 2.0**-23), (7.0, 2.0**-23), (1e30, 2.0**-23)])
+def test_losses_below_the_resolution_of_float32_are_equal(constant, floor):
+    record = replace(RECORD, constant_loss=constant)
+    assert smallest_loss(record) == floor
+    tiny = log_losses(np.array([0.0, 1e-38, floor / 2, floor]), record)
+    np.testing.assert_array_equal(tiny, np.full(4, math.log(floor)))
+    large = np.array([2 * floor, 1e-3, 0.4])
+    np.testing.assert_array_equal(log_losses(large, record), np.log(large))
+
+
+def test_the_floor_is_where_a_cross_entropy_in_float32_becomes_zero():
+    def smallest_of(margins):  # the loss of an example as its logit leads by more and more
+        logits = np.stack([margins, np.zeros_like(margins)], axis=1).astype(np.float32)
+        losses = np.log(np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1))
+        return losses[losses > 0].min()
+
+    record = replace(RECORD, constant_loss=math.log(10))
+    assert smallest_loss(record) == pytest.approx(smallest_of(np.arange(0, 40, 0.01, dtype=np.float32)), rel=1e-6)
+
+
+def test_rates_whose_losses_are_all_zero_tie_and_the_middle_one_is_best():
+    losses = [[0.3, 0.3], [0.0, 1e-12], [0.0, 0.0], [1e-9, 0.0], [0.1, 0.1]]
+    cell = trials_of(losses)
+    found = curve(cell, RECORD, "train_loss")
+    assert found.rates[found.best()[0]] == found.rates[2]
+    np.testing.assert_array_equal(found.contenders, [False, True, True, True, False])
+
+
+def scored(scores):
+    values = [score for row in scores for score in row]
+    cell = trials_of([[0.3] * len(row) for row in scores])
+    return cell.with_columns(validation_score=pl.Series(values), test_score=pl.Series(values))
+
+
+def test_a_rate_without_scores_is_left_out_and_its_training_loss_counts():
+    cell = scored([[0.7, 0.7, 0.7], [None, None, 0.9], [0.8, 0.8, 0.8]])
+    found = curve(cell, RECORD, "score")
+    np.testing.assert_array_equal(found.eligible, [True, False, True])
+    assert found.best()[0] == 2
+    assert len(found.seeds) == 3
+    assert curve(cell, RECORD, "train_loss").eligible.all()
+    of_test = curve(cell.with_columns(test_score=pl.lit(0.9)), RECORD, "score", "test_score")
+    np.testing.assert_array_equal(of_test.eligible, found.eligible)  # chosen and reported on the same trials
+
+
+def test_a_single_score_that_is_missing_costs_its_seed_and_not_its_rate():
+    cell = scored([[0.7, 0.7, 0.7], [0.9, None, 0.9], [0.8, 0.8, 0.8]])
+    for column in ("validation_score", "test_score"):
+        found = curve(cell, RECORD, "score", column)
+        np.testing.assert_array_equal(found.seeds, [0, 2])
+        assert found.eligible.all()
+        assert found.best()[0] == 1
+    assert len(curve(cell, RECORD, "train_loss").seeds) == 3

@@ -233,7 +233,9 @@ def test_a_smaller_score_can_be_better():
     scores = [[40.0] * 3, [30.0] * 3, [25.0] * 3, [50.0] * 3]
     assert optimum(grid(scores), record=PERPLEXITY)["learning_rate"] == 2.0**-2
     assert optimum(grid(scores), record=ACCURACY)["learning_rate"] == 2.0**-1
-    np.testing.assert_array_equal(goodness(np.array([3.0, np.nan]), PERPLEXITY, "score"), [-3.0, -100.0])
+    np.testing.assert_array_equal(
+        goodness(np.array([3.0, np.nan]), PERPLEXITY, "score", np.array([False, True])), [-3.0, -100.0]
+    )
     assert optimum(grid(scores), record=PERPLEXITY)["validation_score"] == 25.0  # reported as it is
 
 

@@ -1,12 +1,14 @@
 """What is said of a study in words, against what was planted in it."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from sgdscope.analysis import simulated
 from sgdscope.analysis.tables import Tables
-from sgdscope.report.summary import regime_sentences, threshold_sentences
+from sgdscope.report.summary import regime_sentences, sentences, summary_rows, threshold_sentences
 
 
 def tables(laws, n=8):
@@ -45,3 +47,23 @@ def test_where_nothing_is_lost_and_nothing_gained_the_sentences_say_so():
     assert "sgd: test accuracy is shown to hold up to batch size 1024, and not shown to be lost at any" in said[0]
     lead = next(sentence for sentence in said if "against sgd:" in sentence)
     assert "shown to be ahead by more than 0.01 at no batch size, and shown not to be up to batch size 1024" in lead
+
+
+def test_a_rate_is_not_best_for_the_training_loss_without_its_exploded_seeds_being_named():
+    rows = [
+        {"workload": "w", "budget": "epochs:1", "optimizer": "sgd", "batch_size": 8, "learning_rate": rate}
+        | {"seed": seed, "effective_learning_rate": rate, "status": "complete", "steps": 10, "train_loss": loss}
+        | {"validation_score": 0.9, "test_score": 0.9}
+        for rate, losses in ((0.25, [1e-3] * 5), (0.5, [0.0] * 4 + [50.0]))
+        for seed, loss in enumerate(losses)
+    ]  # fmt: skip
+    record = replace(simulated.RECORD, name="w", constant_loss=0.7)
+    exploded = Tables(pl.DataFrame(rows), {"w": record}, None)
+    assert summary_rows(exploded)[0][4].endswith("§")
+    assert any(
+        "learning rate 0.5 has the lowest training loss on average, but 1 of 5 seeds diverged or ended above" in said
+        for said in sentences(exploded)
+    )
+    whole = Tables(pl.DataFrame(rows).with_columns(train_loss=pl.lit(0.0)), {"w": record}, None)
+    assert summary_rows(whole)[0][4] == "≤8.3e-08"
+    assert not any("on average" in said for said in sentences(whole))

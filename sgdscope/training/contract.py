@@ -1,0 +1,258 @@
+"""The contract of a workload's functions, checked before anything is trained: pure, real, and with a gradient."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgdscope.errors import InputError
+from sgdscope.study import Trial
+from sgdscope.training.batches import microbatch_at
+from sgdscope.training.runtime import pinned
+from sgdscope.training.state import Settings
+from sgdscope.training.trial import loss_and_gradient, start
+from sgdscope.workloads.base import Workload
+
+# The functions of a workload that are given random keys.
+WITH_KEYS = ("init", "augment", "training_loss")
+# Host functions that a program calls while it runs: a trace shows nothing of what they do.
+CALLBACKS = ("pure_callback", "io_callback")
+# A clock is read twice within less than float32 tells apart; the second trace reads it a year later.
+YEAR_SECONDS = 365 * 24 * 3600
+ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
+
+
+class Call(NamedTuple):
+    """One function of a workload, with the shapes of its arguments.
+
+    Args:
+        name: how the workload calls it.
+        function: what is traced.
+        arguments: the shapes and types of its arguments.
+        differentiate: whether training takes the gradient by the first argument; ``function`` then returns a number.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    differentiate: bool = False
+
+
+def check_calls(where: str, calls: list[Call]) -> None:
+    """Refuse functions that are not pure, that call back into Python, or that lack the gradient that training takes.
+
+    Each function is traced twice, and both traces are compared: their structure and their constants.
+
+    Args:
+        where: the workload, as errors name it.
+        calls: its functions.
+
+    Raises:
+        InputError: If a function breaks the contract; one sentence that names the function.
+    """
+    for call in calls:
+        first = _trace(where, call)
+        for name in dict.fromkeys(equation.primitive.name for equation in _equations(first)):
+            if name in CALLBACKS:
+                raise InputError(
+                    f"{where}: {call.name} calls back into Python by {name}; write it with jax.numpy, or store what "
+                    f"the callback returns as an array of the splits."
+                )
+        # Another name for the same precision: functions under jax.jit are traced anew, not taken from JAX's cache.
+        with jax.default_matmul_precision("float32"), _a_year_later():
+            second = _trace(where, call)
+        if traced_differently(first, second):
+            keys = call.name in WITH_KEYS
+            source = "draw random numbers from its key by jax.random" if keys else "compute the same each time"
+            raise InputError(
+                f"{where}: {call.name} computes something else each time that JAX traces it. The likely cause is a "
+                f"random number of numpy or Python, the time, the order of a set, or a counter. A trace freezes such "
+                f"a value: {call.name} must {source}."
+            )
+
+
+def traced_differently(a: Any, b: Any) -> bool:
+    """Return whether two traces of a function differ in their structure or in a constant."""
+    return _text(a) != _text(b) or _constants(a) != _constants(b)
+
+
+def check_parameters(where: str, name: str, tree: Any) -> None:
+    """Refuse a tree that cannot be trained: one that is empty, or holds anything but float32 arrays.
+
+    Args:
+        where: the workload, as errors name it.
+        name: the function that returned the tree.
+        tree: the shapes and types of what it returned.
+
+    Raises:
+        InputError: If a leaf is no float32 array, or parameters are empty.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    for path, leaf in leaves:
+        if leaf.dtype != jnp.float32:
+            what = f"{where}: {name} must return a tree of float32 arrays, but {_place(path)} is {leaf.dtype}"
+            if _is_key(leaf) or leaf.dtype == jnp.uint32:
+                raise InputError(
+                    f"{what}. Keep no random keys there: init, augment and training_loss are given keys of their own."
+                )
+            if jnp.issubdtype(leaf.dtype, jnp.floating):
+                raise InputError(f"{what}. Convert it by .astype(jnp.float32).")
+            raise InputError(
+                f"{what}. SGD cannot train it: close over constants, or convert numbers by .astype(jnp.float32)."
+            )
+    if name == "init" and not sum(leaf.size for _, leaf in leaves):
+        empty = "an empty tree" if not leaves else "arrays of size 0 only"
+        raise InputError(f"{where}: init must return a tree of float32 arrays, but returns {empty}: nothing to train.")
+
+
+def check_examples(where: str, name: str, value: Any, n: int) -> None:
+    """Refuse what a function returned, unless it is one real number for each example.
+
+    Args:
+        where: the workload, as errors name it.
+        name: the function.
+        value: the shapes and types of what it returned.
+        n: the examples of the batch that it was given.
+
+    Raises:
+        InputError: If the value is no array, has another shape or is not real.
+    """
+    if getattr(value, "shape", None) != (n,):
+        raise InputError(
+            f"{where}: {name} must return one number for each example, shape (n,), but returns {_described(value)} "
+            f"for a batch of n = {n}."
+        )
+    real = jnp.issubdtype(value.dtype, jnp.floating)
+    if name == "loss" and not real:
+        raise InputError(f"{where}: loss must return floating-point numbers to have a gradient, not {value.dtype}.")
+    if not (real or jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == jnp.bool_):
+        raise InputError(f"{where}: {name} must return real numbers, not {value.dtype}.")
+
+
+def check_start(workload: Workload, trial: Trial) -> None:
+    """Refuse a workload whose loss or gradient is not finite at initialization, so that no learning rate trains it.
+
+    Args:
+        workload: one whose data the devices hold.
+        trial: one of its trials; what is computed is its first update.
+
+    Raises:
+        InputError: If parameters, loss or gradient are not finite; one sentence that says which.
+    """
+    sizes = trial.batch_size, trial.microbatch_size
+    seed = jnp.uint32(trial.seed)
+    gradient_of = loss_and_gradient(workload, trial.compute_dtype)
+
+    @jax.jit
+    def first_update(split: Any, number: Any) -> tuple[Any, Any, Any, Any]:
+        nothing = jnp.float32(0)
+        state = start(workload, Settings(nothing, nothing, seed, jnp.int32(1)))
+        batch, keys = microbatch_at(workload, split, seed, jnp.int32(0), number, sizes)
+        model = state.model if workload.streams is None else workload.streams.carry(sizes[1] // workload.unroll)
+        (loss, _), gradient = gradient_of(state.parameters, model, batch, keys)
+        penalty = {} if workload.penalty is None else jax.grad(workload.penalty)(state.parameters)
+        return state.parameters, loss, gradient, penalty
+
+    where, at = f"workload {workload.name!r}", f"(seed {trial.seed}, first batch of {trial.batch_size} examples)"
+    name = "loss" if workload.training_loss is None else "training_loss"
+    causes = (
+        "Look for the root or norm of 0, a division by 0, or log(0); jnp.where around it does not help its gradient"
+    )
+    with pinned():
+        split = {key: jnp.asarray(array) for key, array in workload.train.items()}
+        for number in range(trial.batch_size // trial.microbatch_size):
+            parameters, loss, gradient, penalty = first_update(split, jnp.int32(number))
+            if place := _not_finite(parameters):
+                raise InputError(f"{where}: init returns {place}, which is not finite (seed {trial.seed}).")
+            if not np.isfinite(loss):
+                raise InputError(
+                    f"{where}: `{name}` is not finite at initialization: its mean is {loss} {at}. No learning rate "
+                    f"changes that. Look for log(0), a division by 0, or exp of a large number."
+                )
+            for of, tree in ((name, gradient), ("penalty", penalty)):
+                if place := _not_finite(tree):
+                    raise InputError(
+                        f"{where}: the gradient of `{of}` is not finite at initialization: {place} {at}. No learning "
+                        f"rate changes that. {causes}."
+                    )
+
+
+def _not_finite(tree: Any) -> str:
+    """Name the first leaf that is not finite, with its value; empty where all are finite."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        if not np.isfinite(array).all():
+            return f"{array[~np.isfinite(array)][0]} in {_place(path)}"
+    return ""
+
+
+def _trace(where: str, call: Call) -> Any:
+    # JAX remembers what it traced of a function that it has seen, so each trace gets a function of its own.
+    function = lambda *arguments: call.function(*arguments)
+    if not call.differentiate:
+        return jax.make_jaxpr(function)(*call.arguments)
+    try:
+        return jax.make_jaxpr(jax.grad(function))(*call.arguments)
+    except Exception as error:
+        first_line = (str(error).strip() or repr(error)).splitlines()[0]
+        raise InputError(f"{where}: {call.name} has no gradient in reverse mode: {first_line}") from error
+
+
+def _a_year_later() -> Any:
+    now, now_ns = time.time, time.time_ns
+    return mock.patch.multiple(
+        time, time=lambda: now() + YEAR_SECONDS, time_ns=lambda: now_ns() + YEAR_SECONDS * 1_000_000_000
+    )
+
+
+def _is_key(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
+def _text(traced: Any) -> str:
+    return ADDRESS.sub("0x", traced.pretty_print(use_color=False))
+
+
+def _constants(traced: Any) -> list[tuple[str, tuple[int, ...], bytes]]:
+    """Return the constants of a traced function and of all functions inside it, in their order."""
+    found = list[tuple[str, tuple[int, ...], bytes]]()
+    for part in _parts(traced):
+        for constant in getattr(part, "consts", ()):
+            array = np.asarray(jax.random.key_data(constant) if _is_key(constant) else constant)
+            found.append((str(constant.dtype), array.shape, array.tobytes()))
+    return found
+
+
+def _equations(traced: Any) -> Iterator[Any]:
+    for part in _parts(traced):
+        yield from getattr(part, "jaxpr", part).eqns
+
+
+def _parts(traced: Any) -> Iterator[Any]:
+    """Yield a traced function and all functions that are traced inside it."""
+    yield traced
+    for equation in getattr(traced, "jaxpr", traced).eqns:
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")):
+            if hasattr(value, "eqns"):
+                yield from _parts(value)
+
+
+def _described(value: Any) -> str:
+    if hasattr(value, "shape"):
+        return f"shape {tuple(value.shape)}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, Mapping):
+        return f"a dictionary with {', '.join(map(repr, value))}"
+    return f"{type(value).__name__}" if value is not None else "nothing"
+
+
+def _place(path: Any) -> str:
+    return jax.tree_util.keystr(path) or "it"
