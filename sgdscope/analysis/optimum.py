@@ -77,7 +77,7 @@ def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame
                 | {"n": len(group), "diverged": int((group["status"] == "diverged").sum())}
                 | _score("test_score", group, record.constant_score)
                 | _score("validation_score", group, record.constant_score)
-                | _training_loss(group["train_loss"], record.constant_loss)
+                | _training_loss(_outcomes("train_loss", group, record.constant_loss))
             )
     return pl.DataFrame(rows, schema_overrides={"learning_rate_times_l2": pl.Float64}, infer_schema_length=None)
 
@@ -150,13 +150,24 @@ def optimum_interval(found: Curve) -> tuple[float, float, list[str]]:
     return float(widened[0]), float(widened[1]), censored
 
 
-def _score(name: str, group: pl.DataFrame, constant: float) -> dict[str, float]:
-    return named(name, t_interval(group[name].fill_null(constant).to_numpy()))
+def _outcomes(name: str, group: pl.DataFrame, constant: float) -> np.ndarray:
+    """Return what complete trials measured, and of diverged ones the constant baseline's; without what is missing."""
+    gone = (group["status"] == "diverged").to_numpy()
+    measured = group[name].to_numpy()
+    values: np.ndarray = np.where(gone & np.isnan(measured), constant, measured)[gone | ~np.isnan(measured)]
+    return values
 
 
-def _training_loss(losses: pl.Series, constant: float) -> dict[str, float | None]:
-    if losses.null_count() == len(losses) and math.isnan(constant):
+def _score(name: str, group: pl.DataFrame, constant: float) -> dict[str, float | None]:
+    values = _outcomes(name, group, constant)
+    return (
+        dict(named(name, t_interval(values))) if values.size else dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+    )
+
+
+def _training_loss(losses: np.ndarray) -> dict[str, float | None]:
+    if not losses.size or np.isnan(losses).any():
         return dict.fromkeys(("train_loss", "train_loss_low", "train_loss_high"))
-    mean, low, high = t_interval(np.log(np.maximum(losses.fill_null(constant).to_numpy(), SMALLEST_LOSS)))
+    mean, low, high = t_interval(np.log(np.maximum(losses, SMALLEST_LOSS)))
     bounds = math.exp(mean), math.exp(low), math.exp(high) if high < LARGEST_EXPONENT else math.inf
     return dict(named("train_loss", bounds))

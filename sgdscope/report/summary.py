@@ -8,8 +8,10 @@ from typing import Any, Literal
 import polars as pl
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from sgdscope.analysis.curves import CRITERIA, Criterion, Records
+from sgdscope.analysis.gaps import gap_sentences
 from sgdscope.analysis.learning import learning
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
 from sgdscope.analysis.tables import Tables
@@ -89,7 +91,7 @@ def summary_table(tables: Tables) -> Table:
     for row in rows:
         if previous not in (None, row[:left]) and groups < len(rows):
             table.add_section()
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # text as it is: a name may look like markup
         previous = row[:left]
     return table
 
@@ -109,6 +111,7 @@ def sentences(tables: Tables) -> list[str]:
     found = bend_sentences(tables) if several else []
     found += noise_scale_sentences(tables)
     found += regime_sentences(tables) + threshold_sentences(tables) if several else []
+    found += gap_sentences(tables.trials, tables.records)
     return found + _without_optimum(tables) + _without_learning(tables) + _without_interval(tables)
 
 
