@@ -335,6 +335,11 @@ class Analyze:
         records = records_of(results, self.minimize, self.constant_score, self.examples)
         margin = results.score_margin if self.score_margin is None else check_margin(self.score_margin, results.trials)
         tables = Tables(results.trials, records, margin)
+        if tables.optima.is_empty():
+            raise InputError(
+                f"{self.file}: too many trials diverged at every learning rate for any to be the best. Try lower "
+                f"learning rates."
+            )
         for notice in results.notices:
             console.print(notice, highlight=False, markup=False, soft_wrap=True)
         _print_findings(tables, console)

@@ -349,6 +349,13 @@ def test_options_of_analyze_are_checked(tmp_path, capsys, options):
     assert options[0] in said
 
 
+def test_a_table_in_which_all_trials_diverged_has_no_optimum(tmp_path, capsys):
+    table = tmp_path / "mine.csv"
+    table.write_text("batch_size,learning_rate,seed,score,status\n8,1,0,,diverged\n8,0.5,0,,diverged\n")
+    assert main(["analyze", str(table), "--constant-score", "0.1"]) == 2
+    assert "too many trials diverged at every learning rate" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("reference", ["nan", "inf", "-inf"])
 def test_a_reference_that_is_no_score_is_refused(folder, capsys, reference):
     assert main(["claims", str(folder), "--reference", reference]) == 2

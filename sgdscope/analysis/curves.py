@@ -250,10 +250,11 @@ def without_gaps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return which rates and seeds to keep so that each rate has each seed.
 
-    The rate or seed whose leaving out costs the fewest trials goes first; of equals the rate, or the seed where trials
-    are unpaired. The best rate, by the mean of its own trials, stays: to leave it out would move the optimum. Its two
-    neighbours, which tell where between the rates the optimum lies, stay as long as that leaves 3 seeds. A rate that
-    lacks more than half of the seeds that rates usually have is neither.
+    The rate or seed whose leaving out costs the fewest trials goes first, of equals the rate. The best rate, by the
+    mean of its own trials, stays: to leave it out would move the optimum. Its two neighbours, which tell where between
+    the rates the optimum lies, stay as long as that leaves 3 seeds. A rate that lacks more than half of the seeds that
+    rates usually have is neither. Of unpaired trials as many of each rate are kept as keep the most in all, at least 2
+    if any rate has them, and no more than the best rate has.
 
     Args:
         there: which trials there are, shape (rates, seeds).
@@ -268,22 +269,25 @@ def without_gaps(
     eligible = (2 * counts >= usual) & (diverged.sum(axis=1) <= MOST_DIVERGED * counts)
     means = np.where(there, good, 0.0).sum(axis=1) / counts
     best = int(np.argmax(np.where(eligible, means, -np.inf)))
+    if unpaired:
+        most = max(int(counts[best]), min(2, int(counts.max())))
+        n = max(range(min(2, most), most + 1), key=lambda n: n * int((counts >= n).sum()))
+        return np.flatnonzero(counts >= n), np.arange(n)
     beside = [rate for rate in (best - 1, best, best + 1) if 0 <= rate < len(counts) and 2 * counts[rate] >= usual]
-    rates, seeds = _rectangle(there, beside, unpaired)
-    return (rates, seeds) if len(seeds) >= min(FEWEST_SHARED, usual) else _rectangle(there, [best], unpaired)
+    rates, seeds = _rectangle(there, beside)
+    return (rates, seeds) if len(seeds) >= min(FEWEST_SHARED, usual) else _rectangle(there, [best])
 
 
-def _rectangle(there: np.ndarray, staying: Sequence[int], unpaired: bool) -> tuple[np.ndarray, np.ndarray]:
+def _rectangle(there: np.ndarray, staying: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     rates, seeds = np.arange(there.shape[0]), np.arange(there.shape[1])
     while not (part := there[np.ix_(rates, seeds)]).all():
         of_rates, of_seeds = part.sum(axis=1), part.sum(axis=0)
         cost_of_rates = np.where(part.all(axis=1) | np.isin(rates, staying), np.inf, of_rates)
         cost_of_seeds = np.where(part.all(axis=0), np.inf, of_seeds)
-        ahead = cost_of_rates.min() - cost_of_seeds.min()
-        if ahead < 0 or (ahead == 0 and not unpaired):
+        if cost_of_rates.min() <= cost_of_seeds.min():
             rates = np.delete(rates, cost_of_rates.argmin())
         else:
-            seeds = np.delete(seeds, len(seeds) - 1 - cost_of_seeds[::-1].argmin())
+            seeds = np.delete(seeds, cost_of_seeds.argmin())
     return rates, seeds
 
 

@@ -58,10 +58,10 @@ def gaps(draw):
     return there[:, there.any(axis=0)]
 
 
-@given(gaps(), st.integers(0, 100), st.booleans())
-def test_each_kept_rate_has_each_kept_seed_and_the_best_rate_stays(there, number, unpaired):
+@given(gaps(), st.integers(0, 100))
+def test_each_kept_rate_has_each_kept_seed_and_the_best_rate_stays(there, number):
     good = np.where(there, np.random.default_rng(number).normal(size=there.shape), np.nan)
-    rates, seeds = without_gaps(there, good, np.zeros_like(there), unpaired)
+    rates, seeds = without_gaps(there, good, np.zeros_like(there))
     assert there[np.ix_(rates, seeds)].all()
     assert rates.size
     assert seeds.size
@@ -69,6 +69,16 @@ def test_each_kept_rate_has_each_kept_seed_and_the_best_rate_stays(there, number
     usual = sorted(counts)[len(counts) // 2]
     means = [np.nanmean(row) if 2 * n >= usual else -np.inf for row, n in zip(good, counts, strict=True)]
     assert int(np.argmax(means)) in rates
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=9), st.integers(0, 100))
+def test_of_unpaired_trials_as_many_are_kept_as_can_be_of_each_rate(counts, number):
+    there = np.arange(max(counts)) < np.array(counts)[:, None]
+    good = np.where(there, np.random.default_rng(number).normal(size=there.shape), np.nan)
+    rates, seeds = without_gaps(there, good, np.zeros_like(there), unpaired=True)
+    assert there[np.ix_(rates, seeds)].all()
+    assert len(seeds) >= min(2, max(counts))
+    assert rates.tolist() == [rate for rate, count in enumerate(counts) if count >= len(seeds)]
 
 
 def test_a_rate_that_lacks_seeds_is_left_out_and_named_and_the_seeds_of_others_stay():
