@@ -62,7 +62,7 @@ def drawn_at_random(trials: pl.DataFrame) -> bool:
 def binned(rate: float) -> float:
     """Return the middle of the half octave in which a rate lies, a power of √2.
 
-    >>> binned(0.26), binned(0.3)
+    >>> binned(0.26), binned(0.29)
     (0.25, 0.25)
     """
     return float(2.0 ** (math.floor(math.log2(rate) * BINS_PER_OCTAVE + 0.5) / BINS_PER_OCTAVE))
