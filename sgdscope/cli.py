@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -273,6 +274,8 @@ class Claims:
         from sgdscope.report.claims import as_json, print_claims
         from sgdscope.result import read_folders
 
+        if self.reference is not None and not math.isfinite(self.reference):
+            raise InputError(f"--reference {self.reference} is not a finite number. Give the published score.")
         found = findings(read_folders(self.folders, _say), self.reference)
         if self.json:
             sys.stdout.write(json.dumps(as_json(found), indent=1, allow_nan=False) + "\n")
@@ -309,10 +312,11 @@ class Figures:
 
 @dataclass(frozen=True)
 class Analyze:
-    """Say what a table of anybody's trials shows: batch_size, learning_rate, seed and score are enough.
+    """Analyze a table of your own trials: batch_size, learning_rate, seed and score are enough.
 
     One row a trial. Further columns that are read: optimizer (sgd, momentum:M or any other name), budget, workload,
-    validation_score, which then chooses the learning rate, train_loss, steps, and status, where diverged is one.
+    validation_score, which then chooses the learning rate, train_loss, steps, and status (or state). A trial diverged
+    where its status is diverged; rows of other states than complete, and rows without a score, are left out.
     """
 
     file: Annotated[Positional[Path], arg(metavar="FILE")]
@@ -320,25 +324,30 @@ class Analyze:
     minimize: FlagCreatePairsOff[bool] = False
     """A smaller score is better."""
     constant_score: Annotated[float | None, arg(metavar="SCORE")] = None
-    """What a constant predictor scores, as which a diverged trial counts."""
-    examples: Annotated[int, arg(metavar="N")] = 0
+    """The score of a constant baseline, as which a diverged trial counts, in the units of the table."""
+    examples: Annotated[int | None, arg(metavar="N")] = None
     """The size of the training split, for the temperature."""
     score_margin: Annotated[float | None, arg(metavar="SCORE")] = None
-    """How much of a score is too little to matter; 5 % of an accuracy's errors, or of another score, unless given."""
+    """The largest difference in score to ignore; 5 % of an accuracy's errors, or of another score, unless given."""
     out: Annotated[Text, arg(metavar="DIR")] = None
     """A folder to write every table to, as .csv."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        from sgdscope.analysis.results import read_results, records_of
+        from sgdscope.analysis.results import check_margin, read_results, records_of
         from sgdscope.analysis.tables import Tables
         from sgdscope.result import write_table
 
         out = _given("out", self.out)
-        trials = read_results(self.file)
-        validated = not trials["validation_score"].equals(trials["test_score"], null_equal=True)
-        records = records_of(trials, self.minimize, self.constant_score, self.examples, validated)
-        tables = Tables(trials, records, self.score_margin)
+        results = read_results(self.file)
+        records = records_of(results, self.minimize, self.constant_score, self.examples)
+        margin = results.score_margin if self.score_margin is None else check_margin(self.score_margin, results.trials)
+        tables = Tables(results.trials, records, margin)
+        if tables.optima.is_empty():
+            raise InputError(
+                f"{self.file}: too many trials diverged at every learning rate for any to be the best. Try lower "
+                f"learning rates."
+            )
         paths = []
         if out is not None:
             try:
@@ -350,6 +359,8 @@ class Analyze:
                 if path.exists() and path.samefile(self.file):
                     raise InputError(f"out: {path} is the table itself; name another folder.")
                 paths.append(write_table(table, path))
+        for notice in results.notices:
+            console.print(notice, soft_wrap=True)
         _print_findings(tables, console)
         for path in paths:
             console.print(str(path), soft_wrap=True)

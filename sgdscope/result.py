@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 
 from sgdscope import atomic
+from sgdscope.analysis.dynamics import l2_of
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.engine.search import search
 from sgdscope.errors import InputError
@@ -171,8 +172,35 @@ class Result:
         return write_figures(page_figures(self.tables), Path(folder), kind)
 
     def export(self, path: str | Path) -> Path:
-        """Write the trial table as ``.csv`` or ``.parquet``, by the name's ending, and return its path."""
-        return write_table(self.trials, Path(path))
+        """Write the trial table as ``.csv`` or ``.parquet``, by the name's ending, and return its path.
+
+        Each row also states what ``sgdscope analyze`` must know of its workload to come to the study's own verdicts:
+        name and goal of the score, the margin if the study declares one, score and loss of the constant baseline, the
+        sizes of the splits, on which split learning rates are chosen, of what batch sizes are multiples, and the
+        coefficient of an L2 penalty.
+        """
+        margin = self.declaration.score_margin
+        stated = pl.DataFrame(
+            [
+                {
+                    "workload": record.name,
+                    "score_name": record.score_name,
+                    "score_goal": record.score_goal,
+                    "score_margin": margin,
+                    "constant_score": record.constant_score,
+                    "constant_loss": record.constant_loss,
+                    "train_examples": record.examples[0],
+                    "validation_examples": record.examples[1],
+                    "test_examples": record.examples[2],
+                    "chosen_on": record.chosen_on,
+                    "batch_multiple": record.batch_multiple,
+                    "l2": l2_of(record),
+                }
+                for record in self.tables.records.values()
+            ],
+            schema_overrides={"score_margin": pl.Float64, "l2": pl.Float64},
+        )
+        return write_table(self.trials.join(stated, on="workload", how="left", maintain_order="left"), Path(path))
 
     @property
     def finished(self) -> bool:

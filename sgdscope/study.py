@@ -126,7 +126,8 @@ class _Design:
         if self.compute_dtype not in COMPUTE_DTYPES:
             raise InputError(f"compute_dtype: {self.compute_dtype!r} is neither float32 nor bfloat16.")
         margin = self.score_margin
-        if margin is not None and not (isinstance(margin, int | float) and math.isfinite(margin) and margin > 0):
+        number = isinstance(margin, int | float) and not isinstance(margin, bool)
+        if margin is not None and not (number and math.isfinite(margin) and margin > 0):
             raise InputError(f"score_margin: {margin!r} is not a positive number.")
         if self.seeds < 1:
             raise InputError(f"seeds: {self.seeds} leaves nothing to train; give at least 1, better 5 or more.")
@@ -181,6 +182,13 @@ class _Design:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise InputError(f"workloads: two are called {twice!r}; give each a name of its own.")
+        if self.score_margin is not None and self.score_margin >= 1:
+            wide = next((workload.name for workload in workloads if workload.score_name == "accuracy"), None)
+            if wide is not None:
+                raise InputError(
+                    f"score_margin: {self.score_margin!r} is as large as the range of an accuracy, the score of "
+                    f"{wide!r}. Give a margin below 1."
+                )
         self._set("workloads", workloads)
 
     def _check_batch_sizes(self, examples: int, ghost_batch_size: int, unroll: int) -> None:

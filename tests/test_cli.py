@@ -5,12 +5,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 import sgdscope as sg
+from sgdscope.analysis.results import read_results, records_of
+from sgdscope.analysis.tables import TABLES, Tables
 from sgdscope.cli import main
+from sgdscope.report.summary import sentences
 
 COLUMNS = {"trial_id", "workload", "optimizer", "batch_size", "learning_rate", "effective_learning_rate", "budget"}
 COLUMNS |= {"seed", "status", "steps", "examples", "train_loss", "validation_score", "test_score", "diverged_at_step"}
@@ -22,6 +27,15 @@ FAST = ("--batch-sizes", "256", "512", "--learning-rates", "0.125", "0.5", "--se
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "study"
     assert main(["run", "digits", "--out", str(folder), "--budgets", "epochs:1", *FAST]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A study with every kind of verdict: four batch sizes, two optimizers, three seeds."""
+    folder = tmp_path_factory.mktemp("wide") / "study"
+    fields = ["--batch-sizes", "64", "128", "256", "512", "--learning-rates", "0.0625", "0.25", "1", "4"]
+    assert main(["run", "digits", "--out", str(folder), "--budgets", "epochs:3", "--seeds", "3", *fields]) == 0
     return folder
 
 
@@ -49,6 +63,38 @@ def test_status_report_and_export(folder, tmp_path, capsys):
         table = read(tmp_path / name)
         assert set(table.columns) >= COLUMNS
         assert len(table) == 16
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("margin", [None, 0.02])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_an_exported_table_says_what_its_study_says(wide, tmp_path, capsys, ending, margin):
+    folder = wide
+    if margin is not None:
+        declared = shutil.copytree(wide, tmp_path / "declared") / "study.json"
+        declared.write_text(declared.read_text().replace('"score_margin": null', f'"score_margin": {margin}'))
+        folder = declared.parent
+    result = sg.Result(folder)
+    # The digits do not diverge within so few updates, so trials are made to.
+    gone, measured = pl.col("learning_rate") == 4, ("train_loss", "validation_score", "test_score")
+    trials = result.trials.with_columns(
+        pl.when(gone).then(pl.lit("diverged")).otherwise("status").alias("status"),
+        *(pl.when(~gone).then(name).alias(name) for name in measured),
+    )
+    result.tables = replace(result.tables, trials=trials)
+    table = result.export(tmp_path / f"own.{ending}")
+    read = read_results(table)
+    theirs = Tables(read.trials, records_of(read), read.score_margin)
+    assert theirs.record.constant_score == result.tables.record.constant_score
+    assert read.notices == ()
+    for name in TABLES:
+        if name != "population":  # it takes which examples were right, which a table of trials does not hold
+            assert_frame_equal(getattr(theirs, name), getattr(result.tables, name), rel_tol=1e-12)
+    assert sentences(theirs) == sentences(result.tables)
+    assert len(sentences(theirs)) > 5
+    assert main(["analyze", str(table)]) == 0
+    said = capsys.readouterr().out
+    assert all(sentence in said for sentence in sentences(result.tables))
 
 
 def test_claims_of_several_folders_as_text_and_json(folder, tmp_path, capsys):
@@ -88,12 +134,12 @@ def test_anybodys_table_is_analyzed_and_a_studys_own_as_it_was(folder, tmp_path,
     assert main(["analyze", str(table), "--out", str(tmp_path / "tables")]) == 0
     said = capsys.readouterr().out
     assert "94.500" in said  # the mean of 94 and 95 at batch size 32
-    assert "sgd: test score is shown to hold up to batch size" in said
+    assert "sgd: test accuracy (%) is shown to hold up to batch size" in said
     thresholds = pl.read_csv(tmp_path / "tables" / "thresholds.csv")
-    assert thresholds.row(0, named=True)["margin"] == pytest.approx(0.05 * 91.5)
+    assert thresholds.row(0, named=True)["margin"] == pytest.approx(0.05 * (100 - 91.5))
     exported = tmp_path / "own.parquet"
     assert main(["export", str(folder), str(exported)]) == 0
-    assert main(["analyze", str(exported), "--constant-score", "0.1"]) == 0
+    assert main(["analyze", str(exported)]) == 0
     assert main(["analyze", str(tmp_path / "nowhere.csv")]) == 2
     assert "does not exist" in capsys.readouterr().err
 
@@ -279,3 +325,38 @@ def test_two_processes_on_one_folder(folder, capsys):
     with Store(folder).writing():
         assert main(["run", "digits", "--out", str(folder), "--budgets", "epochs:1", *FAST]) == 2
     assert "is being written by another process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--score-margin", "0"],
+        ["--score-margin", "-1"],
+        ["--score-margin", "nan"],
+        ["--score-margin", "inf"],
+        ["--score-margin", "50"],
+        ["--examples", "-5"],
+        ["--examples", "0"],
+        ["--constant-score", "nan"],
+        ["--constant-score", "-inf"],
+    ],
+)
+def test_options_of_analyze_are_checked(tmp_path, capsys, options):
+    table = tmp_path / "mine.csv"
+    table.write_text("batch_size,learning_rate,seed,score\n8,1,0,0.9\n8,0.5,0,0.8\n")
+    assert main(["analyze", str(table), *options]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert options[0] in said
+
+
+def test_a_table_in_which_all_trials_diverged_has_no_optimum(tmp_path, capsys):
+    table = tmp_path / "mine.csv"
+    table.write_text("batch_size,learning_rate,seed,score,status\n8,1,0,,diverged\n8,0.5,0,,diverged\n")
+    assert main(["analyze", str(table), "--constant-score", "0.1"]) == 2
+    assert "too many trials diverged at every learning rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reference", ["nan", "inf", "-inf"])
+def test_a_reference_that_is_no_score_is_refused(folder, capsys, reference):
+    assert main(["claims", str(folder), "--reference", reference]) == 2
+    assert "is not a finite number" in capsys.readouterr().err

@@ -26,6 +26,10 @@ def study(**changes):
     ("changes", "said"),
     [
         ({"batch_sizes": ()}, "batch_sizes: give at least one"),
+        ({"score_margin": 0}, "score_margin: 0 is not a positive number"),
+        ({"score_margin": True}, "score_margin: True is not a positive number"),
+        ({"score_margin": float("nan")}, "score_margin: nan is not a positive number"),
+        ({"score_margin": 1.5, "workloads": digits()}, "score_margin: 1.5 is as large as the range of an accuracy"),
         ({"batch_sizes": (0,)}, "batch_sizes: 0 is below 1"),
         ({"batch_sizes": (-3,)}, "batch_sizes: -3 is below 1"),
         ({"batch_sizes": (2.5,)}, "batch_sizes: 2.5 is not a whole number"),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import Curve, Records, cells, curve, middle_of_tied
+from sgdscope.analysis.curves import Curve, Records, cells, curve, middle_of_tied, shared_seeds
 from sgdscope.analysis.statistics import named, t_interval
 from sgdscope.workloads.base import WorkloadRecord
 
@@ -21,14 +20,18 @@ PAPER_SHARE = 12 / 15
 
 @dataclass(frozen=True)
 class Chosen:
-    """A cell's scores at its chosen rate, larger being better, shape (n,): one for each seed."""
+    """A cell's scores at its chosen rate, larger being better, shape (n,): one for each seed.
+
+    Where they are ``unpaired``, ``seeds`` number independent samples and say nothing of other cells' seeds.
+    """
 
     seeds: np.ndarray
     scores: np.ndarray
+    unpaired: bool = False
 
     def of(self, seeds: np.ndarray) -> Chosen:
         """Return the scores of some of the seeds."""
-        return Chosen(seeds, self.scores[np.isin(self.seeds, seeds)])
+        return replace(self, seeds=seeds, scores=self.scores[np.isin(self.seeds, seeds)])
 
 
 def chosen_scores(cell: pl.DataFrame, record: WorkloadRecord) -> Chosen | None:
@@ -43,8 +46,8 @@ def chosen_scores(cell: pl.DataFrame, record: WorkloadRecord) -> Chosen | None:
     if not reports.seeds.size or not chooses.eligible.any():
         return None
     if record.chosen_on == "validation":
-        return Chosen(reports.seeds, reports.goodness[chooses.best()[0]])
-    return Chosen(reports.seeds, spread_left_one_out(reports))
+        return Chosen(reports.seeds, reports.goodness[chooses.best()[0]], reports.unpaired)
+    return Chosen(reports.seeds, spread_left_one_out(reports), reports.unpaired)
 
 
 def left_one_out(found: Curve) -> np.ndarray:
@@ -83,21 +86,57 @@ def spread_left_one_out(found: Curve) -> np.ndarray:
 
 
 def scores_by_batch_size(members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> dict[int, Chosen]:
-    """Return chosen test scores by batch size, ascending, on the seeds that all of them have, if any.
+    """Return chosen test scores by batch size, ascending, on the seeds that all of them have, by :func:`shared_seeds`.
 
     Args:
         members: the cells of one workload, budget and optimizer by batch size.
         record: what their workload is.
     """
     found = {size: chosen for size, cell in members.items() if (chosen := chosen_scores(cell, record)) is not None}
-    common = functools.reduce(np.intersect1d, [chosen.seeds for chosen in found.values()]) if found else np.empty(0)
-    return {size: chosen.of(common) for size, chosen in found.items()} if common.size else {}
+    if not found:
+        return {}
+    common, kept = shared_seeds([chosen.seeds for chosen in found.values()])
+    if not common.size:
+        return {}
+    return {
+        size: replace(
+            chosen,
+            seeds=common,
+            scores=chosen.scores[mine],
+            unpaired=chosen.unpaired or not np.array_equal(chosen.seeds[mine], common),
+        )
+        for (size, chosen), mine in zip(found.items(), kept, strict=True)
+    }
 
 
 def paired(one: Chosen, other: Chosen) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores of both on the seeds that both have."""
-    common = np.intersect1d(one.seeds, other.seeds)
-    return one.of(common).scores, other.of(common).scores
+    """Return the scores of both on the seeds that both have, or :func:`welch_pairs` where they share too few."""
+    common, kept = shared_seeds([one.seeds, other.seeds])
+    mine, theirs = one.scores[kept[0]], other.scores[kept[1]]
+    shared = all(np.array_equal(of.seeds[k], common) for of, k in zip((one, other), kept, strict=True))
+    if one.unpaired or other.unpaired or not shared:
+        return welch_pairs(one.scores, other.scores)
+    return mine, theirs
+
+
+def welch_pairs(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return values whose paired t test is Welch's unpaired test of two independent samples.
+
+    Their means are those of the samples, and the standard error of their differences is √(s₁²/n₁ + s₂²/n₂). There are
+    as many as the smaller sample has: Welch's degrees of freedom are never fewer than its n − 1.
+
+    Source: Welch (1938), Biometrika 29, 350-362.
+
+    >>> mine, theirs = welch_pairs(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 2.0]))
+    >>> round(float((mine - theirs).mean()), 6), round(float((mine - theirs).var(ddof=1) / 3), 6)
+    (1.0, 0.666667)
+    """
+    n = min(len(one), len(other))
+    if n < 2:
+        return np.full(n, one.mean()), np.full(n, other.mean())
+    error = math.sqrt(one.var(ddof=1) / len(one) + other.var(ddof=1) / len(other))
+    steps = np.linspace(-1.0, 1.0, n)
+    return one.mean() + steps / steps.std(ddof=1) * error * math.sqrt(n), np.full(n, other.mean())
 
 
 def leads_over(scores: Mapping[int, Chosen], others: Mapping[int, Chosen]) -> dict[int, np.ndarray]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from scipy import special
 
 from sgdscope.analysis.statistics import resampled_seeds, t_quantile
 from sgdscope.errors import InputError
@@ -31,8 +32,8 @@ Records = Mapping[str, WorkloadRecord]
 
 # A rate at which more than this share of trials diverges is not eligible as the optimum.
 MOST_DIVERGED = 0.2
-# A rate of whose trials a larger share lacks a value is left out; else their seeds are.
-MOST_MISSING = 0.5
+# Seeds that two samples must share to be compared seed by seed.
+FEWEST_SHARED = 3
 # In at most this share of studies the truly best rate is not among the contenders.
 MOST_WRONG = 0.05
 # The spacing of float32 at 1: a loss that is computed as log(1 + e) is 0 or at least half of this, whatever e is.
@@ -59,6 +60,7 @@ class Curve:
     goodness: np.ndarray
     diverged: np.ndarray
     constant: float = -math.inf  # the constant predictor's goodness, where it is known
+    unpaired: bool = False  # whether columns are independent samples of each rate, since no seed was run at two rates
 
     @property
     def stable(self) -> np.ndarray:
@@ -79,7 +81,7 @@ class Curve:
         A rate is out where, of its k − 1 paired t tests against the others, one rejects at a one-sided 5 % / (k − 1),
         so that the truly best rate is out in at most 5 % of studies however many are compared: the winner of many is
         the luckiest of them, and beats its equals in more than 5 % where it is tested against each as if it were one.
-        With one seed those that tie with the best remain.
+        With one seed those that tie with the best remain. Where the trials are unpaired, the tests are Welch's.
 
         Source: Hsu (1981), Annals of Statistics 9, 1026-1034, on multiple comparisons with the best; by Bonferroni's
         inequality, since the variances differ from rate to rate.
@@ -89,8 +91,10 @@ class Curve:
         if others > 0:
             values = self.goodness[contending]
             leads = values[:, None] - values  # of each rate over each other, seed by seed
-            least = 0.0
-            if n > 1:
+            least: float | np.ndarray = 0.0
+            if n > 1 and self.unpaired:
+                least = welch_least(values, 1 - MOST_WRONG / others)
+            elif n > 1:
                 least = t_quantile(n, 1 - 2 * MOST_WRONG / others) * leads.std(axis=2, ddof=1) / math.sqrt(n)
             contending[contending] = ~(np.round(leads.mean(axis=2) - least, 12) > 0).any(axis=0)
             contending[self.best()[0]] = True
@@ -195,8 +199,9 @@ def middle_of_tied(values: np.ndarray) -> np.ndarray:
 def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion, column: str | None = None) -> Curve:
     """Return the curve of one cell from its complete and diverged trials.
 
-    Only seeds that every rate has are used, so that rates are compared on the same seeds. Where a complete trial lacks
-    the validation or the test score, its rate has no score on this seed.
+    Rates are compared on the same seeds: what lacks trials is left out, by :func:`without_gaps`. A complete trial
+    without the value that is looked at does not count. Where no seed was run at two rates, the trials of each rate are
+    independent samples: they are numbered in the order of their seeds, and the curve is ``unpaired``.
 
     Args:
         cell: the trials of one cell.
@@ -206,36 +211,97 @@ def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion, colu
     """
     cell = ended(cell)
     # A page asks for thousands of curves, and for so few rows a table's own operations take most of the time.
-    rates, rate = np.unique(cell["learning_rate"].to_numpy(), return_inverse=True)
-    seeds, seed, trials = np.unique(cell["seed"].to_numpy(), return_inverse=True, return_counts=True)
-    values = np.full((len(rates), len(seeds)), np.nan)
-    diverged = np.zeros((len(rates), len(seeds)), np.bool_)
-    values[rate, seed] = cell[column or COLUMN[criterion]].to_numpy()
-    diverged[rate, seed] = (cell["status"] == "diverged").to_numpy()
+    value = cell[column or COLUMN[criterion]].to_numpy()
+    gone = (cell["status"] == "diverged").to_numpy()
     if criterion == "score":
-        for name in SCORES & set(cell.columns):
-            values[rate, seed] = np.where(cell[name].is_null(), np.nan, values[rate, seed])
-    common = trials == len(rates)
-    found = Curve(
-        rates,
-        seeds[common],
-        goodness(values[:, common], record, criterion, diverged[:, common]),
-        diverged[:, common],
+        lacking = [cell[name].is_null().to_numpy() for name in SCORES & set(cell.columns)]
+        value = np.where(np.any(lacking, axis=0), np.nan, value) if lacking else value
+    known = gone | ~np.isnan(value)
+    # A rate that never has the value stays, so that a search knows it was tried, and is not eligible.
+    counted = known | ~np.isin(cell["learning_rate"].to_numpy(), cell["learning_rate"].to_numpy()[known])
+    rates, rate = np.unique(cell["learning_rate"].to_numpy()[counted], return_inverse=True)
+    seeds, seed = np.unique(cell["seed"].to_numpy()[counted], return_inverse=True)
+    unpaired = is_unpaired(rate, seed)
+    if unpaired:
+        order = np.lexsort((seed, rate))
+        seed = np.empty_like(seed)
+        seed[order] = np.arange(len(order)) - np.searchsorted(rate[order], rate[order])
+        seeds = np.arange(seed.max() + 1)
+    values = np.full((len(rates), len(seeds)), np.nan)
+    diverged, there = (np.zeros((len(rates), len(seeds)), np.bool_) for _ in range(2))
+    values[rate, seed], diverged[rate, seed], there[rate, seed] = value[counted], gone[counted], True
+    good = goodness(values, record, criterion, diverged)
+    kept = np.ix_(*without_gaps(there, np.where(there, good, np.nan), diverged, unpaired))
+    return Curve(
+        rates[kept[0].ravel()],
+        seeds[kept[1].ravel()],
+        good[kept],
+        diverged[kept],
         constant_goodness(record, criterion),
+        unpaired,
     )
-    return on_seeds_with_values(found)
 
 
-def on_seeds_with_values(found: Curve) -> Curve:
-    """Return a curve without the seeds that lack a value at a rate where at least half of the trials have one.
+def is_unpaired(rate: np.ndarray, seed: np.ndarray) -> bool:
+    """Return whether fewer seeds than a pairing takes were run at two rates, of the trials of a cell.
 
-    A rate where fewer have one stays, and is not eligible. Where no seed would be left, the curve stays as it is.
+    Args:
+        rate: index of each trial's rate.
+        seed: index of each trial's seed.
+
+    >>> is_unpaired(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])), is_unpaired(np.array([0, 0, 1, 1]), np.arange(4))
+    (False, True)
     """
-    missing = np.isnan(found.goodness)
-    kept = ~missing[missing.mean(axis=1) <= MOST_MISSING].any(axis=0) if missing.any() else np.ones(0, np.bool_)
-    if kept.all() or not kept.any():
-        return found
-    return replace(found, seeds=found.seeds[kept], goodness=found.goodness[:, kept], diverged=found.diverged[:, kept])
+    if not len(rate) or rate.max() == 0:
+        return False
+    usual = int(np.sort(np.bincount(rate))[-2])  # one rate alone may have been run with many more seeds
+    return int((np.bincount(seed) > 1).sum()) < min(FEWEST_SHARED, usual)
+
+
+def without_gaps(
+    there: np.ndarray, good: np.ndarray, diverged: np.ndarray, unpaired: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rates and seeds to keep so that each rate has each seed.
+
+    The rate or seed whose leaving out costs the fewest trials goes first, of equals the rate. The best rate, by the
+    mean of its own trials, stays: to leave it out would move the optimum. Its two neighbours, which tell where between
+    the rates the optimum lies, stay as long as that leaves 3 seeds. A rate that lacks more than half of the seeds that
+    rates usually have is neither. Of unpaired trials as many of each rate are kept as keep the most in all, at least 2
+    if any rate has them, and no more than the best rate has.
+
+    Args:
+        there: which trials there are, shape (rates, seeds).
+        good: how good they are, NaN where there is none.
+        diverged: which of them diverged.
+        unpaired: whether columns are numbers in place of seeds.
+    """
+    if there.all():
+        return np.arange(there.shape[0]), np.arange(there.shape[1])
+    counts = there.sum(axis=1)
+    usual = np.sort(counts)[len(counts) // 2]
+    eligible = (2 * counts >= usual) & (diverged.sum(axis=1) <= MOST_DIVERGED * counts)
+    means = np.where(there, np.where(np.isnan(good), -np.inf, good), 0.0).sum(axis=1) / counts
+    best = int(np.argmax(np.where(eligible, means, -np.inf)))
+    if unpaired:
+        most = max(int(counts[best]), min(2, int(counts.max())))
+        n = max(range(min(2, most), most + 1), key=lambda n: n * int((counts >= n).sum()))
+        return np.flatnonzero(counts >= n), np.arange(n)
+    beside = [rate for rate in (best - 1, best, best + 1) if 0 <= rate < len(counts) and 2 * counts[rate] >= usual]
+    rates, seeds = _rectangle(there, beside)
+    return (rates, seeds) if len(seeds) >= min(FEWEST_SHARED, usual) else _rectangle(there, [best])
+
+
+def _rectangle(there: np.ndarray, staying: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    rates, seeds = np.arange(there.shape[0]), np.arange(there.shape[1])
+    while not (part := there[np.ix_(rates, seeds)]).all():
+        of_rates, of_seeds = part.sum(axis=1), part.sum(axis=0)
+        cost_of_rates = np.where(part.all(axis=1) | np.isin(rates, staying), np.inf, of_rates)
+        cost_of_seeds = np.where(part.all(axis=0), np.inf, of_seeds)
+        if cost_of_rates.min() <= cost_of_seeds.min():
+            rates = np.delete(rates, cost_of_rates.argmin())
+        else:
+            seeds = np.delete(seeds, cost_of_seeds.argmin())
+    return rates, seeds
 
 
 def constant_goodness(record: WorkloadRecord, criterion: Criterion) -> float:
@@ -299,15 +365,41 @@ def measured_criteria(trials: pl.DataFrame) -> list[Criterion]:
 
 
 def on_common_seeds(curves: Sequence[Curve]) -> list[Curve]:
-    """Return the curves on the seeds that all of them have, so that drawing seeds is the same in each."""
+    """Return the curves on the seeds that all of them have, so that drawing seeds is the same in each.
+
+    Where too few are shared to pair by, the curves are independent samples, and their seeds are numbered in order.
+    """
     if not curves:
         return []
-    common = functools.reduce(np.intersect1d, [c.seeds for c in curves])
-    kept = [np.isin(c.seeds, common) for c in curves]
+    common, kept = shared_seeds([c.seeds for c in curves])
     return [
         replace(c, seeds=common, goodness=c.goodness[:, k], diverged=c.diverged[:, k])
         for c, k in zip(curves, kept, strict=True)
     ]
+
+
+def shared_seeds(seeds: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the seeds that several samples share, and which of each sample's they are.
+
+    Where samples share fewer than 3 seeds though each has more, they are independent: the first of each are taken, as
+    many as the smallest has, and numbered from 0. A sample of one seed is compared on that seed or not at all.
+    """
+    common = functools.reduce(np.intersect1d, seeds)
+    fewest = min(len(of) for of in seeds)
+    if fewest < 2 or len(common) >= min(FEWEST_SHARED, fewest):
+        return common, [np.isin(of, common) for of in seeds]
+    return np.arange(fewest), [np.arange(len(of)) < fewest for of in seeds]
+
+
+def welch_least(values: np.ndarray, level: float) -> np.ndarray:
+    """Return by how much each row must lead each other for Welch's one-sided test to reject, shape (rows, rows)."""
+    n = values.shape[1]
+    variance = values.var(axis=1, ddof=1) / n
+    both = variance[:, None] + variance
+    with np.errstate(invalid="ignore"):
+        freedom = (n - 1) * both**2 / (variance[:, None] ** 2 + variance**2)
+    least: np.ndarray = special.stdtrit(np.where(both > 0, freedom, n - 1), level) * np.sqrt(both)
+    return least
 
 
 def joined(curves: Sequence[Curve]) -> Curve:
@@ -317,6 +409,7 @@ def joined(curves: Sequence[Curve]) -> Curve:
         curves[0].seeds,
         np.concatenate([c.goodness for c in curves]),
         np.concatenate([c.diverged for c in curves]),
+        unpaired=any(c.unpaired for c in curves),
     )
 
 

@@ -12,13 +12,15 @@ from sgdscope.workloads.base import WorkloadRecord
 SHARE = 0.05
 # An accuracy is no finer than its test examples.
 TEST_EXAMPLES = 2
+# The name of an accuracy that is given in percent, as users' tables have it.
+PERCENT = "accuracy (%)"
 
 
 def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
     """Return δ, the difference in score below which two scores are called the same.
 
-    δ = max(0.05·(1 − plateau), 2/N_test) where the score is an accuracy, 0.05·|plateau| otherwise. Where N_test is
-    not known it counts as large.
+    δ = max(0.05·(1 − plateau), 2/N_test) where the score is an accuracy, 0.05·|plateau| otherwise. In percent, 100
+    stands for 1. Where N_test is not known it counts as large.
 
     Args:
         plateau_score: the score that others are compared with.
@@ -29,9 +31,10 @@ def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
     >>> round(score_margin(0.9, record), 6), round(score_margin(0.98, record), 6)
     (0.005, 0.004)
     """
-    if record.score_name == "accuracy":
-        finest = TEST_EXAMPLES / record.examples[2] if record.examples[2] else 0.0
-        return max(SHARE * (1 - plateau_score), finest)
+    if record.score_name in ("accuracy", PERCENT):
+        whole = 100.0 if record.score_name == PERCENT else 1.0
+        finest = whole * TEST_EXAMPLES / record.examples[2] if record.examples[2] else 0.0
+        return max(SHARE * (whole - plateau_score), finest)
     return SHARE * abs(plateau_score)
 
 

@@ -177,20 +177,26 @@ def above_constant(trials: pl.DataFrame, record: WorkloadRecord) -> int:
     return trials.filter(above).height
 
 
+def _outcomes(name: str, group: pl.DataFrame, constant: float) -> np.ndarray:
+    """Return what complete trials measured, and of diverged ones the constant baseline's; without what is missing."""
+    gone = (group["status"] == "diverged").to_numpy()
+    measured = group[name].to_numpy()
+    values: np.ndarray = np.where(gone & np.isnan(measured), constant, measured)[gone | ~np.isnan(measured)]
+    return values
+
+
 def _score(name: str, group: pl.DataFrame, constant: float) -> dict[str, float | None]:
-    counted = pl.when(pl.col("status") == "diverged").then(constant).otherwise(name)
-    scores = group.select(counted.alias(name))[name].drop_nulls()
-    if scores.is_empty():
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
-    return dict(named(name, t_interval(scores.to_numpy())))
+    values = _outcomes(name, group, constant)
+    return (
+        dict(named(name, t_interval(values))) if values.size else dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+    )
 
 
 def _training_loss(group: pl.DataFrame, record: WorkloadRecord) -> dict[str, float | None]:
-    counted = pl.when(pl.col("status") == "diverged").then(record.constant_loss).otherwise("train_loss")
-    losses = group.select(counted.fill_nan(None).alias("train_loss"))["train_loss"].drop_nulls()
-    if losses.is_empty():
+    losses = _outcomes("train_loss", group, record.constant_loss)
+    if not losses.size or np.isnan(losses).any():
         return dict.fromkeys(("train_loss", "train_loss_low", "train_loss_high"))
-    return dict(named("train_loss", geometric_interval(losses.to_numpy(), record)))
+    return dict(named("train_loss", geometric_interval(losses, record)))
 
 
 def geometric_interval(losses: np.ndarray, record: WorkloadRecord) -> tuple[float, float, float]:

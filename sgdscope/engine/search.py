@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import COLUMN, CRITERIA, Curve, constant_goodness, goodness, on_seeds_with_values
+from sgdscope.analysis.curves import COLUMN, CRITERIA, Curve, constant_goodness, goodness
 from sgdscope.analysis.learning import has_learned
 from sgdscope.analysis.unlimited import Outcome, outcome, stops
 from sgdscope.budget import Budget, Unlimited
@@ -23,6 +23,8 @@ from sgdscope.workloads.base import WorkloadRecord
 FIRST_WINDOW = (-3, 1)
 # How far a search may go, log₂ of rates: beyond these a censored optimum stays censored.
 LOWEST, HIGHEST = -24, 12
+# A rate of whose trials a larger share lacks a value is left out; else their seeds are.
+MOST_MISSING = 0.5
 # When every rate tried diverges, go down by this many octaves at once.
 DESCENT = 4
 
@@ -261,7 +263,19 @@ def _curves(record: WorkloadRecord, rates: Sequence[float], rows: Sequence[tuple
         )
         for criterion, values in zip(CRITERIA, (scores, table[:, 2]), strict=True)
     ]
-    return [on_seeds_with_values(one) for one in found]
+    return [_on_seeds_with_values(one) for one in found]
+
+
+def _on_seeds_with_values(found: Curve) -> Curve:
+    """Return a curve without the seeds that lack a value at a rate where at least half of the trials have one.
+
+    A rate where fewer have one stays, and is not eligible. Where no seed would be left, the curve stays as it is.
+    """
+    missing = np.isnan(found.goodness)
+    kept = ~missing[missing.mean(axis=1) <= MOST_MISSING].any(axis=0) if missing.any() else np.ones(0, np.bool_)
+    if kept.all() or not kept.any():
+        return found
+    return replace(found, seeds=found.seeds[kept], goodness=found.goodness[:, kept], diverged=found.diverged[:, kept])
 
 
 def _first_rates(cell: Cell, neighbours: Sequence[Cell], best: Mapping[Cell, list[int]]) -> list[int]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sgdscope.analysis.curves import CRITERIA, Criterion, Records, smallest_loss
+from sgdscope.analysis.gaps import gap_sentences
 from sgdscope.analysis.learning import learning
 from sgdscope.analysis.optimum import without_score
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
@@ -125,6 +126,7 @@ def sentences(tables: Tables) -> list[str]:
     found = bend_sentences(tables) if several else []
     found += noise_scale_sentences(tables)
     found += regime_sentences(tables) + threshold_sentences(tables) if several else []
+    found += gap_sentences(tables.trials, tables.records)
     found += _without_score(tables) + _without_optimum(tables) + _above_constant(tables)
     return found + _without_learning(tables) + _without_interval(tables)
 

@@ -178,12 +178,15 @@ def scored(scores):
 def test_a_rate_without_scores_is_left_out_and_its_training_loss_counts():
     cell = scored([[0.7, 0.7, 0.7], [None, None, 0.9], [0.8, 0.8, 0.8]])
     found = curve(cell, RECORD, "score")
-    np.testing.assert_array_equal(found.eligible, [True, False, True])
-    assert found.best()[0] == 2
+    rates = cell["learning_rate"].unique().sort()
+    np.testing.assert_array_equal(found.rates[found.eligible], rates[[0, 2]])
+    assert found.rates[found.best()[0]] == rates[2]
     assert len(found.seeds) == 3
-    assert curve(cell, RECORD, "train_loss").eligible.all()
+    assert len(curve(cell, RECORD, "train_loss").rates[curve(cell, RECORD, "train_loss").eligible]) == 3
+    none = curve(scored([[0.7, 0.7, 0.7], [None, None, None], [0.8, 0.8, 0.8]]), RECORD, "score")
+    np.testing.assert_array_equal(none.eligible, [True, False, True])  # tried, as a search wants to know
     of_test = curve(cell.with_columns(test_score=pl.lit(0.9)), RECORD, "score", "test_score")
-    np.testing.assert_array_equal(of_test.eligible, found.eligible)  # chosen and reported on the same trials
+    np.testing.assert_array_equal(of_test.rates[of_test.eligible], rates[[0, 2]])  # chosen and reported on the same trials
 
 
 def test_a_single_score_that_is_missing_costs_its_seed_and_not_its_rate():

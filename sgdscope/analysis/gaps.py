@@ -1,0 +1,54 @@
+"""What a table lacks for its comparisons: learning rates without enough seeds, and trials that share no seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from sgdscope.analysis.choosing import Chosen, scores_by_batch_size
+from sgdscope.analysis.curves import FEWEST_SHARED, Records, by_optimizer, curve
+from sgdscope.analysis.dynamics import of_sgd
+from sgdscope.budget import exact
+from sgdscope.store import ended
+
+UNPAIRED = "Statistics are unpaired there (Welch's t test), which takes more seeds to decide."
+
+
+def gap_sentences(trials: pl.DataFrame, records: Records) -> list[str]:
+    """Name the learning rates that are left out since they lack seeds, and what shares too few seeds to be paired.
+
+    Args:
+        trials: A table of trials of one workload and budget.
+        records: What their workloads are, by name.
+    """
+    said = []
+    scores: list[tuple[dict[str, str], dict[int, Chosen]]] = []
+    for key, members in by_optimizer(ended(trials)):
+        name, record = key["optimizer"], records[key["workload"]]
+        curves = {size: curve(cell, record, "score") for size, cell in members.items()}
+        for size, found in curves.items():
+            lacking = np.setdiff1d(members[size]["learning_rate"].to_numpy(), found.rates)
+            if lacking.size and found.seeds.size:
+                rates = ", ".join(exact(float(f"{rate:.4g}")) for rate in lacking)
+                which = "learning rate" if lacking.size == 1 else "learning rates"
+                lack = "lacks seeds that the others have" if lacking.size == 1 else "lack seeds that the others have"
+                left = "is left out" if lacking.size == 1 else "are left out"
+                said.append(f"{name} at batch size {size}: {which} {rates} {lack}, and {left}.")
+        by_size = scores_by_batch_size(members, record)
+        scores.append((key, by_size))
+        inside = [size for size, found in curves.items() if found.unpaired]
+        if inside:
+            where = "" if len(inside) == len(curves) else f" at batch size {', '.join(map(str, inside))}"
+            said.append(f"{name}: too few seeds were run at two learning rates{where} to pair trials. {UNPAIRED}")
+        elif any(chosen.unpaired for chosen in by_size.values()):
+            said.append(f"{name}: batch sizes share fewer than {FEWEST_SHARED} seeds. {UNPAIRED}")
+    plain = of_sgd(scores)
+    for key, by_size in scores:
+        sgd = plain.get((key["workload"], key["budget"]), {})
+        both = [size for size in by_size if size in sgd]
+        if by_size is sgd or not both or any(of[size].unpaired for of in (by_size, sgd) for size in both):
+            continue
+        mine, theirs = by_size[both[0]].seeds, sgd[both[0]].seeds
+        if len(np.intersect1d(mine, theirs)) < min(FEWEST_SHARED, len(mine), len(theirs)):
+            said.append(f"{key['optimizer']} and sgd share fewer than {FEWEST_SHARED} seeds. {UNPAIRED}")
+    return said

@@ -1,0 +1,229 @@
+"""Trials that are missing or share no seeds: what is kept, what is said, and Welch's test against scipy's."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from sgdscope.analysis.choosing import Chosen, paired, welch_pairs
+from sgdscope.analysis.curves import Curve, curve, without_gaps
+from sgdscope.analysis.gaps import gap_sentences
+from sgdscope.analysis.rate_groups import ROUNDING, binned, grouped, rounded_together
+from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.thresholds import thresholds
+from sgdscope.workloads.base import WorkloadRecord
+
+RECORD = WorkloadRecord("w", "1", (), "0" * 64, (1024, 0, 500), "accuracy", "maximize", 2.3, 0.1, chosen_on="test")
+RECORDS = {"w": RECORD}
+TOPS = {8: -4, 32: -2, 128: -2}
+
+
+def table(seed_of=lambda size, rate, seed, optimizer: seed, optimizers=("sgd",), seeds=5, noise=0.002):
+    rng = np.random.default_rng(1)
+    rows = [
+        {
+            "workload": "w",
+            "budget": "epochs:1",
+            "optimizer": optimizer,
+            "batch_size": size,
+            "learning_rate": 2.0**octave,
+            "effective_learning_rate": 2.0**octave,
+            "seed": seed_of(size, octave, seed, optimizer),
+            "status": "complete",
+            "steps": 1000,
+            "train_loss": 0.1,
+            "test_score": 0.9 - 0.01 * (octave - top) ** 2 + float(rng.normal(0, noise)),
+        }
+        for optimizer in optimizers
+        for size, top in TOPS.items()
+        for octave in range(-7, 2)
+        for seed in range(seeds)
+    ]
+    return pl.DataFrame(rows).with_columns(validation_score=pl.col("test_score"))
+
+
+def best_rates(trials):
+    optima = Tables(trials, RECORDS).optima
+    return optima.filter(criterion="score").sort("optimizer", "batch_size")["learning_rate"].to_list()
+
+
+@st.composite
+def gaps(draw):
+    shape = draw(st.tuples(st.integers(1, 7), st.integers(1, 6)))
+    there = np.array(draw(st.lists(st.booleans(), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1])))
+    there = there.reshape(shape)
+    there[:, 0] |= ~there.any(axis=1)
+    return there[:, there.any(axis=0)]
+
+
+@given(gaps(), st.integers(0, 100))
+def test_each_kept_rate_has_each_kept_seed_and_the_best_rate_stays(there, number):
+    good = np.where(there, np.random.default_rng(number).normal(size=there.shape), np.nan)
+    rates, seeds = without_gaps(there, good, np.zeros_like(there))
+    assert there[np.ix_(rates, seeds)].all()
+    assert rates.size
+    assert seeds.size
+    counts = there.sum(axis=1)
+    usual = sorted(counts)[len(counts) // 2]
+    means = [np.nanmean(row) if 2 * n >= usual else -np.inf for row, n in zip(good, counts, strict=True)]
+    assert int(np.argmax(means)) in rates
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=9), st.integers(0, 100))
+def test_of_unpaired_trials_as_many_are_kept_as_can_be_of_each_rate(counts, number):
+    there = np.arange(max(counts)) < np.array(counts)[:, None]
+    good = np.where(there, np.random.default_rng(number).normal(size=there.shape), np.nan)
+    rates, seeds = without_gaps(there, good, np.zeros_like(there), unpaired=True)
+    assert there[np.ix_(rates, seeds)].all()
+    assert len(seeds) >= min(2, max(counts))
+    assert rates.tolist() == [rate for rate, count in enumerate(counts) if count >= len(seeds)]
+
+
+def test_a_rate_that_lacks_seeds_is_left_out_and_named_and_the_seeds_of_others_stay():
+    trials = table()
+    lost = (pl.col("batch_size") == 32) & (pl.col("learning_rate") == 2.0) & (pl.col("seed") > 1)
+    holes = trials.filter(~lost)
+    assert gap_sentences(trials, RECORDS) == []
+    assert gap_sentences(holes, RECORDS) == [
+        "sgd at batch size 32: learning rate 2 lacks seeds that the others have, and is left out."
+    ]
+    assert set(thresholds(holes, RECORDS)["n"]) == {5}
+    assert best_rates(holes) == best_rates(trials) == [2.0**top for top in TOPS.values()]
+
+
+@pytest.mark.parametrize("neighbour", [-1, 0, 1])
+def test_a_lost_trial_near_the_optimum_costs_its_seed_and_not_the_optimum(neighbour):
+    trials = table()
+    lost = (pl.col("learning_rate") == 2.0 ** (-2 + neighbour)) & (pl.col("seed") == 3) & (pl.col("batch_size") == 32)
+    holes = trials.filter(~lost)
+    found = curve(holes.filter(batch_size=32), RECORD, "score")
+    assert (len(found.rates), found.seeds.tolist()) == (9, [0, 1, 2, 4])
+    assert best_rates(holes) == best_rates(trials)
+
+
+def test_seeds_that_are_run_numbers_give_unpaired_statistics():
+    numbers = iter(range(10_000))
+    trials = table(lambda *_: next(numbers))
+    found = curve(trials.filter(batch_size=8), RECORD, "score")
+    assert found.unpaired
+    assert found.goodness.shape == (9, 5)
+    assert best_rates(trials) == [2.0**top for top in TOPS.values()]
+    assert set(thresholds(trials, RECORDS)["n"]) == {5}
+    (said,) = gap_sentences(trials, RECORDS)
+    assert "too few seeds were run at two learning rates" in said
+    assert "Statistics are unpaired there (Welch's t test)" in said
+
+
+def test_optimizers_that_share_no_seeds_are_compared_unpaired():
+    def apart(size, octave, seed, optimizer):
+        return seed + 100 * (optimizer != "sgd")
+
+    trials = table(apart, ("sgd", "momentum:0.9"))
+    lead = thresholds(trials, RECORDS).filter(quantity="B_mom")
+    assert set(lead["n"]) == {5}
+    assert gap_sentences(trials, RECORDS) == [
+        "momentum:0.9 and sgd share fewer than 3 seeds. Statistics are unpaired there (Welch's t test), which takes "
+        "more seeds to decide."
+    ]
+
+
+def test_batch_sizes_that_share_no_seeds_are_compared_unpaired():
+    trials = table(lambda size, octave, seed, optimizer: 1000 * size + seed)
+    assert set(thresholds(trials, RECORDS)["n"]) == {5}
+    (said,) = gap_sentences(trials, RECORDS)
+    assert said.startswith("sgd: batch sizes share fewer than 3 seeds. Statistics are unpaired")
+
+
+@given(st.integers(2, 12), st.integers(2, 12), st.integers(0, 1000))
+def test_unpaired_differences_have_welchs_statistic(n, m, number):
+    rng = np.random.default_rng(number)
+    one, other = rng.normal(1, 2, n), rng.normal(0, 1, m)
+    mine, theirs = welch_pairs(one, other)
+    expected = stats.ttest_ind(one, other, equal_var=False)
+    assert len(mine) == min(n, m)
+    assert stats.ttest_rel(mine, theirs).statistic == pytest.approx(expected.statistic)
+    assert len(mine) - 1 <= expected.df + 1e-9
+
+
+def test_scores_are_paired_on_3_shared_seeds_and_unpaired_below():
+    three = (
+        Chosen(np.array([0, 1, 2, 3]), np.arange(4.0)),
+        Chosen(np.array([1, 2, 3, 9]), np.array([5.0, 5.0, 7.0, 1.0])),
+    )
+    assert [values.tolist() for values in paired(*three)] == [[1.0, 2.0, 3.0], [5.0, 5.0, 7.0]]
+    two = Chosen(np.array([0, 1, 2, 3]), np.arange(4.0)), Chosen(np.array([2, 3, 8, 9]), np.array([5.0, 5.0, 7.0, 1.0]))
+    mine, theirs = paired(*two)
+    assert (mine - theirs).mean() == pytest.approx(1.5 - 4.5)
+
+
+def test_contenders_of_unpaired_trials_are_those_of_welchs_test():
+    rng = np.random.default_rng(3)
+    goodness = rng.normal(0, 1, (4, 6)) + np.array([0.0, 1.5, 2.5, -1.0])[:, None]
+    found = Curve(2.0 ** np.arange(4), np.arange(6), goodness, np.zeros((4, 6), bool), unpaired=True)
+    beaten = [
+        any(stats.ttest_ind(goodness[k], goodness[j], equal_var=False, alternative="less").pvalue < 0.05 / 3
+            for j in range(4) if j != k)
+        for k in range(4)
+    ]  # fmt: skip
+    assert found.contenders.tolist() == [not lost for lost in beaten]
+
+
+# ── Rates within rounding, and rates drawn at random ─────────────────────────────────────────────────────────
+
+
+@given(st.lists(st.floats(1e-5, 1e2), min_size=1, max_size=30))
+def test_rates_move_by_no_more_than_rounding_and_keep_their_order(rates):
+    found = rounded_together(rates)
+    assert all(abs(new - old) <= ROUNDING * old * 1.01 for old, new in found.items())
+    assert sorted(rates, key=lambda rate: (found[rate], rate)) == sorted(rates)
+    assert rounded_together(list(found.values())).keys() == set(found.values())
+
+
+def test_rates_within_rounding_are_one_rate():
+    trials = table()
+    rng = np.random.default_rng(0)
+    jittered = trials.with_columns(learning_rate=pl.col("learning_rate") * (1 + 1e-6 * rng.random(len(trials))))
+    together, said = grouped(jittered)
+    assert together["learning_rate"].n_unique() == 9
+    assert said == ["sgd: 135 learning rates are read as 9, since they agree to 1 part in 1,000."]
+    assert best_rates(together) == pytest.approx(best_rates(trials), rel=1e-5)
+    assert grouped(trials)[1] == []
+    assert grouped(trials)[0].equals(trials)
+
+
+@pytest.mark.parametrize("same_seed", [True, False])
+def test_rates_drawn_at_random_are_read_in_half_octaves_and_it_says_so(same_seed):
+    rng = np.random.default_rng(0)
+    rows = []
+    for size, top in TOPS.items():
+        for number in range(60):
+            octave = float(rng.uniform(-7, 2))
+            score = 0.9 - 0.01 * (octave - top) ** 2 + float(rng.normal(0, 0.001))
+            rows.append((size, 2.0**octave, 0 if same_seed else number, score))
+    first = table().head(1).drop("batch_size", "learning_rate", "seed", "test_score", "validation_score")
+    trials = pl.DataFrame(rows, ["batch_size", "learning_rate", "seed", "test_score"], orient="row").join(
+        first, how="cross"
+    )
+    trials = trials.with_columns(validation_score=pl.col("test_score"))
+    together, (said,) = grouped(trials)
+    assert said.startswith(
+        "sgd: the 180 learning rates look drawn at random. They are read as 19 bins of half an octave"
+    )
+    assert np.abs(np.log2(np.array(best_rates(together))) - list(TOPS.values())).max() <= 0.5
+    assert (
+        np.abs(np.log2([binned(rate) for rate in trials["learning_rate"]]) - np.log2(trials["learning_rate"]))
+        <= 0.25 + 1e-9
+    ).all()
+
+
+@pytest.mark.parametrize(
+    "rates", [[0.1, 0.2, 0.5, 1, 2, 5], [1e-3, 3e-3, 1e-2, 3e-2, 0.1], [1, 2, 4, 5.66, 8, 11.3, 16, 32]]
+)
+def test_a_grid_with_one_seed_stays_a_grid(rates):
+    trials = table(seeds=1).group_by("batch_size", maintain_order=True).head(len(rates))
+    trials = trials.with_columns(learning_rate=pl.Series([float(rate) for rate in rates] * 3))
+    together, said = grouped(trials)
+    assert together.equals(trials)
+    assert said == []
