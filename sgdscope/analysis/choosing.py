@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,18 @@ PAPER_SHARE = 12 / 15
 
 @dataclass(frozen=True)
 class Chosen:
-    """A cell's scores at its chosen rate, larger being better, shape (n,): one for each seed."""
+    """A cell's scores at its chosen rate, larger being better, shape (n,): one for each seed.
+
+    Where the rate is ``censored``, at an edge of the rates tried, the best score may be better than these.
+    """
 
     seeds: np.ndarray
     scores: np.ndarray
+    censored: tuple[str, ...] = ()
 
     def of(self, seeds: np.ndarray) -> Chosen:
         """Return the scores of some of the seeds."""
-        return Chosen(seeds, self.scores[np.isin(self.seeds, seeds)])
+        return replace(self, seeds=seeds, scores=self.scores[np.isin(self.seeds, seeds)])
 
 
 def chosen_scores(cell: pl.DataFrame, record: WorkloadRecord) -> Chosen | None:
@@ -43,8 +47,8 @@ def chosen_scores(cell: pl.DataFrame, record: WorkloadRecord) -> Chosen | None:
     if not reports.seeds.size or not chooses.eligible.any():
         return None
     if record.chosen_on == "validation":
-        return Chosen(reports.seeds, reports.goodness[chooses.best()[0]])
-    return Chosen(reports.seeds, spread_left_one_out(reports))
+        return Chosen(reports.seeds, reports.goodness[chooses.best()[0]], chooses.censored)
+    return Chosen(reports.seeds, spread_left_one_out(reports), chooses.censored)
 
 
 def left_one_out(found: Curve) -> np.ndarray:
@@ -92,6 +96,20 @@ def scores_by_batch_size(members: Mapping[int, pl.DataFrame], record: WorkloadRe
     found = {size: chosen for size, cell in members.items() if (chosen := chosen_scores(cell, record)) is not None}
     common = functools.reduce(np.intersect1d, [chosen.seeds for chosen in found.values()]) if found else np.empty(0)
     return {size: chosen.of(common) for size, chosen in found.items()} if common.size else {}
+
+
+def inside(scores: Mapping[int, Chosen]) -> dict[int, Chosen]:
+    """Return the scores whose rate lies inside the rates tried."""
+    return {size: chosen for size, chosen in scores.items() if not chosen.censored}
+
+
+def edges_of(*scores: Mapping[int, Chosen]) -> dict[int, tuple[str, ...]]:
+    """Return at which batch sizes, and at which ends of the rates tried, the rates of some optimizers are censored."""
+    found: dict[int, set[str]] = {}
+    for by_size in scores:
+        for size, chosen in by_size.items():
+            found.setdefault(size, set()).update(chosen.censored)
+    return {size: tuple(end for end in ("low", "high") if end in ends) for size, ends in found.items() if ends}
 
 
 def paired(one: Chosen, other: Chosen) -> tuple[np.ndarray, np.ndarray]:

@@ -86,6 +86,12 @@ class Curve:
             contending[self.best()[0]] = True
         return contending
 
+    @cached_property
+    def censored(self) -> tuple[str, ...]:
+        """At which ends of the rates tried, ``low`` or ``high``, a contender lies: better rates may lie beyond."""
+        ends = self.contenders[[0, -1]] if self.seeds.size else np.zeros(2, bool)
+        return tuple(name for name, reached in zip(("low", "high"), ends, strict=True) if reached)
+
     @property
     def gain(self) -> float:
         """By how much the mean at the best rate exceeds the constant predictor; infinite where that is unknown.
