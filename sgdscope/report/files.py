@@ -68,7 +68,7 @@ def talk_figures(tables: Tables) -> dict[str, Any]:
     ladders = given_several_epochs(tables.optima)
     if not ladders.is_empty():
         figures |= {
-            "score-by-epochs": best_score_by_epochs(ladders, tables.record.score_name),
+            "score-by-epochs": best_score_by_epochs(ladders, tables.record.score_name, tables.record.score_sign),
             "rates-by-epochs": optimal_rates_by_epochs(ladders),
         }
     return figures
