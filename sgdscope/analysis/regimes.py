@@ -174,11 +174,12 @@ def regimes(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     ``status`` is one of
 
     - ``identified``: that interval lies inside the batch sizes of the study, and the slope's interval above 0.
-    - ``grows nowhere``: the 90 % interval of the slope over all batch sizes lies within ±0.25, and that of what the
-      rates lie above the smallest batch size's within ±1 octave. The study is curvature-dominated throughout; the
-      transition is at most ``bend_high``, the smallest batch size.
+    - ``grows nowhere``: the 90 % interval of the slope over all batch sizes lies within ±0.25, and the 95 % interval of
+      what the other rates lie above the smallest batch size's within ±1 octave. The study is curvature-dominated
+      throughout; the transition is at most ``bend_high``, the smallest batch size.
     - ``grows throughout``: the fitted transition is the largest batch size, its interval lies above the second largest,
-      and the slope's above 0. The study is noise-dominated throughout; the transition is at least ``bend_low``.
+      the slope's above 0, and so does the 90 % interval of the growth between these two. The study is noise-dominated
+      throughout; the transition is at least ``bend_low``, the largest batch size.
     - ``at the edge of the rates tried``: at fewer than 4 batch sizes does the optimum lie inside the rates tried.
     - ``too few batch sizes``: the study has fewer than 4.
     - ``not identified``: none of these.
@@ -220,7 +221,7 @@ def bend_of(found: Cells) -> dict[str, Any]:
         slopes = {"slope": line.value, "slope_low": line.low95, "slope_high": line.high95}
         return row | {"status": NOWHERE, "bend_high": 2.0 ** x[0], "level": level} | slopes
     fit = {"slope": slope, "slope_low": slope_low, "slope_high": slope_high, "level": 2.0 ** float(estimate.level[0])}
-    if growing and knee >= x[-1] and knee_low >= x[-2]:
+    if growing and knee >= x[-1] and knee_low >= x[-2] and _rise(inside, slice(-2, -1), slice(-1, None)).low90 > 0:
         # The line at the largest batch size at which it is known.
         level = float(estimate.level[0]) - slope * (knee - x[-1])
         return row | fit | {"status": THROUGHOUT, "bend_low": 2.0 ** x[-1], "level": 2.0**level}
@@ -252,9 +253,16 @@ def _level(fitted: Cells, inside: Cells) -> bool:
     """Return whether ε* is shown to grow nowhere, with bounds where it lies at an edge of the rates tried."""
     if fitted.n < 2 or slope_of(fitted).verdict(*LEVEL_SLOPE) != "supported":
         return False
-    vertices, drawn = inside.vertices, inside.drawn_vertices()[0]
-    value, draws = (of[:, 1:].mean(axis=1) - of[:, 0] for of in (vertices, drawn))
-    return bootstrapped(float(value[0]), draws, inside.n).verdict(*LEVEL_OCTAVES) == "supported"
+    rise = _rise(inside, slice(0, 1), slice(1, None))
+    return LEVEL_OCTAVES[0] <= rise.low95 and rise.high95 <= LEVEL_OCTAVES[1]
+
+
+def _rise(found: Cells, before: slice, after: slice) -> Estimate:
+    """Return by how many octaves the mean rate of some batch sizes lies above that of others."""
+    value, draws = (
+        of[:, after].mean(axis=1) - of[:, before].mean(axis=1) for of in (found.vertices, found.drawn_vertices()[0])
+    )
+    return bootstrapped(float(value[0]), draws, found.n)
 
 
 def knee_interval(knee: float, drawn: np.ndarray, n: int) -> tuple[float, float]:
