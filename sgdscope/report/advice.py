@@ -246,10 +246,15 @@ def option_sentence(row: dict[str, Any]) -> str:
 
 
 def worth_telling(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the first rows, of those that extend the same field only such as settle more than the ones before."""
+    """Return the first rows, of those that extend the same field only such as settle more than the ones before.
+
+    Rates below and rates above the ones tried answer different questions: both are returned.
+    """
     told: list[dict[str, Any]] = []
     for row in rows:
-        if all(row["questions"] > other["questions"] for other in told if other["field"] == row["field"]):
+        if row["field"] == "learning_rates" or all(
+            row["questions"] > other["questions"] for other in told if other["field"] == row["field"]
+        ):
             told.append(row)
     return told[:MOST_SAID]
 
