@@ -104,7 +104,7 @@ def test_claims_of_several_folders_as_text_and_json(folder, tmp_path, capsys):
     assert main(["claims", str(folder), str(other)]) == 0
     text = capsys.readouterr().out
     assert "Do large batch sizes generalize poorly?" in text
-    assert "2 batch sizes of 3 needed have a score" in text
+    assert "0 batch sizes of 3 needed have a score" in text  # one rate, or two, have no optimum inside
     assert main(["claims", str(folder), "--json", "--reference", "0.9"]) == 0
     by_claim = {of["claim"]: of for of in json.loads(capsys.readouterr().out)}
     assert by_claim["C0"]["verdict"] in ("supported", "contradicted", "inconclusive")
@@ -148,7 +148,7 @@ def test_advise_says_what_to_choose_and_what_to_train_next(folder, capsys):
     assert main(["advise", str(folder), "--batch-sizes", "256", "384"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("digits at epochs:1, for this test set, 2 × cpu:")
-    for part in ("sgd: the largest batch size that loses nothing", "too few batch sizes", "Further trials"):
+    for part in ("sgd: batch sizes are not compared", "rates at batch sizes", "too few batch sizes", "Further trials"):
         assert part in said
     assert f"sgdscope run digits --out {folder} --batch-sizes 256 512 --learning-rates 0.125 0.5" in said
 

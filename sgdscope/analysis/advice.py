@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.choosing import Chosen, paired, scores_by_batch_size, spread_left_one_out
+from sgdscope.analysis.choosing import Chosen, inside, paired, scores_by_batch_size, spread_left_one_out
 from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, by_optimizer, curve, joined, on_common_seeds
 from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.equivalence import ALPHA, equivalence
@@ -119,8 +119,10 @@ def batch_size_costs(
     B_score, where each is shown to lose less than δ, the smallest by definition; else ``not shown``. Where a budget
     gives large batches more examples, small ones lose: the plateau, which grows upward from the smallest, takes them
     in, and it is the best batch size that tells. Then those alone hold that are shown to lose less than δ against it,
-    too. ``difference`` is what the test score lies above the mean of the batch sizes that hold, paired by seed and so
-    that larger is better. ``fastest`` is the one of those that took the fewest seconds.
+    too. A batch size whose best rate lies at an edge of the rates tried is ``at the edge``, and nothing is compared
+    with it: better rates may lie beyond. ``difference`` is what the test score lies above the mean of the batch sizes
+    that hold, paired by seed and so that larger is better. ``fastest`` is the one of those that took the fewest
+    seconds.
 
     Args:
         trials: a table of trials.
@@ -135,7 +137,12 @@ def batch_size_costs(
             continue
         margin = _margin(thresholds, key)
         scores = np.array([chosen.scores for chosen in by_size.values()])
-        verdicts = _verdicts(members, by_size, scores, margin, records[key["workload"]])
+        verdicts = np.full(len(by_size), "at the edge")
+        known = inside(by_size)
+        if known:
+            within = np.array([size in known for size in by_size])
+            of_known = {size: members[size] for size in known}
+            verdicts[within] = _verdicts(of_known, known, scores[within], margin, records[key["workload"]])
         held = verdicts == "holds"
         for number, size in enumerate(by_size):
             row = key | {"batch_size": size, "n": scores.shape[1], "margin": margin, "verdict": str(verdicts[number])}
@@ -180,8 +187,9 @@ def leads(trials: pl.DataFrame, thresholds: pl.DataFrame, records: Records) -> p
     optimizer's own: batch size and learning rate are chosen together by the validation score, or where there is none
     by the scores of the other seeds, so that choosing flatters neither. ``difference`` is turned so that larger is
     better. ``verdict`` is ``ahead`` or ``behind`` where the difference is shown to exceed δ, two-sided at 5 %; ``same``
-    where two one-sided tests at 5 % show it within ±δ; else ``not shown``. Over equal batch sizes p values are Holm's,
-    so that of all verdicts of a kind one is false in at most 5 % of studies.
+    where two one-sided tests at 5 % show it within ±δ; ``at the edge`` where the best rate of either lies at an edge of
+    the rates tried, and over best batch sizes where that of any batch size does; else ``not shown``. Over equal batch
+    sizes p values are Holm's, so that of all verdicts of a kind one is false in at most 5 % of studies.
 
     Args:
         trials: a table of trials.
@@ -196,25 +204,29 @@ def leads(trials: pl.DataFrame, thresholds: pl.DataFrame, records: Records) -> p
         if momentum_of(key["optimizer"]) == 0 or sgd is None:
             continue
         mine, theirs = (scores_by_batch_size(of, record) for of in (members, sgd))
+        equal = key | {"over": "equal batch sizes"}
         sizes = [size for size in mine if size in theirs]
-        pairs = [paired(mine[size], theirs[size]) for size in sizes]
-        places = [
-            {"batch_size": size, "sgd_batch_size": size, "warmed_up": cell_warmed_up(members[size])} for size in sizes
-        ]
-        rows += _compared(key | {"over": "equal batch sizes"}, places, pairs, thresholds, record)
+        compared: list[dict[str, Any]] = []
+        for at_edge in (False, True):
+            of = [size for size in sizes if bool(mine[size].censored or theirs[size].censored) == at_edge]
+            pairs = [paired(mine[size], theirs[size]) for size in of]
+            places = [{"batch_size": s, "sgd_batch_size": s, "warmed_up": cell_warmed_up(members[s])} for s in of]
+            compared += _compared(equal, places, pairs, thresholds, record, at_edge)
+        rows += sorted(compared, key=lambda row: row["batch_size"])
         best, of_sgds_best = best_over_batch_sizes(members, record), best_over_batch_sizes(sgd, record)
         if best is not None and of_sgds_best is not None:
             (size, chosen), (sgds_size, of_sgd_) = best, of_sgds_best
             place = {"batch_size": size, "sgd_batch_size": sgds_size, "warmed_up": cell_warmed_up(members[size])}
-            pair = paired(chosen, of_sgd_)
-            rows += _compared(key | {"over": "best batch sizes"}, [place], [pair], thresholds, record)
+            pair, at_edge = paired(chosen, of_sgd_), bool(chosen.censored or of_sgd_.censored)
+            rows += _compared(key | {"over": "best batch sizes"}, [place], [pair], thresholds, record, at_edge)
     return pl.DataFrame(rows, schema=LEADS_SCHEMA)
 
 
 def best_over_batch_sizes(members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> tuple[int, Chosen] | None:
     """Return the best batch size of an optimizer, and the test scores, larger being better, with its best rate.
 
-    Both are chosen together, as :func:`chosen_scores` chooses a rate; None where no rate is eligible.
+    Both are chosen together, as :func:`chosen_scores` chooses a rate; None where no rate is eligible. The scores are
+    ``censored`` where the best rate of any batch size is: with rates beyond the edge it may be the best one.
 
     Args:
         members: the cells of one workload, budget and optimizer by batch size.
@@ -227,11 +239,15 @@ def best_over_batch_sizes(members: Mapping[int, pl.DataFrame], record: WorkloadR
     chooses, reports = (joined(on_common_seeds([of[number] for number in measured])) for of in curves)
     if not reports.seeds.size or not chooses.eligible.any():
         return None
+    ends = {end for found in curves[0] for end in found.censored}
+    censored = tuple(end for end in ("low", "high") if end in ends)
     sizes = np.repeat(np.array(list(members))[measured], [len(curves[0][number].rates) for number in measured])
     if record.chosen_on == "validation":
         best = int(chooses.best()[0])
-        return int(sizes[best]), Chosen(reports.seeds, reports.goodness[best])
-    return int(sizes[reports.best()[0]]), Chosen(reports.seeds, spread_left_one_out(reports))
+        return int(sizes[best]), Chosen(reports.seeds, reports.goodness[best], censored, reports.unpaired)
+    return int(sizes[reports.best()[0]]), Chosen(
+        reports.seeds, spread_left_one_out(reports), censored, reports.unpaired
+    )
 
 
 def _compared(
@@ -240,6 +256,7 @@ def _compared(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
     thresholds: pl.DataFrame,
     record: WorkloadRecord,
+    at_edge: bool,
 ) -> list[dict[str, Any]]:
     if not pairs or not pairs[0][0].size:
         return []
@@ -250,7 +267,9 @@ def _compared(
     for number, (place, (mine, theirs)) in enumerate(zip(places, pairs, strict=True)):
         p_beyond, p_same, mean = float(found.p_beyond[number]), float(same[number]), float(found.mean[number])
         verdict = "not shown"
-        if p_beyond < ALPHA:
+        if at_edge:
+            verdict = "at the edge"
+        elif p_beyond < ALPHA:
             verdict = "ahead" if mean > 0 else "behind"
         elif p_same < ALPHA:
             verdict = "same"

@@ -6,14 +6,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.choosing import Chosen, leads_over, scores_by_batch_size
+from sgdscope.analysis.choosing import Chosen, edges_of, inside, leads_over, scores_by_batch_size
 from sgdscope.analysis.comparisons import octaves_between
 from sgdscope.analysis.curves import Curve, curve, measured_criteria, on_common_seeds
 from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
+from sgdscope.analysis.edges import Edges, left_out, listed
 from sgdscope.analysis.equivalence import equivalence
 from sgdscope.analysis.evidence import (
     CONSTANT,
@@ -28,20 +30,24 @@ from sgdscope.analysis.evidence import (
     Effect,
     Finding,
     in_zone,
-    undecided_at_an_edge,
 )
 from sgdscope.analysis.learning import learning
 from sgdscope.analysis.margins import margin_of
 from sgdscope.analysis.regimes import (
+    AT_EDGE,
     FEWEST_BATCH_SIZES,
     FEWEST_IN_REGIME,
+    IDENTIFIED,
+    NOWHERE,
+    THROUGHOUT,
     batch_sizes_to_add,
     bend_of,
     cells_of,
     pair_on_common_seeds,
     regime_limits,
+    slope_of,
 )
-from sgdscope.analysis.slopes import grid_error, sharpness_of, slope_of
+from sgdscope.analysis.slopes import grid_error, sharpness_of
 from sgdscope.analysis.statistics import Estimate, Verdict, estimated
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.thresholds import plateau_end
@@ -81,27 +87,49 @@ class Case:
         return regime_limits(self.part.regimes, *self.key.values())
 
     @cached_property
-    def scores(self) -> dict[int, Chosen]:
+    def all_scores(self) -> dict[int, Chosen]:
         """Test scores by batch size, at rates that were chosen without them."""
         return scores_by_batch_size(self.members, self.record)
 
     @cached_property
+    def of_sgd(self) -> dict[int, Chosen]:
+        """Plain SGD's test scores by batch size, as :attr:`all_scores`."""
+        return scores_by_batch_size(self.sgd, self.record)
+
+    @cached_property
+    def scores(self) -> dict[int, Chosen]:
+        """The scores of :attr:`all_scores` whose rate lies inside the rates tried: claims rest on these alone."""
+        return inside(self.all_scores)
+
+    @cached_property
     def leads(self) -> dict[int, np.ndarray]:
         """By how much the score is better than SGD's, by batch size, seed by seed."""
-        return leads_over(self.scores, scores_by_batch_size(self.sgd, self.record))
+        return leads_over(self.scores, inside(self.of_sgd))
+
+    def edges(self, regime: str = "", beside_sgd: bool = False) -> Edges:
+        """Return at which batch sizes, of a regime or of all, the score's best rate lies at an edge of those tried.
+
+        Args:
+            regime: ``noise`` or ``curvature``; of all batch sizes where it is empty.
+            beside_sgd: whether those count at which SGD's does.
+        """
+        edges = edges_of(self.all_scores, self.of_sgd) if beside_sgd else edges_of(self.all_scores)
+        return {size: ends for size, ends in edges.items() if not regime or self.belongs(size, regime)}
 
     @cached_property
     def margin(self) -> float:
         """δ: what was declared, or else that of the plateau's score, of plain SGD if it is there."""
-        scores = scores_by_batch_size(self.sgd, self.record) or self.scores
+        scores = self.of_sgd or self.all_scores
         return margin_of(scores, self.key["budget"], self.record, self.part.score_margin)
 
-    def sizes(self, regime: str) -> list[int]:
-        """Return the batch sizes of a regime that have a score."""
+    def belongs(self, size: int, regime: str) -> bool:
+        """Return whether a batch size is known to be in a regime."""
         low, high = self.limits
-        if regime == "noise":
-            return [size for size in self.scores if low is not None and size < low]
-        return [size for size in self.scores if high is not None and size > high]
+        return (low is not None and size < low) if regime == "noise" else (high is not None and size > high)
+
+    def sizes(self, regime: str) -> list[int]:
+        """Return the batch sizes of a regime that have a score, chosen inside the rates tried."""
+        return [size for size in self.scores if self.belongs(size, regime)]
 
     @property
     def has_momentum(self) -> bool:
@@ -129,20 +157,33 @@ class Case:
         whose = "SGD's" if regime == "noise" else "its"
         if regime == "noise" and not self.sgd:
             return "there is no plain SGD, whose learning rate tells where the regime ends"
-        if len(next(iter(self.scores.values())).seeds) == 1:
+        if len(next(iter(self.all_scores.values())).seeds) == 1:
             return "one seed has no interval"
+        edges = left_out(self.edges())
         if (low if regime == "noise" else high) is None:
-            return f"{whose} learning rate is not shown to grow with the batch size, so no regime has an end"
+            unknown = f"{whose} learning rate is not shown to grow with the batch size, so no regime has an end"
+            return f"{unknown}. {edges}" if edges else unknown
         if len(sizes) >= FEWEST_IN_REGIME:
             return ""
         most, multiple = self.record.examples[0] or MOST_EXAMPLES, self.record.batch_multiple
         possible = range(multiple, most + 1, multiple)
-        add = batch_sizes_to_add(list(self.members), low or 0.0, high or math.inf, possible)[regime]
+        add = batch_sizes_to_add(list(self.members), low, high, possible)[regime]
+        text = f"{_counted(sizes)} {regime}-dominated; at least {FEWEST_IN_REGIME} are needed"
+        if low == 0 or high == math.inf:
+            grows = "grows nowhere" if low == 0 else "grows throughout"
+            text = f"{whose} learning rate {grows} between {self.extent(regime)}, so {text[0].lower()}{text[1:]}"
+        edges = left_out(self.edges(regime))
+        if edges:
+            return f"{text}. {edges}"
         if self.unlearned:
-            return f"{len(sizes)} of {FEWEST_IN_REGIME} needed are {regime}-dominated; {self.without_learning}"
-        there = ", ".join(map(str, sizes)) or "no batch size"
-        wanted = f"add {', '.join(map(str, add))}" if add else "more seeds may tell of more, no batch size can be added"
-        return f"{there} of {FEWEST_IN_REGIME} needed {'is' if len(sizes) < 2 else 'are'} {regime}-dominated; {wanted}"
+            return f"{text}; {self.without_learning}"
+        return f"{text}. {f'Add {listed(add)}.' if add else 'No batch size can be added; more seeds may tell of more.'}"
+
+    def extent(self, regime: str) -> str:
+        """Return the smallest and the largest batch size over which the rate that limits a regime was followed."""
+        members = self.sgd if regime == "noise" else self.members
+        sizes = cells_of(members, self.record, "score").inside.sizes
+        return f"{sizes[0]:g} and {sizes[-1]:g}"
 
     @property
     def without_learning(self) -> str:
@@ -160,6 +201,14 @@ class Case:
         for claim in claims:
             if claim not in AGAINST_SGD or self.has_momentum:
                 yield self.found(claim, reason=reason)
+
+
+def _counted(sizes: Sequence[int]) -> str:
+    """Return how many batch sizes there are, and which, up to the verb."""
+    if not sizes:
+        return "No batch size is"
+    noun, verb = ("batch size", "is") if len(sizes) == 1 else ("batch sizes", "are")
+    return f"Only {len(sizes)} {noun} ({listed(sizes)}) {verb}"
 
 
 def cases(part: Tables) -> Iterator[Case]:
@@ -181,7 +230,7 @@ def sweep(part: Tables) -> Iterator[Finding]:
         return  # somebody else's: nobody knows what it holds constant
     at_steps = isinstance(budget, Steps)
     for case in cases(part):
-        if len(case.members) > 1 and case.scores:
+        if len(case.members) > 1 and case.all_scores:
             for findings in (at_constant_steps,) if at_steps else (in_noise, in_curvature, transition):
                 yield from findings(case)
         elif case.unlearned:
@@ -196,13 +245,15 @@ def in_noise(case: Case) -> Iterator[Finding]:
         return
     scores = np.array([case.scores[size].scores for size in sizes])
     plateau = scores.mean(axis=0)
-    yield case.found("C1", _equal_scores("score against the plateau", sizes, scores - plateau, case.margin))
-    yield case.found("C3", *_slopes(case, sizes, PROPORTIONAL))
+    out = left_out(case.edges("noise"))
+    yield case.found("C1", _equal_scores("score against the plateau", sizes, scores - plateau, case.margin), reason=out)
+    yield case.found("C3", *_slopes(case, sizes, PROPORTIONAL), reason=out)
     if not case.has_momentum:
         return
     compared = [size for size in sizes if size in case.leads]
+    out = left_out(case.edges("noise", beside_sgd=True))
     if not compared:
-        yield case.found("C2", reason="there is no plain SGD to compare with on the same seeds")
+        yield case.found("C2", reason=out or "there is no plain SGD to compare with on the same seeds")
         return
     effects = []
     for kept, where, decides in case.with_and_without_cold(compared):
@@ -216,9 +267,8 @@ def in_noise(case: Case) -> Iterator[Finding]:
             own, plain = pair_on_common_seeds(own, plain)
             apart = octaves_between(own, plain, momentum_of(case.key["optimizer"]) or 0.0)
             error, name = math.hypot(own.mean_grid_error, plain.mean_grid_error), f"effective rate above SGD's{where}"
-            effect = in_zone(name, apart, EQUAL_RATES, own.n, OCTAVES, grid_error=error, decides=decides)
-            effects.append(undecided_at_an_edge(effect, own, plain))
-    yield case.found("C2", *effects)
+            effects.append(in_zone(name, apart, EQUAL_RATES, own.n, OCTAVES, grid_error=error, decides=decides))
+    yield case.found("C2", *effects, reason=out)
 
 
 def in_curvature(case: Case) -> Iterator[Finding]:
@@ -230,15 +280,14 @@ def in_curvature(case: Case) -> Iterator[Finding]:
     scores = np.array([chosen.scores for chosen in case.scores.values()])
     _, plateau = plateau_end(scores, case.margin)
     drop = estimated(plateau - case.scores[sizes[-1]].scores)
-    n = scores.shape[1]
-    yield case.found("C4", in_zone(f"score lost at {sizes[-1]}", drop, (case.margin, math.inf), n, SCORE))
+    n, out = scores.shape[1], left_out(case.edges())
+    effect = in_zone(f"score lost at {sizes[-1]}", drop, (case.margin, math.inf), n, SCORE)
+    yield case.found("C4", effect, reason=out)
     if "train_loss" in measured_criteria(pl.concat(list(case.members.values()))):
-        losses = _best_log_losses({size: case.members[size] for size in sizes}, case.record)
-        growth = estimated(_per_octave(sizes, losses))
-        yield case.found("C4b", in_zone("growth an octave of B", growth, UP, losses.shape[1], LOG_LOSS))
+        yield _rising_loss(case)
     else:
         yield case.found("C4b", reason="the training loss was not measured")
-    yield case.found("C6", *_slopes(case, sizes, CONSTANT))
+    yield case.found("C6", *_slopes(case, sizes, CONSTANT), reason=left_out(case.edges("curvature")))
     if not case.has_momentum:
         return
     compared = [size for size in sizes if size in case.leads]
@@ -247,35 +296,63 @@ def in_curvature(case: Case) -> Iterator[Finding]:
         lead = np.mean([case.leads[size] for size in kept], axis=0)
         name, zone = f"mean lead over SGD from {kept[0]} to {kept[-1]}{where}", (case.margin, math.inf)
         effects.append(in_zone(name, estimated(lead), zone, len(lead), SCORE, decides=decides))
-    reason = "" if compared else "there is no plain SGD to compare with on the same seeds"
+    out = left_out(case.edges("curvature", beside_sgd=True))
+    reason = out if compared or out else "there is no plain SGD to compare with on the same seeds"
     if compared and all(case.cold(size) for size in compared):
-        reason = "momentum had not warmed up at any of them"
+        reason = "momentum had not warmed up at any of them" + (f". {out}" if out else "")
     yield case.found("C5", *effects, reason=reason)
+
+
+def _rising_loss(case: Case) -> Finding:
+    """Return C4b: over the curvature-dominated batch sizes whose best rate for the loss lies inside the rates tried."""
+    members = {size: cell for size, cell in case.members.items() if case.belongs(size, "curvature")}
+    curves = {size: curve(cell, case.record, "train_loss") for size, cell in members.items()}
+    edges: Edges = {size: of.censored for size, of in curves.items() if of.censored}
+    sizes = [size for size in members if curves[size].eligible.any() and not curves[size].censored]
+    if len(sizes) < FEWEST_IN_REGIME:
+        few = f"{_counted(sizes)} curvature-dominated with a best training loss; at least {FEWEST_IN_REGIME} are needed"
+        return case.found("C4b", reason=f"{few}. {left_out(edges)}".rstrip())
+    losses = _best_log_losses({size: members[size] for size in sizes}, case.record)
+    effect = in_zone("growth an octave of B", estimated(_per_octave(sizes, losses)), UP, losses.shape[1], LOG_LOSS)
+    return case.found("C4b", effect, reason=left_out(edges))
 
 
 def transition(case: Case) -> Iterator[Finding]:
     """Yield what is found of C7, whether the rate bends sharply, and of where it bends."""
     found = cells_of(case.members, case.record, "score")
     row = bend_of(found)
-    if row["status"] != "identified":
-        few = f"{len(found.sizes)} batch sizes of {FEWEST_BATCH_SIZES} needed have an optimum"
-        reason = few if len(found.sizes) < FEWEST_BATCH_SIZES else "where the rate bends is not identified"
-        yield from case.untested(("C7", "C7b"), reason)
+    out = left_out(found.censored)
+    if row["status"] != IDENTIFIED:
+        yield from case.untested(("C7", "C7b"), f"{_no_transition(case, row)} {out}".rstrip())
         return
     sharp = sharpness_of(found)
     low, high = sharp["k_low"], sharp["k_high"]
     verdict: Verdict = "supported" if low > 1 else "contradicted" if high < 1 else "inconclusive"
     k = Estimate(sharp["k"], low, high, low, high)
-    yield case.found("C7", Effect("exponent k", k, (1.0, math.inf), found.n, EXPONENT, verdict))
+    yield case.found("C7", Effect("exponent k", k, (1.0, math.inf), found.n, EXPONENT, verdict), reason=out)
     place = [math.log2(row[name]) for name in ("bend", "bend_low", "bend_high")]
     bend = Estimate(place[0], place[1], place[2], place[1], place[2])
     talk = math.log2(TALKS_BEND)
     effect = in_zone("where it bends", bend, (talk - 1, talk + 1), found.n, LOG_BATCH_SIZE)
     if (case.record.name, case.key["budget"]) == (TALKS_WORKLOAD, TALKS_BUDGET):
-        yield case.found("C7b", effect)
+        yield case.found("C7b", effect, reason=out)
         return
     reason = "the talk names no place for this workload and budget"
     yield case.found("C7b", replace(effect, decides=False), reason=reason)
+
+
+def _no_transition(case: Case, row: Mapping[str, Any]) -> str:
+    """Say why there is no transition to look at, and what would tell."""
+    if row["status"] in (NOWHERE, THROUGHOUT):
+        regime = "curvature" if row["status"] == NOWHERE else "noise"
+        add = "smaller batch sizes or more epochs" if row["status"] == NOWHERE else "larger batch sizes"
+        where = case.extent("curvature")
+        return f"the learning rate {row['status']} between {where}: {regime}-dominated throughout. Add {add}."
+    if row["status"] == AT_EDGE:
+        return f"fewer than {FEWEST_BATCH_SIZES} batch sizes have their best learning rate inside the rates tried."
+    if row["batch_sizes"] < FEWEST_BATCH_SIZES:
+        return f"{row['batch_sizes']} batch sizes of {FEWEST_BATCH_SIZES} needed have an optimum"
+    return "where the rate bends is not identified"
 
 
 # ── Batch sizes at constant steps ────────────────────────────────────────────────────────────────────────────
@@ -284,8 +361,10 @@ def transition(case: Case) -> Iterator[Finding]:
 def at_constant_steps(case: Case) -> Iterator[Finding]:
     """Yield what is found of C8: at the same, score-optimal rate the score falls and the training loss is lower."""
     sizes = list(case.scores)
+    out = left_out(case.edges())
     if len(sizes) < FEWEST_IN_REGIME:
-        yield case.found("C8", reason=f"{len(sizes)} batch sizes of {FEWEST_IN_REGIME} needed have a score")
+        few = f"{len(sizes)} batch sizes of {FEWEST_IN_REGIME} needed have a score"
+        yield case.found("C8", reason=f"{few}. {out}" if out else few)
         return
     if "train_loss" not in measured_criteria(pl.concat(list(case.members.values()))):
         yield case.found("C8", reason="the training loss was not measured")
@@ -304,15 +383,22 @@ def at_constant_steps(case: Case) -> Iterator[Finding]:
     n, name = len(seeds), f"training loss at {last} against {where}"
     strong = in_zone(f"{name}, at the score-optimal rates", changes["score"], DOWN, n, LOG_LOSS)
     weak = in_zone(f"{name}, at the loss-optimal rates", changes["train_loss"], DOWN, n, LOG_LOSS)
+    # The loss at the largest batch size was reached, and may be lower still; those that it is compared with must stand.
+    against = {sizes[peak] for peak in peaks} | ({last} if weak.verdict != "supported" else set())
+    if any(curve(case.members[size], case.record, "train_loss").censored for size in against):
+        weak = replace(weak, name=f"{weak.name}, one at the edge of the rates tried", verdict="inconclusive")
+        weak = replace(weak, seeds_needed=None)
     weak_form = strong.verdict != "supported" and weak.verdict == "supported"
-    found = cells_of(case.members, case.record, "score")
+    found = cells_of({size: case.members[size] for size in sizes}, case.record, "score")
+    lower = "weak form: the loss is lower only at the rates that are best for it"
+    reasons = [lower] * weak_form + [out] * bool(out)
     yield case.found(
         "C8",
         in_zone(f"score lost from {where} to {last}", estimated(drop), (case.margin, math.inf), n, SCORE),
         strong,
         replace(weak, decides=False),
         in_zone("growth of ε* with B", slope_of(found), SUBLINEAR, n, SLOPE, grid_error=grid_error(found)),
-        reason="weak form: the loss is lower only at the rates that are best for it" if weak_form else "",
+        reason=". ".join(reasons),
     )
 
 
@@ -353,7 +439,7 @@ def _slopes(case: Case, sizes: Sequence[int], zone: tuple[float, float]) -> list
     for criterion in criteria:
         by = "test score" if criterion == "score" else "training loss"
         for kept, where, decides in case.with_and_without_cold(sizes):
-            cells = cells_of({size: case.members[size] for size in kept}, case.record, criterion)
+            cells = cells_of({size: case.members[size] for size in kept}, case.record, criterion).inside
             if len(cells.sizes) < FEWEST_IN_REGIME or not cells.n:
                 continue
             name, error = f"growth of ε* with B by the {by}{where}", grid_error(cells)

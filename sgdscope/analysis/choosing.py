@@ -22,11 +22,13 @@ PAPER_SHARE = 12 / 15
 class Chosen:
     """A cell's scores at its chosen rate, larger being better, shape (n,): one for each seed.
 
-    Where they are ``unpaired``, ``seeds`` number independent samples and say nothing of other cells' seeds.
+    Where the rate is ``censored``, at an edge of the rates tried, the best score may be better than these. Where the
+    scores are ``unpaired``, ``seeds`` number independent samples and say nothing of other cells' seeds.
     """
 
     seeds: np.ndarray
     scores: np.ndarray
+    censored: tuple[str, ...] = ()
     unpaired: bool = False
 
     def of(self, seeds: np.ndarray) -> Chosen:
@@ -46,8 +48,8 @@ def chosen_scores(cell: pl.DataFrame, record: WorkloadRecord) -> Chosen | None:
     if not reports.seeds.size or not chooses.eligible.any():
         return None
     if record.chosen_on == "validation":
-        return Chosen(reports.seeds, reports.goodness[chooses.best()[0]], reports.unpaired)
-    return Chosen(reports.seeds, spread_left_one_out(reports), reports.unpaired)
+        return Chosen(reports.seeds, reports.goodness[chooses.best()[0]], chooses.censored, reports.unpaired)
+    return Chosen(reports.seeds, spread_left_one_out(reports), chooses.censored, reports.unpaired)
 
 
 def left_one_out(found: Curve) -> np.ndarray:
@@ -107,6 +109,20 @@ def scores_by_batch_size(members: Mapping[int, pl.DataFrame], record: WorkloadRe
         )
         for (size, chosen), mine in zip(found.items(), kept, strict=True)
     }
+
+
+def inside(scores: Mapping[int, Chosen]) -> dict[int, Chosen]:
+    """Return the scores whose rate lies inside the rates tried."""
+    return {size: chosen for size, chosen in scores.items() if not chosen.censored}
+
+
+def edges_of(*scores: Mapping[int, Chosen]) -> dict[int, tuple[str, ...]]:
+    """Return at which batch sizes, and at which ends of the rates tried, the rates of some optimizers are censored."""
+    found: dict[int, set[str]] = {}
+    for by_size in scores:
+        for size, chosen in by_size.items():
+            found.setdefault(size, set()).update(chosen.censored)
+    return {size: tuple(end for end in ("low", "high") if end in ends) for size, ends in found.items() if ends}
 
 
 def paired(one: Chosen, other: Chosen) -> tuple[np.ndarray, np.ndarray]:

@@ -214,7 +214,7 @@ def against_reference(tables: Tables, reference: float) -> list[Finding]:
     Raises:
         InputError: where there are several workloads.
     """
-    found = [(case, size) for part in tables.parts for case in cases(part) for size in case.scores]
+    found = [(case, size) for part in tables.parts for case in cases(part) for size in case.all_scores]
     if len({case.record.name for case, _ in found}) > 1:
         raise InputError("reference: one score cannot be compared with several workloads; give their folders apart.")
     if not found:
@@ -234,6 +234,10 @@ def against_reference(tables: Tables, reference: float) -> list[Finding]:
     chosen, size = found[int(np.searchsorted(np.cumsum([len(of.rates) for of in measured]), best, side="right"))]
     where = Finding("C0", case.record.name, chosen.key["budget"], chosen.key["optimizer"])
     effect = in_zone(f"best score, at batch size {size}", estimated(values), zone, n, SCORE)
+    if effect.verdict != "supported" and any(of.censored for of in measured):
+        # A score that was reached was reached, but one that was not may be beyond the rates tried.
+        name = f"{effect.name} (better rates may lie beyond an edge of the rates tried)"
+        effect = replace(effect, name=name, verdict="inconclusive", seeds_needed=None)
     return [replace(where, effects=(effect,))]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.choosing import Chosen, leads_over, scores_by_batch_size
+from sgdscope.analysis.choosing import Chosen, inside, leads_over, scores_by_batch_size
 from sgdscope.analysis.curves import (
     INTERVALS_SCHEMA,
     OPTIMIZER_SCHEMA,
@@ -60,7 +60,8 @@ def comparisons(
     batch size without momentum. A batch size has its share in the plateau: one of k that is d away from all others is
     d(k − 1)/k away from it. Differences are better-is-larger. ``verdict``, ``power``, ``seeds_needed`` and
     ``smallest_margin`` are of all batch sizes of the group together, as :func:`equivalence` has them: "supported" says
-    that all are the same to within the margin. Scores are taken at rates chosen without them, for this test set.
+    that all are the same to within the margin. Scores are taken at rates chosen without them, for this test set. Batch
+    sizes whose best rate lies at an edge of the rates tried are left out.
 
     Args:
         trials: a table of trials.
@@ -69,7 +70,8 @@ def comparisons(
         margin: δ in units of the score; by ``score_margin`` from the group's mean score unless declared.
     """
     found = [
-        (key, members, scores_by_batch_size(members, records[key["workload"]])) for key, members in by_optimizer(trials)
+        (key, members, inside(scores_by_batch_size(members, records[key["workload"]])))
+        for key, members in by_optimizer(trials)
     ]
     plain = of_sgd((key, scores) for key, _, scores in found)
     rows: list[dict[str, Any]] = []
@@ -77,8 +79,8 @@ def comparisons(
         record = records[key["workload"]]
         sgd = plain.get((key["workload"], key["budget"]), {})
         for regime in ("noise", "curvature"):
-            inside = _sizes(regimes, key, regime)
-            mine = {size: chosen for size, chosen in scores.items() if size in inside}
+            of_regime = _sizes(regimes, key, regime)
+            mine = {size: chosen for size, chosen in scores.items() if size in of_regime}
             groups = {"plateau": _from_plateau(mine)}
             if momentum_of(key["optimizer"]) != 0:
                 groups["sgd"] = leads_over(mine, sgd)
@@ -98,7 +100,8 @@ def rate_differences(trials: pl.DataFrame, regimes: pl.DataFrame, records: Recor
     """Return by how many octaves the optimal effective rate of momentum lies above SGD's, on average over a regime.
 
     ``value`` is the mean of log₂ ε*/(1 − m) − log₂ ε*_SGD over the batch sizes, by the vertices; seeds are drawn
-    jointly and everything is fitted anew, with the interval that slopes have.
+    jointly and everything is fitted anew, with the interval that slopes have. Batch sizes at which one of the rates
+    lies at an edge of the rates tried are left out.
 
     Args:
         trials: a table of trials.
@@ -115,10 +118,10 @@ def rate_differences(trials: pl.DataFrame, regimes: pl.DataFrame, records: Recor
         for criterion in measured_criteria(trials):
             pair = pair_on_common_seeds(*(cells_of(of, records[key["workload"]], criterion) for of in (members, sgd)))
             for regime in ("noise", "curvature"):
-                inside = _sizes(regimes, key, regime) & set(pair[0].sizes) & set(pair[1].sizes)
-                if inside and pair[0].n:
-                    faster, slower = (cells.of(sorted(inside)) for cells in pair)
-                    row = key | {"criterion": criterion, "regime": regime, "batch_sizes": len(inside)}
+                shared = _sizes(regimes, key, regime) & set(pair[0].inside.sizes) & set(pair[1].inside.sizes)
+                if shared and pair[0].n:
+                    faster, slower = (cells.of(sorted(shared)) for cells in pair)
+                    row = key | {"criterion": criterion, "regime": regime, "batch_sizes": len(shared)}
                     rows.append(row | {"n": faster.n} | vars(octaves_between(faster, slower, momentum)))
     return pl.DataFrame(rows, schema=RATE_DIFFERENCES_SCHEMA)
 

@@ -100,6 +100,12 @@ class Curve:
             contending[self.best()[0]] = True
         return contending
 
+    @cached_property
+    def censored(self) -> tuple[str, ...]:
+        """At which ends of the rates tried, ``low`` or ``high``, a contender lies: better rates may lie beyond."""
+        ends = self.contenders[[0, -1]] if self.seeds.size else np.zeros(2, bool)
+        return tuple(name for name, reached in zip(("low", "high"), ends, strict=True) if reached)
+
     @property
     def gain(self) -> float:
         """By how much the mean at the best rate exceeds the constant predictor; infinite where that is unknown.
@@ -231,7 +237,10 @@ def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion, colu
     diverged, there = (np.zeros((len(rates), len(seeds)), np.bool_) for _ in range(2))
     values[rate, seed], diverged[rate, seed], there[rate, seed] = value[counted], gone[counted], True
     good = goodness(values, record, criterion, diverged)
-    kept = np.ix_(*without_gaps(there, np.where(there, good, np.nan), diverged, unpaired))
+    chosen_by = np.full(values.shape, np.nan)  # what is chosen and what is reported leave out the same trials
+    chosen_by[rate, seed] = cell[COLUMN[criterion]].to_numpy()[counted]
+    chosen_by = goodness(chosen_by, record, criterion, diverged)
+    kept = np.ix_(*without_gaps(there, np.where(there, chosen_by, np.nan), diverged, unpaired))
     return Curve(
         rates[kept[0].ravel()],
         seeds[kept[1].ravel()],

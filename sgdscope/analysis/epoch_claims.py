@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curves import CRITERIA, by_optimizer, measured_criteria
+from sgdscope.analysis.edges import Edges, left_out
 from sgdscope.analysis.evidence import (
     CONSTANT,
     DOWN,
@@ -26,8 +27,8 @@ from sgdscope.analysis.evidence import (
 from sgdscope.analysis.fits import fit_line
 from sgdscope.analysis.learning import gains, has_learned, most_of
 from sgdscope.analysis.margins import margin_at
-from sgdscope.analysis.regimes import FEWEST_IN_REGIME, cells_of, pair_on_common_seeds
-from sgdscope.analysis.slopes import grid_error, slope_of
+from sgdscope.analysis.regimes import FEWEST_IN_REGIME, Cells, cells_of, pair_on_common_seeds, slope_of
+from sgdscope.analysis.slopes import grid_error
 from sgdscope.analysis.statistics import bootstrapped, estimated
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.unlimited import outcome_of, saturation
@@ -76,12 +77,15 @@ def over_epochs(ladder: Ladder) -> Iterator[Finding]:
         yield from (ladder.found(claim, reason="the training loss was not measured") for claim in ("C9", "C9b"))
         return
     by_score, by_loss = (cells_of(ladder.members, ladder.record, criterion) for criterion in CRITERIA)
-    if by_score.sizes != by_loss.sizes or len(by_score.sizes) < FEWEST_IN_REGIME:
-        few = f"{len(by_score.sizes)} epoch budgets of {FEWEST_IN_REGIME} needed have an optimum"
-        yield from (ladder.found(claim, reason=few) for claim in ("C9", "C9b"))
+    out = left_out(_edges(by_score, by_loss))
+    shared = [n for n in by_score.inside.sizes if n in by_loss.inside.sizes]
+    if by_score.sizes != by_loss.sizes or len(shared) < FEWEST_IN_REGIME:
+        few = f"{len(shared)} epoch budgets of {FEWEST_IN_REGIME} needed have an optimum"
+        yield from (ladder.found(claim, reason=f"{few}. {out}" if out else few) for claim in ("C9", "C9b"))
         return
-    by_score, by_loss = pair_on_common_seeds(by_score, by_loss)
-    n, x = by_score.n, by_score.x
+    ends = [cells.of(cells.sizes[-1:]) for cells in pair_on_common_seeds(by_score, by_loss)]
+    by_score, by_loss = pair_on_common_seeds(by_score.of(shared), by_loss.of(shared))
+    n = by_score.n
     test, train = slope_of(by_score), slope_of(by_loss)
     drawn = [fit_line(cells.x, *cells.drawn_vertices(stream)) for stream, cells in enumerate((by_loss, by_score))]
     apart = bootstrapped(train.value - test.value, drawn[0] - drawn[1], n)
@@ -98,16 +102,24 @@ def over_epochs(ladder: Ladder) -> Iterator[Finding]:
         ),
         in_zone("train-optimal less test-optimal growth", apart, DOWN, n, SLOPE, grid_error=math.hypot(*errors)),
     ]
-    effects += _saturation(ladder)
-    yield ladder.found("C9", *effects)
-    ends = [cells.of(cells.sizes[-1:]) for cells in (by_score, by_loss)]
+    effects += _saturation(replace(ladder, members={n: ladder.members[n] for n in shared}))
+    yield ladder.found("C9", *effects, reason=out)
     value = float(ends[0].vertices[0, 0] - ends[1].vertices[0, 0])
     draws = ends[0].drawn_vertices()[0][:, 0] - ends[1].drawn_vertices(stream=1)[0][:, 0]
-    above = bootstrapped(value, draws, n)
-    name = f"test-optimal above train-optimal rate at {2 ** x[-1]:g} epochs"
+    above, n = bootstrapped(value, draws, ends[0].n), ends[0].n
+    name = f"test-optimal above train-optimal rate at {ends[0].sizes[-1]:g} epochs"
     error = math.hypot(*(cells.mean_grid_error for cells in ends))
     effect = in_zone(name, above, UP, n, OCTAVES, grid_error=error)
     yield ladder.found("C9b", undecided_at_an_edge(effect, *ends))
+
+
+def _edges(*cells: Cells) -> Edges:
+    """Return at which epochs one of the optima lies at an edge of the rates tried, and at which ends."""
+    found: dict[float, set[str]] = {}
+    for of in cells:
+        for size, ends in of.censored.items():
+            found.setdefault(size, set()).update(ends)
+    return {size: tuple(end for end in ("low", "high") if end in ends) for size, ends in found.items()}
 
 
 def _saturation(ladder: Ladder) -> list[Effect]:

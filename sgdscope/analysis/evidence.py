@@ -106,8 +106,8 @@ def rounded(zone: tuple[float, float]) -> tuple[float, float]:
 
 
 def undecided_at_an_edge(effect: Effect, *cells: Cells) -> Effect:
-    """Return an effect without a verdict where one of its optima is only a bound, at an edge of the rates tried."""
-    if not any(of.bounds.any() for of in cells):
+    """Return an effect without a verdict where one of its optima lies at an edge of the rates tried."""
+    if not any(of.censored for of in cells):
         return effect
-    name = f"{effect.name}, of which one is at the edge of the rates tried"
+    name = f"{effect.name}, one of them at the edge of the rates tried"
     return replace(effect, name=name, verdict="inconclusive", seeds_needed=None)

@@ -18,6 +18,8 @@ from sgdscope.analysis.seconds import seconds_at
 from sgdscope.analysis.statistics import LEVEL, fewest_seeds, t_quantile
 from sgdscope.budget import MOST_EXAMPLES
 
+# What is said of a criterion's rates: those for the score go without saying.
+ABOUT = {"score": "", "train_loss": " for the training loss"}
 # With one seed nothing has an interval, and nothing says how many seeds will do: as many as a study has by default.
 FIRST_SEEDS = 5
 
@@ -66,7 +68,8 @@ def further_trials(
     grid that was declared.
 
     ``trials`` and ``seconds`` are of what the whole study would need more, at as many rates a cell as it has, from the
-    seconds that were measured; they are about right, and null where nothing was timed.
+    seconds that were measured; they are about right, and null where nothing was timed. Learning rates come first: what
+    lies at an edge of those tried decides nothing, however many seeds and batch sizes there are.
 
     Args:
         trials: a table of trials.
@@ -80,12 +83,13 @@ def further_trials(
         learning_rates: the grid that was declared, where rates were not searched.
     """
     cells = _cells(trials, seconds)
-    options = [*_more_seeds(trials, optima, costs, leads, thresholds, records, cells)]
+    options = [*_more_rates(optima, learning_rates, cells)]
+    options += _more_seeds(trials, optima, costs, leads, thresholds, records, cells)
     options += _more_batch_sizes(trials, regimes, thresholds, seconds, records, cells)
-    options += _more_rates(optima, learning_rates, cells)
     found = pl.DataFrame(options, schema=FURTHER_SCHEMA)
     each = pl.when(pl.col("seconds") > 0).then(pl.col("seconds")).otherwise(pl.col("trials")) / pl.col("questions")
-    return found.sort(each, pl.col("questions"), descending=[False, True], maintain_order=True)
+    rates = pl.col("field") == "learning_rates"
+    return found.sort(rates, each, pl.col("questions"), descending=[True, False, True], maintain_order=True)
 
 
 def seeds_to_show(gaps: Sequence[float], deviation: float, alpha: float) -> int | None:
@@ -237,7 +241,7 @@ def _of_scores(costs: pl.DataFrame, thresholds: pl.DataFrame) -> Iterator[Questi
             short, alpha = row["margin"] + cost["difference"], (1 - LEVEL) / 2
             wanted = seeds_to_show([abs(short)], _deviation(cost), alpha if short > 0 else alpha / len(between))
             seeds = wanted
-            if cost["batch_size"] > row["low"]:
+            if row["low"] is None or cost["batch_size"] > row["low"]:
                 below = max(below, wanted) if short > 0 and below is not None and wanted is not None else None
                 seeds = below if short > 0 else wanted
             yield Question((*key.values(),), "whether {optimizer} loses more than δ{at}", cost["batch_size"], seeds)
@@ -289,7 +293,7 @@ def _more_batch_sizes(
         if len(sizes) < 2:
             continue
         low, high = regime_limits(regimes, *key)
-        add = batch_sizes_to_add(sizes, low or 0.0, high or math.inf, possible)
+        add = batch_sizes_to_add(sizes, low, high, possible)
         of_key = dict(zip(OPTIMIZER_SCHEMA, key, strict=True))
         ends = thresholds.filter(**of_key, quantity="B_score") if len(thresholds) else thresholds
         row = ends.row(0, named=True) if len(ends) else None
@@ -318,6 +322,8 @@ def _cells_of_sizes(
 def _around_the_end(sizes: Sequence[int], row: dict[str, Any], possible: range) -> list[int]:
     """Return the batch sizes that would show where the score is first lost, where those there cannot."""
     low, high = row["low"], row["high"]
+    if low is None:
+        return []
     if high is None:
         larger = [2 * max(sizes)] if low == max(sizes) else []
         return [size for size in larger if size in possible]
@@ -331,15 +337,15 @@ def _more_rates(
     if not learning_rates:
         return
     for end, rate in (("low", min(learning_rates) / 2), ("high", max(learning_rates) * 2)):
-        censored = optima.filter(pl.col("censored").str.contains(end), criterion="score")
+        censored = optima.filter(pl.col("censored").str.contains(end))
         questions = [
             Question(
                 (row["workload"], row["budget"], row["optimizer"]),
-                "the learning rate of {optimizer}{at}, inside the grid",
+                f"the learning rate of {{optimizer}}{{at}}{ABOUT[row['criterion']]}, inside the grid",
                 row["batch_size"],
                 None,
             )
-            for row in censored.iter_rows(named=True)
+            for row in censored.sort("criterion", maintain_order=True).iter_rows(named=True)
         ]
         if questions:
             yield _option("learning_rates", [rate], questions, [(cell.seeds, cell.seconds) for cell in cells])

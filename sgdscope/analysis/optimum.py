@@ -157,7 +157,7 @@ def optimum_interval(found: Curve) -> tuple[float, float, list[str]]:
     """
     octaves, n = found.octaves, len(found.seeds)
     low, high = np.flatnonzero(found.contenders)[[0, -1]]
-    censored = [name for name, end in (("low", low == 0), ("high", high == len(octaves) - 1)) if end]
+    censored = list(found.censored)
     if n == 1:
         return -math.inf, math.inf, censored
     steps = np.diff(octaves) if len(octaves) > 1 else np.array([math.inf])

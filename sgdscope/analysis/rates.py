@@ -15,7 +15,7 @@ from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, measured_criteri
 from sgdscope.analysis.fits import Hinge, fit_hinge
 from sgdscope.analysis.learning import learning
 from sgdscope.analysis.optimum import FLAT_OCTAVES
-from sgdscope.analysis.regimes import FEWEST_BATCH_SIZES, Cells, cells_of
+from sgdscope.analysis.regimes import AT_EDGE, FEWEST_BATCH_SIZES, TOO_FEW, Cells, cells_of
 from sgdscope.analysis.statistics import t_quantile
 from sgdscope.errors import InputError
 from sgdscope.workloads.base import WorkloadRecord
@@ -59,9 +59,16 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Law:
-    """The optimal learning rates of one optimizer by batch size, at least 4, from which others are predicted."""
+    """The optimal learning rates of one optimizer by batch size, from which others are predicted.
+
+    At least 4 lie inside the rates tried. The others are bounds, and count as batch sizes that were not measured.
+    """
 
     cells: Cells
+
+    @cached_property
+    def _inside(self) -> Cells:
+        return self.cells.inside
 
     @cached_property
     def _hinges(self) -> tuple[Hinge, Hinge]:
@@ -102,12 +109,16 @@ class Law:
         return Predicted(sum(estimates) / 2, estimates[0] - ends[0], estimates[1] + ends[1], place)
 
     def _place(self, batch_size: float) -> Place:
-        if batch_size in self.cells.sizes:
+        if batch_size in self._inside.sizes:
             return "measured"
         return "between" if self._beyond(math.log2(batch_size)) == 0 else "extrapolated"
 
     def _beyond(self, x: float) -> float:
-        return float(max(0.0, self.cells.x[0] - x, x - self.cells.x[-1]))
+        return float(max(0.0, self._inside.x[0] - x, x - self._inside.x[-1]))
+
+    def too_far(self, batch_size: float) -> bool:
+        """Return whether a batch size lies too far beyond those whose optimum is inside the rates tried."""
+        return self._beyond(math.log2(batch_size)) > MOST_BEYOND
 
     def _values(self, hinge: Hinge, x: float) -> tuple[np.ndarray, np.ndarray]:
         """Return what hinges say at x, twice: where there is no bend yet, as if it came at once, and as if never."""
@@ -156,7 +167,9 @@ def rate_for(
     ``learning_rate`` is predicted as :meth:`Law.at` says. ``place`` is ``measured`` where the batch size is in the
     study, and then ``measured`` is the optimum found there, with the interval of :func:`optima` beside it;
     ``between`` or ``extrapolated`` where it is not; ``too few batch sizes`` where fewer than 4 leave nothing to
-    predict from. ``flat`` is an interval of more than 3 octaves.
+    predict from; ``at the edge of the rates tried`` where the optimum of fewer than 4 lies inside the rates tried, or
+    the batch size is more than 2 octaves beyond theirs. An optimum at an edge is a bound, and counts as not measured.
+    ``flat`` is an interval of more than 3 octaves.
 
     Cells that have learned next to nothing predict nothing.
 
@@ -177,16 +190,20 @@ def rate_for(
         for criterion in measured_criteria(trials):
             found = cells_of(of.learned, records[key["workload"]], criterion)
             mine = optima.filter(**key, criterion=criterion)
-            law = Law(found) if len(found.sizes) >= FEWEST_BATCH_SIZES and found.n else None
+            law: Law | str = TOO_FEW
+            if len(found.sizes) >= FEWEST_BATCH_SIZES and found.n:
+                law = Law(found.bounded) if len(found.inside.sizes) >= FEWEST_BATCH_SIZES else AT_EDGE
             for size in sizes:
                 row = key | {"criterion": criterion, "batch_size": size, "batch_sizes": len(found.sizes), "n": found.n}
                 rows.append(row | _predicted(law, size) | _measured(mine.filter(batch_size=size)))
     return pl.DataFrame(rows, schema=RATES_SCHEMA)
 
 
-def _predicted(law: Law | None, size: int) -> dict[str, Any]:
-    if law is None:
-        return {"place": "too few batch sizes"}
+def _predicted(law: Law | str, size: int) -> dict[str, Any]:
+    if isinstance(law, str):
+        return {"place": law}
+    if law.too_far(size):
+        return {"place": AT_EDGE}
     found = law.at(size)
     with np.errstate(over="ignore", under="ignore"):
         rate, low, high = (float(np.exp2(octave)) for octave in (found.octave, found.low, found.high))

@@ -20,14 +20,21 @@ from sgdscope.analysis.curves import (
     on_common_seeds,
 )
 from sgdscope.analysis.dynamics import momentum_of
-from sgdscope.analysis.fits import KNEES_PER_OCTAVE, fit_hinge
+from sgdscope.analysis.edges import listed
+from sgdscope.analysis.fits import KNEES_PER_OCTAVE, fit_hinge, fit_line
 from sgdscope.analysis.learning import learning
-from sgdscope.analysis.statistics import BOOTSTRAP_SEED, bootstrap_t_interval
+from sgdscope.analysis.statistics import BOOTSTRAP_SEED, Estimate, bootstrap_t_interval, bootstrapped
 from sgdscope.workloads.base import WorkloadRecord
 
 FEWEST_BATCH_SIZES = 4
 # A regime with fewer batch sizes than this is not identified.
 FEWEST_IN_REGIME = 3
+# A study lies in one regime where the slope over all of it is in the first zone, and what the other rates lie above the
+# smallest batch size's, in octaves, in the second: by the slope alone an octave of growth at that end would be missed.
+LEVEL_SLOPE, LEVEL_OCTAVES = (-0.25, 0.25), (-1.0, 1.0)
+# What a row of :func:`regimes` says of the transition.
+IDENTIFIED, NOT_IDENTIFIED, TOO_FEW = "identified", "not identified", "too few batch sizes"
+NOWHERE, THROUGHOUT, AT_EDGE = "grows nowhere", "grows throughout", "at the edge of the rates tried"
 # Intervals of batch sizes are given as far as this, log₂.
 FARTHEST = 60.0
 
@@ -44,6 +51,7 @@ REGIMES_SCHEMA: dict[str, type[pl.DataType]] = {
     "slope_low": pl.Float64,
     "slope_high": pl.Float64,
     "level": pl.Float64,
+    "left_out": pl.String,
 }
 
 
@@ -106,6 +114,21 @@ class Cells:
         return float(np.mean([float(c.vertex()[1][0]) for c in self.curves])) / math.sqrt(3)
 
     @property
+    def censored(self) -> dict[float, tuple[str, ...]]:
+        """At which sizes the optimum lies at an edge of the rates tried, and at which ends."""
+        return {size: c.censored for size, c in zip(self.sizes, self.curves, strict=True) if c.censored}
+
+    @property
+    def inside(self) -> Cells:
+        """The sizes whose optimum lies inside the rates tried: verdicts rest on these alone."""
+        return self.of([size for size, c in zip(self.sizes, self.curves, strict=True) if not c.censored])
+
+    @property
+    def bounded(self) -> Cells:
+        """The sizes at which more than one rate was tried: a single rate bounds the optimum from neither side."""
+        return self.of([size for size, c in zip(self.sizes, self.curves, strict=True) if len(c.rates) > 1])
+
+    @property
     def bounds(self) -> np.ndarray:
         """−1 where the winner is the lowest rate tried, +1 where it is the highest, else 0; shape (1, k)."""
         return self._bounds(np.array([[c.best()[0] for c in self.curves]]))
@@ -148,9 +171,21 @@ def regimes(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
 
     Cells that have learned next to nothing are left out, by :func:`learning`.
 
-    ``status`` is ``identified`` where that interval lies inside the batch sizes of the study and the slope's
-    interval above 0; ``not identified`` otherwise, also where a winner lies at the edge of the rates tried; and
-    ``too few batch sizes`` below 4.
+    ``status`` is one of
+
+    - ``identified``: that interval lies inside the batch sizes of the study, and the slope's interval above 0.
+    - ``grows nowhere``: the 90 % interval of the slope over all batch sizes lies within ±0.25, and the 95 % interval of
+      what the other rates lie above the smallest batch size's within ±1 octave. The study is curvature-dominated
+      throughout; the transition is at most ``bend_high``, the smallest batch size.
+    - ``grows throughout``: the fitted transition is the largest batch size, its interval lies above the second largest,
+      the slope's above 0, and so does the 90 % interval of the growth between these two. The study is noise-dominated
+      throughout; the transition is at least ``bend_low``, the largest batch size.
+    - ``at the edge of the rates tried``: at fewer than 4 batch sizes does the optimum lie inside the rates tried.
+    - ``too few batch sizes``: the study has fewer than 4.
+    - ``not identified``: none of these.
+
+    Batch sizes whose optimum may lie beyond the rates tried are ``left_out``: they are bounds in the fit, and what the
+    status says is of the others.
 
     Args:
         trials: a table of trials.
@@ -166,26 +201,68 @@ def regimes(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
 
 def bend_of(found: Cells) -> dict[str, Any]:
     """Return the row of :func:`regimes` for one optimizer's cells, but for their key."""
-    row: dict[str, Any] = {"batch_sizes": len(found.sizes), "n": found.n, "status": "too few batch sizes"}
+    inside = found.inside
+    row: dict[str, Any] = {"batch_sizes": len(found.sizes), "n": found.n, "status": TOO_FEW}
+    row["left_out"] = listed(f"{size:g}" for size in found.censored)
     if len(found.sizes) < FEWEST_BATCH_SIZES or found.n == 0:
         return row
-    x, n = found.x, found.n
-    estimate = fit_hinge(x, found.vertices, found.bounds)
-    drawn = fit_hinge(x, *found.drawn_vertices())
+    if len(inside.sizes) < FEWEST_BATCH_SIZES:
+        return row | {"status": AT_EDGE}
+    fitted, x = found.bounded, inside.x
+    estimate = fit_hinge(fitted.x, fitted.vertices, fitted.bounds)
+    drawn = fit_hinge(fitted.x, *fitted.drawn_vertices())
     knee, slope = float(estimate.knee[0]), float(estimate.slope[0])
-    knee_low, knee_high = knee_interval(knee, drawn.knee, n)
-    slope_low, slope_high = bootstrap_t_interval(slope, drawn.slope, n)
-    inside = n > 1 and not found.bounds.any() and knee_low >= x[0] and knee_high < x[-1] and slope_low > 0
-    return row | {
-        "status": "identified" if inside else "not identified",
-        "bend": 2.0**knee,
-        "bend_low": 2.0 ** max(knee_low, -FARTHEST),
-        "bend_high": 2.0 ** min(knee_high, FARTHEST),
-        "slope": slope,
-        "slope_low": slope_low,
-        "slope_high": slope_high,
-        "level": 2.0 ** float(estimate.level[0]),
-    }
+    knee_low, knee_high = knee_interval(knee, drawn.knee, found.n)
+    slope_low, slope_high = bootstrap_t_interval(slope, drawn.slope, found.n)
+    growing = found.n > 1 and slope_low > 0
+    if _level(fitted, inside):
+        line = slope_of(fitted)
+        level = 2.0 ** float(inside.vertices.mean())
+        slopes = {"slope": line.value, "slope_low": line.low95, "slope_high": line.high95}
+        return row | {"status": NOWHERE, "bend_high": 2.0 ** x[0], "level": level} | slopes
+    fit = {"slope": slope, "slope_low": slope_low, "slope_high": slope_high, "level": 2.0 ** float(estimate.level[0])}
+    if growing and knee >= x[-1] and knee_low >= x[-2] and _rise(inside, slice(-2, -1), slice(-1, None)).low90 > 0:
+        # The line at the largest batch size at which it is known.
+        level = float(estimate.level[0]) - slope * (knee - x[-1])
+        return row | fit | {"status": THROUGHOUT, "bend_low": 2.0 ** x[-1], "level": 2.0**level}
+    identified = growing and knee_low >= x[0] and knee_high < x[-1]
+    return (
+        row
+        | fit
+        | {
+            "status": IDENTIFIED if identified else NOT_IDENTIFIED,
+            "bend": 2.0**knee,
+            "bend_low": 2.0 ** max(knee_low, -FARTHEST),
+            "bend_high": 2.0 ** min(knee_high, FARTHEST),
+        }
+    )
+
+
+def slope_of(found: Cells) -> Estimate:
+    """Return the slope of log₂ ε* against log₂ B over some batch sizes, at least two.
+
+    ε* is the vertex of a parabola within an octave of the winner. Seeds are drawn jointly over all batch sizes and
+    everything is fitted anew; the intervals are estimate ± t(n−1)·SE·√(n/(n−1)).
+    """
+    estimate = float(fit_line(found.x, found.vertices, found.bounds)[0])
+    drawn = fit_line(found.x, *found.drawn_vertices())
+    return bootstrapped(estimate, drawn, found.n)
+
+
+def _level(fitted: Cells, inside: Cells) -> bool:
+    """Return whether ε* is shown to grow nowhere, with bounds where it lies at an edge of the rates tried."""
+    if fitted.n < 2 or slope_of(fitted).verdict(*LEVEL_SLOPE) != "supported":
+        return False
+    rise = _rise(inside, slice(0, 1), slice(1, None))
+    return LEVEL_OCTAVES[0] <= rise.low95 and rise.high95 <= LEVEL_OCTAVES[1]
+
+
+def _rise(found: Cells, before: slice, after: slice) -> Estimate:
+    """Return by how many octaves the mean rate of some batch sizes lies above that of others."""
+    value, draws = (
+        of[:, after].mean(axis=1) - of[:, before].mean(axis=1) for of in (found.vertices, found.drawn_vertices()[0])
+    )
+    return bootstrapped(float(value[0]), draws, found.n)
 
 
 def knee_interval(knee: float, drawn: np.ndarray, n: int) -> tuple[float, float]:
@@ -226,31 +303,47 @@ def regime_limits(
 
 
 def bend_limits(row: dict[str, Any]) -> tuple[float | None, float | None]:
-    """Return both limits of B_ε from a row of :func:`regimes`; None where the rate is not shown to grow below it."""
+    """Return both limits of B_ε from a row of :func:`regimes`; None where the rate is not shown to grow below it.
+
+    Where the rate grows nowhere no batch size is below the lower limit, 0, and all of the study are above the upper;
+    where it grows throughout all are below the lower limit and none is above the upper, ∞.
+    """
+    if row["status"] == NOWHERE:
+        return 0.0, math.nextafter(row["bend_high"], 0.0)
+    if row["status"] == THROUGHOUT:
+        return math.nextafter(row["bend_low"], math.inf), math.inf
     growing = row.get("slope_low") is not None and row["slope_low"] > 0
     return (row["bend_low"], row["bend_high"]) if growing else (None, None)
 
 
-def batch_sizes_to_add(sizes: Sequence[int], low: float, high: float, possible: range) -> dict[str, list[int]]:
+def batch_sizes_to_add(
+    sizes: Sequence[int], low: float | None, high: float | None, possible: range
+) -> dict[str, list[int]]:
     """Return the batch sizes, factors of 2 beyond those there, that would give each regime its three.
 
     Args:
         sizes: the batch sizes of the study.
-        low: below it lies the noise-dominated regime.
-        high: above it lies the curvature-dominated regime.
+        low: below it lies the noise-dominated regime; 0 where it lies beyond the study, None where it is unknown.
+        high: above it lies the curvature-dominated regime; ∞ where it lies beyond the study, None where unknown.
         possible: the batch sizes that can be trained.
 
     >>> batch_sizes_to_add([8, 16, 32, 64], low=20.0, high=50.0, possible=range(1, 1025))
     {'noise': [4], 'curvature': [128, 256]}
+    >>> batch_sizes_to_add([8, 16, 32, 64], low=0.0, high=7.9, possible=range(1, 1025))
+    {'noise': [4, 2, 1], 'curvature': []}
     """
     smallest, largest = min(sizes), max(sizes)
     below = [smallest >> k for k in range(1, smallest.bit_length()) if smallest >> k in possible]
     above = [largest << k for k in range(1, possible.stop.bit_length()) if largest << k in possible]
-    noise, curvature = sum(size < low for size in sizes), sum(size > high for size in sizes)
-    return {
-        "noise": [size for size in below if size < low][: max(0, FEWEST_IN_REGIME - noise)],
-        "curvature": [size for size in above if size > high][: max(0, FEWEST_IN_REGIME - curvature)],
-    }
+    add: dict[str, list[int]] = {"noise": [], "curvature": []}
+    if low is not None:
+        known = sum(size < low for size in sizes)
+        add["noise"] = [size for size in below if low == 0 or size < low][: max(0, FEWEST_IN_REGIME - known)]
+    if high is not None:
+        known = sum(size > high for size in sizes)
+        add["curvature"] = [size for size in above if math.isinf(high) or size > high]
+        add["curvature"] = add["curvature"][: max(0, FEWEST_IN_REGIME - known)]
+    return add
 
 
 def _regime(size: int, low: float | None, high: float | None) -> str:

@@ -10,10 +10,18 @@ import polars as pl
 
 from sgdscope.analysis.curves import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA, Records, measured_criteria
 from sgdscope.analysis.dynamics import cell_warmed_up
-from sgdscope.analysis.fits import SOFTNESSES, fit_bend, fit_line
+from sgdscope.analysis.fits import SOFTNESSES, fit_bend
 from sgdscope.analysis.learning import learning
-from sgdscope.analysis.regimes import FARTHEST, FEWEST_BATCH_SIZES, FEWEST_IN_REGIME, Cells, cells_of, knee_interval
-from sgdscope.analysis.statistics import Estimate, bootstrap_t_interval, bootstrapped
+from sgdscope.analysis.regimes import (
+    FARTHEST,
+    FEWEST_BATCH_SIZES,
+    FEWEST_IN_REGIME,
+    Cells,
+    cells_of,
+    knee_interval,
+    slope_of,
+)
+from sgdscope.analysis.statistics import bootstrap_t_interval
 
 SLOPES_SCHEMA: dict[str, type[pl.DataType]] = {
     **OPTIMIZER_SCHEMA,
@@ -39,17 +47,6 @@ SHARPNESS_SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-def slope_of(found: Cells) -> Estimate:
-    """Return the slope of log₂ ε* against log₂ B over some batch sizes, at least two.
-
-    ε* is the vertex of a parabola within an octave of the winner. Seeds are drawn jointly over all batch sizes and
-    everything is fitted anew; the intervals are estimate ± t(n−1)·SE·√(n/(n−1)).
-    """
-    estimate = float(fit_line(found.x, found.vertices, found.bounds)[0])
-    drawn = fit_line(found.x, *found.drawn_vertices())
-    return bootstrapped(estimate, drawn, found.n)
-
-
 def grid_error(found: Cells) -> float:
     """Return the standard error of a slope that seeds do not make smaller: from how far each vertex may stray.
 
@@ -63,9 +60,10 @@ def grid_error(found: Cells) -> float:
 def slopes(trials: pl.DataFrame, regimes: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return the slope of log₂ ε* against log₂ B in each regime, for each optimizer, budget and criterion.
 
-    It is a fit with a free slope to the batch sizes of the regime alone; where these are fewer than 3 the slope is
-    null. ``regime`` is ``all`` for the whole study, too. A second row, ``warmed_up``, leaves out the batch sizes at
-    which momentum had too few updates, where there are such. Cells that have learned next to nothing are left out.
+    It is a fit with a free slope to the batch sizes of the regime alone, without those whose optimum lies at an edge of
+    the rates tried; where ``batch_sizes``, what is left, are fewer than 3 the slope is null. ``regime`` is ``all`` for
+    the whole study, too. A second row, ``warmed_up``, leaves out the batch sizes at which momentum had too few updates,
+    where there are such. Cells that have learned next to nothing are left out.
 
     Args:
         trials: a table of trials.
@@ -77,7 +75,7 @@ def slopes(trials: pl.DataFrame, regimes: pl.DataFrame, records: Records) -> pl.
     for of in learning(trials, records):
         key, cold = of.key, {size for size, cell in of.learned.items() if cell_warmed_up(cell) is False}
         for criterion in measured_criteria(trials):
-            found = cells_of(of.learned, records[key["workload"]], criterion)
+            found = cells_of(of.learned, records[key["workload"]], criterion).inside
             for regime in ("noise", "curvature", "all"):
                 inside = [s for s in found.sizes if regime in ("all", assigned.get((*key.values(), s)))]
                 chosen = [(False, inside)] + ([(True, [s for s in inside if s not in cold])] if cold else [])
@@ -95,6 +93,7 @@ def sharpness_of(found: Cells) -> dict[str, float]:
 
     The interval of k is that of 1/k, turned over: it reaches infinity, the hinge, where that of 1/k reaches 0.
     """
+    found = found.bounded
     estimate = fit_bend(found.x, found.vertices, found.bounds)
     drawn = fit_bend(found.x, *found.drawn_vertices())
     softness = float(estimate.softness[0])
@@ -114,7 +113,8 @@ def sharpness_of(found: Cells) -> dict[str, float]:
 def sharpness(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return how sharply the optimal learning rate bends, for each optimizer, budget and criterion.
 
-    The transition is sharp where the interval of k lies above 1, the smooth form. Null below 4 batch sizes.
+    The transition is sharp where the interval of k lies above 1, the smooth form. Null where the optimum lies inside
+    the rates tried at fewer than 4 batch sizes; others are bounds.
 
     Args:
         trials: a table of trials.
@@ -125,7 +125,8 @@ def sharpness(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
         for criterion in measured_criteria(trials):
             found = cells_of(of.learned, records[of.key["workload"]], criterion)
             row = of.key | {"criterion": criterion, "batch_sizes": len(found.sizes), "n": found.n}
-            rows.append(row | (sharpness_of(found) if len(found.sizes) >= FEWEST_BATCH_SIZES and found.n else {}))
+            enough = len(found.inside.sizes) >= FEWEST_BATCH_SIZES and found.n
+            rows.append(row | (sharpness_of(found) if enough else {}))
     return pl.DataFrame(rows, schema=SHARPNESS_SCHEMA)
 
 

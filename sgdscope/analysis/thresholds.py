@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 from scipy import special
 
-from sgdscope.analysis.choosing import Chosen, leads_over, scores_by_batch_size
+from sgdscope.analysis.choosing import Chosen, edges_of, inside, leads_over, scores_by_batch_size
 from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, by_optimizer
 from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
+from sgdscope.analysis.edges import listed
 from sgdscope.analysis.margins import margin_of
 from sgdscope.analysis.statistics import LEVEL, holm, t_quantile
 
@@ -27,6 +28,7 @@ THRESHOLDS_SCHEMA: dict[str, type[pl.DataType]] = {
     "estimate": pl.Int64,
     "low": pl.Int64,
     "high": pl.Int64,
+    "left_out": pl.String,
 }
 
 
@@ -124,7 +126,8 @@ def thresholds(trials: pl.DataFrame, records: Records, margin: float | None = No
       seed. It is above ``low`` and at most ``high``. Where some batch sizes leave momentum too few updates to warm
       up, there is a second row, ``warmed_up``, without those.
 
-    An end is null where the study shows nothing on that side, and ``estimate`` where no batch size exceeds δ.
+    An end is null where the study shows nothing on that side, and ``estimate`` where no batch size exceeds δ. Batch
+    sizes at which a best rate lies at an edge of the rates tried are ``left_out``: their best score may be better.
     Scores are taken at rates that were chosen without them, for this test set.
 
     Args:
@@ -152,13 +155,19 @@ def thresholds(trials: pl.DataFrame, records: Records, margin: float | None = No
 
 
 def _plateau_end(by_size: Mapping[int, Chosen], margin: float) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "quantity": "B_score",
+        "n": len(next(iter(by_size.values())).seeds),
+        "margin": margin,
+        "left_out": listed(edges_of(by_size)),
+    }
+    by_size = inside(by_size)
+    if not by_size:
+        return row | {"batch_sizes": 0}
     sizes, scores = list(by_size), np.array([chosen.scores for chosen in by_size.values()])
     place, _ = plateau_end(scores, margin)
-    return {
-        "quantity": "B_score",
+    return row | {
         "batch_sizes": len(sizes),
-        "n": scores.shape[1],
-        "margin": margin,
         "estimate": sizes[place.first - 1] if place.first < len(sizes) else None,
         "low": sizes[place.within - 1],
         "high": _at(sizes, place.beyond),
@@ -166,8 +175,11 @@ def _plateau_end(by_size: Mapping[int, Chosen], margin: float) -> dict[str, Any]
 
 
 def _lead(sgd: Mapping[int, Chosen], momentum: Mapping[int, Chosen], margin: float) -> dict[str, Any]:
+    both = [{size: of[size] for size in momentum if size in sgd} for of in (momentum, sgd)]
+    momentum, sgd = (inside(of) for of in both)
     sizes = [size for size in momentum if size in sgd]
     row = {"quantity": "B_mom", "batch_sizes": len(sizes), "margin": margin, "n": 0}
+    row["left_out"] = listed(sorted(edges_of(*both)))
     leads = np.array(list(leads_over(momentum, sgd).values()))
     if not leads.size:
         return row

@@ -20,7 +20,7 @@ from sgdscope.analysis.dynamics import l2_of
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import exact
 from sgdscope.engine.progress import duration
-from sgdscope.report.summary import plain_first, short, with_half_width
+from sgdscope.report.summary import edge_sentences, plain_first, short, with_half_width
 from sgdscope.studies import Origin
 from sgdscope.study import Declaration
 from sgdscope.terminal import visible
@@ -33,18 +33,21 @@ MOST_SAID = 3
 LEGEND = (
     "± and [ ] are 95 % intervals, over n seeds and over packs (their range where fewer than 6). Seconds are a trial's "
     "share of a full pack's time; × is to the cheapest. Holds: shown to lose less than δ; lost: shown to lose more; "
-    "? is undecided."
+    "? is undecided. At the edge: larger or smaller learning rates may be better, so nothing is said of the batch size."
 )
-RATES_LEGEND = "Rates: * is extrapolated; † is flat, not identified within 3 octaves; ‡ is censored."
+RATES_LEGEND = (
+    "Rates: * is extrapolated; † is flat, not identified within 3 octaves; ‡ is at the edge of the rates tried."
+)
 
 
-VERDICTS = ("holds", "lost", "not shown")
+VERDICTS = ("holds", "lost", "not shown", "at the edge")
 # How it is said that an optimizer is, or is not, worth it at some batch sizes.
 WORTH = {
     "ahead": "worth it at {sizes} (ahead of sgd by more than δ)",
     "behind": "worse than sgd at {sizes} (by more than δ)",
     "same": "shown not to matter at {sizes} (within ±δ)",
     "not shown": "undecided at {sizes}",
+    "at the edge": "not compared at {sizes}, where a best rate lies at the edge of the rates tried",
 }
 
 
@@ -65,7 +68,8 @@ def print_advice(advice: Advice, result: Result, origin: Origin | None, console:
         costs, leads = of_part(advice.costs, part), of_part(advice.leads, part)
         say(f"{part.title}, {scope(part, of_part(advice.seconds, part))}")
         console.print(costs_table(costs, part.record.score_name))
-        for sentence in batch_size_sentences(costs, part.optima) + momentum_sentences(leads, costs):
+        edges = edge_sentences(part.optima)
+        for sentence in edges + batch_size_sentences(costs, part.optima) + momentum_sentences(leads, costs):
             say(sentence)
         if advice.batch_sizes:
             console.print(rates_table(of_part(advice.rates, part)))
@@ -156,16 +160,25 @@ def batch_size_sentences(costs: pl.DataFrame, optima: pl.DataFrame) -> list[str]
             continue
         margin, n = f"{rows[0]['margin']:.2g}", rows[0]["n"]
         largest = max(sizes["holds"], default=0)
+        known = [row["batch_size"] for row in rows if row["verdict"] != "at the edge"]
+        if len(known) < 2:
+            said.append(
+                f"{name}: batch sizes are not compared, since the best rates lie at the edge of the rates tried."
+            )
+            continue
         text = f"{name}: no batch size is shown to lose nothing"
         if largest:
             text = f"{name}: the largest batch size that loses nothing is at least {largest}"
             above = [size for size in sizes["lost"] if size > largest]
             text += f" and below {min(above)}" if above else ""
-        text += f" (δ = {margin}, n = {n})"
+        limit = f"; {largest} is the largest tried" if largest == max(known) else ""
+        text += f" (δ = {margin}, n = {n}{limit})"
         if below := [size for size in sizes["lost"] if size < largest]:
             text += f"; too small, and shown to lose: {_listed(below)}"
         if sizes["not shown"]:
             text += f"; undecided: {_listed(sizes['not shown'])}"
+        if sizes["at the edge"]:
+            text += f"; left out, at the edge of the rates tried: {_listed(sizes['at the edge'])}"
         fastest = next((row for row in rows if row["fastest"]), None)
         if fastest is not None:
             size, rate = fastest["batch_size"], _rate(best[name, fastest["batch_size"]], "learning_rate")
@@ -198,6 +211,7 @@ def _of_the_best(row: dict[str, Any], costs: pl.DataFrame) -> str:
         "behind": "it is behind by more than δ",
         "same": "shown not to matter within ±δ",
         "not shown": "undecided",
+        "at the edge": "not compared, since a best rate lies at the edge of the rates tried",
     }[row["verdict"]]
     own = f"its best batch size, {row['batch_size']}, against sgd at its own, {row['sgd_batch_size']}"
     text = f"{row['optimizer']} at {own}: {_plus_minus(row, 'difference', sign='+')}, {verdict} (n = {row['n']})"
@@ -234,10 +248,15 @@ def option_sentence(row: dict[str, Any]) -> str:
 
 
 def worth_telling(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the first rows, of those that extend the same field only such as settle more than the ones before."""
+    """Return the first rows, of those that extend the same field only such as settle more than the ones before.
+
+    Rates below and rates above the ones tried answer different questions: both are returned.
+    """
     told: list[dict[str, Any]] = []
     for row in rows:
-        if all(row["questions"] > other["questions"] for other in told if other["field"] == row["field"]):
+        if row["field"] == "learning_rates" or all(
+            row["questions"] > other["questions"] for other in told if other["field"] == row["field"]
+        ):
             told.append(row)
     return told[:MOST_SAID]
 

@@ -18,6 +18,10 @@ from sgdscope.report.summary import how_chosen
 FEWEST_MOMENTS = 3
 
 
+# What an arrow at a best score or loss says.
+BETTER = "Arrow: the best rate lies at the edge of the rates tried, and rates beyond it may be better."
+
+
 @dataclass(frozen=True)
 class Figure:
     """A chart with its words.
@@ -55,7 +59,7 @@ def figures_against_epochs(tables: Tables, workload: str) -> list[Figure]:
         "Optimal learning rates against epochs",
         seen.rates_by_epochs(optima),
         "The rate that is best for the score, and the one that is best for the training loss, with their 95 % "
-        "intervals; momentum at its effective rate.",
+        "intervals; momentum at its effective rate. Arrow: at the edge of the rates tried.",
         "optima",
         optimal_rates_by_epochs(optima),
     )
@@ -66,9 +70,9 @@ def figures_against_epochs(tables: Tables, workload: str) -> list[Figure]:
             "score-by-epochs",
             f"Best test {record.score_name} against epochs",
             seen.score_by_epochs(optima, record.score_name),
-            f"At each budget, the learning rate that is {how_chosen(record)}. {_points(optima)}",
+            f"At each budget, the learning rate that is {how_chosen(record)}. {_points(optima)} {BETTER}",
             "optima",
-            best_score_by_epochs(optima, record.score_name),
+            best_score_by_epochs(optima, record.score_name, record.score_sign),
         ),
         rates,
     ]
@@ -96,7 +100,8 @@ def _against_batch_size(part: Tables) -> Iterator[Figure]:
             "training-loss",
             "Best training loss against batch size",
             seen.training_loss(part),
-            f"The whole training split after the last update, at the rate that is best for it. {_points(part.curves)}",
+            f"The whole training split after the last update, at the rate that is best for it. {_points(part.curves)} "
+            f"{BETTER}",
             "optima",
             Charts(part).training_loss(),
         )
@@ -109,7 +114,8 @@ def _scores_against_batch_size(part: Tables) -> Iterator[Figure]:
         f"Best test {record.score_name} against batch size",
         seen.best_score(part),
         f"At each batch size, the learning rate that is {how_chosen(record)}. {_points(part.curves)} A broad line is "
-        f"the plateau, as far as the score is shown to hold; a thin one goes on to where it is shown to be lost.",
+        f"the plateau, as far as the score is shown to hold; a thin one goes on to where it is shown to be lost. "
+        f"{BETTER}",
         "optima",
         charts.best_score(),
     )
@@ -119,7 +125,8 @@ def _scores_against_batch_size(part: Tables) -> Iterator[Figure]:
         seen.optimal_learning_rate(part),
         f"The rate that is best for the {record.chosen_on} {record.score_name}; momentum at its effective rate. Bars "
         f"and bands: 95 % intervals over n = {n} seeds. Lines: fitted hinge, free slope and then 0. Dotted: in "
-        f"proportion to the batch size. Arrow: the interval reaches the edge of what was tried.",
+        f"proportion to the batch size. Arrow: the interval reaches the edge of the rates tried, and the best rate "
+        f"may lie beyond.",
         "regimes",
         charts.optimal_learning_rate(),
     )
@@ -129,7 +136,8 @@ def _scores_against_batch_size(part: Tables) -> Iterator[Figure]:
         seen.two_regimes(part),
         f"The same rates up to the full batch of {record.examples[0]:,} examples. Noise-dominated: below the lower "
         f"95 % limit of where SGD's rate bends. Curvature-dominated: above the upper limit of where the optimizer's "
-        f"own does. What lies between, or has no limit that is known, is in neither.",
+        f"own does. What lies between, or has no limit that is known, is in neither. Arrow: the interval reaches "
+        f"the edge of the rates tried.",
         "regime_of_batch_sizes",
         charts.two_regimes(),
     )
@@ -205,7 +213,7 @@ def _temperature(part: Tables) -> Iterator[Figure]:
             "Optimal temperature against batch size",
             seen.optimal_temperature(part),
             f"The temperature at the best learning rate: level where the rate grows in proportion to the batch size. "
-            f"Bars: 95 % intervals. {noisy}",
+            f"Bars: 95 % intervals. Arrow: the best rate lies at the edge of the rates tried. {noisy}",
             "optima",
             charts.optimal_temperature(),
         )

@@ -67,7 +67,7 @@ def talk_figures(tables: Tables) -> dict[str, Any]:
                 figures[f"{prefix}-two-regimes"] = charts.two_regimes()
     ladders = given_several_epochs(tables.optima)
     if has_scores(ladders):
-        figures["score-by-epochs"] = best_score_by_epochs(ladders, tables.record.score_name)
+        figures["score-by-epochs"] = best_score_by_epochs(ladders, tables.record.score_name, tables.record.score_sign)
     if not ladders.is_empty():
         figures["rates-by-epochs"] = optimal_rates_by_epochs(ladders)
     return figures

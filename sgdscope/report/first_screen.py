@@ -8,6 +8,7 @@ from typing import Any
 from sgdscope.analysis.advice import Advice
 from sgdscope.analysis.curves import CRITERIA
 from sgdscope.analysis.dynamics import l2_of
+from sgdscope.analysis.regimes import AT_EDGE, IDENTIFIED, NOWHERE, THROUGHOUT, TOO_FEW
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.budget import Steps, known_budget
 from sgdscope.engine.progress import duration
@@ -21,7 +22,7 @@ from sgdscope.report.advice import (
 )
 from sgdscope.report.charts.style import optimizers
 from sgdscope.report.seen import seeds
-from sgdscope.report.summary import whole
+from sgdscope.report.summary import edge_sentences, inside_of, whole
 from sgdscope.studies import origin_of
 
 
@@ -54,7 +55,7 @@ def bends(part: Tables) -> list[tuple[str, ...]]:
     """Return where things change along the batch size: a row of headings, and a row each, a column an optimizer."""
     names = optimizers(part.regimes)
     sizes = part.trials["batch_size"]
-    smallest, largest = int(sizes.min()), int(sizes.max())  # type: ignore[arg-type]
+    largest = int(sizes.max())  # type: ignore[arg-type]
     at_steps = isinstance(known_budget(part.trials["budget"][0]), Steps)  # the smallest batch sizes learn least there
     rows: dict[str, list[str]] = {"": names}
     for criterion, what in zip(CRITERIA, ("score", "training loss"), strict=True):
@@ -62,7 +63,8 @@ def bends(part: Tables) -> list[tuple[str, ...]]:
         rows[f"Learning rate for the {what} bends at"] = [_bend(of.get(name), largest) for name in names]
     ends = {(row["optimizer"], row["quantity"]): row for row in part.thresholds.rows(named=True)[::-1]}
     if not at_steps:
-        rows["Score is shown to hold to"] = [_held(ends.get((name, "B_score")), smallest) for name in names]
+        tried = {name: inside_of(part, name) for name in names}
+        rows["Score is shown to hold to"] = [_held(ends.get((name, "B_score")), tried[name]) for name in names]
         rows["Score is shown to be lost by"] = [_high(ends.get((name, "B_score"))) for name in names]
     if any(quantity == "B_mom" for _, quantity in ends):
         rows["Shown to be ahead of SGD from"] = [_high(ends.get((name, "B_mom"))) for name in names]
@@ -80,7 +82,8 @@ def advice(tables: StudyTables, folder: Path) -> dict[str, Any]:
     parts = []
     for part in tables.parts:
         costs, leads = of_part(found.costs, part), of_part(found.leads, part)
-        said = batch_size_sentences(costs, part.optima) + momentum_sentences(leads, costs)
+        said = edge_sentences(part.optima)
+        said += batch_size_sentences(costs, part.optima) + momentum_sentences(leads, costs)
         parts.append({"title": part.title, "sentences": said})
     origin = origin_of(tables.declaration)
     further = [
@@ -93,19 +96,27 @@ def advice(tables: StudyTables, folder: Path) -> dict[str, Any]:
 def _bend(row: dict[str, Any] | None, largest: int) -> str:
     if row is None:
         return "not measured"
-    if row["status"] == "too few batch sizes":
-        return "too few batch sizes"
+    if row["status"] in (TOO_FEW, AT_EDGE):
+        return str(row["status"])
+    if row["status"] == NOWHERE:
+        return f"grows nowhere from {whole(row['bend_high'])}, the smallest, on"
+    if row["status"] == THROUGHOUT:
+        return f"grows up to {whole(row['bend_low'])}, the largest"
     if row["bend"] >= largest:
         return f"not up to {largest}"
     at = f"{whole(row['bend'])} [{whole(row['bend_low'])}, {whole(row['bend_high'])}]"
-    return at if row["status"] == "identified" else f"({at})"
+    return at if row["status"] == IDENTIFIED else f"({at})"
 
 
-def _held(row: dict[str, Any] | None, smallest: int) -> str:
+def _held(row: dict[str, Any] | None, tried: list[int]) -> str:
     if row is None:
         return ""
+    if row["batch_sizes"] < 2 and row["left_out"]:
+        return AT_EDGE
     # The smallest is what the others are compared with.
-    return f"none above {smallest}" if row["low"] == smallest else str(row["low"])
+    if row["low"] == tried[0]:
+        return f"none above {row['low']}"
+    return f"{row['low']}, the largest tried" if row["low"] == tried[-1] else str(row["low"])
 
 
 def _high(row: dict[str, Any] | None) -> str:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from sgdscope.analysis.curves import CELL
+from sgdscope.analysis.edges import listed
 from sgdscope.analysis.tables import Tables
 from sgdscope.report.charts.by_batch_size import optimal_temperatures
 from sgdscope.report.summary import (
@@ -77,13 +79,14 @@ def score_by_temperature(part: Tables) -> str:
     """Say up to which batch size one temperature is in the intervals of all the optima."""
     rows = optimal_temperatures(part.optima)
     said = []
-    for name, mine in _by_optimizer(rows.filter(pl.col("temperature_high").is_not_null())):
+    for name, mine in _by_optimizer(rows.filter(pl.col("temperature_high").is_not_null(), censored="")):
         common = mine.sort("batch_size").filter(
             pl.col("temperature_low").cum_max() <= pl.col("temperature_high").cum_min()
         )
         said.append("from batch size {} to {} with {}".format(common["batch_size"][0], common["batch_size"][-1], name))
     if not said:
-        return f"With n = {seeds(part.curves)} there is no interval to compare optimal temperatures by."
+        none = "there is no interval inside the rates tried to compare optimal temperatures by."
+        return f"With n = {seeds(part.curves)} {none}"
     return f"One temperature is in all 95 % intervals of the optimum {', and '.join(said)} (n = {seeds(rows)})."
 
 
@@ -91,6 +94,8 @@ def along_training(part: Tables, metric: str) -> str:
     """Say what the smallest and the largest batch size end with."""
     curves = part.training_curves.filter(metric=metric)
     last = curves.filter(pl.col("step") == pl.col("step").max().over("optimizer", "batch_size"))
+    edges = part.optima.filter(criterion="score").select(*CELL, "censored")
+    last = last.join(edges, on=CELL, how="left", maintain_order="left").with_columns(pl.col("censored").fill_null(""))
     what, say = ("Minibatch loss", _loss) if metric == "minibatch_loss" else (f"Test {part.record.score_name}", _score)
     changes = [_change(name, mine, "value", "batch_size", say) for name, mine in _by_optimizer(last)]
     return _said(f"{what} after the last update, along the batch size", changes, last)
@@ -142,16 +147,21 @@ def _said(what: str, changes: Sequence[Change], rows: pl.DataFrame) -> str:
 
 
 def _change(name: str, rows: pl.DataFrame, value: str, along: str, say: Callable[[dict[str, Any], str], str]) -> Change:
-    ends = rows.sort(along)
-    first, last = ends.row(0, named=True), ends.row(-1, named=True)
+    # Where a best rate lies at an edge of the rates tried, what is best is not known.
+    inside = rows.filter(pl.col("censored") == "").sort(along)
+    edges = [f"{at:g}" for at in rows.filter(pl.col("censored") != "")[along].sort()]
+    out = f" ({listed(edges)} left out, at the edge of the rates tried)" if edges else ""
+    if inside.is_empty():
+        return Change("", f"{name}{out}")
+    first, last = inside.row(0, named=True), inside.row(-1, named=True)
     a, b = (f"{say(row, value)} at {row[along]:g}" for row in (first, last))
-    if len(rows) == 1:
-        return Change("", f"{name} {a}")
+    if len(inside) == 1:
+        return Change("", f"{name} {a}{out}")
     kind = ""
     if all(_has_interval(row, value) for row in (first, last)):
         kind = "rises" if first[f"{value}_high"] < last[f"{value}_low"] else kind
         kind = "falls" if first[f"{value}_low"] > last[f"{value}_high"] else kind
-    return Change(kind, f"{name} {kind} from {a} to {b}" if kind else f"{name} {a} and {b}, not told apart")
+    return Change(kind, (f"{name} {kind} from {a} to {b}" if kind else f"{name} {a} and {b}, not told apart") + out)
 
 
 def _has_interval(row: dict[str, Any], value: str) -> bool:

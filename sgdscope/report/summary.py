@@ -11,10 +11,21 @@ from rich.table import Table
 from rich.text import Text
 
 from sgdscope.analysis.curves import CRITERIA, Criterion, Records, smallest_loss
+from sgdscope.analysis.edges import Edges, listed, sides
 from sgdscope.analysis.gaps import gap_sentences
 from sgdscope.analysis.learning import learning
 from sgdscope.analysis.optimum import without_score
-from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
+from sgdscope.analysis.regimes import (
+    AT_EDGE,
+    FEWEST_BATCH_SIZES,
+    FEWEST_IN_REGIME,
+    IDENTIFIED,
+    NOWHERE,
+    THROUGHOUT,
+    TOO_FEW,
+    batch_sizes_to_add,
+    regime_limits,
+)
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
 from sgdscope.store import ended
@@ -36,7 +47,7 @@ WRAPPED = ("test score", "optimal rate", "training loss")
 
 CAPTION = (
     "±, [ ] and ×÷ (a factor) are 95 % intervals over n seeds, for this test set; "
-    "† is flat: not identified within 3 octaves; ‡ is censored: the interval reaches the edge of the rates tried; "
+    "† is flat: not identified within 3 octaves; ‡ is at the edge of the rates tried: rates beyond it may be better; "
     "§ at this rate a seed diverged or ended above the constant baseline's training loss"
 )
 
@@ -123,12 +134,38 @@ def _caption(tables: Tables) -> str:
 def sentences(tables: Tables) -> list[str]:
     """Say what was found for one workload and budget: where rates bend, where scores fall, where momentum leads."""
     several = tables.trials["batch_size"].n_unique() > 1
-    found = bend_sentences(tables) if several else []
+    found = edge_sentences(tables.optima)
+    found += bend_sentences(tables) if several else []
     found += noise_scale_sentences(tables)
     found += regime_sentences(tables) + threshold_sentences(tables) if several else []
     found += gap_sentences(tables.trials, tables.records)
     found += _without_score(tables) + _without_optimum(tables) + _above_constant(tables)
     return found + _without_learning(tables) + _without_interval(tables)
+
+
+def edge_sentences(optima: pl.DataFrame) -> list[str]:
+    """Say at which batch sizes an optimum lies at an edge of the rates tried, and which rates would tell.
+
+    Args:
+        optima: of one workload and budget.
+    """
+    said = []
+    for optimizer in plain_first(optima)["optimizer"].unique(maintain_order=True):
+        for criterion, what in zip(CRITERIA, ("test score", "training loss"), strict=True):
+            mine = optima.filter(optimizer=optimizer, criterion=criterion)
+            for sizes, edge, wanted in sides(edges_in(mine)):
+                at = f"batch size{'s' if len(sizes) > 1 else ''} {listed(sizes)}"
+                said.append(
+                    f"{optimizer}: add {wanted} learning rates at {at}. The best rate for the {what} lies at the "
+                    f"{edge} of the rates tried there, so no verdict rests on {'it' if len(sizes) == 1 else 'them'}."
+                )
+    return said
+
+
+def edges_in(optima: pl.DataFrame) -> Edges:
+    """Return at which batch sizes of one optimizer the optimum lies at an edge of the rates tried, by one criterion."""
+    rows = optima.filter(pl.col("censored") != "").select("batch_size", "censored").iter_rows()
+    return {size: tuple(ends.split("+")) for size, ends in rows}
 
 
 def bend_sentences(tables: Tables, *criteria: Criterion) -> list[str]:
@@ -138,22 +175,44 @@ def bend_sentences(tables: Tables, *criteria: Criterion) -> list[str]:
     for row in plain_first(wanted, "criterion").iter_rows(named=True):
         what = "best test score" if row["criterion"] == "score" else "lowest training loss"
         who = f"{row['optimizer']}, learning rate for the {what}"
-        if row["status"] == "too few batch sizes":
+        if row["status"] == TOO_FEW:
             said.append(f"{who}: {row['batch_sizes']} batch sizes are too few to find where it stops growing.")
+            continue
+        out = f" Left out: {row['left_out']}, at the edge of the rates tried." if row["left_out"] else ""
+        if row["status"] == AT_EDGE:
+            said.append(
+                f"{who}: where it stops growing is unknown. It lies inside the rates tried at fewer than "
+                f"{FEWEST_BATCH_SIZES} batch sizes.{out}"
+            )
+            continue
+        if row["status"] in (NOWHERE, THROUGHOUT):
+            said.append(f"{who}: {_one_regime(row, tables)}{out}")
             continue
         interval = f"95 % interval {whole(row['bend_low'])} to {whole(row['bend_high'])}"
         low, high = (short(row[end], ".2f") for end in ("slope_low", "slope_high"))
         growth = f"slope below it {row['slope']:.2f} [{low}, {high}]"
         fit = f"bend at {row['bend']:.0f}, {interval}; {growth}; n = {row['n']}"
         if row["bend"] >= tables.trials["batch_size"].max():
-            said.append(f"{who}: no bend was found within the batch sizes ({growth}; n = {row['n']}).")
-        elif row["status"] == "identified":
-            said.append(f"{who}: stops growing with the batch size at about {row['bend']:.0f} ({fit}).")
+            said.append(f"{who}: no bend was found within the batch sizes ({growth}; n = {row['n']}).{out}")
+        elif row["status"] == IDENTIFIED:
+            said.append(f"{who}: stops growing with the batch size at about {row['bend']:.0f} ({fit}).{out}")
         else:
             said.append(
-                f"{who}: where it stops growing is not identified ({fit}); more seeds or batch sizes would tell."
+                f"{who}: where it stops growing is not identified ({fit}); more seeds or batch sizes would tell.{out}"
             )
     return said
+
+
+def _one_regime(row: dict[str, Any], tables: Tables) -> str:
+    """Say that a rate grows nowhere, or throughout, and what to add."""
+    inside = tables.optima.filter(optimizer=row["optimizer"], criterion=row["criterion"], censored="")
+    sizes = inside["batch_size"].sort().to_list()
+    low, high = (short(row[end], ".2f") for end in ("slope_low", "slope_high"))
+    slope = f"slope {row['slope']:.2f} [{low}, {high}], n = {row['n']}"
+    regime, add = ("curvature", "smaller batch sizes or more epochs") if row["status"] == NOWHERE else ("noise", "")
+    text = f"{row['status']} between {sizes[0]} and {sizes[-1]}"
+    text += f": {regime}-dominated throughout" if row["criterion"] == "score" else ""
+    return f"{text} ({slope}). To find the transition, add {add or 'larger batch sizes'}."
 
 
 def noise_scale_sentences(tables: Tables) -> list[str]:
@@ -205,7 +264,7 @@ def regime_sentences(tables: Tables) -> list[str]:
         multiple, most = tables.record.batch_multiple, tables.record.examples[0] or MOST_EXAMPLES
         low, high = regime_limits(tables.regimes, row["workload"], row["budget"], row["optimizer"])
         possible = range(multiple, most + 1, multiple)
-        add = batch_sizes_to_add(mine["batch_size"].to_list(), low or 0.0, high or math.inf, possible)
+        add = batch_sizes_to_add(mine["batch_size"].to_list(), low, high, possible)
         parts = []
         for regime, limit in (("noise", low), ("curvature", high)):
             if limit is None:
@@ -231,15 +290,21 @@ def threshold_sentences(tables: Tables) -> list[str]:
     for row in plain_first(tables.thresholds, "quantity").iter_rows(named=True):
         if at_steps and row["quantity"] == "B_score":
             continue
+        out = f" Left out: {row['left_out']}, at the edge of the rates tried." if row["left_out"] else ""
+        if row["left_out"] and row["batch_sizes"] < 2 and (row["quantity"] == "B_score" or not row["batch_sizes"]):
+            what = "batch sizes are not compared" if row["quantity"] == "B_score" else "not compared with sgd"
+            said.append(f"{row['optimizer']}: {what}.{out}")
+            continue
         score, low, high, margin = f"test {tables.record.score_name}", row["low"], row["high"], f"{row['margin']:.2g}"
         if row["quantity"] == "B_score":
             lost = "not shown to be lost at any" if high is None else f"to be lost by {high}"
             # With the smallest batch size the others are compared: that it holds there says nothing.
-            smallest = low == tables.trials.filter(pl.col("optimizer") == row["optimizer"])["batch_size"].min()
-            held = f"at no batch size beyond {low}, the smallest" if smallest else f"up to batch size {low}"
-            said.append(
-                f"{row['optimizer']}: {score} is shown to hold {held}, and {lost} (to within {margin}, n = {row['n']})."
+            tried = inside_of(tables, row["optimizer"])
+            held = f"at no batch size beyond {low}, the smallest" if low == tried[0] else f"up to batch size {low}"
+            within = f"to within {margin}, n = {row['n']}" + (
+                f"; {low} is the largest tried" if low == tried[-1] else ""
             )
+            said.append(f"{row['optimizer']}: {score} is shown to hold {held}, and {lost} ({within}).{out}")
         elif row["batch_sizes"] > 0:
             where = " where momentum had warmed up" if row["warmed_up"] else ""
             ahead = f"to be ahead by more than {margin}"
@@ -250,8 +315,14 @@ def threshold_sentences(tables: Tables) -> list[str]:
             else:
                 shown = f"first shown {ahead} at batch size {high}"
                 shown += f", and shown not to be up to batch size {low}" if low else "; at none is it shown not to be"
-            said.append(f"{row['optimizer']} against sgd{where}: {score} is {shown} (n = {row['n']}).")
+            said.append(f"{row['optimizer']} against sgd{where}: {score} is {shown} (n = {row['n']}).{out}")
     return said
+
+
+def inside_of(tables: Tables, optimizer: str) -> list[int]:
+    """Return the batch sizes of an optimizer whose best rate for the score lies inside the rates tried, ascending."""
+    mine = tables.optima.filter(optimizer=optimizer, criterion="score", censored="")
+    return mine["batch_size"].sort().to_list() or [0]
 
 
 def unlimited_sentences(unlimited: pl.DataFrame, records: Records) -> list[str]:
@@ -368,7 +439,7 @@ def _rate(row: dict[str, Any]) -> str:
 
 
 def _loss(row: dict[str, Any], record: WorkloadRecord) -> str:
-    floor, above = smallest_loss(record), "§" if row["above_constant"] else ""
+    floor, above = smallest_loss(record), "‡" * bool(row["censored"]) + "§" * bool(row["above_constant"])
     if row["train_loss_high"] <= floor * (1 + 1e-9):
         return f"≤{floor:.2g}{above}"
     return f"{row['train_loss']:.2g} ×÷{short(_factor(row))}{above}"

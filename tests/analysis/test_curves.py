@@ -186,7 +186,9 @@ def test_a_rate_without_scores_is_left_out_and_its_training_loss_counts():
     none = curve(scored([[0.7, 0.7, 0.7], [None, None, None], [0.8, 0.8, 0.8]]), RECORD, "score")
     np.testing.assert_array_equal(none.eligible, [True, False, True])  # tried, as a search wants to know
     of_test = curve(cell.with_columns(test_score=pl.lit(0.9)), RECORD, "score", "test_score")
-    np.testing.assert_array_equal(of_test.rates[of_test.eligible], rates[[0, 2]])  # chosen and reported on the same trials
+    np.testing.assert_array_equal(
+        of_test.rates[of_test.eligible], rates[[0, 2]]
+    )  # chosen and reported on the same trials
 
 
 def test_a_single_score_that_is_missing_costs_its_seed_and_not_its_rate():

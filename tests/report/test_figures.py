@@ -64,7 +64,8 @@ def test_the_regimes_are_those_of_the_tables_and_reach_the_full_batch():
     assert max(line) == 1024
     assert math.log2(line[1024] / line[4]) == pytest.approx(bend["slope"] * math.log2(bend["bend"] / 4))
     without = rows(talk_figures(tables(study(law="constant")))["simulated-epochs-30-two-regimes"])
-    assert not any("regime" in row for row in without)
+    bands = [(row["regime"], row["batch_size"], row["to"]) for row in without if "regime" in row]
+    assert bands == [("curvature-dominated", pytest.approx(4), 1024)] * len(bands) != []
 
 
 def test_files_and_refusals(tmp_path):

@@ -39,7 +39,8 @@ class Charts:
 
     def best_score(self) -> alt.LayerChart:
         """Best test score against batch size, with the plateau where the score is shown to hold."""
-        return best_score(self.tables.optima, self.tables.thresholds, self.tables.record.score_name)
+        record = self.tables.record
+        return best_score(self.tables.optima, self.tables.thresholds, record.score_name, record.score_sign)
 
     def optimal_learning_rate(self) -> alt.LayerChart:
         """Score-optimal effective learning rate against batch size, with the fitted regimes."""

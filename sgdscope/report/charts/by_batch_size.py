@@ -17,6 +17,7 @@ from sgdscope.report.charts.style import (
     cell_tooltip,
     decades_axis,
     drawable,
+    edge_arrows,
     interval_tooltip,
     of_optimizer,
     rate_tooltip,
@@ -25,15 +26,19 @@ from sgdscope.report.charts.style import (
 )
 
 
-def best_score(optima: pl.DataFrame, thresholds: pl.DataFrame, score_name: str) -> alt.LayerChart:
+def best_score(optima: pl.DataFrame, thresholds: pl.DataFrame, score_name: str, score_sign: int = 1) -> alt.LayerChart:
     """Return the mean test score at the rate that is best on validation, with its 95 % t interval over seeds.
 
     The thick line is the plateau: the mean of the batch sizes that are shown to hold. The thin one beside it goes on
-    to the batch size that is shown to lose, or to the largest where none is.
+    to the batch size that is shown to lose, or to the largest where none is. An arrow says that the best rate lies at
+    an edge of the rates tried, so that the best score may be better: larger, or smaller where ``score_sign`` is −1.
     """
     rows = drawable(optima.filter(pl.col("criterion") == "score"))
     plateaus = _plateaus(rows, thresholds)
-    chart = _points_with_intervals(rows, "test_score", f"test {score_name}", alt.Scale(zero=False, nice=False))
+    better = dict.fromkeys(("low", "high"), "up" if score_sign > 0 else "down")
+    chart = _points_with_intervals(
+        rows, "test_score", f"test {score_name}", alt.Scale(zero=False, nice=False), arrows=better
+    )
     if plateaus.is_empty():
         return chart
     width = alt.StrokeWidth("part:O", legend=None, scale=alt.Scale(domain=["held", "undecided"], range=[6, 1.5]))
@@ -54,7 +59,8 @@ def training_loss(optima: pl.DataFrame) -> alt.LayerChart:
     """Return the geometric mean of the training loss at the rate that is best for it, with its 95 % t interval."""
     rows = drawable(optima.filter(pl.col("criterion") == "train_loss"))
     scale = alt.Scale(type="log", nice=False, padding=12)
-    return _points_with_intervals(rows, "train_loss", "training loss", scale, decades_axis(rows["train_loss"]))
+    lower = dict.fromkeys(("low", "high"), "down")
+    return _points_with_intervals(rows, "train_loss", "training loss", scale, decades_axis(rows["train_loss"]), lower)
 
 
 def optimal_temperature(optima: pl.DataFrame) -> alt.LayerChart:
@@ -62,7 +68,8 @@ def optimal_temperature(optima: pl.DataFrame) -> alt.LayerChart:
     rows = optimal_temperatures(optima)
     scale = alt.Scale(type="log", nice=False, padding=12)
     title = "temperature ε*(N/B − 1)/(N(1 − m))"
-    return _points_with_intervals(rows, "temperature", title, scale, decades_axis(rows["temperature"], log_format="~e"))
+    axis = decades_axis(rows["temperature"], log_format="~e")
+    return _points_with_intervals(rows, "temperature", title, scale, axis, {"low": "down", "high": "up"})
 
 
 def optimal_temperatures(optima: pl.DataFrame) -> pl.DataFrame:
@@ -87,6 +94,10 @@ def _plateaus(rows: pl.DataFrame, thresholds: pl.DataFrame) -> pl.DataFrame:
         if isinstance(known_budget(row["budget"]), Steps):
             continue
         mine = rows.filter(optimizer=row["optimizer"]).sort("batch_size")
+        if row["low"] is None:
+            continue
+        # A best score at an edge of the rates tried is a bound, and no part of the plateau.
+        mine = mine.filter(censored="")
         held = mine.filter(pl.col("batch_size") <= row["low"])
         end = row["high"] or mine["batch_size"].max()
         place = {"optimizer": row["optimizer"], "plateau": held["test_score"].mean()}
@@ -97,7 +108,12 @@ def _plateaus(rows: pl.DataFrame, thresholds: pl.DataFrame) -> pl.DataFrame:
 
 
 def _points_with_intervals(
-    rows: pl.DataFrame, value: str, title: str, scale: alt.Scale, axis: alt.Axis | None = None
+    rows: pl.DataFrame,
+    value: str,
+    title: str,
+    scale: alt.Scale,
+    axis: alt.Axis | None = None,
+    arrows: dict[str, str] | None = None,
 ) -> alt.LayerChart:
     x, colour = batch_axis(rows), of_optimizer(rows, alt.Color, COLOURS)
     y: dict[str, Any] = {"y": alt.Y(f"{value}:Q", title=title, scale=scale, axis=axis or alt.Axis())}
@@ -111,4 +127,5 @@ def _points_with_intervals(
         opacity=stands_out(1, 0.45),
         tooltip=[*cell_tooltip(), *interval_tooltip(value), *rate_tooltip()],
     )
-    return sized(batch_size_columns(rows, x), bars, line, points)
+    bounds = edge_arrows(rows, y["y"], arrows or {}, x=x, color=colour)
+    return sized(batch_size_columns(rows, x), bars, line, points, *bounds)

@@ -12,6 +12,7 @@ from sgdscope.report.charts.style import (
     SHAPES,
     cell_tooltip,
     drawable,
+    edge_arrows,
     interval_tooltip,
     octaves_axis,
     of_optimizer,
@@ -21,10 +22,12 @@ from sgdscope.report.charts.style import (
 )
 
 
-def best_score_by_epochs(optima: pl.DataFrame, score_name: str) -> alt.LayerChart:
+def best_score_by_epochs(optima: pl.DataFrame, score_name: str, score_sign: int = 1) -> alt.LayerChart:
     """Return the mean test score at the best rate against the epoch budget, one line for each optimizer and batch."""
     rows = _by_epochs(optima.filter(pl.col("criterion") == "score"))
-    return _against_epochs(rows, "test_score", f"test {score_name}", alt.Scale(zero=False), "case")
+    return _against_epochs(
+        rows, "test_score", f"test {score_name}", alt.Scale(zero=False), "case", score_sign=score_sign
+    )
 
 
 def optimal_rates_by_epochs(optima: pl.DataFrame) -> alt.LayerChart:
@@ -57,7 +60,13 @@ def _by_epochs(optima: pl.DataFrame) -> pl.DataFrame:
 
 
 def _against_epochs(
-    rows: pl.DataFrame, value: str, title: str, scale: alt.Scale, apart: str, axis: alt.Axis | None = None
+    rows: pl.DataFrame,
+    value: str,
+    title: str,
+    scale: alt.Scale,
+    apart: str,
+    axis: alt.Axis | None = None,
+    score_sign: int = 1,
 ) -> alt.LayerChart:
     """Return lines whose colours tell optimizers apart, and whose shapes and dashes what is in the column ``apart``."""
     epochs = rows["epochs"].unique().sort().to_list()
@@ -82,4 +91,9 @@ def _against_epochs(
         opacity=stands_out(1),
         tooltip=[f"{apart}:N", *cell_tooltip(), "epochs:Q", *interval_tooltip(value), *rate_tooltip()],
     )
-    return sized(bars, line, points)
+    rates = value == "effective_learning_rate"
+    ways = (
+        {"low": "down", "high": "up"} if rates else dict.fromkeys(("low", "high"), "up" if score_sign > 0 else "down")
+    )
+    color = of_optimizer(rows, alt.Color, COLOURS)
+    return sized(bars, line, points, *edge_arrows(rows, y, ways, x=x, color=color))

@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.regimes import regime_limits
+from sgdscope.analysis.regimes import IDENTIFIED, NOWHERE, THROUGHOUT, regime_limits
 from sgdscope.analysis.tables import Tables
 from sgdscope.report.charts.style import (
     COLOURS,
@@ -31,6 +31,8 @@ from sgdscope.report.charts.style import (
     stands_out,
 )
 
+# What a study says of its transition where the regimes are told apart, or it lies in one of them.
+KNOWN = (IDENTIFIED, NOWHERE, THROUGHOUT)
 # Of the two regimes: the bands are pale, and stand beside each other, never on one another.
 BANDS = ["#56b4e9", "#e6b800"]
 
@@ -82,7 +84,7 @@ def two_regimes(tables: Tables) -> alt.HConcatChart:
     )
     for optimizer in optimizers(tables.optima):
         rows, fits = everyone.filter(optimizer=optimizer), tables.regimes.filter(optimizer=optimizer)
-        low, high = regime_limits(tables.regimes.filter(status="identified"), workload, budget, optimizer)
+        low, high = regime_limits(tables.regimes.filter(pl.col("status").is_in(KNOWN)), workload, budget, optimizer)
         bands = pl.DataFrame(
             [("noise-dominated", smallest, min(low or smallest, largest)), ("curvature-dominated", high, largest)],
             schema={"regime": pl.String, "batch_size": pl.Float64, "to": pl.Float64},
@@ -103,7 +105,7 @@ def two_regimes(tables: Tables) -> alt.HConcatChart:
         if not lines.is_empty():
             hinge = alt.Chart(lines).mark_line(opacity=0.85).encode(x=x, color=colour)
             layers.append(hinge.encode(y="effective_learning_rate:Q"))
-        layers += [batch_size_columns(rows, x), bars, points]
+        layers += [batch_size_columns(rows, x), bars, points, *_arrows(rows, x, colour)]
         panels.append(sized(*layers).properties(title=optimizer))
     return side_by_side(panels)
 
@@ -121,14 +123,21 @@ def effective_intervals(optima: pl.DataFrame) -> pl.DataFrame:
 
 
 def hinge_lines(rows: pl.DataFrame, regimes: pl.DataFrame, up_to: int = 0) -> pl.DataFrame:
-    """Return the fitted line of each optimizer as points at the batch sizes, at the bend and at ``up_to``."""
+    """Return the fitted line of each optimizer as points at the batch sizes, at the bend and at ``up_to``.
+
+    Of a study in one regime it is a line without a bend; if it grows throughout it ends at the largest batch size.
+    """
     found = []
-    for row in regimes.filter((pl.col("criterion") == "score") & pl.col("bend").is_not_null()).iter_rows(named=True):
+    for row in regimes.filter((pl.col("criterion") == "score") & pl.col("level").is_not_null()).iter_rows(named=True):
         mine = rows.filter(pl.col("optimizer") == row["optimizer"])
         factor = mine["effective_learning_rate"][0] / mine["learning_rate"][0]
-        sizes = [*mine["batch_size"], row["bend"], max(up_to, mine["batch_size"][0])]
+        bend = row["bend"] or row["bend_low"] or row["bend_high"]
+        sizes = [*mine["batch_size"], bend, max(up_to, mine["batch_size"][0])]
+        if row["status"] == THROUGHOUT:
+            sizes = [size for size in sizes if size <= bend]
         x = np.sort(np.log2(sizes))
-        y = np.log2(row["level"]) - row["slope"] * np.maximum(0, np.log2(row["bend"]) - x)
+        slope = 0.0 if row["status"] == NOWHERE else row["slope"]
+        y = np.log2(row["level"]) - slope * np.maximum(0, np.log2(bend) - x)
         found += [
             {"optimizer": row["optimizer"], "batch_size": 2.0**a, "effective_learning_rate": factor * 2.0**b}
             for a, b in zip(x, y, strict=True)

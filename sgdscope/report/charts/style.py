@@ -143,3 +143,24 @@ def side_by_side(panels: list[alt.LayerChart]) -> alt.HConcatChart:
     """Return panels as one figure."""
     chart: alt.HConcatChart = alt.hconcat(*panels).resolve_scale(color="shared")
     return chart
+
+
+def edge_arrows(rows: pl.DataFrame, y: alt.Y, shown: dict[str, str], **channels: Any) -> list[alt.Chart]:
+    """Return arrows beside the points whose best rate lies at an edge of the rates tried: they are bounds.
+
+    Args:
+        rows: optima.
+        y: the height of the points.
+        shown: by the end of the rates tried, ``low`` or ``high``, the way the arrow points, ``up`` or ``down``.
+        channels: what else is encoded.
+    """
+    arrows = []
+    for way in ("up", "down"):
+        ends = [end for end, to in shown.items() if to == way]
+        open_ = rows.filter(pl.any_horizontal(pl.lit(value=False), *(pl.col("censored").str.contains(e) for e in ends)))
+        if not open_.is_empty():
+            mark = alt.Chart(open_).mark_point(
+                shape=f"triangle-{way}", filled=True, size=45, yOffset=-11 if way == "up" else 11
+            )
+            arrows.append(mark.encode(y=y, opacity=stands_out(0.9, 0.25), **channels))
+    return arrows
