@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 
 from sgdscope.analysis.tables import StudyTables, Tables
+from sgdscope.converters import whole
 from sgdscope.engine.search import search
 from sgdscope.errors import InputError
 from sgdscope.store import CIRCUMSTANCES, Store, ended
@@ -141,7 +142,8 @@ class Result:
         from sgdscope.analysis.advice import Advice
 
         self.check_not_empty()
-        found = Advice(self.tables, batch_sizes, self.declaration.learning_rates)
+        sizes = tuple(whole("batch_sizes", size, least=1) for size in batch_sizes)
+        found = Advice(self.tables, sizes, self.declaration.learning_rates)
         if batch_sizes:
             found.rates  # noqa: B018 - what cannot be answered is said before anything else
         return found
