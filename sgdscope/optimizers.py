@@ -8,7 +8,7 @@ from typing import Any
 
 from sgdscope.budget import exact
 from sgdscope.converters import real, shown
-from sgdscope.errors import InputError
+from sgdscope.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -84,4 +84,7 @@ def parse_optimizer(text: str) -> SGD:
         raise
     except ValueError:
         pass
-    raise InputError(f"optimizers: {shown(text)} is not an optimizer; there are sgd, momentum and momentum:M.")
+    raise InputError(
+        f"optimizers: {shown(text)} is not an optimizer; there are sgd, momentum and momentum:M."
+        f"{did_you_mean(kind, ['sgd', 'momentum'])}"
+    )

@@ -49,14 +49,16 @@ class Result:
     Args:
         folder: the folder of a study, finished or not; files of it that are damaged are named in ``damaged``.
         ran: what the run that made it did, where there was one.
+
+    ``contents`` is all that the folder holds, and ``found`` where the study's search stands.
     """
 
     def __init__(self, folder: str | Path, ran: Ran | None = None) -> None:
         self.folder = Path(folder)
         self.ran = ran
-        contents = Store(folder).read()
         declaration = Store(folder).declaration()
-        found = search(declaration, contents.trials)
+        self.contents = contents = Store(folder).read()
+        self.found = found = search(declaration, contents.trials)
         wanted = [trial.id for trial in found.trials]
         self.damaged = contents.damaged
         self.tables = StudyTables(
@@ -69,8 +71,6 @@ class Result:
             pending=len(found.pending),
             cells_waiting=len(found.waiting),
         )
-        self._all_measurements = contents.measurements
-        self._all_correctness = contents.correctness
 
     @property
     def declaration(self) -> Declaration:
@@ -85,7 +85,7 @@ class Result:
     @cached_property
     def measurements(self) -> pl.DataFrame:
         """One row for each measured number: trial, step, examples seen, split, metric, value."""
-        mine = self._all_measurements.join(self.trials.select("trial_id"), on="trial_id", how="semi")
+        mine = self.contents.measurements.join(self.trials.select("trial_id"), on="trial_id", how="semi")
         return mine.sort("trial_id", "step", "split", "metric")
 
     @cached_property
@@ -94,7 +94,7 @@ class Result:
 
         :func:`sgdscope.analysis.correctness.correct` unpacks them.
         """
-        mine = self._all_correctness.join(self.trials.select("trial_id"), on="trial_id", how="semi")
+        mine = self.contents.correctness.join(self.trials.select("trial_id"), on="trial_id", how="semi")
         return mine.sort("trial_id", "split")
 
     @property
@@ -152,18 +152,21 @@ class Result:
         """Write one self-contained page that opens offline, and return its path."""
         from sgdscope.report.page import write_page
 
+        check_page_name(Path(path))
         self.check_not_empty()
         return write_page(self.tables, Path(path), self.folder)
 
     def figures(self, folder: str | Path, kind: Literal["svg", "png", "pdf"]) -> list[Path]:
         """Write the figures of the page into a folder, each as wide as a paper's column or page; return their paths."""
-        from sgdscope.report.files import page_figures, write_figures
+        from sgdscope.report.files import check_format, page_figures, write_figures
 
+        check_format(kind)
         self.check_not_empty()
         return write_figures(page_figures(self.tables), Path(folder), kind)
 
     def export(self, path: str | Path) -> Path:
         """Write the trial table as ``.csv`` or ``.parquet``, by the name's ending, and return its path."""
+        check_table_name(Path(path))
         return write_table(self.trials, Path(path))
 
     @property
@@ -225,15 +228,29 @@ def read_folders(folders: Sequence[str | Path]) -> Tables:
     return Tables(trials, records, results[0].tables.score_margin)
 
 
+def check_table_name(path: Path) -> None:
+    """Refuse a table's name that does not end in .csv or .parquet."""
+    if path.suffix not in (".csv", ".parquet"):
+        raise InputError(f"{path} must end in .csv or .parquet.")
+
+
+def check_page_name(path: Path | None) -> None:
+    """Refuse a name for the page that promises something else than HTML."""
+    if path is not None and path.suffix not in ("", ".html", ".htm"):
+        raise InputError(
+            f"{path} must end in .html, as the page is HTML; `sgdscope report DIR --format svg`, png or pdf writes its "
+            f"figures into a folder."
+        )
+
+
 def write_table(table: pl.DataFrame, path: Path) -> Path:
     """Write a table as ``.csv`` or ``.parquet``, by the name's ending, and return its path."""
+    check_table_name(path)
     try:
         if path.suffix == ".csv":
             table.write_csv(path)
-        elif path.suffix == ".parquet":
-            table.write_parquet(path)
         else:
-            raise InputError(f"{path} must end in .csv or .parquet.")
+            table.write_parquet(path)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path

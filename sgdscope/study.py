@@ -300,6 +300,43 @@ class Declaration(_Design):
         plain["workloads"] = [_read_record(record) for record in plain["workloads"]]
         return cls(**plain)
 
+    def united(self, other: Declaration) -> Declaration:
+        """Return ``other`` with what it leaves out of this study's extensible fields.
+
+        Args:
+            other: the study that is asked for. Its other fields, and its workloads of the same names, stay as they are.
+
+        Raises:
+            InputError: If the two do not go together, as a batch size larger than a workload's training set.
+        """
+        records = {record.name: record for record in (*self.workloads, *other.workloads)}
+        rates = other.learning_rates
+        if self.learning_rates and rates:  # where either is empty its rates are searched, which cannot be mixed
+            rates = _both(self.learning_rates, rates)
+        return replace(
+            other,
+            workloads=tuple(records.values()),
+            budgets=_both(self.budgets, other.budgets),
+            optimizers=_both(self.optimizers, other.optimizers),
+            batch_sizes=_both(self.batch_sizes, other.batch_sizes),
+            learning_rates=rates,
+            seeds=max(self.seeds, other.seeds),
+        )
+
+    def beyond(self, other: Declaration) -> list[str]:
+        """Say, one phrase a field, what this study has in its extensible fields and ``other`` leaves out."""
+        said = []
+        for name in EXTENSIBLE:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name == "seeds":
+                said += [f"{mine} seeds, of which {theirs} are asked for"] * (theirs < mine)
+                continue
+            if name == "workloads":
+                mine, theirs = ([record.name for record in records] for records in (mine, theirs))
+            more = tuple(value for value in mine if value not in theirs)
+            said += [f"{name} {_plain(more)}"] * bool(more and theirs)
+        return said
+
     def differences(self, other: Declaration, trained: Collection[tuple[str, int]] | None = None) -> list[str]:
         """Say, one phrase a field, where ``other`` is neither this study nor an extension of it.
 
@@ -350,6 +387,10 @@ class Declaration(_Design):
                         f"the microbatch size of batch size {size} (there {there}, here {here[record.name][size]})"
                     )
         return list(dict.fromkeys(said))
+
+
+def _both(mine: Sequence[Any], theirs: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys([*mine, *theirs]))
 
 
 def _read_record(plain: dict[str, Any]) -> WorkloadRecord:
@@ -436,6 +477,10 @@ class Study(_Design):
         """Return what identifies this study; hashes the workloads' data."""
         shared = {f.name: getattr(self, f.name) for f in fields(_Design)}
         return Declaration(workloads=[workload.record() for workload in self.workloads], **shared)
+
+    def extended_to(self, declaration: Declaration) -> Study:
+        """Return this study, with its own workloads, at all budgets, optimizers and the like of a declaration."""
+        return self.changed({name: getattr(declaration, name) for name in EXTENSIBLE if name != "workloads"})
 
     def changed(self, changes: Mapping[str, Any]) -> Study:
         """Return this study with other values for some of its fields."""

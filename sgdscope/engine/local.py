@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -24,7 +24,7 @@ import polars as pl
 from rich.console import Console
 
 from sgdscope.data.pipeline import WorkerDiedError
-from sgdscope.engine.plan import Costs, Plan, costs_of, packs, remaining
+from sgdscope.engine.plan import Costs, Plan, costs_of, expansion, packs, remaining
 from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import search
 from sgdscope.engine.standing import standing
@@ -59,7 +59,9 @@ class Ran:
     seconds: float
 
 
-def train_study(study: Study, folder: str | Path, console: Console | None = None) -> Ran:
+def train_study(
+    study: Study, folder: str | Path, console: Console | None = None, command: Sequence[str] | None = None
+) -> Ran:
     """Train what a folder lacks of a study; each pack is committed as soon as it is trained.
 
     Workloads come one after the other, and only one is on the devices at a time.
@@ -68,6 +70,7 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
         study: what is asked.
         folder: a new folder, or one that holds this study or a smaller one of its kind.
         console: where progress is shown; the standard error stream unless told otherwise.
+        command: the words after ``sgdscope run`` that ask for this, which the folder keeps.
 
     Raises:
         InputError: for what the user can put right, before anything is trained, or where the disk fills up. Where one
@@ -76,10 +79,10 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     from sgdscope.training.processes import together
 
     with together():
-        return _train_study(study, folder, console)
+        return _train_study(study, folder, console, command)
 
 
-def _train_study(study: Study, folder: str | Path, console: Console | None) -> Ran:
+def _train_study(study: Study, folder: str | Path, console: Console | None, command: Sequence[str] | None) -> Ran:
     import jax
 
     from sgdscope.training.functions import fingerprint
@@ -107,10 +110,15 @@ def _train_study(study: Study, folder: str | Path, console: Console | None) -> R
         if writes:
             try:
                 held.enter_context(store.writing())
+                declaration = _united(store, declaration, progress.say)
                 trials = _opened(store, declaration, programs, progress)
+                if command is not None:
+                    store.note_commands({workload.name: command for workload in study.workloads})
             except InputError as error:
                 wrong = error
         tell(wrong)
+        declaration = Declaration.from_json(of_first(declaration.to_json().encode()).decode())
+        study = study.extended_to(declaration)
         if jax.process_count() > 1:  # another machine may see the folder as it was a moment ago
             trials = pl.read_parquet(io.BytesIO(of_first(_parquet(trials))))
         run = _Run(study, declaration, store, progress, trials)
@@ -119,6 +127,23 @@ def _train_study(study: Study, folder: str | Path, console: Console | None) -> R
                 run.train(workload)
         meet("trained")
     return Ran(run.trained, len(run.failed), run.compile_times, time.perf_counter() - begun)
+
+
+def _united(store: Store, declaration: Declaration, say: Callable[[str], None]) -> Declaration:
+    """Return a study with what its folder holds beside it, and say what that is."""
+    if not store.exists:
+        return declaration
+    known = store.declaration()
+    if known.name != declaration.name:
+        store.check_declaration(declaration)
+    try:
+        united = known.united(declaration)
+    except InputError as error:
+        raise InputError(f"{store.folder} holds a study that does not go together with this one: {error}") from error
+    store.check_declaration(united)
+    if more := known.beyond(declaration):
+        say(f"{store.folder} also holds {'; '.join(more)}. All is kept, and the study goes on with all of it.")
+    return united
 
 
 def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str], progress: RunProgress) -> pl.DataFrame:
@@ -259,10 +284,16 @@ class _Run:
         return remaining(self._declaration, self._found, self._costs)
 
 
-def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
+def plan_study(study: Study, folder: str | Path | None = None, say: Callable[[str], None] = lambda text: None) -> Plan:
     """Return what a study will cost, or what remains of it in a folder, from a timed probe of a few seconds.
 
-    What the probe itself takes, a run will take too before its first update: the same programs and the same timings.
+    Where nothing remains, nothing is traced or timed. What the probe itself takes, a run will take too before its first
+    update: the same programs and the same timings.
+
+    Args:
+        study: what is asked.
+        folder: a folder that holds part of the study, or another part of it.
+        say: is told what the folder holds beside the study.
 
     Raises:
         InputError: where the folder holds another study, or the workload's functions are not the contract's.
@@ -274,16 +305,19 @@ def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
     use_all_cores()
     if jax.process_count() > 1:  # each would find other times, and so time other things
         raise InputError("a plan is made by one process; make it for a machine, and divide.")
-    declaration = study.declaration()
-    trials = pl.DataFrame(schema=TRIALS_SCHEMA)
+    declaration, trials = study.declaration(), pl.DataFrame(schema=TRIALS_SCHEMA)
     if folder is not None and Store(folder).exists:
-        Store(folder).check_declaration(declaration)
+        declaration = _united(Store(folder), declaration, say)
+        study = study.extended_to(declaration)
         trials = Store(folder).read().trials
-    begun, costs = time.perf_counter(), costs_of(study)
+    found = search(declaration, trials)
+    begun, costs = time.perf_counter(), costs_of(study, {cell.workload.name for cell in found.unfinished})
+    written = expansion(declaration, costs)
     for workload in study.workloads:
-        _probe(study, workload, declaration, costs[workload.name])
+        if workload.name in costs:
+            _probe(study, workload, declaration, costs[workload.name])
     ready = time.perf_counter() - begun
-    plan = remaining(declaration, search(declaration, trials), costs)
+    plan = replace(remaining(declaration, found, costs), expansion=written)
     return replace(plan, seconds=plan.seconds + ready) if plan.trials and plan.seconds is not None else plan
 
 

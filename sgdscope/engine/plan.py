@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ class Plan:
     """What remains to be trained: counts are of what is expected where learning rates are searched.
 
     ``operations`` are the floating-point operations of matrix products and convolutions, evaluation included;
-    ``bytes`` what the host reads, where examples are not on the device.
+    ``bytes`` what the host reads, where examples are not on the device; ``expansion`` is the study written out.
     """
 
     cells: int
@@ -55,6 +55,7 @@ class Plan:
     operations: int
     seconds: float | None
     bytes: int = 0
+    expansion: str = ""
 
 
 class Costs:
@@ -164,10 +165,14 @@ class Costs:
         return max(computing, self._evaluated * self._seconds_to_read) + estimating
 
 
-def costs_of(study: Study) -> dict[str, Costs]:
-    """Return what the trials of a study cost, by the workload's name."""
+def costs_of(study: Study, names: Collection[str] | None = None) -> dict[str, Costs]:
+    """Return what the trials of a study cost, by the workload's name; of the named workloads, all unless told."""
     counts = len(study.evaluate_at), len(study.noise_scale_at)
-    return {workload.name: Costs(workload, *counts) for workload in study.workloads}
+    return {
+        workload.name: Costs(workload, *counts)
+        for workload in study.workloads
+        if names is None or workload.name in names
+    }
 
 
 def _on_the_line(batch_size: int, timed: Mapping[int, float]) -> float:
@@ -221,6 +226,8 @@ def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs
     # Cells with the trials that they have, and those that they are known to want.
     unfinished = [(s.cell, len(s.trials) - len(s.pending), len(s.pending)) for s in found.rounds if s.pending]
     unfinished += [(cell, 0, 0) for cell in found.waiting]
+    # Of workloads that only the folder knows nothing can be trained.
+    unfinished = [of for of in unfinished if of[0].workload.name in costs]
     trials = updates = examples = operations = read = 0
     seconds = 0.0
     for cell, tried, known in unfinished:
@@ -235,12 +242,15 @@ def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs
         if per_trial is None and timed:
             per_trial = each * float(np.mean(timed))
         seconds += expected * ((per_trial or 0.0) + SECONDS_BESIDE)
-    return Plan(len(unfinished), trials, updates, examples, operations, seconds if timed else None, read)
+    return Plan(
+        len(unfinished), trials, updates, examples, operations, seconds if timed or not unfinished else None, read
+    )
 
 
 def expansion(declaration: Declaration, costs: Mapping[str, Costs]) -> str:
     """Return a study written out: for each workload and budget what its trials share, and a line a batch size."""
-    blocks = product(declaration.workloads, declaration.trial_budgets)
+    records = [record for record in declaration.workloads if record.name in costs]
+    blocks = product(records, declaration.trial_budgets)
     return "\n\n".join(_block(declaration, record, budget, costs[record.name]) for record, budget in blocks)
 
 

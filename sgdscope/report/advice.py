@@ -240,8 +240,8 @@ def worth_telling(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return told[:MOST_SAID]
 
 
-def command(row: dict[str, Any], declaration: Declaration, folder: Path, origin: Origin | None) -> str:
-    """Return the command that extends a folder as a row of the further trials says.
+def command(row: dict[str, Any] | None, declaration: Declaration, folder: Path, origin: Origin | None) -> str:
+    """Return the command that extends a folder as a row of the further trials says; without one, that goes on with it.
 
     A built-in study is named, with the fields in which the folder differs from it; of another only what is added is
     known, and STUDY stands for its file.
@@ -251,7 +251,7 @@ def command(row: dict[str, Any], declaration: Declaration, folder: Path, origin:
     }
     fields |= {"seeds": (declaration.seeds,)}
     theirs = fields if origin is None else origin.fields
-    wanted = fields | {row["field"]: _with(fields[row["field"]], row)}
+    wanted = fields if row is None else fields | {row["field"]: _with(fields[row["field"]], row)}
     words = ["sgdscope", "run", *(origin.words if origin else ("STUDY",)), "--out", str(folder)]
     for name, values in wanted.items():
         if values == theirs.get(name, ()):

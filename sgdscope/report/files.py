@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import vl_convert
 
@@ -86,12 +86,19 @@ def page_figures(tables: Tables) -> dict[str, Any]:
     return figures
 
 
+def check_format(kind: str) -> None:
+    """Refuse a kind of file in which no figure can be written."""
+    if kind not in get_args(Format):
+        raise InputError(f"format: {kind!r} is not a format of figures; there are {', '.join(get_args(Format))}.")
+
+
 def write_figures(figures: Mapping[str, Any], folder: Path, kind: Format) -> list[Path]:
     """Write figures into a folder, each as wide as a column of a paper, or as its page, and return their paths.
 
     Raises:
         InputError: where there are none, or the folder cannot be written.
     """
+    check_format(kind)
     if not figures:
         raise InputError("figures: it takes several batch sizes at one budget, or several epochs at a batch size.")
     paths = []
