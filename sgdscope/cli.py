@@ -21,7 +21,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixe
 
 from sgdscope.converters import shown
 from sgdscope.errors import InputError, did_you_mean
-from sgdscope.terminal import print_line, print_text
+from sgdscope.terminal import print_line, print_table, print_text
 
 if TYPE_CHECKING:
     from sgdscope.analysis.tables import Tables
@@ -192,7 +192,7 @@ class Plan:
         if plan.seconds is not None:
             hours = plan.seconds / 3600
             print_text(console, f"device     about {hours:.2g} hours of this machine")
-        print_text(console, f"time       about {duration(plan.seconds or 0.0)}, compiling not counted")
+        print_text(console, f"time       about {duration(plan.seconds or 0.0)}")
         return DONE
 
 
@@ -580,7 +580,7 @@ def _sentence(box: str) -> str:
 def _print_findings(tables: Tables, console: Console) -> None:
     from sgdscope.report.summary import sentences, summary_table
 
-    console.print(summary_table(tables))
+    print_table(console, summary_table(tables))
     for part in tables.parts:
         said = sentences(part)
         title = [f"{part.title}:"] if said and len(tables.parts) > 1 else []

@@ -252,11 +252,11 @@ class _Run:
             with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
                 costs.probe(trainer, sizes)
         trainer.expect(sizes[::-1])  # in the order of the search
-        expected = self._remaining()
+        expected = self._remaining(trainer)
         self._progress.show(self.trained, self.trained + expected.trials, expected.seconds)
         self._show_cells()
         while pending := self.pending(name):
-            plan = self._remaining()
+            plan = self._remaining(trainer)
             pack = next(packs(pending, partial(_room, trainer, costs)))
             rows, *rest = _train_pack(trainer, pack, plan, costs, self._progress, self.trained, checkpoints)
             if writes:
@@ -280,8 +280,9 @@ class _Run:
         if self._progress.is_redrawn:
             self._progress.show_cells(standing(self._declaration, self._found.trials, self._trials))
 
-    def _remaining(self) -> Plan:
-        return remaining(self._declaration, self._found, self._costs)
+    def _remaining(self, trainer: Trainer | FedTrainer | None = None) -> Plan:
+        compiling = trainer.compiler.seconds(trainer.compiler.pending) if trainer else 0.0
+        return remaining(self._declaration, self._found, self._costs, compiling)
 
 
 def plan_study(study: Study, folder: str | Path | None = None, say: Callable[[str], None] = lambda text: None) -> Plan:
@@ -313,20 +314,21 @@ def plan_study(study: Study, folder: str | Path | None = None, say: Callable[[st
     found = search(declaration, trials)
     begun, costs = time.perf_counter(), costs_of(study, {cell.workload.name for cell in found.unfinished})
     written = expansion(declaration, costs)
-    for workload in study.workloads:
-        if workload.name in costs:
-            _probe(study, workload, declaration, costs[workload.name])
+    probed = [workload for workload in study.workloads if workload.name in costs]
+    compiling = sum(_probe(study, workload, declaration, costs[workload.name]) for workload in probed)
     ready = time.perf_counter() - begun
-    plan = replace(remaining(declaration, found, costs), expansion=written)
+    plan = replace(remaining(declaration, found, costs, compiling), expansion=written)
     return replace(plan, seconds=plan.seconds + ready) if plan.trials and plan.seconds is not None else plan
 
 
-def _probe(study: Study, workload: Workload, declaration: Declaration, costs: Costs) -> None:
+def _probe(study: Study, workload: Workload, declaration: Declaration, costs: Costs) -> float:
+    """Time updates of a workload, and return the seconds that the programs of other batch sizes take to compile."""
     with _trainer(study, workload, declaration) as trainer:
         try:
             costs.probe(trainer, declaration.batch_sizes)
         except WorkerDiedError as error:
             raise InputError(f"workload {workload.name!r}: {error}") from error
+        return trainer.compiler.seconds(len(declaration.batch_sizes) - costs.batch_sizes_timed)
 
 
 @contextmanager
@@ -387,6 +389,7 @@ def _train_pack(
         left = None if plan.seconds is None else max(0.0, plan.seconds - expected * made / total)
         progress.show(trained + len(pack) * made // total, trained + plan.trials, left)
 
+    alone = not trainer.compiler.pending
     try:
         outcomes = trainer.train(pack, on_updates, checkpoints)
     except InputError:  # a checkpoint that cannot be written
@@ -395,8 +398,9 @@ def _train_pack(
         if jax.process_count() > 1:  # the other processes know nothing of it, and are ended with this one
             raise
         return _failed(trainer, pack, error)
-    # A pack that went on from checkpoints, or whose trials stopped early, tells little of what an update takes.
-    if not resumed and not any(outcome.diverged for outcome in outcomes):
+    # A pack that went on from checkpoints, or whose trials stopped early, or beside which programs were compiled on the
+    # same cores, tells little of what an update takes.
+    if alone and not resumed and not any(outcome.diverged for outcome in outcomes):
         at_once = outcomes[0].pack_size if trainer.method == "vmap" else trainer.groups
         rounds_of_devices = len(pack) / at_once
         seconds = sum(outcome.seconds for outcome in outcomes) * rounds_of_devices / math.ceil(rounds_of_devices)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # What a trial takes beside updates and evaluations: its share of searching, committing, tables and page, as measured
 # with 10,000 trials of almost no work (results/overhead).
 SECONDS_BESIDE = 1.6e-3
+# For how many finished cells what other studies needed counts, where a study's own cells are still few.
+SEEN_AS_CELLS = 4
 # An update that takes longer is not timed beforehand.
 MOST_SECONDS_PROBED = 2.0
 
@@ -92,6 +94,11 @@ class Costs:
     @property
     def _timed(self) -> dict[int, float]:
         return {size: seconds * self._pace for size, seconds in self._probed.items()} | self._noted
+
+    @property
+    def batch_sizes_timed(self) -> int:
+        """Of how many batch sizes a program has been timed, and so compiled."""
+        return len(self._timed)
 
     def note(self, batch_size: int, seconds_per_update: float) -> None:
         """Take in the timing of a pack of one batch size."""
@@ -203,7 +210,7 @@ def rates_expected(declaration: Declaration) -> float:
     return (5.9 + 10.5 / seeds if seeds > 1 else 7.2) * (1.2 if several else 1.0)
 
 
-def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs]) -> Plan:
+def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs], compiling: float = 0.0) -> Plan:
     """Return what is still to be trained, given where the search of each cell stands.
 
     A workload that has not been timed is expected to take as long per operation as those that have been; an
@@ -213,14 +220,13 @@ def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs
         declaration: the study.
         found: where its search stands.
         costs: what a trial costs, by the workload's name.
+        compiling: the seconds that programs are still expected to take to compile.
     """
     finished = [stands for stands in found.rounds if stands.finished]
-    if declaration.learning_rates:
-        rates = float(len(declaration.learning_rates))
-    elif finished:
-        rates = float(np.mean([len(stands.trials) / declaration.seeds for stands in finished]))
-    else:
-        rates = rates_expected(declaration)
+    rates = float(len(declaration.learning_rates))
+    if not rates:  # what cells have been seen to need counts as some of this study's cells
+        needed = [len(stands.trials) / declaration.seeds for stands in finished]
+        rates = (SEEN_AS_CELLS * rates_expected(declaration) + sum(needed)) / (SEEN_AS_CELLS + len(needed))
     speeds = [cost.seconds_per_operation for cost in costs.values()]
     timed = [speed for speed in speeds if speed is not None]
     # Cells with the trials that they have, and those that they are known to want.
@@ -242,9 +248,10 @@ def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs
         if per_trial is None and timed:
             per_trial = each * float(np.mean(timed))
         seconds += expected * ((per_trial or 0.0) + SECONDS_BESIDE)
-    return Plan(
-        len(unfinished), trials, updates, examples, operations, seconds if timed or not unfinished else None, read
-    )
+    if not unfinished:
+        return Plan(0, 0, 0, 0, 0, 0.0)
+    left = seconds + compiling if timed else None
+    return Plan(len(unfinished), trials, updates, examples, operations, left, read)
 
 
 def expansion(declaration: Declaration, costs: Mapping[str, Costs]) -> str:

@@ -11,6 +11,7 @@ from sgdscope.analysis.dynamics import l2_of
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.budget import Steps, known_budget
 from sgdscope.engine.progress import duration
+from sgdscope.formatting import examples
 from sgdscope.report.advice import (
     batch_size_sentences,
     command,
@@ -21,7 +22,6 @@ from sgdscope.report.advice import (
 )
 from sgdscope.report.charts.style import optimizers
 from sgdscope.report.seen import seeds
-from sgdscope.report.summary import whole
 from sgdscope.studies import origin_of
 
 
@@ -97,7 +97,7 @@ def _bend(row: dict[str, Any] | None, largest: int) -> str:
         return "too few batch sizes"
     if row["bend"] >= largest:
         return f"not up to {largest}"
-    at = f"{whole(row['bend'])} [{whole(row['bend_low'])}, {whole(row['bend_high'])}]"
+    at = f"{examples(row['bend'])} [{examples(row['bend_low'])}, {examples(row['bend_high'])}]"
     return at if row["status"] == "identified" else f"({at})"
 
 

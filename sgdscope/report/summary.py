@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
-from rich import box
-from rich.table import Table
 
 from sgdscope.analysis.curves import CRITERIA, Criterion, Records
 from sgdscope.analysis.learning import learning
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
+from sgdscope.formatting import examples, interval, number, with_half_width
 from sgdscope.store import ended
+from sgdscope.terminal import TextTable
 from sgdscope.workloads.base import WorkloadRecord
 
 HEADINGS = (
@@ -26,9 +26,6 @@ HEADINGS = (
     "diverged",
     "n",
 )
-
-# Where the terminal is narrow these columns fold, and none is lost.
-WRAPPED = ("test score", "optimal rate", "training loss")
 
 CAPTION = (
     "±, [ ] and ×÷ (a factor) are 95 % intervals over n seeds, for this test set; "
@@ -69,7 +66,7 @@ def summary_rows(tables: Tables) -> list[tuple[str, ...]]:
                     str(row["batch_size"]),
                     with_half_width(row["test_score"], row["test_score_high"] - row["test_score"]),
                     _rate(row),
-                    f"{loss['train_loss']:.2g} ×÷{short(_factor(loss))}" if loss else "not measured",
+                    f"{number(loss['train_loss'])} ×÷{number(_factor(loss))}" if loss else "not measured",
                     f"{row['cell_diverged']}/{row['trials']}",
                     str(row["n"]),
                 )
@@ -77,21 +74,10 @@ def summary_rows(tables: Tables) -> list[tuple[str, ...]]:
     return rows
 
 
-def summary_table(tables: Tables) -> Table:
+def summary_table(tables: Tables) -> TextTable:
     """Return the table for the terminal."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False, show_edge=False, caption=_caption(tables))
-    names, left = headings(tables), len(_told_apart(tables)) + 1
-    for number, heading in enumerate(names):
-        justify: Literal["left", "right"] = "left" if number < left else "right"
-        table.add_column(heading, justify=justify, no_wrap=heading not in WRAPPED, overflow="fold")
-    rows, previous = summary_rows(tables), None
-    groups = len({row[:left] for row in rows})
-    for row in rows:
-        if previous not in (None, row[:left]) and groups < len(rows):
-            table.add_section()
-        table.add_row(*row)
-        previous = row[:left]
-    return table
+    left = len(_told_apart(tables)) + 1
+    return TextTable(headings(tables), summary_rows(tables), left=left, names=left + 1, caption=_caption(tables))
 
 
 def _told_apart(tables: Tables) -> list[str]:
@@ -122,10 +108,10 @@ def bend_sentences(tables: Tables, *criteria: Criterion) -> list[str]:
         if row["status"] == "too few batch sizes":
             said.append(f"{who}: {row['batch_sizes']} batch sizes are too few to find where it stops growing.")
             continue
-        interval = f"95 % interval {whole(row['bend_low'])} to {whole(row['bend_high'])}"
-        low, high = (short(row[end], ".2f") for end in ("slope_low", "slope_high"))
-        growth = f"slope below it {row['slope']:.2f} [{low}, {high}]"
-        fit = f"bend at {row['bend']:.0f}, {interval}; {growth}; n = {row['n']}"
+        ends = f"95 % interval {examples(row['bend_low'])} to {examples(row['bend_high'])}"
+        slope = f"{number(row['slope'], '.2f')} {interval(row['slope_low'], row['slope_high'], '.2f')}"
+        growth = f"slope below it {slope}"
+        fit = f"bend at {row['bend']:.0f}, {ends}; {growth}; n = {row['n']}"
         if row["bend"] >= tables.trials["batch_size"].max():
             said.append(f"{who}: no bend was found within the batch sizes ({growth}; n = {row['n']}).")
         elif row["status"] == "identified":
@@ -156,7 +142,7 @@ def noise_scale_sentences(tables: Tables) -> list[str]:
     for row in tables.regimes.filter(criterion="score", optimizer=who).iter_rows(named=True):
         if row["bend"] is not None and row["bend"] < tables.trials["batch_size"].max():
             near = min(sizes, key=lambda size: abs(math.log(size / row["bend"])))
-            bend, low, high = (whole(row[f"bend{end}"]) for end in ("", "_low", "_high"))
+            bend, low, high = (examples(row[f"bend{end}"]) for end in ("", "_low", "_high"))
             beside = f"; the bend is at {bend} [{low}, {high}], {row['status']}"
     said = []
     for row in measured.filter(optimizer=who, batch_size=near).sort("step").iter_rows(named=True):
@@ -164,7 +150,7 @@ def noise_scale_sentences(tables: Tables) -> list[str]:
         when = "at the start" if row["step"] == 0 else "at the end" if part == 1 else f"at {part:.0%} of the budget"
         value = "not identified"
         if row["identified"]:
-            scale, low, high = (whole(row[f"noise_scale{end}"]) for end in ("", "_low", "_high"))
+            scale, low, high = (examples(row[f"noise_scale{end}"]) for end in ("", "_low", "_high"))
             value = f"{scale} [{low}, {high}]"
         said.append(f"{value} {when} (n = {row['n_noise']})")
     ghosts = tables.record.ghost_batch_size
@@ -212,7 +198,7 @@ def threshold_sentences(tables: Tables) -> list[str]:
     for row in plain_first(tables.thresholds, "quantity").iter_rows(named=True):
         if at_steps and row["quantity"] == "B_score":
             continue
-        score, low, high, margin = f"test {tables.record.score_name}", row["low"], row["high"], f"{row['margin']:.2g}"
+        score, low, high, margin = f"test {tables.record.score_name}", row["low"], row["high"], number(row["margin"])
         if row["quantity"] == "B_score":
             lost = "not shown to be lost at any" if high is None else f"to be lost by {high}"
             # With the smallest batch size the others are compared: that it holds there says nothing.
@@ -243,8 +229,8 @@ def unlimited_sentences(unlimited: pl.DataFrame, records: Records) -> list[str]:
         who = f"{row['workload']}, {row['optimizer']} at batch size {row['batch_size']}: {what}"
         if row["best"] is None:
             continue
-        low, high = (short(row[end], ".4g") for end in ("best_low", "best_high"))
-        best = f"best {row['best']:.4g} [{low}, {high}] at {row['best_epochs']:g} epochs"
+        ends = interval(row["best_low"], row["best_high"], ".4g")
+        best = f"best {number(row['best'], '.4g')} {ends} at {row['best_epochs']:g} epochs"
         if row["saturated_at"] is not None:
             state = f"gains no more from {row['saturated_at']:g} epochs on"
         else:
@@ -297,24 +283,9 @@ def plain_first(rows: pl.DataFrame, *then: str) -> pl.DataFrame:
     return rows.sort(pl.col("optimizer") != "sgd", "optimizer", *then, maintain_order=True)
 
 
-def short(value: float, form: str = ".2g") -> str:
-    """Say the end of an interval, which over one seed is infinite.
-
-    >>> short(0.123), short(float("-inf"), ".2f")
-    ('0.12', '−∞')
-    """
-    return f"{value:{form}}".replace("inf", "∞").replace("-∞", "−∞")
-
-
-def with_half_width(mean: float, half: float, sign: str = "") -> str:
-    """Say a mean and its interval with enough decimals for a first digit of the interval, at least 3."""
-    decimals = 3 if not 0 < half < math.inf else max(3, -math.floor(math.log10(half)))
-    return f"{mean:{sign}z.{decimals}f} ±{short(half, f'.{decimals}f')}"
-
-
 def _rate(row: dict[str, Any]) -> str:
-    low, high = short(row["learning_rate_low"]), short(row["learning_rate_high"])
-    return f"{row['learning_rate']:.2g} [{low},{high}]{_remark(row)}"
+    ends = interval(row["learning_rate_low"], row["learning_rate_high"])
+    return f"{number(row['learning_rate'])} {ends}{_remark(row)}"
 
 
 def _factor(row: dict[str, Any]) -> float:
@@ -327,10 +298,3 @@ def _remark(row: dict[str, Any]) -> str:
     if row["censored"]:
         return "‡"
     return "†" if row["flat"] else ""
-
-
-def whole(value: float) -> str:
-    """Say a number of examples, which an interval may put below any or beyond all."""
-    if value < 1:
-        return "below 1"
-    return f"{value:.0f}" if value < 1e6 else "beyond any"
