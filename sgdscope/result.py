@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +12,7 @@ from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.converters import whole
 from sgdscope.engine.search import search
 from sgdscope.errors import InputError
+from sgdscope.frames import table
 from sgdscope.store import CIRCUMSTANCES, Store, ended
 from sgdscope.study import Declaration, Study
 
@@ -77,18 +77,18 @@ class Result:
         """The study as its folder declares it."""
         return self.tables.declaration
 
-    @property
+    @table
     def trials(self) -> pl.DataFrame:
         """One row for each trial of the study that has ended."""
         return self.tables.trials
 
-    @cached_property
+    @table
     def measurements(self) -> pl.DataFrame:
         """One row for each measured number: trial, step, examples seen, split, metric, value."""
         mine = self.contents.measurements.join(self.trials.select("trial_id"), on="trial_id", how="semi")
         return mine.sort("trial_id", "step", "split", "metric")
 
-    @cached_property
+    @table
     def correctness(self) -> pl.DataFrame:
         """Which examples each trial scored 1 on: trial, split, examples, bits; without rows where scores are others.
 
@@ -112,7 +112,7 @@ class Result:
         """One row for each optimizer and criterion: the batch size at which the learning rate stops growing."""
         return self.tables.regimes
 
-    @property
+    @table
     def claims(self) -> pl.DataFrame:
         """What this study says of each claim: one row for each number that it rests on."""
         from sgdscope.analysis.claims import claims
@@ -243,14 +243,14 @@ def check_page_name(path: Path | None) -> None:
         )
 
 
-def write_table(table: pl.DataFrame, path: Path) -> Path:
+def write_table(rows: pl.DataFrame, path: Path) -> Path:
     """Write a table as ``.csv`` or ``.parquet``, by the name's ending, and return its path."""
     check_table_name(path)
     try:
         if path.suffix == ".csv":
-            table.write_csv(path)
+            rows.write_csv(path)
         else:
-            table.write_parquet(path)
+            rows.write_parquet(path)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path

@@ -398,13 +398,15 @@ def _train_pack(
         if jax.process_count() > 1:  # the other processes know nothing of it, and are ended with this one
             raise
         return _failed(trainer, pack, error)
-    # A pack that went on from checkpoints, or whose trials stopped early, or beside which programs were compiled on the
-    # same cores, tells little of what an update takes.
-    if alone and not resumed and not any(outcome.diverged for outcome in outcomes):
+    # A pack that went on from checkpoints, or whose trials stopped early, tells little of what an update takes.
+    if not resumed and not any(outcome.diverged for outcome in outcomes):
         at_once = outcomes[0].pack_size if trainer.method == "vmap" else trainer.groups
         rounds_of_devices = len(pack) / at_once
         seconds = sum(outcome.seconds for outcome in outcomes) * rounds_of_devices / math.ceil(rounds_of_devices)
-        costs.note(batch_size, costs.training_seconds(seconds, len(pack), total, batch_size) / total)
+        per_update = costs.training_seconds(seconds, len(pack), total, batch_size) / total
+        # Beside programs that are compiled on the same cores it can only have been slower than it is.
+        if alone or per_update < (costs.per_update(batch_size) or 0.0):
+            costs.note(batch_size, per_update)
     rows = pl.DataFrame([_row(trainer, outcome) for outcome in outcomes], schema=TRIALS_SCHEMA)
     measurements = [
         {

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import polars as pl
 import vl_convert
 
 from sgdscope import atomic
@@ -50,7 +51,8 @@ def talk_figures(tables: Tables) -> dict[str, Any]:
 
     At each constant number of epochs or steps: ``best-score``, ``training-loss``, ``optimal-learning-rate`` against
     batch size, and ``two-regimes``, the learning rate up to the full batch with both regimes. Against epochs, all
-    workloads together: ``score-by-epochs`` and ``rates-by-epochs``, both optimal learning rates.
+    workloads of one score together: ``score-by-epochs``, which has their names where there are several scores, and
+    ``rates-by-epochs``, both optimal learning rates.
 
     Args:
         tables: of one study or of several together, as for networks with and without batch normalization.
@@ -67,10 +69,16 @@ def talk_figures(tables: Tables) -> dict[str, Any]:
             }
     ladders = given_several_epochs(tables.optima)
     if not ladders.is_empty():
-        figures |= {
-            "score-by-epochs": best_score_by_epochs(ladders, tables.record.score_name),
-            "rates-by-epochs": optimal_rates_by_epochs(ladders),
-        }
+        # Workloads stand side by side where their scores are the same; an accuracy and an error share no axis.
+        of_score: dict[tuple[str, str], list[str]] = {}
+        for name in ladders["workload"].unique(maintain_order=True):
+            record = tables.records[name]
+            of_score.setdefault((record.score_name, record.score_goal), []).append(name)
+        for (score, _), names in of_score.items():
+            suffix = "" if len(of_score) == 1 else f"-{_plain('-'.join(names))}"
+            mine = ladders.filter(pl.col("workload").is_in(names))
+            figures[f"score-by-epochs{suffix}"] = best_score_by_epochs(mine, score)
+        figures["rates-by-epochs"] = optimal_rates_by_epochs(ladders)
     return figures
 
 

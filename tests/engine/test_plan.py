@@ -1,4 +1,6 @@
+import gc
 import threading
+import weakref
 from dataclasses import replace
 
 import jax
@@ -247,3 +249,23 @@ def test_programs_that_are_waited_for_take_what_those_before_took():
     compiler.settle()
     assert (compiler.pending, len(made)) == (0, 3)
     compiler.close()
+
+
+def test_nothing_that_was_counted_keeps_a_workload_alive():
+    workload = digits(hidden=7)
+    operations_per_update(workload, 1)
+    slow_convolutions(workload)
+    operations_per_evaluation(workload)
+    seen = weakref.ref(workload)
+    del workload
+    gc.collect()
+    assert seen() is None
+
+
+def test_a_gradient_is_traced_once_to_be_counted_and_looked_at(monkeypatch):
+    workload, traced = digits(hidden=9), []
+    plain = jax.make_jaxpr
+    monkeypatch.setattr(jax, "make_jaxpr", lambda *given, **named: traced.append(1) or plain(*given, **named))
+    assert operations_per_update(workload, 1) == operations_per_update(workload, 1)
+    slow_convolutions(workload)
+    assert len(traced) == 1
