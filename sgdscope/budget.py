@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from sgdscope.converters import positive, real, shortened, shown, whole
 from sgdscope.errors import InputError
-from sgdscope.numbers import make_plain
 
 # The order of examples counts positions in 32 bits, and a training curve multiplies a step by 50 in 32 bits.
 MOST_EXAMPLES = 2**31 - 1
 MOST_UPDATES = (2**31 - 1) // 50
 # A score has saturated at E when neither 2E nor 4E gains on it.
 LEAST_DOUBLINGS = 2
+# From one epoch to a million; each is a search of its own.
+MOST_DOUBLINGS = 20
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,16 @@ class Epochs:
     n: float
 
     def __post_init__(self) -> None:
-        make_plain(self, "n")
-        if not (math.isfinite(self.n) and self.n > 0):
-            raise InputError(f"budgets: epochs must be a positive finite number, not {self.n!r}.")
+        n = real("budgets: epochs", self.n)
+        if not (math.isfinite(n) and n > 0):
+            raise InputError(f"budgets: epochs must be a positive finite number, not {shown(self.n)}.")
+        object.__setattr__(self, "n", n)
 
     def updates(self, batch_size: int, examples: int) -> int:
         """Return the number of parameter updates for this batch size and training-set size."""
-        return _checked(max(1, round(self.n * examples / batch_size)), batch_size, self)
+        updates = self.n * examples / batch_size
+        # What is no number of updates at all, as infinity, is refused as it is.
+        return _checked(max(1, round(updates)) if updates <= MOST_UPDATES else updates, batch_size, self)
 
     def __str__(self) -> str:
         return f"epochs:{exact(self.n)}"
@@ -52,9 +57,7 @@ class Steps:
     n: int
 
     def __post_init__(self) -> None:
-        make_plain(self, "n")
-        if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
-            raise InputError(f"budgets: steps must be a whole number of at least 1, not {self.n!r}.")
+        object.__setattr__(self, "n", whole("budgets: steps", self.n, least=1, most=2**63 - 1))
 
     def updates(self, batch_size: int, examples: int) -> int:
         """Return the number of parameter updates, which is the same for every batch size."""
@@ -88,11 +91,22 @@ class Unlimited:
     loss_floor: float | None = None
 
     def __post_init__(self) -> None:
-        make_plain(self, "first", "ceiling", "loss_floor")
-        for name, number in (("first", self.first), ("ceiling", self.ceiling), ("loss_floor", self.loss_floor)):
-            if number is not None and not (math.isfinite(number) and number > 0):
-                raise InputError(f"budgets: {name} of an unlimited budget must be positive and finite, not {number!r}.")
+        for name in ("first", "ceiling", "loss_floor"):
+            number = getattr(self, name)
+            if number is not None:
+                object.__setattr__(self, name, positive(f"budgets: {name} of an unlimited budget", number))
         doublings = max(LEAST_DOUBLINGS, round(math.log2(self.ceiling) - math.log2(self.first)))
+        for number in (self.first, self.ceiling):
+            if number > MOST_EXAMPLES:
+                raise InputError(
+                    f"budgets: {exact(number)} epochs of an unlimited budget are too many; use at most "
+                    f"{MOST_EXAMPLES:,}."
+                )
+        if doublings > MOST_DOUBLINGS:
+            raise InputError(
+                f"budgets: an unlimited budget from {exact(self.first)} to {exact(self.ceiling)} doubles {doublings} "
+                f"times; use at most {MOST_DOUBLINGS} doublings."
+            )
         if self.ceiling != math.ldexp(self.first, doublings):
             raise InputError(
                 f"budgets: ceiling {exact(self.ceiling)} of an unlimited budget is not {exact(self.first)}·2^k with k "
@@ -123,13 +137,14 @@ def exact(number: float) -> str:
     return short if float(short) == number else repr(float(number))
 
 
-def _checked(updates: int, batch_size: int, budget: TrialBudget) -> int:
+def _checked(updates: float, batch_size: int, budget: TrialBudget) -> int:
     if updates > MOST_UPDATES or updates * batch_size > MOST_EXAMPLES:
+        many = f"{round(updates):,}" if updates < 1e15 else "over 10^15"
         raise InputError(
-            f"budgets: {budget} at batch size {batch_size} is {updates:,} updates, "
+            f"budgets: {shortened(str(budget))} at batch size {batch_size} is {many} updates, "
             f"more than one trial may take ({MOST_UPDATES:,} updates, {MOST_EXAMPLES:,} examples)."
         )
-    return updates
+    return int(updates)
 
 
 def parse_budget(text: str) -> Budget:
@@ -154,7 +169,7 @@ def parse_budget(text: str) -> Budget:
     except ValueError:
         pass
     raise InputError(
-        f"budgets: {text!r} is not a budget; write epochs:N, steps:N or unlimited:FIRST:CEILING[:LOSS_FLOOR], "
+        f"budgets: {shown(text)} is not a budget; write epochs:N, steps:N or unlimited:FIRST:CEILING[:LOSS_FLOOR], "
         f"for example epochs:30."
     )
 

@@ -9,23 +9,27 @@ import contextlib
 import io
 import json
 import math
+import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_type_hints
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
 
-from sgdscope.errors import InputError
-from sgdscope.terminal import OBEYED, Terminal, outputs, visible
+from sgdscope.converters import shown
+from sgdscope.errors import InputError, did_you_mean
+from sgdscope.terminal import OBEYED, Terminal, outputs, print_line, print_table, print_text, visible
 
 if TYPE_CHECKING:
     from sgdscope.analysis.tables import Tables
     from sgdscope.result import Result
+    from sgdscope.store import Store
     from sgdscope.study import Study
 
+DATA_COMMANDS = ("fetch", "check")
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 Text = str | None
@@ -103,16 +107,31 @@ class Run:
     verbose: FlagCreatePairsOff[bool] = False
     """Show what was compiled, and how long it took."""
 
+    @property
+    def words(self) -> list[str]:
+        """The words after ``sgdscope run`` that ask for this from any folder, without ``--out``."""
+        path = Path(self.study)
+        words = [str(path.resolve()) if path.is_file() else self.study]
+        for part in (self.source, self.fields):
+            for f in fields(part):
+                value = getattr(part, f.name)
+                value = value.resolve() if isinstance(value, Path) else value
+                if value is None or value is False:
+                    continue
+                values = value if isinstance(value, tuple) else () if value is True else (value,)
+                words += [f"--{f.name.replace('_', '-')}", *map(str, values)]
+        return words
+
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
+        from sgdscope.engine.local import train_study
         from sgdscope.report.summary import unlimited_sentences
-        from sgdscope.result import run
+        from sgdscope.result import Result
 
         study = _load(self.study, self.source, self.fields)
         folder = _given("out", self.out) or Path(f"sgdscope-{OBEYED.sub('-', study.name).replace('/', '-')}")
-        result = run(study, folder, Terminal(file=sys.stderr))
-        ran = result.ran
-        assert ran is not None  # noqa: S101 - run() always says what it did
+        ran = train_study(study, folder, Terminal(file=sys.stderr), self.words)
+        result = Result(folder, ran)
         page: Path | InputError | None = None
         if ran.failed < len(result.trials):
             result.check_not_empty()
@@ -122,19 +141,21 @@ class Run:
                 page = error
         if self.verbose:
             for program in ran.compile_times:
-                console.print(f"compiled {program.program}: traced in {program.trace:.2f} s, {program.compile:.2f} s")
+                print_text(
+                    console, f"compiled {program.program}: traced in {program.trace:.2f} s, {program.compile:.2f} s"
+                )
             total = sum(program.trace + program.compile for program in ran.compile_times)
-            console.print(f"compiled {len(ran.compile_times)} programs in {total:.1f} s, beside training")
+            print_text(console, f"compiled {len(ran.compile_times)} programs in {total:.1f} s, beside training")
         if page is None:
             _say(f"All {ran.failed} trials failed; running the same command again tries them again.")
             return FAILED
         _print_findings(result.tables, console)
         for sentence in unlimited_sentences(result.tables.unlimited, result.tables.records):
-            console.print(sentence, soft_wrap=True)
+            print_text(console, sentence)
         if isinstance(page, InputError):
             raise page
         did = f"trained {ran.trained} trials in {ran.seconds:.0f} s" if ran.trained else "nothing was left to train"
-        console.print(f"{did}; page: {page}", soft_wrap=True)
+        print_text(console, f"{did}; page: {page}")
         if ran.failed:
             _say(f"{ran.failed} trials failed; running the same command again tries them again.")
         return FAILED if ran.failed else DONE
@@ -154,29 +175,32 @@ class Plan:
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.engine.local import plan_study
-        from sgdscope.engine.plan import costs_of, expansion
         from sgdscope.engine.progress import duration
 
         study = _load(self.study, self.source, self.fields)
-        console.print(expansion(study.declaration(), costs_of(study)), soft_wrap=True)
+        out = _given("out", self.out)
+        plan = plan_study(study, out, lambda text: print_text(console, text))
+        if not plan.cells:
+            print_text(console, f"Nothing is left to train: {out} holds all trials of the study.")
+            return DONE
+        print_text(console, plan.expansion)
         console.print()
-        plan = plan_study(study, _given("out", self.out))
         lengths = {"workloads": study.workloads, "budgets": study.budgets}
         product = " × ".join(
             [name for name, values in lengths.items() if len(values) > 1] + ["optimizers × batch sizes"]
         )
         about = "" if study.learning_rates else "about "
-        console.print(f"cells      {plan.cells}  ({product} still to do)")
-        console.print(f"trials     {about}{plan.trials:,}")
-        console.print(f"updates    {about}{plan.updates:,}")
-        console.print(f"examples   {about}{plan.examples:,}")
-        console.print(f"operations {about}{plan.operations:.2g}, of matrix products and convolutions")
+        print_text(console, f"cells      {plan.cells}  ({product} still to do)")
+        print_text(console, f"trials     {about}{plan.trials:,}")
+        print_text(console, f"updates    {about}{plan.updates:,}")
+        print_text(console, f"examples   {about}{plan.examples:,}")
+        print_text(console, f"operations {about}{plan.operations:.2g}, of matrix products and convolutions")
         if plan.bytes:
-            console.print(f"data       about {plan.bytes / 1e9:,.3g} GB read")
+            print_text(console, f"data       about {plan.bytes / 1e9:,.3g} GB read")
         if plan.seconds is not None:
             hours = plan.seconds / 3600
-            console.print(f"device     about {hours:.2g} hours of this machine")
-        console.print(f"time       about {duration(plan.seconds or 0.0)}, compiling not counted")
+            print_text(console, f"device     about {hours:.2g} hours of this machine")
+        print_text(console, f"time       about {duration(plan.seconds or 0.0)}")
         return DONE
 
 
@@ -190,10 +214,11 @@ class Status:
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.result import Result
+        from sgdscope.store import Store
 
-        result = Result(self.folder)
-        declaration = result.declaration
-        counts = dict(result.trials["status"].value_counts().sort("status").iter_rows())
+        result, store = Result(self.folder), Store(self.folder)
+        declaration, trials = result.declaration, result.contents.trials
+        counts = dict(trials["status"].value_counts().sort("status").iter_rows())
         ended = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"
         text = [
             f"study      {declaration.name}: {', '.join(record.name for record in declaration.workloads)}; "
@@ -201,6 +226,14 @@ class Status:
             f"{', '.join(map(str, declaration.batch_sizes))}; {', '.join(map(str, declaration.budgets))}; "
             f"{declaration.seeds} seeds",
             f"trials     {ended}; {result.tables.pending} pending",
+        ]
+        beside = len(trials) - len(result.trials)
+        if beside:
+            text.append(f"beside     {beside} of these trials are not asked for by the study as it is declared now")
+        failed = trials.filter(status="failed")
+        text += [
+            f"failed     {number} trials: {error}"
+            for error, number in failed["error"].value_counts().sort("error").iter_rows()
         ]
         text += [f"damaged    {path}: its trials count as missing and will be trained again" for path in result.damaged]
         text += [f"found      {notice}" for notice in result.notices]
@@ -210,9 +243,30 @@ class Status:
             waiting = result.tables.cells_waiting
             more = f", and {waiting} cells wait for them" if waiting else ""
             text.append(f"state      not finished: {result.tables.pending} trials are known to be missing{more}")
+            text += [f"go on      {command}" for command in _going_on(result, store)]
         for line in text:
-            console.print(line, soft_wrap=True)
+            (print_line if line.startswith("go on") else print_text)(console, line)
         return DONE
+
+
+def _going_on(result: Result, store: Store) -> list[str]:
+    """Return the commands that train what is missing, for a shell in the present folder."""
+    unfinished = dict.fromkeys(cell.workload.name for cell in result.found.unfinished)
+    kept = store.commands()
+    recorded = [kept[name] for name in unfinished if name in kept]
+    commands = [shlex.join(["sgdscope", "run", *words, "--out", str(store.folder)]) for words in recorded]
+    missing = [words[0] for words in recorded if Path(words[0]).is_absolute() and not Path(words[0]).is_file()]
+    said = list(dict.fromkeys(commands))
+    said += [f"{path} is no longer there: name its new place" for path in dict.fromkeys(missing)]
+    unrecorded = [name for name in unfinished if name not in kept]
+    if unrecorded:
+        from sgdscope.report.advice import command
+        from sgdscope.studies import origin_of
+
+        origin = origin_of(result.declaration)
+        again = f"run the script that trains workload {', '.join(unrecorded)} into this folder again"
+        said.append(command(None, result.declaration, store.folder, origin) if origin else again)
+    return said
 
 
 @dataclass(frozen=True)
@@ -228,13 +282,18 @@ class Report:
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        out, result = _given("out", self.out), _read(self.folder)
+        from sgdscope.result import check_page_name
+
+        out = _given("out", self.out)
+        if self.format == "html":
+            check_page_name(out)
+        result = _read(self.folder)
         if self.format == "html":
             paths = [result.report(out or self.folder / "report.html")]
         else:
             paths = result.figures(out or self.folder / "figures", self.format)
         for path in paths:
-            console.print(str(path), soft_wrap=True)
+            print_line(console, str(path))
         return DONE
 
 
@@ -249,8 +308,10 @@ class Export:
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        path = _read(self.folder).export(self.file)
-        console.print(str(path), soft_wrap=True)
+        from sgdscope.result import check_table_name
+
+        check_table_name(self.file)
+        print_line(console, str(_read(self.folder).export(self.file)))
         return DONE
 
 
@@ -306,7 +367,7 @@ class Figures:
         out, tables = _given("out", self.out), read_folders(self.folders, _say)
         assert out is not None  # noqa: S101 - it has a default
         for path in write_figures(talk_figures(tables), out, self.format):
-            console.print(str(path), soft_wrap=True)
+            print_line(console, str(path))
         return DONE
 
 
@@ -360,10 +421,10 @@ class Analyze:
                     raise InputError(f"out: {path} is the table itself; name another folder.")
                 paths.append(write_table(table, path))
         for notice in results.notices:
-            console.print(notice, soft_wrap=True)
+            print_text(console, notice)
         _print_findings(tables, console)
         for path in paths:
-            console.print(str(path), soft_wrap=True)
+            print_line(console, str(path))
         return DONE
 
 
@@ -407,7 +468,7 @@ class Fetch:
         from sgdscope.data.download import fetch
 
         folder = fetch(self.name, self.data, Terminal(file=sys.stderr))
-        console.print(str(folder), soft_wrap=True)
+        print_line(console, str(folder))
         return DONE
 
 
@@ -433,7 +494,7 @@ class Check:
             except InputError as error:
                 line = str(error)
                 code = BAD_INPUT if found else code
-            console.print(line, soft_wrap=True)
+            print_text(console, line)
         return code
 
 
@@ -461,7 +522,7 @@ class List:
         _load_jax()
         for name in BUILT_IN:
             first_line = (import_module(f"sgdscope.studies.{name}").__doc__ or "").splitlines()[0]
-            console.print(f"{name}  {first_line}", soft_wrap=True)
+            print_text(console, f"{name}  {first_line}")
         return DONE
 
 
@@ -494,13 +555,26 @@ Command = Run | Plan | Status | Report | Export | Claims | Advise | Figures | An
 
 
 def _parsed(arguments: Sequence[str] | None) -> Command:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["--version"]:
+        from sgdscope import __version__
+
+        sys.stdout.write(f"sgdscope {__version__}\n")
+        raise SystemExit(DONE)
+    commands = {kind.__name__.lower(): kind for kind in get_args(Command)}
+    if given and not given[0].startswith("-") and given[0] not in commands:
+        meant = did_you_mean(given[0], commands)
+        raise InputError(f"{shown(given[0])} is not a command; there are {', '.join(commands)}.{meant}")
+    if given[:1] == ["data"] and len(given) > 1 and not given[1].startswith("-") and given[1] not in DATA_COMMANDS:
+        meant = did_you_mean(given[1], DATA_COMMANDS)
+        raise InputError(f"{shown(given[1])} is not a command of sgdscope data; there are fetch and check.{meant}")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             command: Command = tyro.cli(
                 Command,
                 prog="sgdscope",
-                description="Measure how stochastic gradient descent behaves at each batch size.",
+                description="Measure how SGD behaves at each batch size. `sgdscope --version` prints the version.",
                 args=arguments,
                 config=(OmitSubcommandPrefixes,),
             )
@@ -508,7 +582,29 @@ def _parsed(arguments: Sequence[str] | None) -> Command:
     except SystemExit as stop:
         if stop.code in (None, 0):
             raise
-        raise InputError(_sentence(said.getvalue())) from None
+        raise InputError(_unknown_option(given, commands) or _sentence(said.getvalue())) from None
+
+
+def _unknown_option(given: Sequence[str], commands: Mapping[str, type]) -> str | None:
+    """Say which option a command does not have, and which may have been meant; None where each is one of its own."""
+    if not given or given[0] not in commands:
+        return None
+    known = _options(commands[given[0]])
+    for word in given[1:]:
+        name = word.split("=")[0].replace("_", "-")
+        if word.startswith("--") and name not in known:
+            meant = did_you_mean(name, known) or f" sgdscope {given[0]} --help tells what there is."
+            return f"{shown(word)} is not an option of sgdscope {given[0]}.{meant}"
+    return None
+
+
+def _options(command: type) -> list[str]:
+    """Return the options of a command, and of the parts and commands that it has."""
+    names = ["--help"]
+    for name, kind in get_type_hints(command).items():
+        parts = [part for part in (kind, *get_args(kind)) if is_dataclass(part)]
+        names += [option for part in parts for option in _options(cast(type, part))] or [f"--{name.replace('_', '-')}"]
+    return names
 
 
 def _sentence(box: str) -> str:
@@ -523,12 +619,12 @@ def _sentence(box: str) -> str:
 def _print_findings(tables: Tables, console: Terminal) -> None:
     from sgdscope.report.summary import sentences, summary_table
 
-    console.print(summary_table(tables))
+    print_table(console, summary_table(tables))
     for part in tables.parts:
         said = sentences(part)
         title = [f"{part.title}:"] if said and len(tables.parts) > 1 else []
         for sentence in title + said:
-            console.print(sentence, soft_wrap=True)
+            print_text(console, sentence)
 
 
 def _load(name: str, source: Source, changes: Fields) -> Study:

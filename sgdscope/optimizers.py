@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgdscope.budget import exact
-from sgdscope.errors import InputError
-from sgdscope.numbers import make_plain
+from sgdscope.converters import real, shown
+from sgdscope.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,11 @@ class SGD:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        make_plain(self, "momentum")
-        if not (math.isfinite(self.momentum) and 0 <= self.momentum < 1):
-            raise InputError(f"optimizers: momentum must be at least 0 and below 1, not {self.momentum!r}.")
+        momentum = real("optimizers: momentum", self.momentum)
+        # Training rounds it to 24 binary digits, where a number nearer to 1 than this is 1.
+        if not (math.isfinite(momentum) and 0 <= momentum < 1 - 2**-25):
+            raise InputError(f"optimizers: momentum must be at least 0 and below 1, not {shown(self.momentum)}.")
+        object.__setattr__(self, "momentum", momentum)
 
     def effective_learning_rate(self, learning_rate: float) -> float:
         """Return ε/(1 − m)."""
@@ -82,4 +84,7 @@ def parse_optimizer(text: str) -> SGD:
         raise
     except ValueError:
         pass
-    raise InputError(f"optimizers: {text!r} is not an optimizer; there are sgd, momentum and momentum:M.")
+    raise InputError(
+        f"optimizers: {shown(text)} is not an optimizer; there are sgd, momentum and momentum:M."
+        f"{did_you_mean(kind, ['sgd', 'momentum'])}"
+    )

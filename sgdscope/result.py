@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,8 +12,10 @@ import polars as pl
 from sgdscope import atomic
 from sgdscope.analysis.dynamics import l2_of
 from sgdscope.analysis.tables import StudyTables, Tables
+from sgdscope.converters import whole
 from sgdscope.engine.search import search
 from sgdscope.errors import InputError
+from sgdscope.frames import table
 from sgdscope.store import CIRCUMSTANCES, Store, ended, stopped_at_once
 from sgdscope.study import Declaration, Study
 
@@ -51,14 +52,16 @@ class Result:
     Args:
         folder: the folder of a study, finished or not; files of it that are damaged are named in ``damaged``.
         ran: what the run that made it did, where there was one.
+
+    ``contents`` is all that the folder holds, and ``found`` where the study's search stands.
     """
 
     def __init__(self, folder: str | Path, ran: Ran | None = None) -> None:
         self.folder = Path(folder)
         self.ran = ran
-        contents = Store(folder).read()
         declaration = Store(folder).declaration()
-        found = search(declaration, contents.trials)
+        self.contents = contents = Store(folder).read()
+        self.found = found = search(declaration, contents.trials)
         wanted = [trial.id for trial in found.trials]
         self.damaged = contents.damaged
         self.notices = contents.notices("count as missing and will be trained again")
@@ -72,8 +75,6 @@ class Result:
             pending=len(found.pending),
             cells_waiting=len(found.waiting),
         )
-        self._all_measurements = contents.measurements
-        self._all_correctness = contents.correctness
 
     def tell(self, say: Callable[[str], None]) -> None:
         """Say, a sentence each, which files of the folder are damaged, are not the study's, or are missing."""
@@ -87,24 +88,24 @@ class Result:
         """The study as its folder declares it."""
         return self.tables.declaration
 
-    @property
+    @table
     def trials(self) -> pl.DataFrame:
         """One row for each trial of the study that has ended."""
         return self.tables.trials
 
-    @cached_property
+    @table
     def measurements(self) -> pl.DataFrame:
         """One row for each measured number: trial, step, examples seen, split, metric, value."""
-        mine = self._all_measurements.join(self.trials.select("trial_id"), on="trial_id", how="semi")
+        mine = self.contents.measurements.join(self.trials.select("trial_id"), on="trial_id", how="semi")
         return mine.sort("trial_id", "step", "split", "metric")
 
-    @cached_property
+    @table
     def correctness(self) -> pl.DataFrame:
         """Which examples each trial scored 1 on: trial, split, examples, bits; without rows where scores are others.
 
         :func:`sgdscope.analysis.correctness.correct` unpacks them.
         """
-        mine = self._all_correctness.join(self.trials.select("trial_id"), on="trial_id", how="semi")
+        mine = self.contents.correctness.join(self.trials.select("trial_id"), on="trial_id", how="semi")
         return mine.sort("trial_id", "split")
 
     @property
@@ -122,7 +123,7 @@ class Result:
         """One row for each optimizer and criterion: the batch size at which the learning rate stops growing."""
         return self.tables.regimes
 
-    @property
+    @table
     def claims(self) -> pl.DataFrame:
         """What this study says of each claim: one row for each number that it rests on."""
         from sgdscope.analysis.claims import claims
@@ -152,7 +153,8 @@ class Result:
         from sgdscope.analysis.advice import Advice
 
         self.check_not_empty()
-        found = Advice(self.tables, batch_sizes, self.declaration.learning_rates)
+        sizes = tuple(whole("batch_sizes", size, least=1) for size in batch_sizes)
+        found = Advice(self.tables, sizes, self.declaration.learning_rates)
         if batch_sizes:
             found.rates  # noqa: B018 - what cannot be answered is said before anything else
         return found
@@ -161,13 +163,15 @@ class Result:
         """Write one self-contained page that opens offline, and return its path."""
         from sgdscope.report.page import write_page
 
+        check_page_name(Path(path))
         self.check_not_empty()
         return write_page(self.tables, Path(path), self.folder)
 
     def figures(self, folder: str | Path, kind: Literal["svg", "png", "pdf"]) -> list[Path]:
         """Write the figures of the page into a folder, each as wide as a paper's column or page; return their paths."""
-        from sgdscope.report.files import page_figures, write_figures
+        from sgdscope.report.files import check_format, page_figures, write_figures
 
+        check_format(kind)
         self.check_not_empty()
         return write_figures(page_figures(self.tables), Path(folder), kind)
 
@@ -179,6 +183,7 @@ class Result:
         sizes of the splits, on which split learning rates are chosen, of what batch sizes are multiples, and the
         coefficient of an L2 penalty.
         """
+        check_table_name(Path(path))
         margin = self.declaration.score_margin
         stated = pl.DataFrame(
             [
@@ -279,15 +284,29 @@ def read_folders(folders: Sequence[str | Path], say: Callable[[str], None] | Non
     return Tables(trials, records, results[0].tables.score_margin)
 
 
-def write_table(table: pl.DataFrame, path: Path) -> Path:
+def check_table_name(path: Path) -> None:
+    """Refuse a table's name that does not end in .csv or .parquet."""
+    if path.suffix not in (".csv", ".parquet"):
+        raise InputError(f"{path} must end in .csv or .parquet.")
+
+
+def check_page_name(path: Path | None) -> None:
+    """Refuse a name for the page that promises something else than HTML."""
+    if path is not None and path.suffix not in ("", ".html", ".htm"):
+        raise InputError(
+            f"{path} must end in .html, as the page is HTML; `sgdscope report DIR --format svg`, png or pdf writes its "
+            f"figures into a folder."
+        )
+
+
+def write_table(rows: pl.DataFrame, path: Path) -> Path:
     """Write a table as ``.csv`` or ``.parquet``, by the name's ending, and return its path."""
+    check_table_name(path)
     content = io.BytesIO()
     if path.suffix == ".csv":
-        table.write_csv(content)
-    elif path.suffix == ".parquet":
-        table.write_parquet(content)
+        rows.write_csv(content)
     else:
-        raise InputError(f"{path} must end in .csv or .parquet.")
+        rows.write_parquet(content)
     try:
         atomic.replace(path, content.getvalue())
     except OSError as error:

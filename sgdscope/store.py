@@ -5,6 +5,7 @@
     FOLDER/
       study.json                              the declaration
       programs.json                           fingerprints of the traced workload, by version of JAX
+      commands.json                           the words after ``sgdscope run`` that train each workload
       trials/COMMIT.SHA256.parquet            one row for each finished trial of a commit
       measurements/COMMIT.SHA256.parquet      its measurements
       correctness/COMMIT.SHA256.parquet       which examples each of its trials scored 1 on, one bit an example
@@ -41,7 +42,7 @@ from pathlib import Path
 import polars as pl
 
 from sgdscope import atomic
-from sgdscope.errors import InputError
+from sgdscope.errors import InputError, did_you_mean
 from sgdscope.study import Declaration
 
 TRIALS_SCHEMA: dict[str, type[pl.DataType]] = {
@@ -169,7 +170,7 @@ class Store:
         """Return the declared study."""
         path = self.folder / "study.json"
         if not self.exists:
-            raise InputError(f"{self.folder} holds no study: it has no study.json.")
+            raise InputError(f"{self.folder} holds no study: {self._why_none()}")
         content = atomic.read(path)
         try:
             return Declaration.from_json(content.decode())
@@ -180,6 +181,30 @@ class Store:
                 f"{path} is damaged ({type(error).__name__}); move it away and run the study again, "
                 f"which keeps all that was measured."
             ) from error
+
+    def _why_none(self) -> str:
+        if self.folder.is_file():
+            return "it is a file; name the folder of a study."
+        if not self.folder.is_dir():
+            beside = self.folder.parent.glob("*/study.json") if self.folder.parent.is_dir() else ()
+            return f"there is no such folder.{did_you_mean(self.folder.name, [path.parent.name for path in beside])}"
+        if any((self.folder / "trials").glob("*.parquet")):
+            return "it has trials but no study.json; the command that began it writes that again and keeps the trials."
+        return "it has no study.json."
+
+    def note_commands(self, commands: Mapping[str, Sequence[str]]) -> None:
+        """Keep the words after ``sgdscope run`` that train each workload, by its name."""
+        known = self.commands()
+        if known != (both := known | {name: list(words) for name, words in commands.items()}):
+            atomic.write(self.folder / "commands.json", (json.dumps(both, indent=2) + "\n").encode())
+
+    def commands(self) -> dict[str, list[str]]:
+        """Return what :meth:`note_commands` kept; nothing of a folder that Python trained, or an older version."""
+        try:
+            kept = json.loads((self.folder / "commands.json").read_text())
+            return {str(name): [str(word) for word in words] for name, words in kept.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}
 
     @contextmanager
     def writing(self) -> Iterator[list[str]]:

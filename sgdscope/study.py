@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import product
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sgdscope.budget import Budget, Steps, TrialBudget, Unlimited, parse_budget
+from sgdscope.converters import positive, real, several, shortened, shown, whole
 from sgdscope.errors import InputError
-from sgdscope.numbers import make_plain, plain
 from sgdscope.optimizers import SGD, parse_optimizer
 from sgdscope.workloads.base import Workload, WorkloadRecord, examples_in
 
@@ -22,6 +22,11 @@ NUMERICS_VERSION = 1
 
 # In what numbers a gradient's products are taken.
 COMPUTE_DTYPES = ("float32", "bfloat16")
+
+# So many trials are named, searched and shown in minutes; beyond them memory ends first.
+MOST_SEEDS, MOST_TRIALS = 10_000, 1_000_000
+# Learning rates are float32 in training: below and beyond these they would be 0 or infinite there.
+LEAST_RATE, MOST_RATE = 2.0**-126, 2.0**127
 
 # Fields in which a folder can grow; all others must be what they were.
 EXTENSIBLE = ("workloads", "budgets", "optimizers", "batch_sizes", "learning_rates", "seeds")
@@ -116,51 +121,50 @@ class _Design:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name.strip()):
-            raise InputError(f"name: a study needs a name, not {self.name!r}.")
-        make_plain(self, "seeds", "microbatch_size", "devices_per_trial", "score_margin")
-        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int):
-            raise InputError(f"seeds: {self.seeds!r} is not a whole number; give the number of seeds.")
-        for name, value in (("microbatch_size", self.microbatch_size), ("devices_per_trial", self.devices_per_trial)):
-            if value is not None and (type(value) is not int or value < 1):
-                raise InputError(f"{name}: {value!r} is not a whole number of at least 1.")
-        if self.compute_dtype not in COMPUTE_DTYPES:
-            raise InputError(f"compute_dtype: {self.compute_dtype!r} is neither float32 nor bfloat16.")
-        margin = self.score_margin
-        number = isinstance(margin, int | float) and not isinstance(margin, bool)
-        if margin is not None and not (number and math.isfinite(margin) and margin > 0):
-            raise InputError(f"score_margin: {margin!r} is not a positive number.")
+            raise InputError(f"name: a study needs a name, not {shown(self.name)}.")
+        self._set("seeds", whole("seeds", self.seeds, most=MOST_SEEDS))
         if self.seeds < 1:
-            raise InputError(f"seeds: {self.seeds} leaves nothing to train; give at least 1, better 5 or more.")
-        budgets = _unique("budgets", self.budgets)
+            raise InputError(f"seeds: {shown(self.seeds)} leaves nothing to train; give at least 1, better 5 or more.")
+        if self.microbatch_size is not None:
+            self._set("microbatch_size", whole("microbatch_size", self.microbatch_size, least=1))
+        self._set("devices_per_trial", whole("devices_per_trial", self.devices_per_trial, least=1))
+        if self.compute_dtype not in COMPUTE_DTYPES:
+            raise InputError(f"compute_dtype: {shown(self.compute_dtype)} is neither float32 nor bfloat16.")
+        if self.score_margin is not None:
+            self._set("score_margin", positive("score_margin", self.score_margin))
+        budgets = several(self.budgets)
         for budget in budgets:
             if not isinstance(budget, Budget):
                 raise InputError(
-                    f"budgets: {budget!r} is not a budget; use Epochs(n), Steps(n) or Unlimited(first, ceiling)."
+                    f"budgets: {shown(budget)} is not a budget; use Epochs(n), Steps(n) or Unlimited(first, ceiling)."
                 )
-        self._set("budgets", tuple(sorted(budgets, key=_budget_order)))
-        self._set("optimizers", _unique("optimizers", self.optimizers))
-        for optimizer in self.optimizers:
+        self._set("budgets", tuple(sorted(_unique("budgets", budgets), key=_budget_order)))
+        optimizers = several(self.optimizers)
+        for optimizer in optimizers:
             if not isinstance(optimizer, SGD):
-                raise InputError(f"optimizers: {optimizer!r} is not an optimizer; use SGD() or Momentum(m).")
-        sizes = _unique("batch_sizes", self.batch_sizes, numbers=True)
-        for size in sizes:
-            if isinstance(size, bool) or not isinstance(size, int):
-                raise InputError(f"batch_sizes: {size!r} is not a whole number.")
-            if size < 1:
-                raise InputError(f"batch_sizes: {size} is below 1.")
+                raise InputError(f"optimizers: {shown(optimizer)} is not an optimizer; use SGD() or Momentum(m).")
+        self._set("optimizers", _unique("optimizers", optimizers))
+        sizes = _unique("batch_sizes", [whole("batch_sizes", size) for size in several(self.batch_sizes)])
+        if min(sizes) < 1:
+            raise InputError(f"batch_sizes: {shown(min(sizes))} is below 1.")
         self._set("batch_sizes", tuple(sorted(sizes)))
-        rates = tuple(plain(rate) for rate in self.learning_rates)
-        for rate in rates:
-            if isinstance(rate, bool) or not isinstance(rate, int | float):
-                raise InputError(f"learning_rates: {rate!r} is not a number.")
-            if not (math.isfinite(rate) and rate > 0):
-                raise InputError(f"learning_rates: {rate!r} is not positive and finite.")
-        self._set("learning_rates", tuple(sorted({float(rate) for rate in rates})))
-        moments = tuple(float(moment) for moment in self.evaluate_at)
-        if not moments or moments[-1] != 1.0 or moments[0] <= 0 or sorted(set(moments)) != list(moments):
-            raise InputError(f"evaluate_at: {moments} must rise within (0, 1] and end at 1.")
+        rates = {_learning_rate(rate) for rate in several(self.learning_rates)}
+        self._set("learning_rates", tuple(sorted(rates)))
+        moments = _rising("evaluate_at", self.evaluate_at)
+        if not moments or moments[-1] != 1.0 or moments[0] <= 0:
+            raise InputError(f"evaluate_at: {shown(self.evaluate_at)} must rise within (0, 1] and end at 1.")
         self._set("evaluate_at", moments)
-        self._set("noise_scale_at", _fractions("noise_scale_at", self.noise_scale_at))
+        self._set("noise_scale_at", _rising("noise_scale_at", self.noise_scale_at))
+
+    def _check_count(self, workloads: int) -> None:
+        """Refuse a study of so many trials that naming them alone would take hours and all memory."""
+        # A search tries some ten rates; as many as are given are tried otherwise.
+        rates = len(self.learning_rates) or 10
+        parts = {"workloads": workloads, "budgets": len(self.trial_budgets), "optimizers": len(self.optimizers)}
+        parts |= {"batch sizes": len(self.batch_sizes), "learning rates": rates, "seeds": self.seeds}
+        if math.prod(parts.values()) > MOST_TRIALS:
+            product = " × ".join(f"{count:,} {part}" for part, count in parts.items() if count > 1)
+            raise InputError(f"seeds: {product} are more than the {MOST_TRIALS:,} trials that one study may have.")
 
     @property
     def trial_budgets(self) -> tuple[TrialBudget, ...]:
@@ -173,11 +177,13 @@ class _Design:
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
-    def _set_workloads(self, kind: type, values: Any) -> None:
-        workloads = _unique("workloads", values)
-        for workload in workloads:
+    def _set_workloads(self, kind: type, given: Any) -> None:
+        values = several(given)
+        for workload in values:
             if not isinstance(workload, kind):
-                raise InputError(f"workloads: {workload!r} is not a {kind.__name__}.")
+                raise InputError(f"workloads: {shown(workload)} is not a {kind.__name__}.")
+        workloads = _unique("workloads", values)
+        self._check_count(len(workloads))
         names = [workload.name for workload in workloads]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -203,11 +209,11 @@ class _Design:
                     f"batch_sizes: {size} tokens are not a whole number of streams of {unroll} tokens; give a multiple "
                     f"of {unroll}, such as {max(unroll, round(size / unroll) * unroll)}."
                 )
-            self._resolved_microbatch_size(size, ghost_batch_size * unroll)
             if size > examples:
                 raise InputError(
-                    f"batch_sizes: {size} is larger than the training set; use at most its {examples} examples."
+                    f"batch_sizes: {shown(size)} is larger than the training set; use at most its {examples} examples."
                 )
+            self._resolved_microbatch_size(size, ghost_batch_size * unroll)
             for budget in self.trial_budgets:
                 budget.updates(size, examples)
 
@@ -301,6 +307,43 @@ class Declaration(_Design):
         plain["workloads"] = [_read_record(record) for record in plain["workloads"]]
         return cls(**plain)
 
+    def united(self, other: Declaration) -> Declaration:
+        """Return ``other`` with what it leaves out of this study's extensible fields.
+
+        Args:
+            other: the study that is asked for. Its other fields, and its workloads of the same names, stay as they are.
+
+        Raises:
+            InputError: If the two do not go together, as a batch size larger than a workload's training set.
+        """
+        records = {record.name: record for record in (*self.workloads, *other.workloads)}
+        rates = other.learning_rates
+        if self.learning_rates and rates:  # where either is empty its rates are searched, which cannot be mixed
+            rates = _both(self.learning_rates, rates)
+        return replace(
+            other,
+            workloads=tuple(records.values()),
+            budgets=_both(self.budgets, other.budgets),
+            optimizers=_both(self.optimizers, other.optimizers),
+            batch_sizes=_both(self.batch_sizes, other.batch_sizes),
+            learning_rates=rates,
+            seeds=max(self.seeds, other.seeds),
+        )
+
+    def beyond(self, other: Declaration) -> list[str]:
+        """Say, one phrase a field, what this study has in its extensible fields and ``other`` leaves out."""
+        said = []
+        for name in EXTENSIBLE:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name == "seeds":
+                said += [f"{mine} seeds, of which {theirs} are asked for"] * (theirs < mine)
+                continue
+            if name == "workloads":
+                mine, theirs = ([record.name for record in records] for records in (mine, theirs))
+            more = tuple(value for value in mine if value not in theirs)
+            said += [f"{name} {_plain(more)}"] * bool(more and theirs)
+        return said
+
     def differences(self, other: Declaration, trained: Collection[tuple[str, int]] | None = None) -> list[str]:
         """Say, one phrase a field, where ``other`` is neither this study nor an extension of it.
 
@@ -353,6 +396,10 @@ class Declaration(_Design):
         return list(dict.fromkeys(said))
 
 
+def _both(mine: Sequence[Any], theirs: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys([*mine, *theirs]))
+
+
 def _read_record(plain: dict[str, Any]) -> WorkloadRecord:
     plain["fields"] = tuple((key, value) for key, value in plain["fields"])
     plain["examples"] = tuple(plain["examples"])
@@ -397,6 +444,26 @@ class Study(_Design):
 
     workloads: Sequence[Workload]
 
+    if TYPE_CHECKING:  # fields hold several values, and a single one is taken for them
+
+        def __init__(
+            self,
+            *,
+            name: str,
+            workloads: Workload | Iterable[Workload],
+            batch_sizes: int | Iterable[int],
+            budgets: Budget | Iterable[Budget],
+            optimizers: SGD | Iterable[SGD] = ...,
+            seeds: int = ...,
+            learning_rates: float | Iterable[float] = ...,
+            evaluate_at: float | Iterable[float] = ...,
+            microbatch_size: int | None = ...,
+            devices_per_trial: int = ...,
+            compute_dtype: str = ...,
+            score_margin: float | None = ...,
+            noise_scale_at: float | Iterable[float] = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._set_workloads(Workload, self.workloads)
@@ -418,6 +485,10 @@ class Study(_Design):
         shared = {f.name: getattr(self, f.name) for f in fields(_Design)}
         return Declaration(workloads=[workload.record() for workload in self.workloads], **shared)
 
+    def extended_to(self, declaration: Declaration) -> Study:
+        """Return this study, with its own workloads, at all budgets, optimizers and the like of a declaration."""
+        return self.changed({name: getattr(declaration, name) for name in EXTENSIBLE if name != "workloads"})
+
     def changed(self, changes: Mapping[str, Any]) -> Study:
         """Return this study with other values for some of its fields."""
         return replace(self, **changes)
@@ -430,31 +501,32 @@ def _budget_order(budget: Budget) -> tuple[int, float, float, float]:
     return int(isinstance(budget, Steps)), budget.n, 0.0, 0.0
 
 
-def _unique(name: str, values: Any, numbers: bool = False) -> tuple[Any, ...]:
-    if numbers:
-        values = plain(values)
-    unique: tuple[Any, ...] = (
-        tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else (values,)
-    )
-    if numbers:
-        unique = tuple(plain(value) for value in unique)
-    if not unique:
+def _unique(name: str, values: Sequence[Any]) -> tuple[Any, ...]:
+    if not values:
         raise InputError(f"{name}: give at least one.")
-    if len(set(unique)) != len(unique):
-        raise InputError(f"{name}: {_plain(unique)} names one twice.")
-    return unique
+    if len(set(values)) != len(values):
+        raise InputError(f"{name}: {shortened(_plain(tuple(values)))} names one twice.")
+    return tuple(values)
 
 
-def _fractions(name: str, values: Any) -> tuple[float, ...]:
-    said = InputError(f"{name}: {values!r} must be fractions of the budget that rise within [0, 1].")
-    if not isinstance(values, Iterable) or isinstance(values, str):
+def _learning_rate(value: Any) -> float:
+    rate = positive("learning_rates", value)
+    if not LEAST_RATE <= rate <= MOST_RATE:
+        raise InputError(
+            f"learning_rates: {shown(value)} is beyond what training can hold; use {LEAST_RATE:.1e} to {MOST_RATE:.1e}."
+        )
+    return rate
+
+
+def _rising(name: str, values: Any) -> tuple[float, ...]:
+    said = InputError(f"{name}: {shown(values)} must be fractions of the budget that rise within [0, 1].")
+    try:
+        fractions = tuple(real(name, part) for part in several(values))
+    except InputError:
+        raise said from None
+    if not all(0 <= part <= 1 for part in fractions) or sorted(set(fractions)) != list(fractions):
         raise said
-    fractions = tuple(plain(value) for value in values)
-    if any(isinstance(part, bool) or not isinstance(part, int | float) or not 0 <= part <= 1 for part in fractions):
-        raise said
-    if sorted(set(fractions)) != list(fractions):
-        raise said
-    return tuple(float(part) for part in fractions)
+    return fractions
 
 
 def _plain(value: Any) -> str:

@@ -55,7 +55,7 @@ def read_study(path: Path) -> Study:
     ``if __name__ == "__main__":`` is not run.
 
     Raises:
-        InputError: If there is no such file, it fails, or it defines no study.
+        InputError: If it is no such file, it fails, or it defines no study.
     """
     _check_file(path)
     from sgdscope.training.runtime import check_jax, pinned, use_all_cores
@@ -88,8 +88,6 @@ def _check_file(path: Path) -> None:
     if path.is_dir():
         more = " It holds a study's results" if (path / "study.json").is_file() else ""
         raise InputError(f"{path} is a folder, not a Python file that defines `study`.{more + '.' if more else ''}")
-    if not path.exists():
-        raise InputError(f"There is no file {path}. Give the path of a Python file that defines `study`.")
     if not path.is_file():
         raise InputError(f"{path} is not a Python file that defines `study`.")
     if path.suffix == ".ipynb":

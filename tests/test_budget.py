@@ -69,7 +69,7 @@ def test_bad_text_of_an_unlimited_budget_is_refused(text):
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, True, "3"])
 def test_bad_steps_are_refused(bad):
-    with pytest.raises(InputError, match="steps must be a whole number"):
+    with pytest.raises(InputError, match=r"steps: .* is not a whole number of at least 1"):
         Steps(bad)
 
 

@@ -181,10 +181,42 @@ def test_plan_and_list(capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["frob"], "Unrecognized options: frob"),
+        (["frob"], "'frob' is not a command; there are run, plan,"),
+        (["runn", "digits"], "'runn' is not a command; there are run, plan, status, report, export, claims, advise, "),
+        (
+            ["data", "fech", "mnist"],
+            "'fech' is not a command of sgdscope data; there are fetch and check. Did you mean",
+        ),
+        (["data", "fetch", "mnisst"], "data set 'mnisst' is not one of mnist, cifar10, ptb. Did you mean mnist?"),
+        (["run", "digts"], "study 'digts' is neither built in nor the path of a Python file. Did you mean digits?"),
+        (["run", "digits-steps"], "study 'digits-steps' is neither built in nor the path of a Python file. Did you"),
+        (["plan", "nothere.py"], "nothere.py: there is no such file."),
+        (["plan", "/no/such/folder"], "/no/such/folder: there is no such file, since there is no folder /no/such."),
+        (["plan", "/"], "/ is a folder, not a Python file that defines `study`"),
+        (["plan", "lstm", "--profile", "smal"], "profile: 'smal' is not one of lstm's; there are full, small. Did you"),
+        (["run", "digits", "--seed", "3"], "'--seed' is not an option of sgdscope run. Did you mean --seeds?"),
+        (
+            ["run", "digits", "--batch_sizs=3"],
+            "'--batch_sizs=3' is not an option of sgdscope run. Did you mean --batch",
+        ),
+        (["run", "digits", "--optimizers", "mometum"], "optimizers: 'mometum' is not an optimizer; there are sgd, "),
+        (["run", "digits", "--seeds", "99999999999"], "seeds: 99999999999 is too large; use at most 10,000."),
+        (["run", "digits", "--batch-sizes", "4", "9" * 30], f"batch_sizes: {'9' * 30} is larger than the training set"),
+        (
+            ["run", "digits", "--budgets", "epochs:1e300"],
+            "budgets: epochs:1e+300 at batch size 4 is over 10^15 updates",
+        ),
+        (
+            ["run", "digits", "--budgets", f"steps:{'9' * 90}"],
+            "budgets: steps: a number of over 60 digits is too large",
+        ),
+        (["figures", "/nowhere", "--format", "tiff"], "invalid choice 'tiff' for argument '--format'. Expected one of"),
+        (["report", "/nowhere", "--format", "tiff"], "invalid choice 'tiff' for argument '--format'. Expected one of"),
+        (["report", "/nowhere", "--out", "page.pdf"], "page.pdf must end in .html, as the page is HTML; `sgdscope "),
+        (["export", "/nowhere", "t.xlsx"], "t.xlsx must end in .csv or .parquet."),
         (["run"], "Missing from sgdscope run: STUDY"),
         (["run", "mnist"], "study 'mnist' is neither built in (digits, digits_steps,"),
-        (["run", "digits", "--colour", "red"], "Unrecognized options: --colour"),
+        (["run", "digits", "--colour", "red"], "'--colour' is not an option of sgdscope run. sgdscope run --help"),
         (["run", "digits", "--optimizers", "adam"], "optimizers: 'adam' is not an optimizer"),
         (["run", "digits", "--batch-sizes"], "batch_sizes: give at least one"),
         (["run", "digits", "--batch-sizes", "0"], "batch_sizes: 0 is below 1"),
@@ -207,7 +239,7 @@ def test_plan_and_list(capsys):
         (["status", "/nowhere"], "/nowhere holds no study"),
         (["report", "/nowhere"], "/nowhere holds no study"),
         (["advise", "/nowhere"], "/nowhere holds no study"),
-        (["advise", "/nowhere", "--colour"], "Unrecognized options: --colour"),
+        (["advise", "/nowhere", "--colour"], "'--colour' is not an option of sgdscope advise. sgdscope advise --help"),
         (["export", "/nowhere", "t.csv"], "/nowhere holds no study"),
     ],
 )
@@ -259,8 +291,9 @@ def test_batch_sizes_that_cannot_be_advised_on_are_refused_in_one_sentence(size,
 
 
 def test_another_studys_folder_is_refused_with_what_differs(folder, capsys):
-    assert main(["run", "digits", "--out", str(folder), "--budgets", "epochs:2", *FAST]) == 2
-    assert "holds another study, which differs in budgets (there epochs:1, here epochs:2)" in capsys.readouterr().err
+    assert main(["run", "digits", "--out", str(folder), "--budgets", "epochs:1", *FAST[:3]]) == 2
+    said = capsys.readouterr().err
+    assert "holds another study, which differs in learning_rates (there 0.125, 0.5, here none)" in said
 
 
 def test_a_folder_that_cannot_be_written_and_a_file_of_another_kind(folder, tmp_path, capsys):
@@ -317,6 +350,72 @@ def test_interrupting_exits_with_130_and_the_same_command_goes_on(study_file, co
     process.stderr.close()
     assert "not finished" in command("status", folder).stdout
     assert command("run", study_file, "--out", folder).returncode == 0
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert (stop.value.code, capsys.readouterr().out) == (0, f"sgdscope {sg.__version__}\n")
+
+
+def test_status_tells_what_is_there_and_its_command_goes_on(study_file, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "my studies" / "it's"
+    quick = ("--batch-sizes", "256", "--learning-rates", "0.5", "--budgets", "epochs:1", "--optimizers", "sgd")
+    assert main(["run", str(study_file), "--out", str(folder), *quick]) == 0
+    (commit,) = (folder / "trials").iterdir()
+    commit.rename(tmp_path / "kept")
+    capsys.readouterr()
+    assert main(["status", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "trials     none; 3 pending" in said
+    (command,) = (line.split(maxsplit=2)[2] for line in said.splitlines() if line.startswith("go on"))
+    monkeypatch.chdir("/")
+    assert main(shlex.split(command)[1:]) == 0
+    assert "trained 3 trials" in capsys.readouterr().out
+    assert main(["status", str(folder)]) == 0
+    assert "3 complete; 0 pending\nstate      finished" in capsys.readouterr().out
+    moved = study_file.rename(study_file.with_name("moved.py"))
+    for path in (folder / "trials").iterdir():
+        path.unlink()
+    assert main(["status", str(folder)]) == 0
+    assert f"go on      {study_file} is no longer there: name its new place" in capsys.readouterr().out
+    (folder / "commands.json").unlink()
+    assert main(["status", str(folder)]) == 0
+    assert "go on      run the script that trains workload digits into this folder again" in capsys.readouterr().out
+    (folder / "study.json").unlink()
+    assert main(["status", str(folder)]) == 2
+    assert "holds no study: it has no study.json." in capsys.readouterr().err
+    assert moved.exists()
+
+
+def test_status_counts_all_trials_of_the_folder(folder, tmp_path, capsys):
+    mine = shutil.copytree(folder, tmp_path / "mine")
+    declared = json.loads((mine / "study.json").read_text())
+    (mine / "study.json").write_text(json.dumps(declared | {"batch_sizes": [256]}))
+    assert main(["status", str(mine)]) == 0
+    said = capsys.readouterr().out
+    assert "trials     16 complete; 0 pending" in said
+    assert "beside     8 of these trials are not asked for by the study as it is declared now" in said
+    (mine / "study.json").unlink()
+    assert main(["status", str(mine)]) == 2
+    assert "it has trials but no study.json; the command that began it" in capsys.readouterr().err
+    assert main(["status", str(tmp_path / "min")]) == 2
+    assert "there is no such folder." in capsys.readouterr().err
+
+
+def test_a_plan_of_a_finished_folder_says_so_at_once(folder, capsys):
+    assert main(["plan", "digits", "--out", str(folder), "--budgets", "epochs:1", *FAST]) == 0
+    assert capsys.readouterr().out == f"Nothing is left to train: {folder} holds all trials of the study.\n"
+
+
+def test_formats_that_do_not_exist_are_refused_before_anything_is_computed(folder, tmp_path, monkeypatch):
+    result = sg.Result(folder)
+    monkeypatch.setattr(sg.Result, "check_not_empty", None)
+    with pytest.raises(sg.InputError, match=r"^format: 'tiff' is not a format of figures; there are svg, png, pdf\.$"):
+        result.figures(tmp_path / "figures", "tiff")
+    with pytest.raises(sg.InputError, match=r"page\.pdf must end in \.html"):
+        result.report(tmp_path / "page.pdf")
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_processes_on_one_folder(folder, capsys):

@@ -2,6 +2,7 @@ import json
 from dataclasses import fields, replace
 from types import MappingProxyType
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -26,9 +27,9 @@ def study(**changes):
     ("changes", "said"),
     [
         ({"batch_sizes": ()}, "batch_sizes: give at least one"),
-        ({"score_margin": 0}, "score_margin: 0 is not a positive number"),
-        ({"score_margin": True}, "score_margin: True is not a positive number"),
-        ({"score_margin": float("nan")}, "score_margin: nan is not a positive number"),
+        ({"score_margin": 0}, "score_margin: 0 is not positive and finite"),
+        ({"score_margin": True}, "score_margin: True is not a number"),
+        ({"score_margin": float("nan")}, "score_margin: nan is not positive and finite"),
         ({"score_margin": 1.5, "workloads": digits()}, "score_margin: 1.5 is as large as the range of an accuracy"),
         ({"batch_sizes": (0,)}, "batch_sizes: 0 is below 1"),
         ({"batch_sizes": (-3,)}, "batch_sizes: -3 is below 1"),
@@ -45,6 +46,22 @@ def study(**changes):
         ({"learning_rates": ("fast",)}, "learning_rates: 'fast' is not a number"),
         ({"seeds": 0}, "seeds: 0 leaves nothing to train"),
         ({"seeds": 1.5}, "seeds: 1.5 is not a whole number"),
+        ({"seeds": "5"}, "seeds: '5' is not a whole number"),
+        ({"seeds": np.bool_(True)}, "seeds: True is not a whole number"),
+        ({"seeds": 99999999999}, "seeds: 99999999999 is too large; use at most 10,000"),
+        ({"seeds": 10**5000}, "seeds: a number of over 60 digits is too large; use at most 10,000"),
+        ({"seeds": 9999, "batch_sizes": range(1, 257)}, "seeds: 2 optimizers × 256 batch sizes × .* 1,000,000 trials"),
+        ({"batch_sizes": 10**30}, "batch_sizes: 1000000000000000000000000000000 is larger than the training set"),
+        ({"batch_sizes": "64"}, "batch_sizes: '64' is not a whole number"),
+        ({"batch_sizes": 257, "microbatch_size": 10**9}, "batch_sizes: 257 is larger than the training set"),
+        ({"learning_rates": 1e-50}, "learning_rates: 1e-50 is beyond what training can hold"),
+        ({"learning_rates": 1e300}, r"learning_rates: 1e\+300 is beyond what training can hold"),
+        ({"learning_rates": "0.1"}, "learning_rates: '0.1' is not a number"),
+        ({"evaluate_at": "1"}, "evaluate_at: '1' must be fractions"),
+        ({"score_margin": "0.1"}, "score_margin: '0.1' is not a number"),
+        ({"budgets": Epochs(1e308)}, r"budgets: epochs:1e\+308 at batch size 1 is over 10\^15 updates"),
+        ({"budgets": Steps(10**15)}, r"budgets: steps:1000000000000000 at batch size 1 is over 10\^15 updates"),
+        ({"workloads": "x" * 500}, r"workloads: 'x+ \(and 442 more characters\) is not a Workload"),
         ({"budgets": 30}, "budgets: 30 is not a budget"),
         ({"budgets": ()}, "budgets: give at least one"),
         ({"budgets": (Epochs(1), Epochs(1.0))}, "budgets: epochs:1, epochs:1 names one twice"),
@@ -57,7 +74,7 @@ def study(**changes):
             {"workloads": (QUADRATIC, digits()), "batch_sizes": (512,)},
             "batch_sizes: 512 is larger than the training set",
         ),
-        ({"budgets": (Epochs(1), Epochs(1e9))}, "budgets: epochs:1e\\+09 at batch size 1 is"),
+        ({"budgets": (Epochs(1), Epochs(1e9))}, r"budgets: epochs:1e\+09 at batch size 1 is"),
         ({"optimizers": ()}, "optimizers: give at least one"),
         ({"optimizers": ("adam",)}, "optimizers: 'adam' is not an optimizer"),
         ({"name": " "}, "name: a study needs a name"),
@@ -69,7 +86,7 @@ def study(**changes):
         ({"noise_scale_at": (0.0, 1.5)}, "noise_scale_at: .* must be fractions"),
         ({"noise_scale_at": (-0.1,)}, "noise_scale_at: .* must be fractions"),
         ({"noise_scale_at": (float("nan"),)}, "noise_scale_at: .* must be fractions"),
-        ({"noise_scale_at": 0.5}, "noise_scale_at: 0.5 must be fractions"),
+        ({"noise_scale_at": 1.5}, "noise_scale_at: 1.5 must be fractions"),
         ({"noise_scale_at": ("start",)}, "noise_scale_at: .*'start'.* must be fractions"),
         ({"microbatch_size": 0}, "microbatch_size: 0 is not a whole number of at least 1"),
         ({"devices_per_trial": 2.0}, "devices_per_trial: 2.0 is not a whole number of at least 1"),
@@ -172,6 +189,57 @@ def test_a_single_value_is_as_good_as_several():
     single = study(workloads=QUADRATIC, budgets=Epochs(1), optimizers=SGD(), batch_sizes=2)
     several = study(workloads=[QUADRATIC], budgets=[Epochs(1)], optimizers=[SGD()], batch_sizes=[2])
     assert single.declaration() == several.declaration()
+
+
+def test_numbers_of_numpy_and_jax_are_numbers():
+    plain = {"batch_sizes": (8, 16, 32), "seeds": 3, "learning_rates": (0.5,), "evaluate_at": (1.0,)}
+    numpy = {
+        "batch_sizes": 2 ** np.arange(3, 6),
+        "seeds": np.int64(3),
+        "learning_rates": np.float32(0.5),
+        "evaluate_at": np.array([1.0]),
+    }
+    jaxs = {"batch_sizes": list(jnp.array([8, 16, 32])), "seeds": jnp.int32(3), "learning_rates": 0.5, "evaluate_at": 1}
+    optimizers = [SGD(0.5), SGD(np.float32(0.5)), SGD(np.array(0.5))]
+    expected = study(**plain, optimizers=optimizers[0], budgets=Epochs(3)).declaration()
+    for given, optimizer, n in zip((numpy, jaxs), optimizers[1:], (np.float64(3), np.array(3)), strict=True):
+        found = study(**given, optimizers=optimizer, budgets=Epochs(n)).declaration()
+        assert found.to_json() == expected.to_json()
+    assert study(budgets=Steps(np.int32(7))).declaration() == study(budgets=Steps(7)).declaration()
+    assert study(noise_scale_at=0.5).noise_scale_at == (0.5,)
+
+
+def test_numbers_of_numpy_identify_a_workload_as_pythons_do():
+    numpy = {"fields": {"width": np.int64(3)}, "constant_loss": np.float32(0.5), "ghost_batch_size": np.int8(2)}
+    plain = {"fields": {"width": 3}, "constant_loss": 0.5, "ghost_batch_size": 2}
+    assert replace(QUADRATIC, **numpy).record() == replace(QUADRATIC, **plain).record()
+
+
+def test_a_study_and_a_workload_show_no_arrays_and_no_functions():
+    for shown in (repr(study(workloads=digits())), repr(digits())):
+        assert len(shown) < 600
+        assert "array" not in shown
+        assert "function" not in shown
+        assert "digits" in shown
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (lambda: SGD(momentum="0.9"), "optimizers: momentum: '0.9' is not a number"),
+        (lambda: SGD(momentum=None), "optimizers: momentum: None is not a number"),
+        (lambda: SGD(momentum=1 - 2**-26), "optimizers: momentum must be at least 0 and below 1"),
+        (lambda: Epochs("3"), "budgets: epochs: '3' is not a number"),
+        (lambda: Epochs(10**400), "budgets: epochs: a number of over 60 digits is too large"),
+        (lambda: Steps("3"), "budgets: steps: '3' is not a whole number of at least 1"),
+        (lambda: Unlimited("1", 4), "budgets: first of an unlimited budget: '1' is not a number"),
+        (lambda: Unlimited(1e300, 1e308), r"budgets: 1e\+300 epochs of an unlimited budget are too many"),
+        (lambda: Unlimited(2.0**-40, 2.0**10), "budgets: an unlimited budget .* doubles 50 times; use at most 20"),
+    ],
+)
+def test_text_and_what_is_too_large_are_refused_where_numbers_are_meant(bad, said):
+    with pytest.raises(InputError, match=f"^{said}"):
+        bad()
 
 
 def test_a_study_is_the_product_of_its_fields():

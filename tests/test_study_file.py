@@ -120,7 +120,7 @@ def test_a_file_that_fails_is_told_by_its_name_line_and_error(text, said, write,
 
 
 def test_what_is_no_study_file_is_named(write, tmp_path):
-    assert refused(tmp_path / "nothere.py").startswith(f"There is no file {tmp_path / 'nothere.py'}.")
+    assert refused(tmp_path / "nothere.py").startswith(f"{tmp_path / 'nothere.py'}: there is no such file.")
     assert "is a folder" in refused(tmp_path)
     assert "is a notebook" in refused(write("study.ipynb", "{}"))
     write("results/study.json", "{}")

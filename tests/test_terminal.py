@@ -144,8 +144,9 @@ def test_a_name_with_markup_and_escapes_runs_on_a_terminal_and_is_one_folder(stu
     inside.mkdir()
     reader, writer = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "sgdscope.cli", "run", str(study_file)], cwd=inside, stdout=writer, stderr=writer
-    )
+        [sys.executable, "-m", "sgdscope.cli", "run", str(study_file)], cwd=inside, stdout=writer, stderr=writer,
+        env=os.environ | {"COLUMNS": "160"},
+    )  # fmt: skip
     os.close(writer)
     said = b""
     while True:

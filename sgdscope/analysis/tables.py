@@ -19,6 +19,7 @@ from sgdscope.analysis.thresholds import thresholds
 from sgdscope.analysis.training_curves import TRAINING_CURVES_SCHEMA, training_curves
 from sgdscope.analysis.unlimited import UNLIMITED_SCHEMA, unlimited
 from sgdscope.budget import Epochs, Steps, Unlimited, known_budget
+from sgdscope.frames import table
 from sgdscope.study import Declaration
 from sgdscope.workloads.base import WorkloadRecord
 
@@ -86,82 +87,82 @@ class Tables:
     def _context(self) -> tuple[Records, float | None, pl.DataFrame | None, pl.DataFrame | None]:
         return self.records, self.score_margin, self.correctness, self.measurements
 
-    @cached_property
+    @table
     def curves(self) -> pl.DataFrame:
         """One row for each cell and learning rate: n, diverged, means and intervals."""
         return learning_rate_curves(self.trials, self.records)
 
-    @cached_property
+    @table
     def optima(self) -> pl.DataFrame:
         """Two rows for each cell, the learning rates that are best for the score and for the training loss."""
         return optima(self.trials, self.records)
 
-    @cached_property
+    @table
     def regimes(self) -> pl.DataFrame:
         """One row for each optimizer and criterion, B_ε: the batch size at which the learning rate stops growing."""
         return regimes(self.trials, self.records)
 
-    @cached_property
+    @table
     def regime_of_batch_sizes(self) -> pl.DataFrame:
         """One row for each optimizer and batch size: noise-dominated, curvature-dominated or unassigned."""
         return regime_of_batch_sizes(self.regimes, self.trials, self.records)
 
-    @cached_property
+    @table
     def slopes(self) -> pl.DataFrame:
         """How the optimal learning rate grows with the batch size, one row for each optimizer, criterion and regime."""
         return slopes(self.trials, self.regime_of_batch_sizes, self.records)
 
-    @cached_property
+    @table
     def sharpness(self) -> pl.DataFrame:
         """How sharply the optimal learning rate bends, one row for each optimizer and criterion."""
         return sharpness(self.trials, self.records)
 
-    @cached_property
+    @table
     def thresholds(self) -> pl.DataFrame:
         """B_score, where the plateau of the score ends, and B_mom, where momentum begins to lead."""
         return thresholds(self.trials, self.records, self.score_margin)
 
-    @cached_property
+    @table
     def comparisons(self) -> pl.DataFrame:
         """Differences in score from the plateau and from SGD, one row for each batch size of a regime."""
         return comparisons(self.trials, self.regime_of_batch_sizes, self.records, self.score_margin)
 
-    @cached_property
+    @table
     def rate_differences(self) -> pl.DataFrame:
         """By how many octaves momentum's effective rate lies above SGD's, one row for each regime and criterion."""
         return rate_differences(self.trials, self.regime_of_batch_sizes, self.records)
 
-    @cached_property
+    @table
     def choosing(self) -> pl.DataFrame:
         """Each cell's best score by the three ways of choosing and reporting."""
         return choosing(self.trials, self.records)
 
-    @cached_property
+    @table
     def paper_mode(self) -> pl.DataFrame:
         """The mean of the best 12 of 15 trials beside the plain figures, one row for each cell and learning rate."""
         return paper_mode(self.trials, self.records)
 
-    @cached_property
+    @table
     def population(self) -> pl.DataFrame:
         """Intervals of the best scores on the population that the test examples are from, where they are known."""
         if self.correctness is None:
             return pl.DataFrame(schema=POPULATION_SCHEMA)
         return population_intervals(self.optima, self.trials, self.correctness, self.records)
 
-    @cached_property
+    @table
     def noise_scale(self) -> pl.DataFrame:
         """The gradient noise scale along training, one row for each cell, learning rate and step that has one."""
         if self.measurements is None:
             return pl.DataFrame(schema=NOISE_SCALE_SCHEMA)
         return noise_scale(self.trials, self.measurements)
 
-    @cached_property
+    @table
     def noise_scale_at_best(self) -> pl.DataFrame:
         """The rows of the noise scale at each cell's best rate for the score."""
         best = self.optima.filter(criterion="score")
         return self.noise_scale.join(best, on=[*CELL, "learning_rate"], how="semi", maintain_order="left")
 
-    @cached_property
+    @table
     def training_curves(self) -> pl.DataFrame:
         """Minibatch loss and test score along training at each cell's best rate, one row for each step measured."""
         if self.measurements is None:
@@ -183,7 +184,7 @@ class StudyTables(Tables):
     pending: int
     cells_waiting: int
 
-    @cached_property
+    @table
     def unlimited(self) -> pl.DataFrame:
         """Where each criterion saturated under the study's unlimited budgets, and the best that was reached."""
         budgets = [budget for budget in self.declaration.budgets if isinstance(budget, Unlimited)]

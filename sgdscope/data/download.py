@@ -18,7 +18,7 @@ from sgdscope.data.cifar10 import CIFAR10
 from sgdscope.data.files import ContentError, DataSet, data_place, find, read_published, unpack
 from sgdscope.data.mnist import MNIST
 from sgdscope.data.ptb import PTB
-from sgdscope.errors import InputError
+from sgdscope.errors import InputError, did_you_mean
 
 DATA_SETS = {data_set.name: data_set for data_set in (MNIST, CIFAR10, PTB)}
 CHUNK_SIZE = 2**16
@@ -39,7 +39,7 @@ def fetch(name: str, where: Path | None, console: Console) -> Path:
         InputError: where no mirror gives what was published, or the folder cannot be written.
     """
     if name not in DATA_SETS:
-        raise InputError(f"data set {name!r} is not one of {', '.join(DATA_SETS)}.")
+        raise InputError(f"data set {name!r} is not one of {', '.join(DATA_SETS)}.{did_you_mean(name, DATA_SETS)}")
     data_set = DATA_SETS[name]
     found = find(data_set, where)
     folder = found or data_place(where) / data_set.folder

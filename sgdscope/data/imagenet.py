@@ -6,6 +6,7 @@ all in ``val/`` beside the list of their classes. Nothing is unpacked, copied or
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import io
@@ -45,6 +46,11 @@ FOLDERS = ("train", "val")
 CLASS_LIST = "imagenet_2012_validation_synset_labels.txt"
 NUMBER_LIST, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 LIST_FOLDERS = (".", "val", "data", "ILSVRC2012_devkit_t12/data")
+
+# What file managers, notebooks, network disks and operating systems leave in folders, in lower case; and all that is
+# hidden, whose names begin with a dot.
+LITTER = {"@eadir", "#recycle", "$recycle.bin", "__macosx", "system volume information", "lost+found", "icon\r"}
+LITTER |= {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "synofile_thumb"}
 
 # So many files are read before the index is written once more: a minute or two.
 KEPT_AFTER = 50_000
@@ -98,8 +104,9 @@ def read_imagenet(where: Path | None = None, train_on_all: bool = False) -> Imag
     need_libraries()
     folder = _folder(where)
     listed = _listed(folder)
-    class_of = {"train": _folders(listed["train"]), "val": _classes_of(folder, listed["val"])}
+    class_of = {"train": _folders(listed["train"])}
     classes = tuple(sorted(set(class_of["train"])))
+    class_of["val"] = _classes_of(folder, listed["val"], classes)
     strangers = set(class_of["val"]) - set(classes)
     if strangers:
         raise InputError(f"imagenet: {folder / 'val'} has {_some(strangers)}, which {folder / 'train'} has not.")
@@ -154,10 +161,13 @@ def _listed(folder: Path) -> dict[str, list[str]]:
     Raises:
         InputError: where a part has none, or anything lies where no picture belongs: it names all.
     """
-    listed, misplaced = dict[str, list[str]](), list[str]()
+    listed, misplaced, litter = dict[str, list[str]](), list[str](), list[str]()
     for part in FOLDERS:
         listed[part] = []
         for relative, folders, files in _walked(folder, part):
+            for names in (folders, files):
+                litter += [f"{relative}/{name}" for name in names if _is_litter(name)]
+                names[:] = [name for name in names if not _is_litter(name)]
             depth = relative.count("/") + 1
             # Links may lead round in circles, so that a folder in a class is refused with whatever it has.
             inside = files + folders if depth > 2 else files if depth == 1 and (part == "train" or folders) else []
@@ -178,7 +188,16 @@ def _listed(folder: Path) -> dict[str, list[str]]:
     for part, found in listed.items():
         if not found:
             raise InputError(f"imagenet: {folder / part} has no pictures; they lie in {folder / part / 'CLASS'}.")
+    if litter:
+        Console(stderr=True, markup=False, highlight=False).print(
+            f"imagenet: {folder} has hidden and system files that are no pictures; they are left out: {_some(litter)}.",
+            soft_wrap=True,
+        )
     return listed
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in LITTER
 
 
 def _is_text(name: str) -> bool:
@@ -205,7 +224,7 @@ def _folders(files: Sequence[str]) -> list[str]:
     return [file.rsplit("/", 2)[-2] for file in files]
 
 
-def _classes_of(folder: Path, files: Sequence[str]) -> list[str]:
+def _classes_of(folder: Path, files: Sequence[str], classes: Collection[str]) -> list[str]:
     """Return the class of each validation picture: its folder, or its line in a list."""
     if all(file.count("/") == 2 for file in files):
         return _folders(files)
@@ -214,37 +233,60 @@ def _classes_of(folder: Path, files: Sequence[str]) -> list[str]:
             path = folder / part / name
             if not path.is_file():
                 continue
-            try:
-                lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-            except (OSError, UnicodeDecodeError) as error:
-                raise InputError(f"imagenet: {path} is no list of classes ({error}).") from error
+            lines = _lines(path)
             if len(lines) != len(files):
                 raise InputError(
                     f"imagenet: {path} has {len(lines)} lines for {len(files)} pictures in {folder / 'val'}."
                 )
-            return lines if name == CLASS_LIST else _names(path.with_name(META), lines)
+            names = [text for _, text in lines] if name == CLASS_LIST else _names(path, lines)
+            for (number, text), of in zip(lines, names, strict=True):
+                if of not in classes:
+                    raise InputError(
+                        f"imagenet: {path}, line {number}: {text!r} is no class of {folder / 'train'}; a class is a "
+                        f"folder there."
+                    )
+            return names
     raise InputError(
         f"imagenet: {folder / 'val'} has no folders of classes, and no list of them is there; put {CLASS_LIST}, or "
         f"{NUMBER_LIST} with {META}, into {folder}."
     )
 
 
-def _names(meta: Path, numbers: Sequence[str]) -> list[str]:
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines of a list that are not empty, each with its number in the file.
+
+    A byte-order mark tells the encoding, and is no part of the first line.
+    """
+    try:
+        content = path.read_bytes()
+        marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if marked else "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"imagenet: {path} is no list of classes ({error}).") from error
+    lines = io.StringIO(text, newline=None)  # ends lines as an editor does
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _names(path: Path, lines: Sequence[tuple[int, str]]) -> list[str]:
     """Return the names of classes that the published list numbers."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
+    meta = path.with_name(META)
     try:
         with meta.open("rb") as file:
             synsets = loadmat(file, squeeze_me=True)["synsets"]
         names = {int(number): str(name) for number, name in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
-        return [names[int(number)] for number in numbers]
     except FileNotFoundError:
         raise InputError(
             f"imagenet: {meta} is missing; it names the classes that the list beside it numbers."
         ) from None
     except (OSError, KeyError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
         raise InputError(f"imagenet: {meta} is not the published one ({error}).") from error
+    for number, text in lines:
+        if not (text.isdecimal() and int(text) in names):
+            raise InputError(f"imagenet: {path}, line {number}: {text!r} is not the number of a class in {meta}.")
+    return [names[int(text)] for _, text in lines]
 
 
 # ── The index ────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -24,7 +24,7 @@ import polars as pl
 from rich.console import Console
 
 from sgdscope.data.pipeline import WorkerDiedError
-from sgdscope.engine.plan import Costs, Plan, costs_of, packs, remaining
+from sgdscope.engine.plan import Costs, Plan, costs_of, expansion, packs, remaining
 from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import search
 from sgdscope.engine.standing import standing
@@ -64,7 +64,9 @@ class Ran:
     seconds: float
 
 
-def train_study(study: Study, folder: str | Path, console: Console | None = None) -> Ran:
+def train_study(
+    study: Study, folder: str | Path, console: Console | None = None, command: Sequence[str] | None = None
+) -> Ran:
     """Train what a folder lacks of a study; each pack is committed as soon as it is trained.
 
     Workloads come one after the other, and only one is on the devices at a time.
@@ -73,6 +75,7 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
         study: what is asked.
         folder: a new folder, or one that holds this study or a smaller one of its kind.
         console: where progress is shown; the standard error stream unless told otherwise.
+        command: the words after ``sgdscope run`` that ask for this, which the folder keeps.
 
     Raises:
         InputError: for what the user can put right, before anything is trained, or where the disk fills up. Where one
@@ -85,10 +88,17 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     notice = use_all_cores()
     check_jax()
     with pinned(), together():
-        return _train_study(study, folder, console or Terminal(stderr=True), notice, begun)
+        return _train_study(study, folder, console or Terminal(stderr=True), command, notice, begun)
 
 
-def _train_study(study: Study, folder: str | Path, console: Console, notice: str | None, begun: float) -> Ran:
+def _train_study(
+    study: Study,
+    folder: str | Path,
+    console: Console,
+    command: Sequence[str] | None,
+    notice: str | None,
+    begun: float,
+) -> Ran:
     import jax
 
     from sgdscope.training.functions import fingerprint
@@ -113,10 +123,15 @@ def _train_study(study: Study, folder: str | Path, console: Console, notice: str
             try:
                 for cannot in held.enter_context(store.writing()):
                     progress.say(cannot)
+                declaration = _united(store, declaration, progress.say)
                 trials = _opened(store, declaration, programs, progress)
+                if command is not None:
+                    store.note_commands({workload.name: command for workload in study.workloads})
             except InputError as error:
                 wrong = error
         tell(wrong)
+        declaration = Declaration.from_json(of_first(declaration.to_json().encode()).decode())
+        study = study.extended_to(declaration)
         if jax.process_count() > 1:  # another machine may see the folder as it was a moment ago
             trials = pl.read_parquet(io.BytesIO(of_first(_parquet(trials))))
         run = _Run(study, declaration, store, progress, trials)
@@ -125,6 +140,23 @@ def _train_study(study: Study, folder: str | Path, console: Console, notice: str
                 run.train(workload)
         meet("trained")
     return Ran(run.trained, len(run.failed), run.compile_times, time.perf_counter() - begun)
+
+
+def _united(store: Store, declaration: Declaration, say: Callable[[str], None]) -> Declaration:
+    """Return a study with what its folder holds beside it, and say what that is."""
+    if not store.exists:
+        return declaration
+    known = store.declaration()
+    if known.name != declaration.name:
+        store.check_declaration(declaration)
+    try:
+        united = known.united(declaration)
+    except InputError as error:
+        raise InputError(f"{store.folder} holds a study that does not go together with this one: {error}") from error
+    store.check_declaration(united)
+    if more := known.beyond(declaration):
+        say(f"{store.folder} also holds {'; '.join(more)}. All is kept, and the study goes on with all of it.")
+    return united
 
 
 def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str], progress: RunProgress) -> pl.DataFrame:
@@ -240,11 +272,11 @@ class _Run:
             with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
                 costs.probe(trainer, sizes)
         trainer.expect(sizes[::-1])  # in the order of the search
-        expected = self._remaining()
+        expected = self._remaining(trainer)
         self._progress.show(self.trained, self.trained + expected.trials, expected.seconds)
         self._show_cells()
         while pending := self.pending(name):
-            plan = self._remaining()
+            plan = self._remaining(trainer)
             pack = next(packs(pending, partial(_room, trainer, costs)))
             rows, *rest = _train_pack(trainer, pack, plan, costs, self._progress, self.trained, checkpoints)
             if writes:
@@ -270,14 +302,21 @@ class _Run:
         if self._progress.is_redrawn:
             self._progress.show_cells(standing(self._declaration, self._found.trials, self._trials))
 
-    def _remaining(self) -> Plan:
-        return remaining(self._declaration, self._found, self._costs)
+    def _remaining(self, trainer: Trainer | FedTrainer | None = None) -> Plan:
+        compiling = trainer.compiler.seconds(trainer.compiler.pending) if trainer else 0.0
+        return remaining(self._declaration, self._found, self._costs, compiling)
 
 
-def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
+def plan_study(study: Study, folder: str | Path | None = None, say: Callable[[str], None] = lambda text: None) -> Plan:
     """Return what a study will cost, or what remains of it in a folder, from a timed probe of a few seconds.
 
-    What the probe itself takes, a run will take too before its first update: the same programs and the same timings.
+    Where nothing remains, nothing is traced or timed. What the probe itself takes, a run will take too before its first
+    update: the same programs and the same timings.
+
+    Args:
+        study: what is asked.
+        folder: a folder that holds part of the study, or another part of it.
+        say: is told what the folder holds beside the study.
 
     Raises:
         InputError: where the folder holds another study, or the workload's functions are not the contract's.
@@ -287,33 +326,37 @@ def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
     use_all_cores()
     check_jax()
     with pinned():
-        return _plan_study(study, folder)
+        return _plan_study(study, folder, say)
 
 
-def _plan_study(study: Study, folder: str | Path | None) -> Plan:
+def _plan_study(study: Study, folder: str | Path | None, say: Callable[[str], None]) -> Plan:
     import jax
 
     if jax.process_count() > 1:  # each would find other times, and so time other things
         raise InputError("a plan is made by one process; make it for a machine, and divide.")
-    declaration = study.declaration()
-    trials = pl.DataFrame(schema=TRIALS_SCHEMA)
+    declaration, trials = study.declaration(), pl.DataFrame(schema=TRIALS_SCHEMA)
     if folder is not None and Store(folder).exists:
-        Store(folder).check_declaration(declaration)
+        declaration = _united(Store(folder), declaration, say)
+        study = study.extended_to(declaration)
         trials = Store(folder).read().trials
-    begun, costs = time.perf_counter(), costs_of(study)
-    for workload in study.workloads:
-        _probe(study, workload, declaration, costs[workload.name])
+    found = search(declaration, trials)
+    begun, costs = time.perf_counter(), costs_of(study, {cell.workload.name for cell in found.unfinished})
+    written = expansion(declaration, costs)
+    probed = [workload for workload in study.workloads if workload.name in costs]
+    compiling = sum(_probe(study, workload, declaration, costs[workload.name]) for workload in probed)
     ready = time.perf_counter() - begun
-    plan = remaining(declaration, search(declaration, trials), costs)
+    plan = replace(remaining(declaration, found, costs, compiling), expansion=written)
     return replace(plan, seconds=plan.seconds + ready) if plan.trials and plan.seconds is not None else plan
 
 
-def _probe(study: Study, workload: Workload, declaration: Declaration, costs: Costs) -> None:
+def _probe(study: Study, workload: Workload, declaration: Declaration, costs: Costs) -> float:
+    """Time updates of a workload, and return the seconds that the programs of other batch sizes take to compile."""
     with _trainer(study, workload, declaration) as trainer:
         try:
             costs.probe(trainer, declaration.batch_sizes)
         except WorkerDiedError as error:
             raise InputError(f"workload {workload.name!r}: {error}") from error
+        return trainer.compiler.seconds(len(declaration.batch_sizes) - costs.batch_sizes_timed)
 
 
 @contextmanager
@@ -374,6 +417,7 @@ def _train_pack(
         left = None if plan.seconds is None else max(0.0, plan.seconds - expected * made / total)
         progress.show(trained + len(pack) * made // total, trained + plan.trials, left)
 
+    alone = not trainer.compiler.pending
     try:
         outcomes = trainer.train(pack, on_updates, checkpoints)
     except InputError:  # a checkpoint that cannot be written
@@ -387,7 +431,10 @@ def _train_pack(
         at_once = outcomes[0].pack_size if trainer.method == "vmap" else trainer.groups
         rounds_of_devices = len(pack) / at_once
         seconds = sum(outcome.seconds for outcome in outcomes) * rounds_of_devices / math.ceil(rounds_of_devices)
-        costs.note(batch_size, costs.training_seconds(seconds, len(pack), total, batch_size) / total)
+        per_update = costs.training_seconds(seconds, len(pack), total, batch_size) / total
+        # Beside programs that are compiled on the same cores it can only have been slower than it is.
+        if alone or per_update < (costs.per_update(batch_size) or 0.0):
+            costs.note(batch_size, per_update)
     rows = pl.DataFrame([_row(trainer, outcome) for outcome in outcomes], schema=TRIALS_SCHEMA)
     measurements = [
         {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # What a trial takes beside updates and evaluations: its share of searching, committing, tables and page, as measured
 # with 10,000 trials of almost no work (results/overhead).
 SECONDS_BESIDE = 1.6e-3
+# For how many finished cells what other studies needed counts, where a study's own cells are still few.
+SEEN_AS_CELLS = 4
 # An update that takes longer is not timed beforehand.
 MOST_SECONDS_PROBED = 2.0
 
@@ -45,7 +47,7 @@ class Plan:
     """What remains to be trained: counts are of what is expected where learning rates are searched.
 
     ``operations`` are the floating-point operations of matrix products and convolutions, evaluation included;
-    ``bytes`` what the host reads, where examples are not on the device.
+    ``bytes`` what the host reads, where examples are not on the device; ``expansion`` is the study written out.
     """
 
     cells: int
@@ -55,6 +57,7 @@ class Plan:
     operations: int
     seconds: float | None
     bytes: int = 0
+    expansion: str = ""
 
 
 class Costs:
@@ -91,6 +94,11 @@ class Costs:
     @property
     def _timed(self) -> dict[int, float]:
         return {size: seconds * self._pace for size, seconds in self._probed.items()} | self._noted
+
+    @property
+    def batch_sizes_timed(self) -> int:
+        """Of how many batch sizes a program has been timed, and so compiled."""
+        return len(self._timed)
 
     def note(self, batch_size: int, seconds_per_update: float) -> None:
         """Take in the timing of a pack of one batch size."""
@@ -164,10 +172,14 @@ class Costs:
         return max(computing, self._evaluated * self._seconds_to_read) + estimating
 
 
-def costs_of(study: Study) -> dict[str, Costs]:
-    """Return what the trials of a study cost, by the workload's name."""
+def costs_of(study: Study, names: Collection[str] | None = None) -> dict[str, Costs]:
+    """Return what the trials of a study cost, by the workload's name; of the named workloads, all unless told."""
     counts = len(study.evaluate_at), len(study.noise_scale_at)
-    return {workload.name: Costs(workload, *counts) for workload in study.workloads}
+    return {
+        workload.name: Costs(workload, *counts)
+        for workload in study.workloads
+        if names is None or workload.name in names
+    }
 
 
 def _on_the_line(batch_size: int, timed: Mapping[int, float]) -> float:
@@ -198,7 +210,7 @@ def rates_expected(declaration: Declaration) -> float:
     return (5.9 + 10.5 / seeds if seeds > 1 else 7.2) * (1.2 if several else 1.0)
 
 
-def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs]) -> Plan:
+def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs], compiling: float = 0.0) -> Plan:
     """Return what is still to be trained, given where the search of each cell stands.
 
     A workload that has not been timed is expected to take as long per operation as those that have been; an
@@ -208,19 +220,20 @@ def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs
         declaration: the study.
         found: where its search stands.
         costs: what a trial costs, by the workload's name.
+        compiling: the seconds that programs are still expected to take to compile.
     """
     finished = [stands for stands in found.rounds if stands.finished]
-    if declaration.learning_rates:
-        rates = float(len(declaration.learning_rates))
-    elif finished:
-        rates = float(np.mean([len(stands.trials) / declaration.seeds for stands in finished]))
-    else:
-        rates = rates_expected(declaration)
+    rates = float(len(declaration.learning_rates))
+    if not rates:  # what cells have been seen to need counts as some of this study's cells
+        needed = [len(stands.trials) / declaration.seeds for stands in finished]
+        rates = (SEEN_AS_CELLS * rates_expected(declaration) + sum(needed)) / (SEEN_AS_CELLS + len(needed))
     speeds = [cost.seconds_per_operation for cost in costs.values()]
     timed = [speed for speed in speeds if speed is not None]
     # Cells with the trials that they have, and those that they are known to want.
     unfinished = [(s.cell, len(s.trials) - len(s.pending), len(s.pending)) for s in found.rounds if s.pending]
     unfinished += [(cell, 0, 0) for cell in found.waiting]
+    # Of workloads that only the folder knows nothing can be trained.
+    unfinished = [of for of in unfinished if of[0].workload.name in costs]
     trials = updates = examples = operations = read = 0
     seconds = 0.0
     for cell, tried, known in unfinished:
@@ -235,12 +248,16 @@ def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs
         if per_trial is None and timed:
             per_trial = each * float(np.mean(timed))
         seconds += expected * ((per_trial or 0.0) + SECONDS_BESIDE)
-    return Plan(len(unfinished), trials, updates, examples, operations, seconds if timed else None, read)
+    if not unfinished:
+        return Plan(0, 0, 0, 0, 0, 0.0)
+    left = seconds + compiling if timed else None
+    return Plan(len(unfinished), trials, updates, examples, operations, left, read)
 
 
 def expansion(declaration: Declaration, costs: Mapping[str, Costs]) -> str:
     """Return a study written out: for each workload and budget what its trials share, and a line a batch size."""
-    blocks = product(declaration.workloads, declaration.trial_budgets)
+    records = [record for record in declaration.workloads if record.name in costs]
+    blocks = product(records, declaration.trial_budgets)
     return "\n\n".join(_block(declaration, record, budget, costs[record.name]) for record, budget in blocks)
 
 

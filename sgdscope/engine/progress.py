@@ -9,11 +9,12 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from sgdscope.engine.standing import Standing
@@ -22,6 +23,10 @@ from sgdscope.terminal import visible
 LINE_EVERY_SECONDS = 10.0
 # A cell by the share of it that is done: none, some, all of what is known to be wanted.
 SHADES = "·░▒▓█"
+# How many of them a cell is wide.
+CELL = 2
+# A narrower terminal has no place for a bar beside the remaining time.
+WIDTH_WITH_BAR = 100
 # More rows would scroll, and no longer be one calm display.
 MOST_ROWS = 12
 
@@ -34,12 +39,11 @@ class RunProgress:
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
-            TextColumn("{task.percentage:>3.0f} %  {task.fields[note]}", markup=False),
-            console=console,
-        )
+        # What is too wide is wrapped between words; else rich would cut it, in the midst of a number.
+        text = TextColumn("{task.percentage:>3.0f} %  {task.fields[note]}", markup=False, table_column=Column())
+        name = TextColumn("{task.description}", markup=False)
+        columns = (name, BarColumn(bar_width=30), text) if console.width >= WIDTH_WITH_BAR else (text,)
+        self._bar = Progress(*columns, console=console)
         self._task = self._bar.add_task(visible(title), total=1.0, note="estimating the remaining time …")
         # A notebook can draw over what it shows with ipywidgets alone.
         redrawn = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
@@ -93,33 +97,43 @@ class RunProgress:
         """Show the cells, and the best so far, where they can be drawn over."""
         if self._live:
             best = Text(visible(standing.best), "dim")
-            shown = Group(self._bar, Padding(cells_table(standing), (1, 0, 1, 2)), best)
+            cells = cells_table(standing, self._console.width - 2)
+            shown = Group(self._bar, Padding(cells, (1, 0, 1, 2)), best)
             self._shown(partial(self._live.update, shown))
 
 
-def cells_table(standing: Standing) -> RenderableType:
+def cells_table(standing: Standing, width: int) -> RenderableType:
     """Return the cells as a table, a row for each optimizer and a column for each batch size, shaded as they are done.
 
-    Of many rows those are shown in which the run is now: neither done nor to come.
+    Of many rows those are shown in which the run is now: neither done nor to come. Batch sizes for which the width is
+    too small follow in a table below.
     """
     rows = list(standing.shares.items())
     begun = [number for number, (_, shares) in enumerate(rows) if any(share < 1 for share in shares.values())]
     first = max(0, min(begun[0] if begun else 0, len(rows) - MOST_ROWS))
     told_apart = [len({names[place] for names, _ in rows}) > 1 for place in (0, 1)]
-    table = Table.grid(padding=(0, 1))
-    for _ in range(1 + max((len(shares) for _, shares in rows), default=0)):
-        table.add_column(justify="right")
-    for number, (names, shares) in enumerate(rows[first : first + MOST_ROWS]):
-        if not number:
-            table.add_row("", *(Text(str(size), "dim") for size in shares))
-        kept = [name for name, apart in zip(names, [*told_apart, True], strict=True) if apart]
-        table.add_row(Text(visible(" ".join(kept)), "dim"), *(_shaded(share) for share in shares.values()))
-    return table
+    shown = [
+        (visible(" ".join(name for name, apart in zip(names, [*told_apart, True], strict=True) if apart)), shares)
+        for names, shares in rows[first : first + MOST_ROWS]
+    ]
+    sizes = list(shown[0][1]) if shown else []
+    column = 1 + max((len(str(size)) for size in sizes), default=0)
+    at_once = max(1, (width - max((cell_len(name) for name, _ in shown), default=0)) // max(column, 1 + CELL))
+    tables = []
+    for some in (sizes[place : place + at_once] for place in range(0, len(sizes), at_once)):
+        table = Table.grid(padding=(0, 1))
+        for _ in range(1 + len(some)):
+            table.add_column(justify="right", no_wrap=True)
+        table.add_row("", *(Text(str(size), "dim") for size in some))
+        for name, shares in shown:
+            table.add_row(Text(name, "dim"), *(_shaded(shares[size]) for size in some))
+        tables.append(table)
+    return Group(*tables)
 
 
 def _shaded(share: float) -> Text:
     shade = SHADES[0] if share == 0 else SHADES[1 + int(share * (len(SHADES) - 2))]
-    return Text(shade * 2, "cyan" if share else "dim")
+    return Text(shade * CELL, "cyan" if share else "dim")
 
 
 def duration(seconds: float) -> str:

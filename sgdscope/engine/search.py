@@ -56,6 +56,11 @@ class Search:
         return [trial for cell in self.rounds for trial in cell.pending]
 
     @property
+    def unfinished(self) -> list[Cell]:
+        """The cells of which trials are still to be trained."""
+        return [stands.cell for stands in self.rounds if stands.pending] + self.waiting
+
+    @property
     def trials(self) -> list[Trial]:
         """The trials of all rounds so far, trained or pending."""
         return [trial for cell in self.rounds for trial in cell.trials]

@@ -10,6 +10,7 @@ import polars as pl
 
 from sgdscope.analysis.curves import CELL
 from sgdscope.analysis.statistics import t_interval
+from sgdscope.formatting import with_half_width
 from sgdscope.store import ended
 from sgdscope.study import Declaration, Trial
 
@@ -74,5 +75,5 @@ def _best(declaration: Declaration, trials: pl.DataFrame) -> str:
     row = max(mine.iter_rows(named=True), key=lambda row: record.score_sign * sum(row["validation_score"]))
     mean, low, _ = t_interval(row["validation_score"])
     where = f"{row['optimizer']}, batch size {row['batch_size']}, learning rate {row['learning_rate']:.2g}"
-    score = f"{record.chosen_on} {record.score_name} {mean:.3f} ±{mean - low:.3f}"
+    score = f"{record.chosen_on} {record.score_name} {with_half_width(mean, mean - low)}"
     return f"best so far: {score} (95 %, n = {row['n']}) with {where}"

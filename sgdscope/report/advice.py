@@ -7,23 +7,21 @@ import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from sgdscope.analysis.advice import Advice
 from sgdscope.analysis.dynamics import l2_of
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import exact
 from sgdscope.engine.progress import duration
-from sgdscope.report.summary import edge_sentences, plain_first, short, with_half_width
+from sgdscope.formatting import interval, number, with_half_width
+from sgdscope.report.summary import edge_sentences, plain_first
 from sgdscope.studies import Origin
 from sgdscope.study import Declaration
-from sgdscope.terminal import visible
+from sgdscope.terminal import TextTable, print_line, print_table, print_text, visible
 
 if TYPE_CHECKING:
     from sgdscope.result import Result
@@ -62,17 +60,18 @@ def print_advice(advice: Advice, result: Result, origin: Origin | None, console:
     """
 
     def say(text: str) -> None:
-        console.print(Text(visible(text)), soft_wrap=True)
+        # A command is to be copied whole.
+        (print_line if text.startswith("  sgdscope ") else print_text)(console, visible(text))
 
     for part in advice.tables.parts:
         costs, leads = of_part(advice.costs, part), of_part(advice.leads, part)
         say(f"{part.title}, {scope(part, of_part(advice.seconds, part))}")
-        console.print(costs_table(costs, part.record.score_name))
+        print_table(console, costs_table(costs, part.record.score_name))
         edges = edge_sentences(part.optima)
         for sentence in edges + batch_size_sentences(costs, part.optima) + momentum_sentences(leads, costs):
             say(sentence)
         if advice.batch_sizes:
-            console.print(rates_table(of_part(advice.rates, part)))
+            print_table(console, rates_table(of_part(advice.rates, part)))
         say("")
     say(LEGEND + (f" {RATES_LEGEND}" if advice.batch_sizes else ""))
     say("")
@@ -99,19 +98,12 @@ def scope(part: Tables, seconds: pl.DataFrame) -> str:
     return f"for this test set{at}{on}{chosen}:"
 
 
-def costs_table(costs: pl.DataFrame, score_name: str) -> Table:
+def costs_table(costs: pl.DataFrame, score_name: str) -> TextTable:
     """Return the table of what batch sizes cost in time and in score."""
-    table = _table()
     names = ("optimizer", "batch", "seconds a trial", "×", f"test {score_name}", "from plateau", "")
-    for number, name in enumerate(names):
-        _column(table, name, "left" if number in (0, 6) else "right", fold=number in (2, 4, 5))
-    previous = None
-    for row in plain_first(costs).iter_rows(named=True):
-        if previous not in (None, row["optimizer"]):
-            table.add_section()
-        previous = row["optimizer"]
-        table.add_row(
-            Text(visible(row["optimizer"])),
+    rows = [
+        (
+            row["optimizer"],
             str(row["batch_size"]),
             _seconds(row),
             f"{row['relative']:.1f}" if row["relative"] is not None else "",
@@ -119,34 +111,24 @@ def costs_table(costs: pl.DataFrame, score_name: str) -> Table:
             _plus_minus(row, "difference", sign="+") if row["difference"] is not None else "",
             row["verdict"].replace("not shown", "?"),
         )
-    return table
+        for row in plain_first(costs).iter_rows(named=True)
+    ]
+    return TextTable(names, rows, left=1, names=2, left_too=(6,))
 
 
-def rates_table(rates: pl.DataFrame) -> Table:
+def rates_table(rates: pl.DataFrame) -> TextTable:
     """Return the table of the learning rates for the batch sizes that were asked for."""
-    table = _table()
-    names = ("optimizer", "batch", "rate for", "predicted", "measured", "n")
-    for number, name in enumerate(names):
-        _column(table, name, "left" if number in (0, 2) else "right", fold=number in (3, 4))
-    previous = None
+    rows = []
     for row in plain_first(rates).iter_rows(named=True):
-        if previous not in (None, row["optimizer"]):
-            table.add_section()
-        previous = row["optimizer"]
         predicted = row["place"]
         if row["learning_rate"] is not None:
             marks = ("*" if row["place"] == "extrapolated" else "") + ("†" if row["flat"] else "")
             predicted = _rate(row, "learning_rate") + marks
         measured = "" if row["measured"] is None else _rate(row, "measured") + ("‡" if row["censored"] else "")
-        table.add_row(
-            Text(visible(row["optimizer"])),
-            str(row["batch_size"]),
-            "test score" if row["criterion"] == "score" else "training loss",
-            predicted,
-            measured,
-            str(row["n"]),
-        )
-    return table
+        criterion = "test score" if row["criterion"] == "score" else "training loss"
+        rows.append((row["optimizer"], str(row["batch_size"]), criterion, predicted, measured, str(row["n"])))
+    names = ("optimizer", "size", "rate for", "predicted", "measured", "n")
+    return TextTable(names, rows, left=1, names=3, left_too=(2,))
 
 
 def batch_size_sentences(costs: pl.DataFrame, optima: pl.DataFrame) -> list[str]:
@@ -158,7 +140,7 @@ def batch_size_sentences(costs: pl.DataFrame, optima: pl.DataFrame) -> list[str]
         if len(rows) == 1:
             said.append(f"{name}: one batch size, {rows[0]['batch_size']}; there is none to compare it with.")
             continue
-        margin, n = f"{rows[0]['margin']:.2g}", rows[0]["n"]
+        margin, n = number(rows[0]["margin"]), rows[0]["n"]
         largest = max(sizes["holds"], default=0)
         known = [row["batch_size"] for row in rows if row["verdict"] != "at the edge"]
         if len(known) < 2:
@@ -192,7 +174,7 @@ def momentum_sentences(leads: pl.DataFrame, costs: pl.DataFrame) -> list[str]:
     said = []
     for name, rows in _by_optimizer(leads):
         equal = [row for row in rows if row["over"] == "equal batch sizes"]
-        n, margin = rows[0]["n"], f"{rows[0]['margin']:.2g}"
+        n, margin = rows[0]["n"], number(rows[0]["margin"])
         parts = [
             text.format(sizes=_listed(sizes))
             for verdict, text in WORTH.items()
@@ -221,7 +203,7 @@ def _of_the_best(row: dict[str, Any], costs: pl.DataFrame) -> str:
     ]
     both = [time[0] for time in times if time and time[0] is not None]
     if len(both) == 2 and row["batch_size"] != row["sgd_batch_size"]:
-        text += f"; it takes {both[0] / both[1]:.2g} times sgd's seconds there"
+        text += f"; it takes {number(both[0] / both[1])} times sgd's seconds there"
     return f"{text}."
 
 
@@ -261,8 +243,8 @@ def worth_telling(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return told[:MOST_SAID]
 
 
-def command(row: dict[str, Any], declaration: Declaration, folder: Path, origin: Origin | None) -> str:
-    """Return the command that extends a folder as a row of the further trials says.
+def command(row: dict[str, Any] | None, declaration: Declaration, folder: Path, origin: Origin | None) -> str:
+    """Return the command that extends a folder as a row of the further trials says; without one, that goes on with it.
 
     A built-in study is named, with the fields in which the folder differs from it; of another only what is added is
     known, and STUDY stands for its file.
@@ -272,7 +254,7 @@ def command(row: dict[str, Any], declaration: Declaration, folder: Path, origin:
     }
     fields |= {"seeds": (declaration.seeds,)}
     theirs = fields if origin is None else origin.fields
-    wanted = fields | {row["field"]: _with(fields[row["field"]], row)}
+    wanted = fields if row is None else fields | {row["field"]: _with(fields[row["field"]], row)}
     words = ["sgdscope", "run", *(origin.words if origin else ("STUDY",)), "--out", str(folder)]
     for name, values in wanted.items():
         if values == theirs.get(name, ()):
@@ -312,14 +294,6 @@ def _by_optimizer(table: pl.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]
     ]
 
 
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False, show_edge=False)
-
-
-def _column(table: Table, name: str, justify: Literal["left", "right"], fold: bool) -> None:
-    table.add_column(Text(visible(name)), justify=justify, no_wrap=not fold, overflow="fold")
-
-
 def _listed(values: Sequence[Any]) -> str:
     texts = [str(value) for value in values]
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
@@ -328,7 +302,7 @@ def _listed(values: Sequence[Any]) -> str:
 def _seconds(row: dict[str, Any]) -> str:
     if row["seconds"] is None:
         return "not timed"
-    return f"{row['seconds']:.2g} [{short(row['seconds_low'])},{short(row['seconds_high'])}]"
+    return f"{number(row['seconds'])} {interval(row['seconds_low'], row['seconds_high'])}"
 
 
 def _packs(row: dict[str, Any]) -> str:
@@ -336,7 +310,7 @@ def _packs(row: dict[str, Any]) -> str:
 
 
 def _rate(row: dict[str, Any], name: str) -> str:
-    return f"{row[name]:.2g} [{short(row[f'{name}_low'])},{short(row[f'{name}_high'])}]"
+    return f"{number(row[name])} {interval(row[f'{name}_low'], row[f'{name}_high'])}"
 
 
 def _plus_minus(row: dict[str, Any], name: str, sign: str = "") -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from sgdscope.analysis.claims import CLAIMS, ZONES, overall
@@ -25,7 +25,8 @@ from sgdscope.analysis.evidence import (
     rounded,
     together,
 )
-from sgdscope.terminal import visible
+from sgdscope.formatting import number
+from sgdscope.terminal import print_text, visible
 
 # Which claims bear on which of the talk's questions.
 QUESTIONS: dict[str, tuple[str, ...]] = {
@@ -174,7 +175,8 @@ def print_claims(findings: Sequence[Finding], console: Console) -> None:
     """Print the answers to the three questions, and each claim with its findings and the rule that decided."""
     for question, answer in answers(findings).items():
         console.print(Text(question, "bold"))
-        console.print(Padding(Text(visible(answer)), (0, 0, 1, 2)))
+        print_text(console, visible(answer), indent=2)
+        console.print()
     for claim, of in CLAIMS.items():
         mine = [finding for finding in findings if finding.claim == claim]
         verdict = overall(mine)
@@ -182,9 +184,9 @@ def print_claims(findings: Sequence[Finding], console: Console) -> None:
         for finding in mine:
             tested = f", n = {finding.n}" if finding.n else ""
             heading = f"{subject(finding)}: {finding.verdict}{tested}. " if finding.workload else ""
-            console.print(Padding(Text(visible(heading + described(finding))), (0, 0, 0, 4)))
+            print_text(console, visible(heading + described(finding)), indent=4)
         if any(finding.effects for finding in mine):
-            console.print(Padding(Text(f"rule: {of.rule} (figure {of.figure})", "dim"), (0, 0, 0, 4)))
+            print_text(console, f"rule: {of.rule} (figure {of.figure})", indent=4, style="dim")
     console.print(Text(ZONES, "dim"))
 
 
@@ -234,19 +236,20 @@ def amount(effect: Effect) -> str:
 
 def _to_the_interval(width: float) -> Callable[[float], str]:
     """Write numbers with two digits of the interval's width."""
-    return f"{{:z.{max(0, 1 - math.floor(math.log10(width)))}f}}".format if 0 < width < math.inf else "{:.4g}".format
+    decimals = max(0, 1 - math.floor(math.log10(width))) if 0 < width < math.inf else None
+    return lambda value: number(value, ".4g" if decimals is None else f"z.{decimals}f")
 
 
 def _factor(value: float) -> str:
-    return "beyond any" if value > 700 else f"{math.exp(value):.2g}"
+    return "beyond any" if value > 700 else number(math.exp(value))
 
 
 WRITTEN: dict[str, Callable[[float], str]] = {
     LOG_LOSS: _factor,
-    LOG_BATCH_SIZE: lambda value: f"{2**value:.0f}",
-    SLOPE: "{:z.2f}".format,
-    OCTAVES: "{:z.2f}".format,
-    EXPONENT: "{:.2g}".format,
+    LOG_BATCH_SIZE: lambda value: number(2**value, ".0f"),
+    SLOPE: lambda value: number(value, "z.2f"),
+    OCTAVES: lambda value: number(value, "z.2f"),
+    EXPONENT: number,
 }
 
 
@@ -265,7 +268,7 @@ def _with_zone(effect: Effect) -> str:
 
 def _zone(effect: Effect) -> str:
     low, high = effect.zone
-    written = WRITTEN.get(effect.unit, "{:.3g}".format)
+    written = WRITTEN.get(effect.unit) or partial(number, form=".3g")
     if math.isinf(low):
         return f"below {written(high)}" if effect.zone != DOWN or effect.unit == LOG_LOSS else "below 0"
     if math.isinf(high):

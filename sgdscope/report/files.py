@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import polars as pl
 import vl_convert
 
 from sgdscope import atomic
@@ -50,7 +51,8 @@ def talk_figures(tables: Tables) -> dict[str, Any]:
 
     At each constant number of epochs or steps: ``best-score``, ``training-loss``, ``optimal-learning-rate`` against
     batch size, and ``two-regimes``, the learning rate up to the full batch with both regimes. Against epochs, all
-    workloads together: ``score-by-epochs`` and ``rates-by-epochs``, both optimal learning rates.
+    workloads of one score together: ``score-by-epochs``, which has their names where there are several scores, and
+    ``rates-by-epochs``, both optimal learning rates.
 
     Args:
         tables: of one study or of several together, as for networks with and without batch normalization.
@@ -66,9 +68,17 @@ def talk_figures(tables: Tables) -> dict[str, Any]:
                 figures[f"{prefix}-optimal-learning-rate"] = charts.optimal_learning_rate()
                 figures[f"{prefix}-two-regimes"] = charts.two_regimes()
     ladders = given_several_epochs(tables.optima)
-    if has_scores(ladders):
-        figures["score-by-epochs"] = best_score_by_epochs(ladders, tables.record.score_name, tables.record.score_sign)
     if not ladders.is_empty():
+        # Workloads stand side by side where their scores are the same; an accuracy and an error share no axis.
+        of_score: dict[tuple[str, str, int], list[str]] = {}
+        for name in ladders["workload"].unique(maintain_order=True):
+            record = tables.records[name]
+            of_score.setdefault((record.score_name, record.score_goal, record.score_sign), []).append(name)
+        for (score, _, sign), names in of_score.items():
+            suffix = "" if len(of_score) == 1 else f"-{_plain('-'.join(names))}"
+            mine = ladders.filter(pl.col("workload").is_in(names))
+            if has_scores(mine):
+                figures[f"score-by-epochs{suffix}"] = best_score_by_epochs(mine, score, sign)
         figures["rates-by-epochs"] = optimal_rates_by_epochs(ladders)
     return figures
 
@@ -85,12 +95,19 @@ def page_figures(tables: Tables) -> dict[str, Any]:
     return figures
 
 
+def check_format(kind: str) -> None:
+    """Refuse a kind of file in which no figure can be written."""
+    if kind not in get_args(Format):
+        raise InputError(f"format: {kind!r} is not a format of figures; there are {', '.join(get_args(Format))}.")
+
+
 def write_figures(figures: Mapping[str, Any], folder: Path, kind: Format) -> list[Path]:
     """Write figures into a folder, each as wide as a column of a paper, or as its page, and return their paths.
 
     Raises:
         InputError: where there are none, or the folder cannot be written.
     """
+    check_format(kind)
     if not figures:
         raise InputError("figures: it takes several batch sizes at one budget, or several epochs at a batch size.")
     paths = []

@@ -12,6 +12,7 @@ from sgdscope.analysis.regimes import AT_EDGE, IDENTIFIED, NOWHERE, THROUGHOUT, 
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.budget import Steps, known_budget
 from sgdscope.engine.progress import duration
+from sgdscope.formatting import examples
 from sgdscope.report.advice import (
     batch_size_sentences,
     command,
@@ -22,7 +23,7 @@ from sgdscope.report.advice import (
 )
 from sgdscope.report.charts.style import optimizers
 from sgdscope.report.seen import seeds
-from sgdscope.report.summary import edge_sentences, inside_of, whole
+from sgdscope.report.summary import edge_sentences, inside_of
 from sgdscope.studies import origin_of
 
 
@@ -99,12 +100,12 @@ def _bend(row: dict[str, Any] | None, largest: int) -> str:
     if row["status"] in (TOO_FEW, AT_EDGE):
         return str(row["status"])
     if row["status"] == NOWHERE:
-        return f"grows nowhere from {whole(row['bend_high'])}, the smallest, on"
+        return f"grows nowhere from {examples(row['bend_high'])}, the smallest, on"
     if row["status"] == THROUGHOUT:
-        return f"grows up to {whole(row['bend_low'])}, the largest"
+        return f"grows up to {examples(row['bend_low'])}, the largest"
     if row["bend"] >= largest:
         return f"not up to {largest}"
-    at = f"{whole(row['bend'])} [{whole(row['bend_low'])}, {whole(row['bend_high'])}]"
+    at = f"{examples(row['bend'])} [{examples(row['bend_low'])}, {examples(row['bend_high'])}]"
     return at if row["status"] == IDENTIFIED else f"({at})"
 
 

@@ -12,13 +12,13 @@ import polars as pl
 from sgdscope.analysis.curves import CELL
 from sgdscope.analysis.edges import listed
 from sgdscope.analysis.tables import Tables
+from sgdscope.formatting import interval, number, with_half_width
 from sgdscope.report.charts.by_batch_size import optimal_temperatures
 from sgdscope.report.summary import (
     bend_sentences,
     noise_scale_sentences,
     plain_first,
     regime_sentences,
-    with_half_width,
 )
 
 # What the words between two numbers mean; it stands with the rules.
@@ -186,15 +186,15 @@ def _epochs(optima: pl.DataFrame) -> pl.DataFrame:
 
 def _score(row: dict[str, Any], value: str) -> str:
     if not _has_interval(row, value):
-        return f"{row[value]:.3f}"
+        return number(row[value], ".3f")
     return with_half_width(row[value], row[f"{value}_high"] - row[value])
 
 
 def _loss(row: dict[str, Any], value: str) -> str:
-    factor = f" ×÷{row[f'{value}_high'] / row[value]:.2g}" if _has_interval(row, value) else ""
-    return f"{row[value]:.2g}{factor}"
+    factor = f" ×÷{number(row[f'{value}_high'] / row[value])}" if _has_interval(row, value) else ""
+    return f"{number(row[value])}{factor}"
 
 
 def _rate(row: dict[str, Any], value: str) -> str:
     low, high = row[f"{value}_low"], row[f"{value}_high"]
-    return f"{row[value]:.2g}" + (f" [{low:.2g}, {high:.2g}]" if _has_interval(row, value) else "")
+    return number(row[value]) + (f" {interval(low, high)}" if _has_interval(row, value) else "")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 from sgdscope.analysis.curves import CRITERIA, Criterion, Records, smallest_loss
 from sgdscope.analysis.edges import Edges, listed, sides
@@ -28,8 +25,9 @@ from sgdscope.analysis.regimes import (
 )
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
+from sgdscope.formatting import examples, interval, number, with_half_width
 from sgdscope.store import ended
-from sgdscope.terminal import visible
+from sgdscope.terminal import TextTable
 from sgdscope.workloads.base import WorkloadRecord
 
 HEADINGS = (
@@ -41,9 +39,6 @@ HEADINGS = (
     "diverged",
     "n",
 )
-
-# Where the terminal is narrow these columns fold, and none is lost.
-WRAPPED = ("test score", "optimal rate", "training loss")
 
 CAPTION = (
     "±, [ ] and ×÷ (a factor) are 95 % intervals over n seeds, for this test set; "
@@ -99,27 +94,10 @@ def summary_rows(tables: Tables) -> list[tuple[str, ...]]:
     return rows
 
 
-def summary_table(tables: Tables) -> Table:
+def summary_table(tables: Tables) -> TextTable:
     """Return the table for the terminal."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 0),
-        pad_edge=False,
-        show_edge=False,
-        caption=Text(_caption(tables), "table.caption"),
-    )
-    names, left = headings(tables), len(_told_apart(tables)) + 1
-    for number, heading in enumerate(names):
-        justify: Literal["left", "right"] = "left" if number < left else "right"
-        table.add_column(Text(visible(heading)), justify=justify, no_wrap=heading not in WRAPPED, overflow="fold")
-    rows, previous = summary_rows(tables), None
-    groups = len({row[:left] for row in rows})
-    for row in rows:
-        if previous not in (None, row[:left]) and groups < len(rows):
-            table.add_section()
-        table.add_row(*(Text(visible(cell)) for cell in row))
-        previous = row[:left]
-    return table
+    left = len(_told_apart(tables)) + 1
+    return TextTable(headings(tables), summary_rows(tables), left=left, names=left + 1, caption=_caption(tables))
 
 
 def _told_apart(tables: Tables) -> list[str]:
@@ -188,10 +166,10 @@ def bend_sentences(tables: Tables, *criteria: Criterion) -> list[str]:
         if row["status"] in (NOWHERE, THROUGHOUT):
             said.append(f"{who}: {_one_regime(row, tables)}{out}")
             continue
-        interval = f"95 % interval {whole(row['bend_low'])} to {whole(row['bend_high'])}"
-        low, high = (short(row[end], ".2f") for end in ("slope_low", "slope_high"))
-        growth = f"slope below it {row['slope']:.2f} [{low}, {high}]"
-        fit = f"bend at {row['bend']:.0f}, {interval}; {growth}; n = {row['n']}"
+        ends = f"95 % interval {examples(row['bend_low'])} to {examples(row['bend_high'])}"
+        slope = f"{number(row['slope'], '.2f')} {interval(row['slope_low'], row['slope_high'], '.2f')}"
+        growth = f"slope below it {slope}"
+        fit = f"bend at {row['bend']:.0f}, {ends}; {growth}; n = {row['n']}"
         if row["bend"] >= tables.trials["batch_size"].max():
             said.append(f"{who}: no bend was found within the batch sizes ({growth}; n = {row['n']}).{out}")
         elif row["status"] == IDENTIFIED:
@@ -207,8 +185,8 @@ def _one_regime(row: dict[str, Any], tables: Tables) -> str:
     """Say that a rate grows nowhere, or throughout, and what to add."""
     inside = tables.optima.filter(optimizer=row["optimizer"], criterion=row["criterion"], censored="")
     sizes = inside["batch_size"].sort().to_list()
-    low, high = (short(row[end], ".2f") for end in ("slope_low", "slope_high"))
-    slope = f"slope {row['slope']:.2f} [{low}, {high}], n = {row['n']}"
+    ends = interval(row["slope_low"], row["slope_high"], ".2f")
+    slope = f"slope {number(row['slope'], '.2f')} {ends}, n = {row['n']}"
     regime, add = ("curvature", "smaller batch sizes or more epochs") if row["status"] == NOWHERE else ("noise", "")
     text = f"{row['status']} between {sizes[0]} and {sizes[-1]}"
     text += f": {regime}-dominated throughout" if row["criterion"] == "score" else ""
@@ -234,7 +212,7 @@ def noise_scale_sentences(tables: Tables) -> list[str]:
     for row in tables.regimes.filter(criterion="score", optimizer=who).iter_rows(named=True):
         if row["bend"] is not None and row["bend"] < tables.trials["batch_size"].max():
             near = min(sizes, key=lambda size: abs(math.log(size / row["bend"])))
-            bend, low, high = (whole(row[f"bend{end}"]) for end in ("", "_low", "_high"))
+            bend, low, high = (examples(row[f"bend{end}"]) for end in ("", "_low", "_high"))
             beside = f"; the bend is at {bend} [{low}, {high}], {row['status']}"
     said = []
     for row in measured.filter(optimizer=who, batch_size=near).sort("step").iter_rows(named=True):
@@ -242,7 +220,7 @@ def noise_scale_sentences(tables: Tables) -> list[str]:
         when = "at the start" if row["step"] == 0 else "at the end" if part == 1 else f"at {part:.0%} of the budget"
         value = "not identified"
         if row["identified"]:
-            scale, low, high = (whole(row[f"noise_scale{end}"]) for end in ("", "_low", "_high"))
+            scale, low, high = (examples(row[f"noise_scale{end}"]) for end in ("", "_low", "_high"))
             value = f"{scale} [{low}, {high}]"
         said.append(f"{value} {when} (n = {row['n_noise']})")
     ghosts = tables.record.ghost_batch_size
@@ -295,7 +273,7 @@ def threshold_sentences(tables: Tables) -> list[str]:
             what = "batch sizes are not compared" if row["quantity"] == "B_score" else "not compared with sgd"
             said.append(f"{row['optimizer']}: {what}.{out}")
             continue
-        score, low, high, margin = f"test {tables.record.score_name}", row["low"], row["high"], f"{row['margin']:.2g}"
+        score, low, high, margin = f"test {tables.record.score_name}", row["low"], row["high"], number(row["margin"])
         if row["quantity"] == "B_score":
             lost = "not shown to be lost at any" if high is None else f"to be lost by {high}"
             # With the smallest batch size the others are compared: that it holds there says nothing.
@@ -333,8 +311,8 @@ def unlimited_sentences(unlimited: pl.DataFrame, records: Records) -> list[str]:
         who = f"{row['workload']}, {row['optimizer']} at batch size {row['batch_size']}: {what}"
         if row["best"] is None:
             continue
-        low, high = (short(row[end], ".4g") for end in ("best_low", "best_high"))
-        best = f"best {row['best']:.4g} [{low}, {high}] at {row['best_epochs']:g} epochs"
+        ends = interval(row["best_low"], row["best_high"], ".4g")
+        best = f"best {number(row['best'], '.4g')} {ends} at {row['best_epochs']:g} epochs"
         if row["saturated_at"] is not None:
             state = f"gains no more from {row['saturated_at']:g} epochs on"
         else:
@@ -418,31 +396,16 @@ def plain_first(rows: pl.DataFrame, *then: str) -> pl.DataFrame:
     return rows.sort(pl.col("optimizer") != "sgd", "optimizer", *then, maintain_order=True)
 
 
-def short(value: float, form: str = ".2g") -> str:
-    """Say the end of an interval, which over one seed is infinite.
-
-    >>> short(0.123), short(float("-inf"), ".2f")
-    ('0.12', '−∞')
-    """
-    return f"{value:{form}}".replace("inf", "∞").replace("-∞", "−∞")
-
-
-def with_half_width(mean: float, half: float, sign: str = "") -> str:
-    """Say a mean and its interval with enough decimals for a first digit of the interval, at least 3."""
-    decimals = 3 if not 0 < half < math.inf else max(3, -math.floor(math.log10(half)))
-    return f"{mean:{sign}z.{decimals}f} ±{short(half, f'.{decimals}f')}"
-
-
 def _rate(row: dict[str, Any]) -> str:
-    low, high = short(row["learning_rate_low"]), short(row["learning_rate_high"])
-    return f"{row['learning_rate']:.2g} [{low},{high}]{_remark(row)}"
+    ends = interval(row["learning_rate_low"], row["learning_rate_high"])
+    return f"{number(row['learning_rate'])} {ends}{_remark(row)}"
 
 
 def _loss(row: dict[str, Any], record: WorkloadRecord) -> str:
     floor, above = smallest_loss(record), "‡" * bool(row["censored"]) + "§" * bool(row["above_constant"])
     if row["train_loss_high"] <= floor * (1 + 1e-9):
-        return f"≤{floor:.2g}{above}"
-    return f"{row['train_loss']:.2g} ×÷{short(_factor(row))}{above}"
+        return f"≤{number(floor)}{above}"
+    return f"{number(row['train_loss'])} ×÷{number(_factor(row))}{above}"
 
 
 def _factor(row: dict[str, Any]) -> float:
@@ -455,10 +418,3 @@ def _remark(row: dict[str, Any]) -> str:
     if row["censored"]:
         return "‡"
     return "†" if row["flat"] else ""
-
-
-def whole(value: float) -> str:
-    """Say a number of examples, which an interval may put below any or beyond all."""
-    if value < 1:
-        return "below 1"
-    return f"{value:.0f}" if value < 1e6 else "beyond any"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgdscope.errors import InputError
+from sgdscope.errors import InputError, did_you_mean
 from sgdscope.study import Declaration, Study
 from sgdscope.study_file import read_study
 
@@ -40,7 +40,10 @@ def load_study(
     if hasattr(module, "PROFILES"):
         profile = profile or "small"
         if profile not in module.PROFILES:
-            raise InputError(f"profile: {profile!r} is not one of {name}'s; there are {', '.join(module.PROFILES)}.")
+            meant = did_you_mean(profile, module.PROFILES)
+            raise InputError(
+                f"profile: {profile!r} is not one of {name}'s; there are {', '.join(module.PROFILES)}.{meant}"
+            )
         where = None if data is None else Path(data)
         declared: Study = module.study(module.read(where, train_on_all=train_on_all), profile)
         return declared
@@ -51,8 +54,8 @@ def load_study(
         built_in: Study = module.study
         return built_in
     path = Path(name)
-    if not path.exists() and path.suffix != ".py" and len(path.parts) == 1:
-        raise InputError(f"study {name!r} is neither built in ({', '.join(BUILT_IN)}) nor the path of a Python file.")
+    if not path.exists():
+        raise InputError(_no_study(name, path))
     return read_study(path)
 
 
@@ -82,3 +85,14 @@ def origin_of(declaration: Declaration) -> Origin | None:
             names = ("optimizers", "batch_sizes", "learning_rates", "budgets")
             return Origin((built_in,), {name: getattr(theirs, name) for name in names} | {"seeds": (theirs.seeds,)})
     return None
+
+
+def _no_study(name: str, path: Path) -> str:
+    """Say that a name is no study's, and which may have been meant."""
+    if path.suffix or len(path.parts) > 1 or name.startswith("~"):
+        near = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        where = "" if path.parent.is_dir() else f", since there is no folder {path.parent}"
+        return f"{name}: there is no such file{where}.{did_you_mean(path.name, near)}"
+    if meant := did_you_mean(name, BUILT_IN):
+        return f"study {name!r} is neither built in nor the path of a Python file.{meant}"
+    return f"study {name!r} is neither built in ({', '.join(BUILT_IN)}) nor the path of a Python file."

@@ -11,6 +11,9 @@ from typing import Any
 
 from sgdscope.training.runtime import COMPILER_OPTIONS, QUICKLY_COMPILED, pinned
 
+# Programs that are compiled at the same time.
+AT_ONCE = 2
+
 
 @dataclass(frozen=True)
 class CompileTime:
@@ -33,7 +36,7 @@ class Compiler:
         self._platform = platform
         self._made: dict[Hashable, Future[Any]] = {}
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="compile")
+        self._threads = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="compile")
 
     def prepare(self, key: Hashable, compiled: Callable[[], Any]) -> Future[Any]:
         """Begin to compile a program in the background, unless that has been done."""
@@ -54,6 +57,16 @@ class Compiler:
             compiled = lowered.compile(compiler_options=options)
         self.compile_times.append(CompileTime(name, traced - begun, time.perf_counter() - traced))
         return compiled
+
+    @property
+    def pending(self) -> int:
+        """How many programs are being compiled, or wait for it."""
+        return sum(not made.done() for made in list(self._made.values()))
+
+    def seconds(self, programs: int) -> float:
+        """Return what so many programs more are expected to take, as those so far did, several at once."""
+        took = [done.trace + done.compile for done in list(self.compile_times)]
+        return programs * sum(took) / len(took) / AT_ONCE if took else 0.0
 
     def settle(self) -> None:
         """Wait until nothing is being compiled, which would slow what is to be timed."""

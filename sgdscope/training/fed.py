@@ -120,6 +120,11 @@ class FedTrainer:
         return self._compiler.compile_times
 
     @property
+    def compiler(self) -> Compiler:
+        """What compiles its programs."""
+        return self._compiler
+
+    @property
     def circumstances(self) -> str:
         """What the bits of a trial depend on beside its identity."""
         device = self.devices[0].device_kind

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -159,7 +160,7 @@ def operations_per_update(workload: Workload, batch_size: int) -> int:
     A multiplication and an addition count as two. What is left out, such as the update itself and activations,
     is bounded by memory rather than by arithmetic.
     """
-    return _operations(_traced_gradient(workload, batch_size))
+    return _counted(workload, batch_size)[0]
 
 
 def slow_convolutions(workload: Workload) -> int:
@@ -167,10 +168,7 @@ def slow_convolutions(workload: Workload) -> int:
 
     It takes those from NHWC by HWIO to NHWC, which JAX's own gradient of a convolution is not (jax-ml/jax#12868).
     """
-    fast = jax.lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), ("NHWC", "HWIO", "NHWC"))
-    traced = _traced_gradient(workload, workload.ghost_batch_size * workload.unroll)
-    found = [e for e in _equations(traced) if e.primitive.name == "conv_general_dilated"]
-    return sum(e.params["dimension_numbers"] != fast for e in found)
+    return _counted(workload, workload.ghost_batch_size * workload.unroll)[1]
 
 
 def operations_per_evaluation(workload: Workload) -> int:
@@ -186,12 +184,23 @@ def operations_per_evaluation(workload: Workload) -> int:
     return total
 
 
-@lru_cache(maxsize=1)  # its operations are counted and its convolutions looked at, and tracing takes a second
-def _traced_gradient(workload: Workload, batch_size: int) -> Any:
-    with pinned():
-        state = check_functions(workload)
-        arguments = training_arguments(workload, state, batch_size)
-        return jax.make_jaxpr(jax.grad(mean_loss(workload), has_aux=True))(state.parameters, *arguments)
+# What was counted of workloads that are still in use: tracing takes a second, and no workload is kept alive for it.
+_COUNTED: WeakKeyDictionary[Workload, dict[int, tuple[int, int]]] = WeakKeyDictionary()
+
+
+def _counted(workload: Workload, batch_size: int) -> tuple[int, int]:
+    """Return the operations of a gradient, and how many of its convolutions are slow in a loop on a CPU."""
+    known = _COUNTED.setdefault(workload, {})
+    if batch_size not in known:
+        with pinned():
+            state = check_functions(workload)
+            arguments = training_arguments(workload, state, batch_size)
+            traced = jax.make_jaxpr(jax.grad(mean_loss(workload), has_aux=True))(state.parameters, *arguments)
+        fast = jax.lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), ("NHWC", "HWIO", "NHWC"))
+        convolutions = [e for e in _equations(traced) if e.primitive.name == "conv_general_dilated"]
+        slow = sum(e.params["dimension_numbers"] != fast for e in convolutions)
+        known[batch_size] = _operations(traced), slow
+    return known[batch_size]
 
 
 def _equations(traced: Any) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from sgdscope.errors import InputError
 from sgdscope.study import NUMERICS_VERSION, Trial
 from sgdscope.training.batches import dropped
 from sgdscope.training.checkpoint import Checkpoint, Checkpoints, Measurement
-from sgdscope.training.compiler import CompileTime
+from sgdscope.training.compiler import Compiler, CompileTime
 from sgdscope.training.evaluate import Evaluation
 from sgdscope.training.functions import check_functions, fingerprint, slow_convolutions
 from sgdscope.training.noise import NOISE_METRICS, Sums, gradient_noises, no_sums, small_batches
@@ -209,6 +209,11 @@ class Trainer:
     def compile_times(self) -> list[CompileTime]:
         """What the programs so far took to compile."""
         return self._programs.compiler.compile_times
+
+    @property
+    def compiler(self) -> Compiler:
+        """What compiles its programs."""
+        return self._programs.compiler
 
     @property
     def circumstances(self) -> str:

@@ -69,7 +69,8 @@ def one_update(
 ) -> Advance:
     """Return the function that makes one update of a trial.
 
-    An update whose loss is not finite is not made: ``step`` is then the number of updates that were.
+    Where the loss is not finite, the trial has diverged: ``step`` stays the number of updates before, and nothing is
+    made of the parameters and the velocity, which are then not finite either.
 
     Args:
         workload: what is trained.
@@ -118,7 +119,7 @@ def one_update(
 
 
 def descended(workload: Workload, settings: Settings, state: State, loss: Any, gradient: Any, model: Any) -> State:
-    """Return a trial after an update.
+    """Return a trial after an update; where its loss is not finite, its parameters are not either.
 
     Args:
         workload: what is trained.

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sgdscope.converters import python_value, real, shown, whole
 from sgdscope.data.pipeline import Arrays, Layout
 from sgdscope.errors import InputError
-from sgdscope.numbers import make_plain, plain
 
 Parameters = Any  # any tree of float arrays
 Batch = Mapping[str, Any]  # arrays of shape (n, ...), the same n
@@ -71,6 +71,9 @@ class Streams:
 
     unroll: int
     carry: Callable[[int], Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unroll", whole("streams: unroll", self.unroll, least=1))
 
 
 @dataclass(frozen=True)
@@ -143,24 +146,24 @@ class Workload:
 
     name: str
     version: str
-    train: Split
-    validation: Split
-    test: Split
-    init: Callable[[Any], Parameters]
-    loss: Callable[[Parameters, Any], Any]
-    score: Callable[[Parameters, Any], Any]
+    train: Split = field(repr=False)
+    validation: Split = field(repr=False)
+    test: Split = field(repr=False)
+    init: Callable[[Any], Parameters] = field(repr=False)
+    loss: Callable[[Parameters, Any], Any] = field(repr=False)
+    score: Callable[[Parameters, Any], Any] = field(repr=False)
     constant_loss: float
     constant_score: float
     score_name: str = "accuracy"
     score_goal: Literal["maximize", "minimize"] = "maximize"
-    augment: Callable[[Any, Any], Any] | None = None
-    training_loss: Callable[[Parameters, Any, Any, Any], tuple[Any, Any]] | None = None
-    init_state: Callable[[], Any] | None = None
-    penalty: Callable[[Parameters], Any] | None = None
+    augment: Callable[[Any, Any], Any] | None = field(default=None, repr=False)
+    training_loss: Callable[[Parameters, Any, Any, Any], tuple[Any, Any]] | None = field(default=None, repr=False)
+    init_state: Callable[[], Any] | None = field(default=None, repr=False)
+    penalty: Callable[[Parameters], Any] | None = field(default=None, repr=False)
     ghost_batch_size: int = 1
-    streams: Streams | None = None
-    feed: Feed | None = None
-    score_of_mean: Callable[[Any], Any] | None = None
+    streams: Streams | None = field(default=None, repr=False)
+    feed: Feed | None = field(default=None, repr=False)
+    score_of_mean: Callable[[Any], Any] | None = field(default=None, repr=False)
     evaluation_batch_size: int = 1024
     fields: Mapping[str, float | int | str] = field(default_factory=dict)
 
@@ -171,19 +174,23 @@ class Workload:
         where = f"workload {self.name!r}"
         if self.score_goal not in ("maximize", "minimize"):
             raise InputError(f"{where}: score_goal must be 'maximize' or 'minimize', not {self.score_goal!r}.")
-        make_plain(self, "constant_loss", "constant_score", "ghost_batch_size", "evaluation_batch_size")
-        object.__setattr__(self, "fields", {name: plain(value) for name, value in self.fields.items()})
         for what in ("constant_loss", "constant_score"):
-            if not math.isfinite(getattr(self, what)):
-                raise InputError(f"{where}: {what} must be a finite number, not {getattr(self, what)!r}.")
+            number = real(f"{where}: {what}", getattr(self, what))
+            if not math.isfinite(number):
+                raise InputError(f"{where}: {what} must be a finite number, not {number!r}.")
+            object.__setattr__(self, what, number)
         if self.constant_loss <= 0:
             raise InputError(
                 f"{where}: constant_loss {self.constant_loss!r} is not above 0; training losses are compared by their "
                 f"logarithms, so add a constant to a loss that can be negative."
             )
-        for name, value in self.fields.items():
+        plain = {name: python_value(value) for name, value in self.fields.items()}
+        for name, value in plain.items():
             if type(value) not in (bool, int, float, str):
-                raise InputError(f"{where}: fields[{name!r}] is {value!r}; only numbers and text identify a workload.")
+                raise InputError(
+                    f"{where}: fields[{name!r}] is {shown(value)}; only numbers and text identify a workload."
+                )
+        object.__setattr__(self, "fields", plain)
         if self.training_loss is None and (self.init_state is not None or self.streams is not None):
             what = "init_state" if self.init_state is not None else "streams"
             raise InputError(f"{where}: {what} is of no use without training_loss, which moves it on.")
@@ -195,13 +202,8 @@ class Workload:
             raise InputError(
                 f"{where}: a feed reads examples as they are trained on; augment and streams do not apply."
             )
-        for what, size in (
-            ("ghost_batch_size", self.ghost_batch_size),
-            ("evaluation_batch_size", self.evaluation_batch_size),
-            ("unroll", self.unroll),
-        ):
-            if type(size) is not int or size < 1:
-                raise InputError(f"{where}: {what} must be a whole number of at least 1, not {size!r}.")
+        for what in ("ghost_batch_size", "evaluation_batch_size"):
+            object.__setattr__(self, what, whole(f"{where}: {what}", getattr(self, what), least=1))
         for split in SPLITS:
             object.__setattr__(self, split, _as_arrays(where, split, getattr(self, split)))
         for split in SPLITS:

@@ -164,6 +164,30 @@ def test_a_list_of_another_length_is_refused(flat):
         read_imagenet(own)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_byte_order_mark_is_no_part_of_a_class_nor_an_end_of_a_line(flat, encoding, end):
+    own, names = flat
+    path = own / "imagenet_2012_validation_synset_labels.txt"
+    path.write_bytes(end.join([*names, ""]).encode(encoding))
+    data = read_imagenet(own)
+    assert [data.classes[label] for label in data.splits["test"]["label"]] == names
+
+
+def test_a_line_that_names_no_class_is_told_by_its_number_in_the_file(flat):
+    own, names = flat
+    path = own / "imagenet_2012_validation_synset_labels.txt"
+    path.write_text("\n\n" + "\n".join([*names[:3], "n77", *names[4:]]))
+    with pytest.raises(InputError, match=r"labels\.txt, line 6: 'n77' is no class of .*train"):
+        read_imagenet(own)
+    path.unlink()
+    (own / "ILSVRC2012_validation_ground_truth.txt").write_text("\n1\n\none\n" + "1\n" * (len(names) - 2))
+    rows = np.array([(1, "n01"), (2, "n02")], dtype=[("ILSVRC2012_ID", "i4"), ("WNID", "O")])
+    savemat(own / "meta.mat", {"synsets": rows.reshape(-1, 1)})
+    with pytest.raises(InputError, match=r"truth\.txt, line 4: 'one' is not the number of a class"):
+        read_imagenet(own)
+
+
 # ── What does not belong there ───────────────────────────────────────────────────────────────────────────
 
 
@@ -200,6 +224,22 @@ def test_every_file_outside_the_folders_of_classes_is_named_before_any_is_read(o
     with pytest.raises(InputError, match="where no picture belongs: ") as raised:
         read_imagenet(own)
     assert sorted(str(raised.value).split(": ")[2].split("; ")[0].split(", ")) == sorted(places)
+
+
+def test_what_systems_leave_in_folders_is_passed_over_with_one_notice(own, capsys):
+    plain = read_imagenet(own)
+    assert "left out" not in capsys.readouterr().err
+    for place in ("train", "val", "train/n01", "val/n02"):
+        for folder in (".ipynb_checkpoints", "@eaDir", "__MACOSX", ".hidden/deep"):
+            (own / place / folder).mkdir(parents=True)
+            shutil.copy(own / "train" / "n01" / "n01_0.JPEG", own / place / folder / "0.JPEG")
+        for file in (".DS_Store", "Thumbs.db", "desktop.ini", "Desktop.ini", "._n01_0.JPEG", ".nfs0001"):
+            (own / place / file).write_bytes(b"no picture")
+    found = read_imagenet(own)
+    assert (found.classes, found.files) == (plain.classes, plain.files)
+    said = capsys.readouterr().err
+    assert said.count("\n") == said.count("they are left out: ") == 1
+    assert "train/.DS_Store" in said
 
 
 def test_a_class_of_val_that_training_has_not_is_named_before_any_is_read(own, monkeypatch):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import weakref
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -18,12 +19,14 @@ import sgdscope as sg
 from sgdscope.analysis.correctness import correct
 from sgdscope.analysis.unlimited import unlimited
 from sgdscope.engine.local import plan_study
+from sgdscope.engine.plan import Costs
 from sgdscope.report.charts import Charts
 from sgdscope.report.summary import sentences, summary_rows
 from sgdscope.store import Store
-from sgdscope.training import pack
+from sgdscope.training import functions, pack
 from sgdscope.training.noise import NOISE_METRICS
 from sgdscope.training.pack import Trainer
+from sgdscope.workloads.base import Workload
 from sgdscope.workloads.digits import digits
 from sgdscope.workloads.quadratic import NoisyQuadratic
 
@@ -387,8 +390,67 @@ def test_a_folder_grows_by_budgets_and_workloads(tmp_path):
     result, _ = quietly(more, tmp_path / "s")
     assert result.ran.trained == 24
     assert len(result.trials) == 32
-    with pytest.raises(sg.InputError, match=r"workloads \(there quadratic, other, here quadratic\)"):
-        quietly(quadratic_study(budgets=(sg.Epochs(1), sg.Epochs(2)), **common), tmp_path / "s")
+    again, said = quietly(quadratic_study(**common), tmp_path / "s")
+    assert again.ran.trained == 0
+    assert "s also holds workloads other; budgets epochs:2. All is kept" in " ".join(said.split())
+    assert again.declaration == result.declaration
+
+
+@pytest.mark.parametrize(
+    ("changes", "trained", "kept"),
+    [
+        ({"budgets": sg.Epochs(2)}, 4, "budgets epochs:1"),
+        ({"batch_sizes": 32}, 4, "batch_sizes 16"),
+        ({"optimizers": sg.SGD(0.5)}, 4, "optimizers sgd"),
+        ({"learning_rates": 1.0}, 2, "learning_rates 0.25, 0.5"),
+        ({"workloads": replace(NoisyQuadratic().workload(), name="other")}, 4, "workloads quadratic"),
+        ({"seeds": 1}, 0, "2 seeds, of which 1 are asked for"),
+        ({"seeds": 3}, 2, None),
+        ({"seeds": 1, "budgets": sg.Epochs(2)}, 4, "budgets epochs:1; 2 seeds, of which 1 are asked for"),
+    ],
+)
+def test_what_is_asked_alone_is_added_to_what_the_folder_holds(changes, trained, kept, tmp_path):
+    common = {"batch_sizes": (16,), "learning_rates": (0.25, 0.5), "seeds": 2, "optimizers": sg.SGD()}
+    first, _ = quietly(quadratic_study(**common), tmp_path / "s")
+    assert plan_study(quadratic_study(**(common | changes)), tmp_path / "s").trials == trained
+    assert Store(tmp_path / "s").declaration() == first.declaration  # a plan changes nothing
+    second, said = quietly(quadratic_study(**(common | changes)), tmp_path / "s")
+    assert second.ran.trained == trained
+    assert len(second.trials) == 4 + trained
+    kept_rows = second.numbers().filter(pl.col("trial_id").is_in(first.trials["trial_id"].to_list()))
+    assert kept_rows.equals(first.numbers())
+    assert ("also holds" in said) == (kept is not None)
+    assert kept is None or f"also holds {kept}. All is kept" in " ".join(said.split())
+
+
+def test_what_does_not_go_together_is_refused_and_changes_nothing(tmp_path):
+    common = {"batch_sizes": (16,), "learning_rates": (0.25, 0.5), "seeds": 2}
+    first, _ = quietly(quadratic_study(**common), tmp_path / "s")
+    small = replace(NoisyQuadratic(examples=8).workload(), name="small")
+    with pytest.raises(
+        sg.InputError, match=r"does not go together with this one: batch_sizes: 16 is larger than the tr"
+    ):
+        quietly(quadratic_study(**(common | {"workloads": small, "batch_sizes": 8})), tmp_path / "s")
+    with pytest.raises(sg.InputError, match=r"learning_rates \(there 0.25, 0.5, here none\)"):
+        quietly(quadratic_study(**(common | {"learning_rates": ()})), tmp_path / "s")
+    assert Store(tmp_path / "s").declaration() == first.declaration
+
+
+def test_a_plan_of_what_is_finished_traces_and_times_nothing_and_another_does_once(finished, monkeypatch):
+    calls = Counter()
+
+    def counted(owner, name):
+        plain = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given: calls.update([name]) or plain(*given))
+
+    counted(Workload, "record")
+    counted(functions, "operations_per_update")
+    counted(functions, "operations_per_evaluation")
+    counted(Costs, "probe")
+    assert plan_study(quadratic_study(), finished.folder).trials == 0
+    assert calls == {"record": 1}
+    assert plan_study(quadratic_study(seeds=7), finished.folder).expansion.startswith("study       quadratic")
+    assert calls == {"record": 2, "operations_per_update": 1, "operations_per_evaluation": 1, "probe": 1}
 
 
 # ── Killed at any moment ─────────────────────────────────────────────────────────────────────────────────
@@ -462,7 +524,7 @@ def test_killed_between_the_last_evaluation_and_the_commit_the_bits_are_made_aga
 
 OFTEN = """
 import sys
-from sgdscope.training import pack
+from sgdscope.training import functions, pack
 pack.CHECKPOINT_SECONDS, pack.SEGMENT_SECONDS = 0.0, 0.0
 from sgdscope.cli import main
 sys.exit(main(sys.argv[1:]))

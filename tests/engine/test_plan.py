@@ -1,3 +1,6 @@
+import gc
+import threading
+import weakref
 from dataclasses import replace
 
 import jax
@@ -7,12 +10,13 @@ import polars as pl
 import pytest
 
 from sgdscope.budget import Epochs, Steps, Unlimited
-from sgdscope.engine.plan import SECONDS_BESIDE, Costs, expansion, packs, remaining
-from sgdscope.engine.search import search
+from sgdscope.engine.plan import SECONDS_BESIDE, Costs, expansion, packs, rates_expected, remaining
+from sgdscope.engine.search import Round, Search, search
 from sgdscope.models.convolution import convolution
 from sgdscope.optimizers import SGD, Momentum
 from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Study
+from sgdscope.training.compiler import AT_ONCE, Compiler, CompileTime
 from sgdscope.training.functions import operations_per_evaluation, operations_per_update, slow_convolutions
 from sgdscope.workloads.base import Workload
 from sgdscope.workloads.digits import digits
@@ -214,3 +218,54 @@ def test_what_remains_is_counted_over_all_workloads_and_budgets(workload):
     assert plan.updates == 2 * 2 * 5 * sum(updates.values())
     assert plan.examples == 2 * 2 * 5 * sum(size * each for size, each in updates.items())
     assert plan.seconds == pytest.approx(plan.examples * 1e-3 + plan.trials * SECONDS_BESIDE)
+
+
+def test_the_remaining_time_counts_compiling_and_leans_on_other_studies_while_few_cells_are_done(workload):
+    study = Study(name="s", workloads=workload, batch_sizes=(32, 64), budgets=Steps(7), seeds=5)
+    declared, nothing = study.declaration(), pl.DataFrame(schema=TRIALS_SCHEMA)
+    costs = {"digits": Costs(workload, 0)}
+    costs["digits"].note(32, 1e-3)
+    found = search(declared, nothing)
+    plain = remaining(declared, found, costs)
+    assert remaining(declared, found, costs, compiling=3.5).seconds == pytest.approx(plain.seconds + 3.5)
+    # One cell that needed 30 rates rather than the 8 expected does not make 30 of all the others.
+    (first, *others) = [*found.rounds, *(Round(cell, [], []) for cell in found.waiting)]
+    done = Round(first.cell, first.trials[:1] * 30 * 5, [])
+    after = remaining(declared, Search([done], [stands.cell for stands in others]), costs)
+    assert after.trials / len(others) / 5 == pytest.approx((4 * rates_expected(declared) + 30) / 5, abs=0.2)
+    finished = remaining(declared, Search([done], []), costs, compiling=3.5)
+    assert (finished.trials, finished.seconds) == (0, 0)
+
+
+def test_programs_that_are_waited_for_take_what_those_before_took():
+    compiler = Compiler("cpu")
+    assert compiler.seconds(3) == 0
+    compiler.compile_times += [CompileTime("a", 1.0, 2.0), CompileTime("b", 0.0, 1.0)]
+    assert compiler.seconds(3) == 3 * 2.0 / AT_ONCE
+    go_on = threading.Event()
+    made = [compiler.prepare(name, go_on.wait) for name in range(3)]
+    assert compiler.pending == 3
+    go_on.set()
+    compiler.settle()
+    assert (compiler.pending, len(made)) == (0, 3)
+    compiler.close()
+
+
+def test_nothing_that_was_counted_keeps_a_workload_alive():
+    workload = digits(hidden=7)
+    operations_per_update(workload, 1)
+    slow_convolutions(workload)
+    operations_per_evaluation(workload)
+    seen = weakref.ref(workload)
+    del workload
+    gc.collect()
+    assert seen() is None
+
+
+def test_a_gradient_is_traced_once_to_be_counted_and_looked_at(monkeypatch):
+    workload, traced = digits(hidden=9), []
+    plain = jax.make_jaxpr
+    monkeypatch.setattr(jax, "make_jaxpr", lambda *given, **named: traced.append(1) or plain(*given, **named))
+    assert operations_per_update(workload, 1) == operations_per_update(workload, 1)
+    slow_convolutions(workload)
+    assert len(traced) == 1

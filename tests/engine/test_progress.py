@@ -1,6 +1,7 @@
 """What a run shows of itself on a terminal and in a pipe, and what it says that is done."""
 
 import io
+import re
 
 import polars as pl
 import pytest
@@ -96,7 +97,24 @@ def test_a_pipe_gets_plain_lines_alone():
 def test_of_many_rows_those_are_shown_in_which_the_run_is():
     rows = {("w", f"epochs:{number}", "sgd"): {8: float(number < 20)} for number in range(40)}
     console = shown()
-    console.print(cells_table(Standing(rows, "")))
+    console.print(cells_table(Standing(rows, ""), 100))
     lines = console.file.getvalue().splitlines()
     assert len(lines) == 1 + MOST_ROWS
     assert "epochs:20" in lines[1]
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_no_width_cuts_a_number(width):
+    sizes = [2**k for k in range(2, 15)]
+    rows = {("w", "epochs:1", name): dict.fromkeys(sizes, 0.5) for name in ("sgd", "momentum:0.9")}
+    console = shown(width=width)
+    console.print(cells_table(Standing(rows, ""), width))
+    said = console.file.getvalue()
+    assert [int(word) for word in said.split() if word.isdecimal()] == sizes
+    assert max(map(len, said.splitlines())) <= width
+    live = shown(width=width, force_terminal=True)
+    with RunProgress(live, "mine") as progress:
+        progress.show(1234, 12345, 65.0)
+        progress.show_cells(Standing(rows, "best so far: accuracy 0.982 ±0.006"))
+    words = set(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", live.file.getvalue()).split())
+    assert {"1234", "12345", "5", "0.982", "±0.006", *map(str, sizes)} <= words

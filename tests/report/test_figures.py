@@ -3,8 +3,10 @@
 import json
 import math
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
+import altair as alt
 import numpy as np
 import polars as pl
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from sgdscope.analysis.simulated import RECORD, Truth, simulate, trial_table
 from sgdscope.analysis.tables import Tables
 from sgdscope.errors import InputError
+from sgdscope.report.charts import Charts
 from sgdscope.report.files import COLUMN_INCHES, PAGE_INCHES, page_figures, talk_figures, write_figures
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -47,6 +50,32 @@ def test_workloads_stand_side_by_side_against_epochs():
     both = [study(budget=f"epochs:{n}", sizes=(64,), workload=name) for n in (15, 60) for name in ("with", "without")]
     lines = {(row["optimizer"], row["case"]) for row in rows(talk_figures(tables(*both))["score-by-epochs"])}
     assert lines == {("sgd", "with, batch size 64"), ("sgd", "without, batch size 64")}
+
+
+def test_workloads_of_different_scores_share_no_axis():
+    both = [study(budget=f"epochs:{n}", sizes=(64,), workload=name) for n in (15, 60) for name in ("a", "b")]
+    of = tables(*both)
+    of.records["b"] = replace(of.records["b"], score_name="squared error", score_goal="minimize")
+    found = talk_figures(of)
+    assert set(found) == {"score-by-epochs-a", "score-by-epochs-b", "rates-by-epochs"}
+    for name, score, other in (("a", "accuracy", "squared error"), ("b", "squared error", "accuracy")):
+        text = json.dumps(found[f"score-by-epochs-{name}"].to_dict())
+        assert f"test {score}" in text
+        assert f"test {other}" not in text
+        assert {row["case"] for row in rows(found[f"score-by-epochs-{name}"])} == {"batch size 64"}
+
+
+def test_a_notebook_draws_a_chart_without_a_network():
+    charts = Charts(tables(study()))
+    for chart in (charts.best_score(), charts.two_regimes(), charts.best_score().properties(height=99)):
+        (kind, html), *more = chart._repr_mimebundle_().items()
+        assert (kind, more) == ("text/html", [])
+        assert "vegaEmbed(" in html
+        assert len(html) > 500_000  # Vega itself
+        assert not re.search(r"(cdn|unpkg)\.", html)
+        assert not re.search(r"<script[^>]*src=|import\(|require\(\[", html)
+    with alt.renderers.enable("mimetype"):
+        assert "text/html" not in charts.best_score()._repr_mimebundle_()[0]
 
 
 def test_the_regimes_are_those_of_the_tables_and_reach_the_full_batch():

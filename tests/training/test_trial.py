@@ -240,7 +240,7 @@ def test_a_carry_without_an_axis_of_streams_is_refused(echo):
     ("functions", "sentence"),
     [
         ({"training_loss": None}, "init_state is of no use without training_loss"),
-        ({"ghost_batch_size": 0}, "ghost_batch_size must be a whole number of at least 1, not 0"),
+        ({"ghost_batch_size": 0}, "ghost_batch_size: 0 is not a whole number of at least 1"),
         ({"streams": Streams(4, jnp.zeros)}, "streams carry their own state"),
     ],
 )

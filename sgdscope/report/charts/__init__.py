@@ -11,6 +11,7 @@ from sgdscope.report.charts.along_training import loss_along_training, noise_sca
 from sgdscope.report.charts.by_batch_size import best_score, optimal_temperature, training_loss
 from sgdscope.report.charts.by_epochs import best_score_by_epochs, optimal_rates_by_epochs
 from sgdscope.report.charts.by_learning_rate import loss_by_learning_rate, score_by_learning_rate, score_by_temperature
+from sgdscope.report.charts.offline import offline
 from sgdscope.report.charts.regimes import optimal_learning_rate, two_regimes
 
 __all__ = [
@@ -29,6 +30,20 @@ __all__ = [
     "training_loss",
     "two_regimes",
 ]
+
+best_score = offline(best_score)
+best_score_by_epochs = offline(best_score_by_epochs)
+loss_along_training = offline(loss_along_training)
+loss_by_learning_rate = offline(loss_by_learning_rate)
+noise_scale_along_training = offline(noise_scale_along_training)
+optimal_learning_rate = offline(optimal_learning_rate)
+optimal_rates_by_epochs = offline(optimal_rates_by_epochs)
+optimal_temperature = offline(optimal_temperature)
+score_along_training = offline(score_along_training)
+score_by_learning_rate = offline(score_by_learning_rate)
+score_by_temperature = offline(score_by_temperature)
+training_loss = offline(training_loss)
+two_regimes = offline(two_regimes)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""What a user gives, read once: one value or several, numpy's numbers as Python's, and a sentence for all else."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+from sgdscope.errors import InputError
+
+# Longer values are cut in a message: an error is a sentence that can be read.
+LONGEST_SHOWN = 60
+
+
+def several(values: Any) -> tuple[Any, ...]:
+    """Return one value or several as a tuple; text and arrays without axes are one value.
+
+    >>> several(3), several([1, 2]), several("sgd")
+    ((3,), (1, 2), ('sgd',))
+    """
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable) or _has_no_axes(values):
+        return (values,)
+    return tuple(values)
+
+
+def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """Return a whole number as Python's ``int``.
+
+    Args:
+        name: how the message calls it.
+        value: a whole number of Python, numpy or JAX; no truth value, no text, no fraction.
+        least: the smallest that is allowed.
+        most: the largest that is allowed.
+
+    Raises:
+        InputError: If ``value`` is not a whole number within the bounds.
+    """
+    try:
+        if _is_truth_value(value):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        at_least = "" if least is None else f" of at least {least}"
+        raise InputError(f"{name}: {shown(value)} is not a whole number{at_least}.") from None
+    if least is not None and number < least:
+        raise InputError(f"{name}: {shown(number)} is not a whole number of at least {least}.")
+    if most is not None and number > most:
+        raise InputError(f"{name}: {shown(number)} is too large; use at most {most:,}.")
+    return number
+
+
+def real(name: str, value: Any) -> float:
+    """Return a number as Python's ``float``; what is not finite passes.
+
+    Args:
+        name: how the message calls it.
+        value: a number of Python, numpy or JAX; no truth value, no text, no complex number.
+
+    Raises:
+        InputError: If ``value`` is not a number, or is too large for a float.
+    """
+    value = python_value(value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputError(f"{name}: {shown(value)} is not a number.")
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"{name}: {shown(value)} is too large.") from None
+
+
+def positive(name: str, value: Any, what: str = "") -> float:
+    """Return a number that is positive and finite as Python's ``float``.
+
+    Raises:
+        InputError: If ``value`` is not such a number.
+    """
+    number = real(name, value)
+    if not (math.isfinite(number) and number > 0):
+        raise InputError(f"{name}: {what}{shown(value)} is not positive and finite.")
+    return number
+
+
+def python_value(value: Any) -> Any:
+    """Return a number of numpy or JAX as Python's; everything else as it is."""
+    return value.item() if hasattr(value, "item") and _has_no_axes(value) else value
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: numpy's numbers as they are read, and nothing that is too long.
+
+    >>> shown("5"), shown(2.5), shown(10**70)
+    ("'5'", '2.5', 'a number of over 60 digits')
+    """
+    value = python_value(value)
+    if isinstance(value, int) and abs(value) >= 10**LONGEST_SHOWN:
+        return f"a number of over {LONGEST_SHOWN} digits"
+    return shortened(repr(value))
+
+
+def shortened(text: str) -> str:
+    """Return text on one line, cut where it is too long for a message."""
+    line = " ".join(text.split())
+    more = len(line) - LONGEST_SHOWN
+    return line if more <= 0 else f"{line[:LONGEST_SHOWN]} (and {more:,} more characters)"
+
+
+def _has_no_axes(value: Any) -> bool:
+    return getattr(value, "shape", None) == ()
+
+
+def _is_truth_value(value: Any) -> bool:
+    return isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", "") == "b"

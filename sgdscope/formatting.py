@@ -1,0 +1,47 @@
+"""How numbers are written: a true minus, ∞ for what has no bound, a space after the comma of an interval."""
+
+from __future__ import annotations
+
+import math
+
+
+def number(value: float, form: str = ".2g") -> str:
+    """Return a number as it is written everywhere.
+
+    Its exponent keeps its hyphen, so that a rate can be copied to the command line.
+
+    >>> number(0.123), number(-0.17, ".2f"), number(float("-inf")), number(2.2e-21)
+    ('0.12', '−0.17', '−∞', '2.2e-21')
+    """
+    text = f"{value:{form}}".replace("inf", "∞")
+    return f"−{text[1:]}" if text.startswith("-") else text
+
+
+def interval(low: float, high: float, form: str = ".2g") -> str:
+    """Return the ends of an interval in brackets.
+
+    >>> interval(-0.0625, float("inf"))
+    '[−0.062, ∞]'
+    """
+    return f"[{number(low, form)}, {number(high, form)}]"
+
+
+def with_half_width(mean: float, half: float, sign: str = "") -> str:
+    """Return a mean and its interval with enough decimals for a first digit of the interval, at least 3.
+
+    >>> with_half_width(0.97, 0.003), with_half_width(-0.01, 0.0004, sign="+")
+    ('0.970 ±0.003', '−0.0100 ±0.0004')
+    """
+    decimals = 3 if not 0 < half < math.inf else max(3, -math.floor(math.log10(half)))
+    return f"{number(mean, f'{sign}z.{decimals}f')} ±{number(half, f'.{decimals}f')}"
+
+
+def examples(value: float) -> str:
+    """Return a number of examples, which an interval may put below any or beyond all.
+
+    >>> examples(63.7), examples(0.2), examples(float("inf"))
+    ('64', 'below 1', 'beyond any')
+    """
+    if value < 1:
+        return "below 1"
+    return f"{value:.0f}" if value < 1e6 else "beyond any"
