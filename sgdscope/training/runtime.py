@@ -52,7 +52,7 @@ def xla_threads() -> int:
 def device_name(device: jax.Device) -> str:
     """Return JAX's name of the kind of device; of a CPU with :func:`xla_threads`, which decide bits too."""
     name: str = device.device_kind
-    return f"{name}, {xla_threads()} threads" if device.platform == "cpu" else name
+    return f"{name} ({xla_threads()} threads)" if device.platform == "cpu" else name
 
 
 # Eigen takes no threads of its own beside those of the devices.
