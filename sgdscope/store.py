@@ -343,7 +343,10 @@ class Store:
     def _programs(self) -> dict[str, str]:
         path = self.folder / "programs.json"
         try:
-            return dict(json.loads(atomic.read(path)))
+            known = json.loads(atomic.read(path))
+            if not isinstance(known, dict):
+                raise TypeError
+            return known
         except FileNotFoundError:
             return {}
         except InputError:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -147,7 +148,7 @@ def test_anybodys_table_is_analyzed_and_a_studys_own_as_it_was(folder, tmp_path,
 def test_advise_says_what_to_choose_and_what_to_train_next(folder, capsys):
     assert main(["advise", str(folder), "--batch-sizes", "256", "384"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("digits at epochs:1, for this test set, 2 × cpu:")
+    assert re.match(r"digits at epochs:1, for this test set, 2 × cpu \(\d+ threads\):", said)
     for part in ("sgd: batch sizes are not compared", "rates at batch sizes", "too few batch sizes", "Further trials"):
         assert part in said
     assert f"sgdscope run digits --out {folder} --batch-sizes 256 512 --learning-rates 0.125 0.5" in said

@@ -50,6 +50,10 @@ EARLIER_FINGERPRINTS = (
     "An earlier version of sgdscope began {}, so this version cannot check that the functions of workload {} are still "
     "the same. It records their fingerprint now and compares it from the next run on."
 )
+OTHER_DEVICES = (
+    "{} has trials that were trained on {}, and this run trains on {}. Sums are taken in another order there, so "
+    "results can differ from those of one device alone. The table of trials names the device of each."
+)
 SAME_SCRIPT = "all must run the same script, on the same data and with the same versions"
 IDLE_DEVICES = "{} of {} devices train, one trial at a time: devices_per_trial shares each trial among more."
 
@@ -164,6 +168,7 @@ def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str],
     import jax
 
     from sgdscope.training.fingerprint import FINGERPRINT_FORM
+    from sgdscope.training.runtime import device_name
 
     store.check_declaration(declaration)
     form = f"form {FINGERPRINT_FORM}"
@@ -179,6 +184,9 @@ def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str],
             progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
     for notice in contents.notices("are trained again"):
         progress.say(notice)
+    here = device_name(jax.devices()[0])
+    if others := sorted(set(contents.trials["device"].drop_nulls()) - {here, jax.devices()[0].device_kind}):
+        progress.say(OTHER_DEVICES.format(store.folder, " and on ".join(others), here))
     left_over = Checkpoints(store.folder, "")
     left_over.drop(left_over.trials() & set(ended(contents.trials)["trial_id"]))
     return contents.trials
@@ -504,6 +512,8 @@ def _failed(
 def _fields(trainer: Trainer | FedTrainer, trial: Trial, pack_size: int) -> dict[str, object]:
     import jax
 
+    from sgdscope.training.runtime import device_name
+
     return {
         "trial_id": trial.id,
         "workload": trial.workload.name,
@@ -515,7 +525,7 @@ def _fields(trainer: Trainer | FedTrainer, trial: Trial, pack_size: int) -> dict
         "seed": trial.seed,
         "method": trainer.method,
         "pack_size": pack_size,
-        "device": trainer.devices[0].device_kind,
+        "device": device_name(trainer.devices[0]),
         "devices": len(trainer.devices),
         "jax_version": jax.__version__,
     }

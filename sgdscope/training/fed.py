@@ -34,7 +34,7 @@ from sgdscope.training.evaluate import Evaluation, of_chunk, of_sums, tells_each
 from sgdscope.training.functions import check_functions
 from sgdscope.training.pack import Outcome, check_devices, outcome_of, steps_at
 from sgdscope.training.processes import agree, of_each, of_first
-from sgdscope.training.runtime import machine, pinned
+from sgdscope.training.runtime import device_name, machine, pinned
 from sgdscope.training.state import Settings, State
 from sgdscope.training.trial import descended, evaluated, goes_on, loss_and_gradient, start, zeros
 from sgdscope.workloads.base import SPLITS, Feed, Workload, examples_in
@@ -127,7 +127,7 @@ class FedTrainer:
     @property
     def circumstances(self) -> str:
         """What the bits of a trial depend on beside its identity."""
-        device = self.devices[0].device_kind
+        device = device_name(self.devices[0])
         return f"{NUMERICS_VERSION} {jax.__version__} {self._machine} {device} {self.method} {self._feed.circumstances}"
 
     def expect(self, batch_sizes: Sequence[int]) -> None:

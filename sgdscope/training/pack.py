@@ -23,7 +23,7 @@ from sgdscope.training.functions import check_functions, fingerprint, slow_convo
 from sgdscope.training.noise import NOISE_METRICS, Sums, gradient_noises, no_sums, small_batches
 from sgdscope.training.pack_size import Remembered, fastest, powers_of_two
 from sgdscope.training.programs import Method, Program, Programs
-from sgdscope.training.runtime import machine, pinned
+from sgdscope.training.runtime import device_name, machine, pinned
 from sgdscope.training.state import Settings, State
 from sgdscope.training.trial import evaluated, state_bytes, stretches
 from sgdscope.workloads.base import SPLITS, Workload
@@ -218,7 +218,7 @@ class Trainer:
     @property
     def circumstances(self) -> str:
         """What the bits of a trial depend on beside its identity."""
-        return f"{NUMERICS_VERSION} {jax.__version__} {machine()} {self.devices[0].device_kind} {self.method}"
+        return f"{NUMERICS_VERSION} {jax.__version__} {machine()} {device_name(self.devices[0])} {self.method}"
 
     def room(self, batch_size: int) -> int:
         """Return how many trials of a batch size are best trained together: at most as many as there are slots.

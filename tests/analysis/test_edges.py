@@ -73,8 +73,8 @@ def edge(tmp_path_factory):
                 rows.append(f"sgd,{size},{2.0**k},{seed},{score}")
     path = tmp_path_factory.mktemp("edge") / "edge.csv"
     path.write_text("\n".join(rows))
-    trials = read_results(path)
-    return Tables(trials, records_of(trials, examples=4096))
+    results = read_results(path)
+    return Tables(results.trials, records_of(results, examples=4096))
 
 
 @pytest.mark.usefixtures("quick")
