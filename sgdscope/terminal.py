@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 # What must stay on one line: an interval, a number with its half-width, unit or sign.
-KEPT_TOGETHER = re.compile(r"\[[^\[\]\s]+, [^\[\]\s]+\]|(?<=\d) (?=%)|(?<=[±×÷=]) (?=\d)|(?<=n) (?== \d)")
+KEPT_TOGETHER = re.compile(r"\[[^\[\]\s]+, [^\[\]\s]+\]|(?<=\d) (?=%)|(?<=[±×÷=]) (?=\d)|(?<=\w) (?==)")
 # Between columns of a table, and before what belongs to a row where rows are written below each other.
 GAP, INDENT = " ", "  "
 GLUE = "\N{NO-BREAK SPACE}"
