@@ -6,6 +6,8 @@ import numpy as np
 
 import sgdscope as sg
 
+Parameters = dict[str, jax.Array]
+
 
 def moons(n: int, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
@@ -16,7 +18,7 @@ def moons(n: int, seed: int) -> dict[str, np.ndarray]:
     return {"point": np.stack([x, y], 1).astype(np.float32), "label": label.astype(np.uint8)}
 
 
-def init(key):
+def init(key: jax.Array) -> Parameters:
     hidden, out = jax.random.split(key)
     return {
         "hidden": jax.random.normal(hidden, (2, 32)),
@@ -25,7 +27,7 @@ def init(key):
     }
 
 
-def margin(p, batch):
+def margin(p: Parameters, batch: dict[str, jax.Array]) -> jax.Array:
     sign = 2.0 * batch["label"] - 1
     return sign * (jax.nn.relu(batch["point"] @ p["hidden"] + p["bias"]) @ p["out"])
 

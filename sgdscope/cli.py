@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 DATA_COMMANDS = ("fetch", "check")
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
+
+def option(metavar: str | None, otherwise: str) -> Any:
+    """Say how an option reads, and what is meant where it is not given."""
+    return arg(metavar=metavar, help_behavior_hint=f"({otherwise})")
+
+
 Text = str | None
 Texts = tuple[str, ...] | None
 StudyName = Annotated[Positional[str], arg(metavar="STUDY")]
@@ -40,24 +46,24 @@ Folder = Annotated[Positional[Path], arg(metavar="DIR")]
 
 @dataclass(frozen=True)
 class Fields:
-    """Fields of the study that the command line changes; each reads as the study's own field does."""
+    """What the study varies. An option replaces what the study declares."""
 
-    optimizers: Annotated[Texts, arg(metavar="NAME ...")] = None
+    optimizers: Annotated[Texts, option("NAME ...", "default: the study's")] = None
     """sgd, momentum or momentum:M."""
-    batch_sizes: Annotated[Texts, arg(metavar="B ...")] = None
+    batch_sizes: Annotated[Texts, option("B ...", "default: the study's")] = None
     """Examples per parameter update."""
-    learning_rates: Annotated[Texts, arg(metavar="RATE ...")] = None
-    """Initial learning rates to try, instead of a search."""
-    budgets: Annotated[Texts, arg(metavar="epochs:N|steps:N|unlimited:N:N ...")] = None
+    learning_rates: Annotated[Texts, option("RATE ...", "default: they are searched")] = None
+    """Initial learning rates to try."""
+    budgets: Annotated[Texts, option("epochs:N|steps:N|unlimited:N:N ...", "default: the study's")] = None
     """The compute budgets of a trial."""
-    seeds: Annotated[Text, arg(metavar="N")] = None
+    seeds: Annotated[Text, option("N", "default: the study's")] = None
     """How many seeds."""
 
-    microbatch_size: Annotated[Text, arg(metavar="N")] = None
+    microbatch_size: Annotated[Text, option("N", "default: the whole batch")] = None
     """The most examples of a device's forward pass, where a batch does not fit in memory."""
-    devices_per_trial: Annotated[Text, arg(metavar="N")] = None
+    devices_per_trial: Annotated[Text, option("N", "default: 1")] = None
     """How many devices share each trial, each taking a part of every batch."""
-    compute_dtype: Annotated[Text, arg(metavar="float32|bfloat16")] = None
+    compute_dtype: Annotated[Text, option("float32|bfloat16", "default: float32")] = None
     """In what numbers the matrix products of gradients are taken; bfloat16 is for GPUs, and slower on a CPU."""
 
     def applied_to(self, study: Study) -> Study:
@@ -81,14 +87,14 @@ class Fields:
 
 @dataclass(frozen=True)
 class Source:
-    """Which form of a built-in study on a published data set is meant."""
+    """For built-in studies on downloaded data sets, such as lstm."""
 
-    profile: Annotated[Text, arg(metavar="small|full")] = None
-    """How large a built-in study on a published data set is; small unless told otherwise."""
-    data: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Where its data are; SGDSCOPE_DATA, or the user's cache folder, unless told otherwise."""
-    train_on_all: FlagCreatePairsOff[bool] = False
-    """Train on all examples and choose on the test set, rather than hold out a validation split."""
+    profile: Annotated[Text, option("small|full", "default: small")] = None
+    """How large the study is."""
+    data: Annotated[Path | None, option("DIR", "default: SGDSCOPE_DATA, or the cache folder")] = None
+    """The folder of its data."""
+    train_on_all: Annotated[FlagCreatePairsOff[bool], option(None, "default: hold out a validation split")] = False
+    """Train on all examples and choose learning rates on the test set."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +106,11 @@ class Run:
 
     study: StudyName
     """A built-in study's name, or the path of a Python file that defines `study`."""
-    source: OmitArgPrefixes[Source]
-    fields: OmitArgPrefixes[Fields]
-    out: Annotated[Text, arg(metavar="DIR")] = None
-    """The study's folder; sgdscope-NAME unless told otherwise."""
-    verbose: FlagCreatePairsOff[bool] = False
+    source: Annotated[OmitArgPrefixes[Source], arg(name="data set")]
+    fields: Annotated[OmitArgPrefixes[Fields], arg(name="study")]
+    out: Annotated[Text, option("DIR", "default: sgdscope-NAME")] = None
+    """The study's folder; what it holds of the study is not trained again."""
+    verbose: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
     """Show what was compiled, and how long it took."""
 
     @property
@@ -167,9 +173,9 @@ class Plan:
 
     study: StudyName
     """A built-in study's name, or the path of a Python file that defines `study`."""
-    source: OmitArgPrefixes[Source]
-    fields: OmitArgPrefixes[Fields]
-    out: Annotated[Text, arg(metavar="DIR")] = None
+    source: Annotated[OmitArgPrefixes[Source], arg(name="data set")]
+    fields: Annotated[OmitArgPrefixes[Fields], arg(name="study")]
+    out: Annotated[Text, option("DIR", "default: nothing is trained yet")] = None
     """A folder that holds part of the study: only the rest is counted."""
 
     def __call__(self, console: Terminal) -> int:
@@ -275,8 +281,8 @@ class Report:
 
     folder: Folder
     """The study's folder."""
-    out: Annotated[Text, arg(metavar="PATH")] = None
-    """The page, or the folder of the files; report.html or figures in the study's folder unless told otherwise."""
+    out: Annotated[Text, option("PATH", "default: report.html or figures in DIR")] = None
+    """The page, or the folder of the files."""
     format: Literal["html", "svg", "png", "pdf"] = "html"
     """The page, or what kind of files."""
 
@@ -322,11 +328,11 @@ class Claims:
     Several folders together answer what takes two budgets or workloads.
     """
 
-    folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR ...")]
+    folders: Annotated[Positional[tuple[Path, ...]], option("DIR ...", "at least one")]
     """The folders of one study or several."""
-    reference: Annotated[float | None, arg(metavar="SCORE")] = None
+    reference: Annotated[float | None, option("SCORE", "default: the first claim is not tested")] = None
     """The score that the architecture's authors published, for the first claim."""
-    json: FlagCreatePairsOff[bool] = False
+    json: Annotated[FlagCreatePairsOff[bool], option(None, "default: text")] = False
     """Write JSON, for machines."""
 
     def __call__(self, console: Terminal) -> int:
@@ -352,7 +358,7 @@ class Figures:
     Several folders together show workloads side by side, as with and without batch normalization.
     """
 
-    folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR ...")]
+    folders: Annotated[Positional[tuple[Path, ...]], option("DIR ...", "at least one")]
     """The folders of one study or several."""
     out: Annotated[str, arg(metavar="DIR")] = "figures"
     """The folder to write them to."""
@@ -382,15 +388,15 @@ class Analyze:
 
     file: Annotated[Positional[Path], arg(metavar="FILE")]
     """The table; .csv or .parquet, by the name's ending."""
-    minimize: FlagCreatePairsOff[bool] = False
+    minimize: Annotated[FlagCreatePairsOff[bool], option(None, "default: a larger score is better")] = False
     """A smaller score is better."""
-    constant_score: Annotated[float | None, arg(metavar="SCORE")] = None
+    constant_score: Annotated[float | None, option("SCORE", "default: not known")] = None
     """The score of a constant baseline, as which a diverged trial counts, in the units of the table."""
-    examples: Annotated[int | None, arg(metavar="N")] = None
+    examples: Annotated[int | None, option("N", "default: not known")] = None
     """The size of the training split, for the temperature."""
-    score_margin: Annotated[float | None, arg(metavar="SCORE")] = None
+    score_margin: Annotated[float | None, option("SCORE", "default: 5 %")] = None
     """The largest difference in score to ignore; 5 % of an accuracy's errors, or of another score, unless given."""
-    out: Annotated[Text, arg(metavar="DIR")] = None
+    out: Annotated[Text, option("DIR", "default: no table is written")] = None
     """A folder to write every table to, as .csv."""
 
     def __call__(self, console: Terminal) -> int:
@@ -434,9 +440,9 @@ class Advise:
 
     folder: Folder
     """The study's folder."""
-    batch_sizes: Annotated[Texts, arg(metavar="B ...")] = None
+    batch_sizes: Annotated[Texts, option("B ...", "default: none")] = None
     """Batch sizes to give learning rates for, measured or not."""
-    json: FlagCreatePairsOff[bool] = False
+    json: Annotated[FlagCreatePairsOff[bool], option(None, "default: text")] = False
     """Print the tables as JSON instead."""
 
     def __call__(self, console: Terminal) -> int:
@@ -460,8 +466,8 @@ class Fetch:
 
     name: Annotated[Positional[str], arg(metavar="NAME")]
     """mnist, cifar10 or ptb."""
-    data: Annotated[Path | None, arg(metavar="DIR")] = None
-    """The folder to fetch to; SGDSCOPE_DATA, or the user's cache folder, unless told otherwise."""
+    data: Annotated[Path | None, option("DIR", "default: SGDSCOPE_DATA, or the cache folder")] = None
+    """The folder to fetch to."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
@@ -476,8 +482,8 @@ class Fetch:
 class Check:
     """Tell which published data sets are there; exits with 2 where one is there that is incomplete or wrong."""
 
-    data: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Where to look; SGDSCOPE_DATA, or the user's cache folder, unless told otherwise."""
+    data: Annotated[Path | None, option("DIR", "default: SGDSCOPE_DATA, or the cache folder")] = None
+    """Where to look."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""

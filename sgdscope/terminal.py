@@ -22,7 +22,7 @@ from rich.text import Text
 OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 LINE_BREAK = "\n"
 # What must stay on one line: an interval, a number with its half-width, unit or sign.
-KEPT_TOGETHER = re.compile(r"\[[^\[\]\s]+, [^\[\]\s]+\]|(?<=\d) (?=%)|(?<=[±×÷=]) (?=\d)|(?<=n) (?== \d)")
+KEPT_TOGETHER = re.compile(r"\[[^\[\]\s]+, [^\[\]\s]+\]|(?<=\d) (?=%)|(?<=[±×÷=]) (?=\d)|(?<=\w) (?==)")
 # Between columns of a table, and before what belongs to a row where rows are written below each other.
 GAP, INDENT = " ", "  "
 GLUE = "\N{NO-BREAK SPACE}"

@@ -1,5 +1,10 @@
 import re
+import subprocess
+import sys
+from dataclasses import fields
 from pathlib import Path
+
+from sgdscope.study import Study
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -11,6 +16,44 @@ def test_its_python_runs(tmp_path, monkeypatch):
     exec(compile(code, "README.md", "exec"), names)
     assert len(names["result"].optima) == 2 * 2 * 2
     assert (tmp_path / "page.html").exists()
+
+
+def test_its_python_and_the_examples_pass_a_strict_type_checker(tmp_path):
+    root = Path(__file__).parent.parent
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "readme.py").write_text(code)
+    single = """
+import numpy as np
+
+import sgdscope as sg
+from sgdscope.workloads.digits import digits
+
+one = sg.Study(name="a", workloads=digits(), batch_sizes=4, budgets=sg.Steps(3), learning_rates=0.1, evaluate_at=1.0)
+several = sg.Study(
+    name="b", workloads=[digits()], batch_sizes=2 ** np.arange(3, 6), budgets=[sg.Steps(3), sg.Epochs(1)],
+    optimizers=[sg.SGD()], learning_rates=np.logspace(-2, 0, 3), noise_scale_at=(0, 0.5),
+)
+"""
+    (tmp_path / "single.py").write_text(single)
+    checked = [tmp_path / "readme.py", tmp_path / "single.py", *sorted((root / "examples").glob("*.py"))]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file", root / "pyproject.toml", *checked],
+        capture_output=True,
+        text=True,
+        cwd=root,
+    )
+    assert done.returncode == 0, done.stdout
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(single.replace("budgets=sg.Steps(3)", "budgets=3"))
+    again = [sys.executable, "-m", "mypy", "--strict", "--config-file", root / "pyproject.toml", wrong]
+    assert "arg-type" in subprocess.run(again, capture_output=True, text=True, cwd=root).stdout
+
+
+def test_a_study_declares_the_same_fields_to_a_type_checker():
+    """Its signature is written twice: single values are for a type checker alone."""
+    source = (Path(__file__).parent.parent / "sgdscope" / "study.py").read_text()
+    (written,) = re.findall(r"if TYPE_CHECKING:.*?\*,\n(.*?)\) -> None", source, re.DOTALL)
+    assert sorted(re.findall(r"^ +(\w+):", written, re.MULTILINE)) == sorted(field.name for field in fields(Study))
 
 
 def test_its_commands_exist():
