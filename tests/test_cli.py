@@ -78,7 +78,7 @@ def test_an_exported_table_says_what_its_study_says(wide, tmp_path, capsys, endi
     result = sg.Result(folder)
     # The digits do not diverge within so few updates, so trials are made to.
     gone, measured = pl.col("learning_rate") == 4, ("train_loss", "validation_score", "test_score")
-    trials = result.trials.with_columns(
+    trials = result.tables.trials.with_columns(
         pl.when(gone).then(pl.lit("diverged")).otherwise("status").alias("status"),
         *(pl.when(~gone).then(name).alias(name) for name in measured),
     )

@@ -136,7 +136,7 @@ def check_jax() -> None:
 
 def cannot_start(error: Exception) -> str:
     """Say that JAX cannot start, and what would do, in place of the error that JAX raised."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    lines = str(error).strip().splitlines() or ["JAX gives no reason"]
     said = re.sub(r" \((set|you may need) .*", "", lines[0]).rstrip(".")
     for option in ("jax_platforms", "jax_platform_name"):
         if named := jax.config.values[option]:
