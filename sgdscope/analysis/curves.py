@@ -40,6 +40,8 @@ MOST_WRONG = 0.05
 RESOLUTION = 2.0**-23
 # A parabola over more octaves than this on each side is biased where the curve is not symmetric.
 VERTEX_OCTAVES = 1.0
+# Grids are written in two or three digits: distances between rates that differ by less, in octaves, are equal.
+ROUNDED_OCTAVES = 0.1
 # Below this the bend of a parabola is rounding: equal means have no vertex.
 LEAST_BEND = 1e-9
 # How far from the optimum of a curve its estimates may lie though no seed tells, in steps of the grid.
@@ -157,7 +159,7 @@ class Curve:
         steps = self.steps[best]
         strays = steps * STRAY_OF_BEST
         for index in np.unique(best):
-            near = np.flatnonzero((np.abs(octaves - octaves[index]) <= VERTEX_OCTAVES + 1e-9) & whole)
+            near = np.flatnonzero((np.abs(octaves - octaves[index]) <= VERTEX_OCTAVES + ROUNDED_OCTAVES) & whole)
             if len(near) < 3 or not near[0] < index < near[-1]:
                 continue
             x = octaves[near] - octaves[index]

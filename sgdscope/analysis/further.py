@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Curve, Records, by_optimizer, curve
+from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, ROUNDED_OCTAVES, Curve, Records, by_optimizer, curve
 from sgdscope.analysis.equivalence import ALPHA, POWER, chance_to_show
 from sgdscope.analysis.optimum import FLAT_OCTAVES
 from sgdscope.analysis.regimes import batch_sizes_to_add, regime_limits
@@ -134,7 +134,7 @@ def seeds_to_place(found: Curve) -> int | None:
         for first in range(len(needed))
         for last in range(first, len(needed))
         if contending[first] <= best <= contending[last]
-        and octaves[last] - octaves[first] + (steps[first] + steps[last]) / 2 <= FLAT_OCTAVES
+        and octaves[last] - octaves[first] + (steps[first] + steps[last]) / 2 <= FLAT_OCTAVES + ROUNDED_OCTAVES
     ]
     possible = [
         max([0, *known]) for wanted in windows if len(known := [s for s in wanted if s is not None]) == len(wanted)

@@ -9,6 +9,7 @@ import polars as pl
 
 from sgdscope.analysis.curves import (
     OPTIMIZER_SCHEMA,
+    ROUNDED_OCTAVES,
     SCORES,
     Curve,
     Records,
@@ -140,7 +141,7 @@ def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
                     "learning_rate_times_l2": values["learning_rate_times_l2"],
                     "median_learning_rate": float(found.rates[median]),
                     "censored": "+".join(censored),
-                    "flat": bool(high - low > FLAT_OCTAVES),
+                    "flat": bool(high - low > FLAT_OCTAVES + ROUNDED_OCTAVES),
                     "rates": len(found.rates),
                     "trials": len(cell),
                     "cell_diverged": int((cell["status"] == "diverged").sum()),

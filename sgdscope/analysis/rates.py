@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, measured_criteria
+from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, ROUNDED_OCTAVES, Records, measured_criteria
 from sgdscope.analysis.fits import Hinge, fit_hinge
 from sgdscope.analysis.learning import learning
 from sgdscope.analysis.optimum import FLAT_OCTAVES
@@ -212,7 +212,7 @@ def _predicted(law: Law | str, size: int) -> dict[str, Any]:
         "learning_rate": rate,
         "learning_rate_low": low,
         "learning_rate_high": high,
-        "flat": found.high - found.low > FLAT_OCTAVES,
+        "flat": found.high - found.low > FLAT_OCTAVES + ROUNDED_OCTAVES,
     }
 
 

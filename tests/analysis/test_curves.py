@@ -19,10 +19,15 @@ RECORD = WorkloadRecord(
 )  # fmt: skip
 
 
-def trials_of(losses):
-    """The complete trials of one cell, a row of losses for each learning rate, a factor of 2 apart."""
+def trials_of(losses, rates=None):
+    """The complete trials of one cell, a row of losses for each learning rate, a factor of 2 apart unless given."""
     rows = [
-        {"learning_rate": 2.0**rate, "seed": seed, "status": "complete", "train_loss": loss}
+        {
+            "learning_rate": 2.0**rate if rates is None else float(rates[rate]),
+            "seed": seed,
+            "status": "complete",
+            "train_loss": loss,
+        }
         | {"validation_score": 0.9, "test_score": 0.9}
         for rate, row in enumerate(losses)
         for seed, loss in enumerate(row)
@@ -199,3 +204,14 @@ def test_a_single_score_that_is_missing_costs_its_seed_and_not_its_rate():
         assert found.eligible.all()
         assert found.best()[0] == 1
     assert len(curve(cell, RECORD, "train_loss").seeds) == 3
+
+
+@pytest.mark.parametrize("digits", [2, 3, 4])
+def test_rates_that_are_rounded_to_few_digits_give_the_same_vertex_as_whole_ones(digits):
+    rng = np.random.default_rng(5)
+    octaves = np.arange(-7, 2) / 2
+    losses = np.exp((octaves[:, None] + 1.2) ** 2 / 8 + 0.02 * rng.normal(size=(9, 5)))
+    whole = curve(trials_of(losses, 2.0**octaves), RECORD, "train_loss")
+    rates = np.array([float(f"{rate:.{digits - 1}e}") for rate in 2.0**octaves])
+    rounded = curve(trials_of(losses, rates), RECORD, "train_loss")
+    assert rounded.vertex()[0] == pytest.approx(whole.vertex()[0], abs=0.1)
