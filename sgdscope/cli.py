@@ -130,11 +130,12 @@ class Run:
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
+        study = _load(self.study, self.source, self.fields)
+
         from sgdscope.engine.local import train_study
         from sgdscope.report.summary import unlimited_sentences
         from sgdscope.result import Result
 
-        study = _load(self.study, self.source, self.fields)
         folder = _given("out", self.out) or Path(f"sgdscope-{OBEYED.sub('-', study.name).replace('/', '-')}")
         ran = train_study(study, folder, Terminal(file=sys.stderr), self.words)
         result = Result(folder, ran)
@@ -180,10 +181,11 @@ class Plan:
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
+        study = _load(self.study, self.source, self.fields)
+
         from sgdscope.engine.local import plan_study
         from sgdscope.engine.progress import duration
 
-        study = _load(self.study, self.source, self.fields)
         out = _given("out", self.out)
         plan = plan_study(study, out, lambda text: print_text(console, text))
         if not plan.cells:

@@ -17,7 +17,12 @@ from sgdscope.optimizers import SGD, Momentum
 from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Study
 from sgdscope.training.compiler import AT_ONCE, Compiler, CompileTime
-from sgdscope.training.functions import operations_per_evaluation, operations_per_update, slow_convolutions
+from sgdscope.training.functions import (
+    check_functions,
+    operations_per_evaluation,
+    operations_per_update,
+    slow_convolutions,
+)
 from sgdscope.workloads.base import Workload
 from sgdscope.workloads.digits import digits
 
@@ -264,6 +269,7 @@ def test_nothing_that_was_counted_keeps_a_workload_alive():
 
 def test_a_gradient_is_traced_once_to_be_counted_and_looked_at(monkeypatch):
     workload, traced = digits(hidden=9), []
+    check_functions(workload)  # which traces each function twice, to find what is not pure
     plain = jax.make_jaxpr
     monkeypatch.setattr(jax, "make_jaxpr", lambda *given, **named: traced.append(1) or plain(*given, **named))
     assert operations_per_update(workload, 1) == operations_per_update(workload, 1)

@@ -482,7 +482,7 @@ def test_workloads_are_searched_each_by_itself():
 
 
 def test_a_momentum_next_to_one_has_a_first_window_too():
-    found = search(declaration(optimizers=(Momentum(1 - 1e-8),)), NOTHING).rounds
+    found = search(declaration(optimizers=(Momentum(1 - 2**-24),)), NOTHING).rounds
     assert found[0].pending
 
 
