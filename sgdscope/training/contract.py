@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 from sgdscope.errors import InputError
 from sgdscope.study import Trial
 from sgdscope.training.batches import microbatch_at
+from sgdscope.training.fingerprint import fingerprint
 from sgdscope.training.runtime import pinned
 from sgdscope.training.state import Settings
 from sgdscope.training.trial import loss_and_gradient, start
@@ -26,7 +26,6 @@ WITH_KEYS = ("init", "augment", "training_loss")
 CALLBACKS = ("pure_callback", "io_callback")
 # A clock is read twice within less than float32 tells apart; the second trace reads it a year later.
 YEAR_SECONDS = 365 * 24 * 3600
-ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
 
 class Call(NamedTuple):
@@ -58,7 +57,8 @@ def check_calls(where: str, calls: list[Call]) -> None:
         InputError: If a function breaks the contract; one sentence that names the function.
     """
     for call in calls:
-        first = _trace(where, call)
+        with pinned():
+            first = _trace(where, call)
         for name in dict.fromkeys(equation.primitive.name for equation in _equations(first)):
             if name in CALLBACKS:
                 raise InputError(
@@ -66,7 +66,7 @@ def check_calls(where: str, calls: list[Call]) -> None:
                     f"the callback returns as an array of the splits."
                 )
         # Another name for the same precision: functions under jax.jit are traced anew, not taken from JAX's cache.
-        with jax.default_matmul_precision("float32"), _a_year_later():
+        with pinned(), jax.default_matmul_precision("float32"), _a_year_later():
             second = _trace(where, call)
         if traced_differently(first, second):
             keys = call.name in WITH_KEYS
@@ -80,7 +80,7 @@ def check_calls(where: str, calls: list[Call]) -> None:
 
 def traced_differently(a: Any, b: Any) -> bool:
     """Return whether two traces of a function differ in their structure or in a constant."""
-    return _text(a) != _text(b) or _constants(a) != _constants(b)
+    return fingerprint(a) != fingerprint(b)
 
 
 def check_parameters(where: str, name: str, tree: Any) -> None:
@@ -214,20 +214,6 @@ def _a_year_later() -> Any:
 
 def _is_key(leaf: Any) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
-def _text(traced: Any) -> str:
-    return ADDRESS.sub("0x", traced.pretty_print(use_color=False))
-
-
-def _constants(traced: Any) -> list[tuple[str, tuple[int, ...], bytes]]:
-    """Return the constants of a traced function and of all functions inside it, in their order."""
-    found = list[tuple[str, tuple[int, ...], bytes]]()
-    for part in _parts(traced):
-        for constant in getattr(part, "consts", ()):
-            array = np.asarray(jax.random.key_data(constant) if _is_key(constant) else constant)
-            found.append((str(constant.dtype), array.shape, array.tobytes()))
-    return found
 
 
 def _equations(traced: Any) -> Iterator[Any]:
