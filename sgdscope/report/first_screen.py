@@ -47,7 +47,7 @@ def facts(tables: StudyTables) -> dict[str, str]:
         "Budget": ", ".join(map(str, declaration.budgets)),
         "Seeds": str(declaration.seeds),
         "Trials": f"{len(trials):,} ({status})",
-        "Device": "; ".join(f"{row['devices']} {row['device']} devices" for row in devices.iter_rows(named=True)),
+        "Device": "; ".join(f"{row['devices']} × {row['device']}" for row in devices.iter_rows(named=True)),
         "Cost": f"{updates:,} updates, {duration(float(seconds))} of training",
     }
 

@@ -106,7 +106,7 @@ def test_the_first_screen_has_the_numbers_of_the_tables(study_tables):
     assert rows["Shown to be ahead of SGD from"] == ["", "none"]
     shown = facts(study_tables)
     assert shown["Trials"] == "988 (605 complete, 383 diverged)"
-    assert shown["Device"] == "2 cpu devices"
+    assert shown["Device"] == "2 × cpu"
     assert shown["Budget"] == "epochs:30, epochs:60"
     assert shown["Optimizers"] == "sgd, momentum:0.9"
     rounded = replace(study_tables.declaration, compute_dtype="bfloat16")
