@@ -37,7 +37,7 @@ class Fields:
     """Fields of the study that the command line changes; each reads as the study's own field does."""
 
     optimizers: Annotated[Texts, arg(metavar="NAME ...")] = None
-    """sgd, momentum or momentum:M."""
+    """sgd, momentum, momentum:M, adam or adamw, the last two with numbers as in adam:beta2=0.99."""
     batch_sizes: Annotated[Texts, arg(metavar="B ...")] = None
     """Examples per parameter update."""
     learning_rates: Annotated[Texts, arg(metavar="RATE ...")] = None
@@ -51,6 +51,8 @@ class Fields:
     """The most examples of a device's forward pass, where a batch does not fit in memory."""
     devices_per_trial: Annotated[Text, arg(metavar="N")] = None
     """How many devices share each trial, each taking a part of every batch."""
+    schedule: Annotated[Text, arg(metavar="NAME")] = None
+    """How the learning rate falls along the budget: halving, constant, cosine, wsd or wsd:WARMUP:DECAY."""
     compute_dtype: Annotated[Text, arg(metavar="float32|bfloat16")] = None
     """In what numbers the matrix products of gradients are taken; bfloat16 is for GPUs, and slower on a CPU."""
 
@@ -58,6 +60,7 @@ class Fields:
         """Return the study with the fields that were given."""
         from sgdscope.budget import parse_budget
         from sgdscope.optimizers import parse_optimizer
+        from sgdscope.schedules import parse_schedule
 
         readers: dict[str, Callable[[Any], Any]] = {
             "optimizers": lambda texts: tuple(map(parse_optimizer, texts)),
@@ -67,6 +70,7 @@ class Fields:
             "seeds": lambda text: _number("seeds", text, int),
             "microbatch_size": lambda text: _number("microbatch_size", text, int),
             "devices_per_trial": lambda text: _number("devices_per_trial", text, int),
+            "schedule": parse_schedule,
             "compute_dtype": lambda text: text,
         }
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
@@ -105,10 +109,14 @@ class Run:
         """Run the command."""
         from sgdscope.report.summary import unlimited_sentences
         from sgdscope.result import run
+        from sgdscope.training.distributed import exit_together
+        from sgdscope.training.jax_setup import configure_jax
 
         study = _load(self.study, self.source, self.fields)
         folder = self.out or Path(f"sgdscope-{study.name}")
-        result = run(study, folder, Console(stderr=True))
+        configure_jax()
+        with exit_together():
+            result = run(study, folder, Console(stderr=True))
         ran = result.ran
         assert ran is not None  # noqa: S101 - run() always says what it did
         if self.verbose:
@@ -147,11 +155,14 @@ class Plan:
         from sgdscope.engine.local import plan_study
         from sgdscope.engine.plan import costs_of, expansion
         from sgdscope.engine.progress import duration
+        from sgdscope.training.jax_setup import configure_jax
 
         study = _load(self.study, self.source, self.fields)
-        console.print(expansion(study.declaration(), costs_of(study)), highlight=False, markup=False, soft_wrap=True)
+        configure_jax()
+        costs = costs_of(study)
+        console.print(expansion(study.declaration(), costs), highlight=False, markup=False, soft_wrap=True)
         console.print()
-        plan = plan_study(study, self.out)
+        plan = plan_study(study, self.out, costs)
         lengths = {"workloads": study.workloads, "budgets": study.budgets}
         product = " × ".join(
             [name for name, values in lengths.items() if len(values) > 1] + ["optimizers × batch sizes"]

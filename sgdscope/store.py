@@ -8,7 +8,7 @@
       trials/COMMIT.SHA256.parquet            one row for each finished trial of a commit
       measurements/COMMIT.SHA256.parquet      its measurements
       correctness/COMMIT.SHA256.parquet       which examples each of its trials scored 1 on, one bit an example
-      checkpoints/TRIAL.*.npz                 trials that are being trained
+      checkpoints/PACK.*.npz                  trials that are being trained
       damaged/                                files that failed their check, set aside
       lock                                    held by the process that writes
 
@@ -158,18 +158,19 @@ class Store:
                     f"choose another folder."
                 )
 
-    def check_program(self, version: str, workload: str, fingerprint: str) -> None:
-        """Refuse a workload whose traced functions changed under the same name and version."""
+    def check_program(self, version: str, what: str, fingerprint: str) -> None:
+        """Refuse a workload or an optimizer whose traced functions changed under the same name and version."""
         path = self.folder / "programs.json"
-        key = f"{version}, workload {workload}"
+        key = f"{version}, {what}"
         try:
             known = json.loads(path.read_text()) if path.is_file() else {}
         except ValueError as error:
             raise InputError(f"{path} is damaged; delete it if the workload's functions are what they were.") from error
         if known.get(key, fingerprint) != fingerprint:
+            kind, _, name = what.partition(" ")
             raise InputError(
-                f"workload {workload!r}: its functions compute something else than when {self.folder} was begun; "
-                f"give the workload another version and the study another folder."
+                f"{kind} {name!r}: its functions compute something else than when {self.folder} was begun; "
+                f"give the {kind} another {'version' if kind == 'workload' else 'name'} and the study another folder."
             )
         if key not in known:
             atomic.write(path, json.dumps(known | {key: fingerprint}, indent=2).encode())

@@ -13,7 +13,8 @@ from typing import Any, Self
 
 from sgdscope.budget import Budget, Steps, TrialBudget, Unlimited, parse_budget
 from sgdscope.errors import InputError
-from sgdscope.optimizers import SGD, parse_optimizer
+from sgdscope.optimizers import SGD, Optimizer, parse_optimizer
+from sgdscope.schedules import HALVING, Schedule, parse_schedule
 from sgdscope.workloads.base import Workload, WorkloadRecord, examples_in
 
 # Part of every trial's identity: raised when a release changes the numbers that a trial gives.
@@ -32,7 +33,7 @@ class Cell:
 
     workload: WorkloadRecord
     budget: TrialBudget
-    optimizer: SGD
+    optimizer: Optimizer
     batch_size: int
 
     @property
@@ -46,7 +47,7 @@ class Trial:
     """One training: everything that can change its numbers, and nothing else."""
 
     workload: WorkloadRecord
-    optimizer: SGD
+    optimizer: Optimizer
     batch_size: int
     learning_rate: float
     budget: TrialBudget
@@ -54,6 +55,7 @@ class Trial:
     microbatch_size: int
     devices_per_trial: int = 1
     compute_dtype: str = "float32"
+    schedule: Schedule = HALVING
 
     @property
     def updates(self) -> int:
@@ -76,7 +78,7 @@ def _trial_id(trial: Trial) -> str:
             trial.workload.data_sha256,
         ],
         "optimizer": str(trial.optimizer),
-        "schedule": "halving",
+        "schedule": str(trial.schedule),
         "batch_size": trial.batch_size,
         "learning_rate": trial.learning_rate.hex(),
         "budget": str(trial.budget),
@@ -101,7 +103,7 @@ class _Design:
     """The fields that a study shares with the declaration of it that its folder keeps."""
 
     name: str
-    optimizers: Sequence[SGD] = (SGD(), SGD(momentum=0.9))
+    optimizers: Sequence[Optimizer] = (SGD(), SGD(momentum=0.9))
     batch_sizes: Sequence[int]
     budgets: Sequence[Budget]
     seeds: int = 5
@@ -112,6 +114,7 @@ class _Design:
     compute_dtype: str = "float32"
     score_margin: float | None = None
     noise_scale_at: Sequence[float] = ()
+    schedule: Schedule = HALVING
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name.strip()):
@@ -137,8 +140,12 @@ class _Design:
         self._set("budgets", tuple(sorted(budgets, key=_budget_order)))
         self._set("optimizers", _unique("optimizers", self.optimizers))
         for optimizer in self.optimizers:
-            if not isinstance(optimizer, SGD):
-                raise InputError(f"optimizers: {optimizer!r} is not an optimizer; use SGD() or Momentum(m).")
+            if not isinstance(optimizer, Optimizer):
+                raise InputError(
+                    f"optimizers: {optimizer!r} is not an optimizer; use SGD(), SGD(momentum=0.9), Adam() or AdamW()."
+                )
+        if not isinstance(self.schedule, Schedule):
+            raise InputError(f"schedule: {self.schedule!r} is not a schedule; use Halving(), Constant() or Cosine().")
         sizes = _unique("batch_sizes", self.batch_sizes)
         for size in sizes:
             if isinstance(size, bool) or not isinstance(size, int):
@@ -248,7 +255,7 @@ class Declaration(_Design):
 
     def trial(
         self,
-        optimizer: SGD,
+        optimizer: Optimizer,
         batch_size: int,
         learning_rate: float,
         seed: int,
@@ -267,6 +274,7 @@ class Declaration(_Design):
             microbatch_size=self._resolved_microbatch_size(batch_size, workload.batch_multiple),
             devices_per_trial=self.devices_per_trial,
             compute_dtype=self.compute_dtype,
+            schedule=self.schedule,
         )
 
     def to_json(self) -> str:
@@ -278,6 +286,11 @@ class Declaration(_Design):
             "workloads": [asdict(workload) for workload in self.workloads],
             "numerics": NUMERICS_VERSION,
         }
+        # What is as it usually is stays out, so that the files of studies without it are what they were.
+        if self.schedule == HALVING:
+            del plain["schedule"]
+        else:
+            plain["schedule"] = str(self.schedule)
         return json.dumps(plain, indent=2) + "\n"
 
     @classmethod
@@ -287,6 +300,7 @@ class Declaration(_Design):
         if plain.pop("numerics") != NUMERICS_VERSION:
             raise InputError("the folder was written by a version of sgdscope that gives other numbers.")
         plain["optimizers"] = [parse_optimizer(text) for text in plain["optimizers"]]
+        plain["schedule"] = parse_schedule(plain.get("schedule", "halving"))
         plain["budgets"] = [parse_budget(text) for text in plain["budgets"]]
         plain["workloads"] = [_read_record(record) for record in plain["workloads"]]
         return cls(**plain)
@@ -380,6 +394,8 @@ class Study(_Design):
         noise_scale_at: the fractions of the budget at which the gradient noise scale is estimated, 0 being before the
             first update; it is context beside the batch size at which the learning rate stops growing, takes time,
             and changes no trial.
+        schedule: how the learning rate falls along the budget: ``Halving()``, ``Constant()``, ``Cosine()`` or
+            ``WarmupStableDecay(warmup, decay)``. Default: ``Halving()``.
 
     Raises:
         InputError: where a field cannot be what it is, before anything is trained.
@@ -401,6 +417,13 @@ class Study(_Design):
                     f"noise_scale_at: the examples of workload {workload.name!r} are read by the host, and of such the "
                     f"gradient noise is not estimated; leave it out."
                 )
+            for optimizer in self.optimizers:
+                beyond = optimizer.asks if workload.feed is not None else optimizer.asks & {"full_gradient"}
+                if beyond and (workload.feed is not None or workload.streams is not None):
+                    raise InputError(
+                        f"optimizers: {optimizer} needs more than the gradient of each batch, which workload "
+                        f"{workload.name!r} cannot give since its examples are not all on the device; leave it out."
+                    )
             self._check_batch_sizes(examples_in(workload.train), workload.ghost_batch_size, workload.unroll)
 
     def declaration(self) -> Declaration:

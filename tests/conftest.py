@@ -26,7 +26,7 @@ from sgdscope.workloads.digits import digits
 
 study = sg.Study(
     name="small", workloads=digits(hidden=16), batch_sizes=(64, 256), budgets=sg.Epochs(2), seeds=3,
-    optimizers=(sg.SGD(), sg.Momentum(0.9)),
+    optimizers=(sg.SGD(), sg.SGD(momentum=0.9)),
 )
 """
 

@@ -8,7 +8,7 @@ import pytest
 from sgdscope.budget import Epochs, Steps, Unlimited
 from sgdscope.cli import Fields
 from sgdscope.errors import InputError
-from sgdscope.optimizers import SGD, Momentum
+from sgdscope.optimizers import SGD
 from sgdscope.study import Declaration, Study
 from sgdscope.workloads.base import Streams, Workload, constant_classifier
 from sgdscope.workloads.digits import digits
@@ -139,7 +139,7 @@ def test_the_command_line_takes_several_budgets():
 
 
 def test_a_declaration_is_read_back():
-    declaration = study(learning_rates=(0.1, 0.3), optimizers=(SGD(), Momentum(0.5))).declaration()
+    declaration = study(learning_rates=(0.1, 0.3), optimizers=(SGD(), SGD(momentum=0.5))).declaration()
     assert Declaration.from_json(declaration.to_json()) == declaration
     trial = declaration.trial(SGD(), 2, 0.1, 0)
     assert Declaration.from_json(declaration.to_json()).trial(SGD(), 2, 0.1, 0).id == trial.id
@@ -205,7 +205,7 @@ def test_all_that_changes_a_trials_numbers_changes_its_id():
     trial = study().declaration().trial(SGD(), 2, 0.1, seed=3)
     record = trial.workload
     others = [
-        replace(trial, optimizer=Momentum(0.9)),
+        replace(trial, optimizer=SGD(momentum=0.9)),
         replace(trial, batch_size=1),
         replace(trial, learning_rate=np.nextafter(0.1, 1).item()),
         replace(trial, budget=Steps(7)),
@@ -249,7 +249,7 @@ def test_data_are_part_of_the_identity():
     [
         {"seeds": 8},
         {"batch_sizes": (1, 2, 4)},
-        {"optimizers": (SGD(), Momentum(0.9), Momentum(0.5))},
+        {"optimizers": (SGD(), SGD(momentum=0.9), SGD(momentum=0.5))},
         {"budgets": (Epochs(1), Steps(7), Epochs(0.5))},
         {"budgets": (Unlimited(1, 4), Epochs(1))},
         {"workloads": (replace(QUADRATIC, name="other"), QUADRATIC)},

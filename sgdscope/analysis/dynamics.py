@@ -8,11 +8,9 @@ from typing import Any, TypeVar
 import polars as pl
 
 from sgdscope.errors import InputError
-from sgdscope.optimizers import parse_optimizer
+from sgdscope.optimizers import SGD, parse_optimizer
+from sgdscope.optimizers.sgd import SETTLING_TIMES
 from sgdscope.workloads.base import WorkloadRecord
-
-# Momentum's velocity settles over 1/(1 − m) updates; after so many times that it moves as ε/(1 − m) says.
-SETTLING_TIMES = 20
 
 T = TypeVar("T")
 
@@ -64,9 +62,10 @@ def momentum_of(optimizer: str) -> float | None:
     (0.0, 0.9, None)
     """
     try:
-        return parse_optimizer(optimizer).momentum
+        known = parse_optimizer(optimizer)
     except InputError:
         return None
+    return known.momentum if isinstance(known, SGD) and isinstance(known.momentum, float) else None
 
 
 def of_sgd(found: Iterable[tuple[Mapping[str, Any], T]]) -> dict[tuple[str, str], T]:

@@ -13,8 +13,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,24 +28,22 @@ from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import search
 from sgdscope.engine.standing import standing
 from sgdscope.errors import InputError
+from sgdscope.optimizers import Optax
 from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended
 from sgdscope.study import Declaration, Study, Trial
 from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.compiler import CompileTime
-from sgdscope.training.pack import Outcome, Trainer
-from sgdscope.workloads.base import SPLITS, Workload
+from sgdscope.workloads.base import SPLITS
 
 if TYPE_CHECKING:
-    from sgdscope.training.fed import FedTrainer
+    from sgdscope.training.contract import TracedWorkload
+    from sgdscope.training.distributed import World
+    from sgdscope.training.loop import Backend, Outcome
+    from sgdscope.training.step import Kind
 
-SLOW_CONVOLUTIONS = (
-    "JAX's gradient of a convolution is many times slower inside a loop on a CPU than alone, so this workload is "
-    "trained one update a call; with sgdscope.models.convolution.convolution in its model it is packed as others are."
-)
 # A pack whose trials come one after the other is committed about so often.
 PACK_SECONDS = 60.0
 SAME_SCRIPT = "all must run the same script, on the same data and with the same versions"
-IDLE_DEVICES = "{} of {} devices train, one trial at a time: devices_per_trial shares each trial among more."
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Ran:
     seconds: float
 
 
-def train_study(study: Study, folder: str | Path, console: Console | None = None) -> Ran:
+def train_study(study: Study, folder: str | Path, console: Console | None = None, world: World | None = None) -> Ran:
     """Train what a folder lacks of a study; each pack is committed as soon as it is trained.
 
     Workloads come one after the other, and only one is on the devices at a time.
@@ -67,65 +64,68 @@ def train_study(study: Study, folder: str | Path, console: Console | None = None
     Args:
         study: what is asked.
         folder: a new folder, or one that holds this study or a smaller one of its kind.
-        console: where progress is shown; the standard error stream unless told otherwise.
+        console: where progress is shown. Default: the standard error stream.
+        world: the processes that run the study together. Default: those of JAX's distributed runtime.
 
     Raises:
-        InputError: for what the user can put right, before anything is trained, or where the disk fills up. Where one
-            of several processes alone cannot go on, it says so and ends, and the others with it.
+        InputError: for what the user can put right, before anything is trained, or where the disk fills up.
     """
-    from sgdscope.training.processes import together
-
-    with together():
-        return _train_study(study, folder, console)
-
-
-def _train_study(study: Study, folder: str | Path, console: Console | None) -> Ran:
     import jax
 
-    from sgdscope.training.functions import fingerprint
-    from sgdscope.training.pack import check_devices
-    from sgdscope.training.processes import agree, meet, of_first, tell
-    from sgdscope.training.runtime import use_all_cores
+    from sgdscope.training.contract import trace
+    from sgdscope.training.distributed import the_world
+    from sgdscope.training.jax_setup import idle_cores
+    from sgdscope.training.packed import check_devices
 
     begun = time.perf_counter()
     console = console or Console(stderr=True)
-    notice = use_all_cores()
     declaration = study.declaration()
-    store = Store(folder)
-    programs = {workload.name: fingerprint(workload) for workload in study.workloads}
+    store, world = Store(folder), world or the_world()
+    traced = {workload.name: trace(workload) for workload in study.workloads}
+    programs = _fingerprints(study, traced)
     check_devices(declaration.devices_per_trial, jax.device_count())
-    _check_processes(study)
-    agree("the study", _told_apart(declaration, programs), SAME_SCRIPT)
-    writes = jax.process_index() == 0
+    _check_processes(study, world)
+    world.agree("the study", _told_apart(declaration, programs), SAME_SCRIPT)
     trials, wrong = pl.DataFrame(schema=TRIALS_SCHEMA), None
     with (
         contextlib.ExitStack() as held,
-        RunProgress(console if writes else Console(quiet=True), declaration.name) as progress,
+        RunProgress(console if world.is_leader else Console(quiet=True), declaration.name) as progress,
     ):
-        if notice:
+        if notice := idle_cores():
             progress.say(notice)
-        if writes:
+        if world.is_leader:
             try:
                 held.enter_context(store.writing())
                 trials = _opened(store, declaration, programs, progress)
             except InputError as error:
                 wrong = error
-        tell(wrong)
-        if jax.process_count() > 1:  # another machine may see the folder as it was a moment ago
-            trials = pl.read_parquet(io.BytesIO(of_first(_parquet(trials))))
-        run = _Run(study, declaration, store, progress, trials)
-        for workload in study.workloads:
-            if run.pending(workload.name):
-                run.train(workload)
-        meet("trained")
+        world.tell(wrong)
+        if world.is_shared:  # another machine may see the folder as it was a moment ago
+            trials = pl.read_parquet(io.BytesIO(world.broadcast(_parquet(trials))))
+        run = _Run(study, declaration, store, progress, trials, traced, world)
+        for name in traced:
+            if run.pending(name):
+                run.train(name)
+        world.meet("trained")
     return Ran(run.trained, len(run.failed), run.compile_times, time.perf_counter() - begun)
+
+
+def _fingerprints(study: Study, traced: Mapping[str, TracedWorkload]) -> dict[str, str]:
+    """Return a hash of what each workload computes, and each optimizer that the user has built."""
+    (first, *_) = traced.values()
+    built = [optimizer for optimizer in study.optimizers if isinstance(optimizer, Optax)]
+    workloads = {f"workload {name}": each.fingerprint for name, each in traced.items()}
+    return workloads | {
+        f"optimizer {optimizer} with workload {first.workload.name}": first.optimizer_fingerprint(optimizer)
+        for optimizer in built
+    }
 
 
 def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str], progress: RunProgress) -> pl.DataFrame:
     """Return the trials of a folder that this process writes, which is the study's from now on."""
     import jax
 
-    from sgdscope.training.functions import FINGERPRINT_FORM
+    from sgdscope.training.fingerprint import FINGERPRINT_FORM
 
     store.check_declaration(declaration)
     for name, program in programs.items():
@@ -141,10 +141,10 @@ def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str],
     return contents.trials
 
 
-def _check_processes(study: Study) -> None:
+def _check_processes(study: Study, world: World) -> None:
     import jax
 
-    if jax.process_count() == 1:
+    if not world.is_shared:
         return
     counts = Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1:
@@ -155,7 +155,7 @@ def _check_processes(study: Study) -> None:
     if study.devices_per_trial != jax.device_count():
         raise InputError(
             f"devices_per_trial: {study.devices_per_trial} is not {jax.device_count()}, the devices of all "
-            f"{jax.process_count()} processes, which train each trial together."
+            f"{world.count} processes, which train each trial together."
         )
     for workload in study.workloads:
         if workload.feed is None:
@@ -177,7 +177,7 @@ def _told_apart(declaration: Declaration, programs: Mapping[str, str]) -> dict[s
         for record in fields.pop("workloads")
         for field, value in record.items()
     }
-    functions = {f"functions of workload {name}, as a hash,": program for name, program in programs.items()}
+    functions = {f"functions of {name}, as a hash,": program for name, program in programs.items()}
     versions = {"versions": f"sgdscope {sgdscope.__version__}, JAX {jax.__version__}"}
     return {part: str(value) for part, value in (versions | fields | workloads | functions).items()}
 
@@ -192,10 +192,17 @@ class _Run:
     """One run of a study: what its folder holds by now, and where its search stands."""
 
     def __init__(
-        self, study: Study, declaration: Declaration, store: Store, progress: RunProgress, trials: pl.DataFrame
+        self,
+        study: Study,
+        declaration: Declaration,
+        store: Store,
+        progress: RunProgress,
+        trials: pl.DataFrame,
+        traced: Mapping[str, TracedWorkload],
+        world: World,
     ) -> None:
         self._study, self._declaration, self._store, self._progress = study, declaration, store, progress
-        self._trials = trials
+        self._trials, self._traced, self._world = trials, traced, world
         self._found = search(declaration, trials)
         self.failed = set[str]()
         self.trained = 0
@@ -205,36 +212,35 @@ class _Run:
         """Return the trials of a workload that can be trained now and have not failed in this run."""
         return [t for t in self._found.pending if t.workload.name == workload and t.id not in self.failed]
 
-    def train(self, workload: Workload) -> None:
+    def train(self, workload: str) -> None:
         """Train all of a workload's trials, with its data on the devices for no longer than that."""
-        with _trainer(self._study, workload, self._declaration) as trainer:
-            self._train(trainer)
+        backend = _backend(self._study, self._traced[workload], self._world)
+        try:
+            self._train(backend)
+        finally:
+            backend.close()
 
-    def _train(self, trainer: Trainer | FedTrainer) -> None:
+    def _train(self, backend: Backend) -> None:
         """Train pack by pack, as the search asks for them."""
-        import jax
-
-        name, sizes = trainer.workload.name, self._declaration.batch_sizes
-        costs, writes = self._costs[name], jax.process_index() == 0
-        checkpoints = Checkpoints(self._store.folder, trainer.circumstances, writes)
-        trainer.expect([sizes[-1], sizes[0]])  # those that are probed
+        name = backend.workload.name
+        kinds, costs = _kinds(self._declaration, name), self._costs[name]
+        checkpoints = Checkpoints(self._store.folder, backend.circumstances, self._world.is_leader)
+        backend.expect([kinds[-1], kinds[0]])  # those that are probed
         self._progress.show(self.trained, self.trained + self._remaining().trials, None)
-        if trainer.method == "step":
-            self._progress.say(SLOW_CONVOLUTIONS)
-        if trainer.method == "fed" and (training := len(trainer.devices)) < (there := jax.device_count()):
-            self._progress.say(IDLE_DEVICES.format(training, there))
-        if jax.process_count() == 1:  # what is probed follows from the time, which is another for each process
+        for notice in backend.notices:
+            self._progress.say(notice)
+        if not self._world.is_shared:  # what is probed follows from the time, which is another for each process
             with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
-                costs.probe(trainer, sizes)
-        trainer.expect(sizes[::-1])  # in the order of the search
+                costs.probe(backend, kinds)
+        backend.expect(kinds[::-1])  # in the order of the search
         expected = self._remaining()
         self._progress.show(self.trained, self.trained + expected.trials, expected.seconds)
         self._show_cells()
         while pending := self.pending(name):
             plan = self._remaining()
-            pack = next(packs(pending, partial(_room, trainer, costs)))
-            rows, *rest = _train_pack(trainer, pack, plan, costs, self._progress, self.trained, checkpoints)
-            if writes:
+            pack = next(packs(pending, partial(_room, backend, costs)))
+            rows, *rest = self._train_pack(backend, pack, plan, costs, checkpoints)
+            if self._world.is_leader:
                 self._store.commit(rows, *rest)
             checkpoints.drop(ended(rows)["trial_id"])
             failures = rows.filter(pl.col("status") == "failed")
@@ -245,11 +251,46 @@ class _Run:
             self._trials = pl.concat([self._trials, rows])
             self._found = search(self._declaration, self._trials)
             self._show_cells()
-        self.compile_times += trainer.compile_times
+        self.compile_times += backend.compile_times
+
+    def _train_pack(
+        self, backend: Backend, pack: Sequence[Trial], plan: Plan, costs: Costs, checkpoints: Checkpoints
+    ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+        """Return the rows of a pack's trials, of their measurements and of their correctness."""
+        from sgdscope.training.loop import Milestones, train
+
+        batch_size, total = pack[0].batch_size, sum(trial.updates for trial in pack)
+        # Of a pack's time, what its updates take: the evaluation after the last of them is still to come.
+        expected = (costs.per_update(batch_size) or 0.0) * total
+        made, resumed = 0, checkpoints.trials().intersection(trial.id for trial in pack)
+
+        def on_progress(updates: int) -> None:
+            nonlocal made
+            made += updates
+            left = None if plan.seconds is None else max(0.0, plan.seconds - expected * made / total)
+            self._progress.show(self.trained + len(pack) * made // total, self.trained + plan.trials, left)
+
+        milestones = Milestones(self._study.evaluate_at, self._study.noise_scale_at)
+        try:
+            outcomes = train(backend, pack, milestones, checkpoints, on_progress)
+        except InputError:  # a checkpoint that cannot be written
+            raise
+        except Exception as error:  # whatever it is, it is these trials' outcome, and the others go on
+            if self._world.is_shared:  # the other processes know nothing of it
+                raise
+            return _failed(backend, pack, error)
+        # A pack that went on from checkpoints, or whose trials stopped early, tells little of what an update takes.
+        if not resumed and not any(outcome.diverged for outcome in outcomes):
+            rounds = len(pack) / backend.concurrency
+            seconds = sum(outcome.seconds for outcome in outcomes) * rounds / math.ceil(rounds)
+            costs.note(batch_size, costs.training_seconds(seconds, len(pack), total, batch_size) / total)
+        return _tables(backend, outcomes)
 
     @cached_property
     def _costs(self) -> dict[str, Costs]:
-        return costs_of(self._study)  # operations take a while to count, and only what is trained needs them
+        return costs_of(
+            self._study, self._traced
+        )  # operations take a while to count, and only what is trained needs them
 
     def _show_cells(self) -> None:
         if self._progress.is_redrawn:
@@ -259,120 +300,92 @@ class _Run:
         return remaining(self._declaration, self._found, self._costs)
 
 
-def plan_study(study: Study, folder: str | Path | None = None) -> Plan:
+def plan_study(study: Study, folder: str | Path | None = None, costs: Mapping[str, Costs] | None = None) -> Plan:
     """Return what a study will cost, or what remains of it in a folder, from a timed probe of a few seconds.
 
     What the probe itself takes, a run will take too before its first update: the same programs and the same timings.
 
+    Args:
+        study: what is asked.
+        folder: the study's folder, where part of it has been trained.
+        costs: what its trials cost. Default: counted here.
+
     Raises:
         InputError: where the folder holds another study, or the workload's functions are not the contract's.
     """
-    import jax
+    from sgdscope.training.distributed import the_world
 
-    from sgdscope.training.runtime import use_all_cores
-
-    use_all_cores()
-    if jax.process_count() > 1:  # each would find other times, and so time other things
+    world = the_world()
+    if world.is_shared:  # each would find other times, and so time other things
         raise InputError("a plan is made by one process; make it for a machine, and divide.")
     declaration = study.declaration()
     trials = pl.DataFrame(schema=TRIALS_SCHEMA)
     if folder is not None and Store(folder).exists:
         Store(folder).check_declaration(declaration)
         trials = Store(folder).read().trials
-    begun, costs = time.perf_counter(), costs_of(study)
-    for workload in study.workloads:
-        _probe(study, workload, declaration, costs[workload.name])
+    begun = time.perf_counter()
+    costs = costs or costs_of(study)
+    for name, cost in costs.items():
+        backend = _backend(study, cost.traced, world)
+        try:
+            cost.probe(backend, _kinds(declaration, name))
+        except WorkerDiedError as error:
+            raise InputError(f"workload {name!r}: {error}") from error
+        finally:
+            backend.close()
     ready = time.perf_counter() - begun
     plan = remaining(declaration, search(declaration, trials), costs)
     return replace(plan, seconds=plan.seconds + ready) if plan.trials and plan.seconds is not None else plan
 
 
-def _probe(study: Study, workload: Workload, declaration: Declaration, costs: Costs) -> None:
-    with _trainer(study, workload, declaration) as trainer:
-        try:
-            costs.probe(trainer, declaration.batch_sizes)
-        except WorkerDiedError as error:
-            raise InputError(f"workload {workload.name!r}: {error}") from error
+def _backend(study: Study, traced: TracedWorkload, world: World) -> Backend:
+    """Return what trains a workload: by packs, or from a stream where the host reads its examples."""
+    from sgdscope.training.packed import PackedBackend
+    from sgdscope.training.streamed import StreamedBackend
 
-
-@contextmanager
-def _trainer(study: Study, workload: Workload, declaration: Declaration) -> Iterator[Trainer | FedTrainer]:
-    """Train with the compilation cache, which keeps what was compiled also where the training is interrupted."""
-    from sgdscope.training.fed import FedTrainer
-    from sgdscope.training.pack import Trainer
-    from sgdscope.training.runtime import CompilationCache
-
-    cache = CompilationCache()
-    cache.open()
-    (record,) = (record for record in declaration.workloads if record.name == workload.name)
-    how = workload, study.evaluate_at, declaration.microbatch_sizes(record), study.devices_per_trial
-    trainer = (
-        Trainer(*how, noise_scale_at=study.noise_scale_at, compute_dtype=study.compute_dtype)
-        if workload.feed is None
-        else FedTrainer(*how, compute_dtype=study.compute_dtype)
+    if traced.workload.feed is not None:
+        return StreamedBackend(traced, study.devices_per_trial, compute_dtype=study.compute_dtype, world=world)
+    return PackedBackend(
+        traced,
+        study.devices_per_trial,
+        noise_scale=bool(study.noise_scale_at),
+        compute_dtype=study.compute_dtype,
     )
-    try:
-        yield trainer
-    finally:
-        trainer.close()
-        cache.seal()
 
 
-def _room(trainer: Trainer | FedTrainer, costs: Costs, trial: Trial) -> int:
+def _kinds(declaration: Declaration, workload: str) -> list[Kind]:
+    """Return the kinds of a workload's trials, batch size by batch size."""
+    from sgdscope.training.step import Kind
+
+    (record,) = (record for record in declaration.workloads if record.name == workload)
+    kinds = (
+        Kind.of(declaration.trial(optimizer, size, 1.0, 0, record))
+        for size in declaration.batch_sizes
+        for optimizer in declaration.optimizers
+    )
+    return list(dict.fromkeys(kinds))
+
+
+def _room(backend: Backend, costs: Costs, trial: Trial) -> int:
     """Return how many trials a pack may hold: as many as there is room for, or as can be committed soon.
 
     Where the trials of a device come one after the other, a longer pack saves nothing.
     """
-    room, seconds = trainer.room(trial.batch_size), costs.per_trial(trial.updates, trial.batch_size)
-    if trainer.method == "vmap" or seconds is None:
-        return room
-    rounds_of_devices = int(PACK_SECONDS / max(seconds * trainer.groups, 1e-9))
-    return min(room, trainer.groups * max(1, rounds_of_devices))
+    seconds = costs.per_trial(trial.updates, trial.batch_size)
+    if seconds is None:
+        return backend.capacity
+    rounds = int(PACK_SECONDS / max(seconds * backend.concurrency, 1e-9))
+    return min(backend.capacity, backend.concurrency * max(1, rounds))
 
 
-def _train_pack(
-    trainer: Trainer | FedTrainer,
-    pack: Sequence[Trial],
-    plan: Plan,
-    costs: Costs,
-    progress: RunProgress,
-    trained: int,
-    checkpoints: Checkpoints,
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+def _tables(backend: Backend, outcomes: Sequence[Outcome]) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Return the rows of a pack's trials, of their measurements and of their correctness."""
-    import jax
-
-    batch_size, total = pack[0].batch_size, sum(trial.updates for trial in pack)
-    # Of a pack's time, what its updates take: the evaluation after the last of them is still to come.
-    expected = (costs.per_update(batch_size) or 0.0) * total
-    made, resumed = 0, checkpoints.trials().intersection(trial.id for trial in pack)
-
-    def on_updates(updates: int) -> None:
-        nonlocal made
-        made += updates
-        left = None if plan.seconds is None else max(0.0, plan.seconds - expected * made / total)
-        progress.show(trained + len(pack) * made // total, trained + plan.trials, left)
-
-    try:
-        outcomes = trainer.train(pack, on_updates, checkpoints)
-    except InputError:  # a checkpoint that cannot be written
-        raise
-    except Exception as error:  # whatever it is, it is these trials' outcome, and the others go on
-        if jax.process_count() > 1:  # the other processes know nothing of it, and are ended with this one
-            raise
-        return _failed(trainer, pack, error)
-    # A pack that went on from checkpoints, or whose trials stopped early, tells little of what an update takes.
-    if not resumed and not any(outcome.diverged for outcome in outcomes):
-        at_once = outcomes[0].pack_size if trainer.method == "vmap" else trainer.groups
-        rounds_of_devices = len(pack) / at_once
-        seconds = sum(outcome.seconds for outcome in outcomes) * rounds_of_devices / math.ceil(rounds_of_devices)
-        costs.note(batch_size, costs.training_seconds(seconds, len(pack), total, batch_size) / total)
-    rows = pl.DataFrame([_row(trainer, outcome) for outcome in outcomes], schema=TRIALS_SCHEMA)
+    rows = pl.DataFrame([_row(backend, outcome) for outcome in outcomes], schema=TRIALS_SCHEMA)
     measurements = [
         {
             "trial_id": outcome.trial.id,
             "step": m.step,
-            "examples": m.step * batch_size,
+            "examples": m.step * outcome.trial.batch_size,
             "split": m.split,
             "metric": m.metric,
             "value": m.value,
@@ -397,14 +410,14 @@ def _train_pack(
     )
 
 
-def _row(trainer: Trainer | FedTrainer, outcome: Outcome) -> dict[str, object]:
+def _row(backend: Backend, outcome: Outcome) -> dict[str, object]:
     last = {
         f"{m.split}_{m.metric}": m.value
         for m in outcome.measurements
         if m.step == outcome.steps and not outcome.diverged
     }
     return (
-        _fields(trainer, outcome.trial, outcome.pack_size)
+        _fields(backend, outcome.trial, outcome.pack_size)
         | {f"{split}_{metric}": last.get(f"{split}_{metric}") for split in SPLITS for metric in ("loss", "score")}
         | {
             "status": "diverged" if outcome.diverged else "complete",
@@ -417,23 +430,19 @@ def _row(trainer: Trainer | FedTrainer, outcome: Outcome) -> dict[str, object]:
 
 
 def _failed(
-    trainer: Trainer | FedTrainer, pack: Sequence[Trial], error: Exception
+    backend: Backend, pack: Sequence[Trial], error: Exception
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     lines = (str(error).strip() or type(error).__name__).splitlines()
     # The first line says what kind of error, and the last what it was, where a callback's traceback lies between.
     text = " … ".join(dict.fromkeys([lines[0], lines[-1].strip()]))
     if "RESOURCE_EXHAUSTED" in text:
         text += "; a smaller microbatch_size takes a large batch in parts"
-    rows = [
-        _fields(trainer, trial, trainer.size_for(len(pack))) | {"status": "failed", "error": text} for trial in pack
-    ]
+    rows = [_fields(backend, trial, backend.capacity) | {"status": "failed", "error": text} for trial in pack]
     nothing = pl.DataFrame(schema=MEASUREMENTS_SCHEMA), pl.DataFrame(schema=CORRECTNESS_SCHEMA)
     return pl.DataFrame(rows, schema=TRIALS_SCHEMA), *nothing
 
 
-def _fields(trainer: Trainer | FedTrainer, trial: Trial, pack_size: int) -> dict[str, object]:
-    import jax
-
+def _fields(backend: Backend, trial: Trial, pack_size: int) -> dict[str, object]:
     return {
         "trial_id": trial.id,
         "workload": trial.workload.name,
@@ -443,9 +452,6 @@ def _fields(trainer: Trainer | FedTrainer, trial: Trial, pack_size: int) -> dict
         "effective_learning_rate": trial.optimizer.effective_learning_rate(trial.learning_rate),
         "budget": str(trial.budget),
         "seed": trial.seed,
-        "method": trainer.method,
         "pack_size": pack_size,
-        "device": trainer.devices[0].device_kind,
-        "devices": len(trainer.devices),
-        "jax_version": jax.__version__,
+        **backend.provenance,
     }

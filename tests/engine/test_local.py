@@ -21,9 +21,9 @@ from sgdscope.engine.local import plan_study
 from sgdscope.report.charts import Charts
 from sgdscope.report.summary import sentences, summary_rows
 from sgdscope.store import Store
-from sgdscope.training import pack
-from sgdscope.training.noise import NOISE_METRICS
-from sgdscope.training.pack import Trainer
+from sgdscope.training import loop
+from sgdscope.training.noise_scale import NOISE_METRICS
+from sgdscope.training.packed import PackedBackend
 from sgdscope.workloads.digits import digits
 from sgdscope.workloads.quadratic import NoisyQuadratic
 
@@ -141,15 +141,15 @@ def out_of_memory(monkeypatch):
 
     @contextlib.contextmanager
     def small_memory():
-        real = Trainer.train
+        real = PackedBackend.start
 
-        def train(self, trials, *rest):
+        def start(self, trials):
             if trials[0].batch_size == 64:
                 raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nallocating\n  4 EiB")
-            return real(self, trials, *rest)
+            return real(self, trials)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "train", train)
+            patch.setattr(PackedBackend, "start", start)
             yield
 
     return small_memory
@@ -285,7 +285,7 @@ def test_workloads_and_budgets_are_each_what_they_are_alone(tmp_path, monkeypatc
     common = {"batch_sizes": (16,), "learning_rates": (0.25, 0.5), "seeds": 2}
     happened, alive = [], []
     for moment in ("__init__", "close"):
-        real = getattr(Trainer, moment)
+        real = getattr(PackedBackend, moment)
 
         def noted(self, *arguments, real=real, moment=moment, **named):
             if moment == "__init__":
@@ -294,7 +294,7 @@ def test_workloads_and_budgets_are_each_what_they_are_alone(tmp_path, monkeypatc
             real(self, *arguments, **named)
             happened.append((self.workload.name, moment))
 
-        monkeypatch.setattr(Trainer, moment, noted)
+        monkeypatch.setattr(PackedBackend, moment, noted)
     result, said = quietly(quadratic_study(workloads=workloads, budgets=budgets, **common), tmp_path / "all")
     assert happened == [(name, moment) for name in ("quadratic", "other") for moment in ("__init__", "close")]
     assert result.finished
@@ -412,7 +412,7 @@ def test_killed_between_the_last_evaluation_and_the_commit_the_bits_are_made_aga
     ]
     right = correct(never.correctness, complete["trial_id"].to_list(), "test")
     np.testing.assert_allclose(right.mean(axis=1), complete["test_score"], rtol=1e-6)
-    monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     with monkeypatch.context() as patch:
         patch.setattr(Store, "commit", lambda *tables: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -425,8 +425,8 @@ def test_killed_between_the_last_evaluation_and_the_commit_the_bits_are_made_aga
 
 OFTEN = """
 import sys
-from sgdscope.training import pack
-pack.CHECKPOINT_SECONDS, pack.SEGMENT_SECONDS = 0.0, 0.0
+from sgdscope.training import loop
+loop.CHECKPOINT_SECONDS, loop.SEGMENT_SECONDS = 0.0, 0.0
 from sgdscope.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -445,7 +445,7 @@ def test_a_trial_killed_in_its_midst_goes_on_from_its_checkpoint_to_the_same_bit
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while process.poll() is None and len(list(killed.glob("checkpoints/*.npz"))) < 4:
+    while process.poll() is None and len(list(killed.glob("checkpoints/*.npz"))) < 1:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.01)
     process.kill()

@@ -3,14 +3,14 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from trainers import Trainer
 
 from sgdscope.budget import Steps
 from sgdscope.optimizers import SGD
 from sgdscope.study import Study
-from sgdscope.training.pack import Trainer
+from sgdscope.training.jax_setup import pinned
 from sgdscope.training.precision import products_in_bfloat16
-from sgdscope.training.runtime import pinned
-from sgdscope.training.trial import mean_loss
+from sgdscope.training.step import mean_loss
 from sgdscope.workloads.base import Workload
 from sgdscope.workloads.digits import digits
 

@@ -1,4 +1,4 @@
-from sgdscope.training.runtime import CompilationCache
+from sgdscope.training.jax_setup import CompilationCache
 
 
 def names(folder):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sgdscope.data.order import example_at
-from sgdscope.training.batches import dropped, microbatch_at, updates_per_epoch
+from sgdscope.training.sampling import dropped, microbatch_at, updates_per_epoch
 from sgdscope.workloads.base import Streams, Workload
 
 
