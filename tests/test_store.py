@@ -168,12 +168,12 @@ def test_folders_that_cannot_be_are_refused(tmp_path, store):
 
 
 def test_a_changed_program_under_the_same_name_is_refused(store):
-    store.check_program("0.10.0", "w", "abc")
-    store.check_program("0.10.0", "w", "abc")
-    store.check_program("0.11.0", "w", "def")
+    store.check_program("0.10.0", "workload w", "abc")
+    store.check_program("0.10.0", "workload w", "abc")
+    store.check_program("0.11.0", "workload w", "def")
     with pytest.raises(InputError, match="workload 'w': its functions compute something else"):
-        store.check_program("0.11.0", "w", "abc")
-    store.check_program("0.11.0", "another", "abc")
+        store.check_program("0.11.0", "workload w", "abc")
+    store.check_program("0.11.0", "workload another", "abc")
     (store.folder / "programs.json").write_text("{")
     with pytest.raises(InputError, match=r"programs.json is damaged"):
-        store.check_program("0.11.0", "w", "abc")
+        store.check_program("0.11.0", "workload w", "abc")

@@ -15,7 +15,7 @@ from scipy import stats
 from sgdscope.analysis.curves import Curve
 from sgdscope.analysis.optimum import optima
 from sgdscope.budget import Epochs, Steps, Unlimited
-from sgdscope.engine.search import FIRST_WINDOW, HIGHEST, LOWEST, learning_rate, next_rates, search
+from sgdscope.engine.search import HIGHEST, LOWEST, learning_rate, next_rates, search
 from sgdscope.optimizers import SGD
 from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Declaration
@@ -397,7 +397,7 @@ def test_it_begins_at_the_largest_batch_size_of_each_optimizer():
         effective = {math.log2(stands.cell.optimizer.effective_learning_rate(t.learning_rate)) for t in stands.trials}
         # Factors of 2 in the rate that is used; where the window is in the effective rate, to half an octave.
         assert all(math.log2(trial.learning_rate).is_integer() for trial in stands.trials)
-        np.testing.assert_allclose([min(effective), max(effective)], FIRST_WINDOW, atol=0.5)
+        np.testing.assert_allclose([min(effective), max(effective)], SGD().first_window, atol=0.5)
         assert {trial.seed for trial in stands.trials} == {0, 1, 2}
 
 
