@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
+from sgdscope.analysis.coefficients import with_chosen_coefficients
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.engine.search import search
 from sgdscope.errors import InputError
@@ -58,9 +59,11 @@ class Result:
         found = search(declaration, contents.trials)
         wanted = [trial.id for trial in found.trials]
         self.damaged = contents.damaged
+        records = {record.name: record for record in declaration.workloads}
+        self._all_trials = contents.trials.filter(pl.col("trial_id").is_in(wanted))
         self.tables = StudyTables(
-            contents.trials.filter(pl.col("trial_id").is_in(wanted)),
-            {record.name: record for record in declaration.workloads},
+            with_chosen_coefficients(self._all_trials, declaration.optimizers, records),
+            records,
             declaration.score_margin,
             contents.correctness,
             contents.measurements,
@@ -78,8 +81,8 @@ class Result:
 
     @property
     def trials(self) -> pl.DataFrame:
-        """One row for each trial of the study that has ended."""
-        return self.tables.trials
+        """One row for each trial of the study that has ended, with every value of a searched coefficient."""
+        return self._all_trials
 
     @cached_property
     def measurements(self) -> pl.DataFrame:
@@ -219,7 +222,13 @@ def read_folders(folders: Sequence[str | Path]) -> Tables:
                 f"{result.folder}: its score_margin is {result.tables.score_margin}, that of {results[0].folder} is "
                 f"{results[0].tables.score_margin}; verdicts need one margin."
             )
-    trials = pl.concat([result.trials for result in results]).unique("trial_id", maintain_order=True)
+        if result.declaration.schedule != results[0].declaration.schedule:
+            raise InputError(
+                f"{result.folder}: its learning-rate schedule is {result.declaration.schedule}, that of "
+                f"{results[0].folder} is {results[0].declaration.schedule}; give folders of one schedule."
+            )
+    trials = pl.concat([result.tables.trials for result in results], how="diagonal")
+    trials = trials.unique("trial_id", maintain_order=True)
     return Tables(trials, records, results[0].tables.score_margin)
 
 

@@ -174,6 +174,11 @@ class _Design:
             budgets |= set(budget.budgets if isinstance(budget, Unlimited) else (budget,))
         return tuple(sorted(budgets, key=_budget_order))
 
+    @property
+    def trial_optimizers(self) -> tuple[Optimizer, ...]:
+        """The optimizers that a trial may have: one whose coefficient has several values stands for several."""
+        return tuple(dict.fromkeys(variant for optimizer in self.optimizers for variant in optimizer.variants))
+
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
@@ -247,7 +252,9 @@ class Declaration(_Design):
     @property
     def cells(self) -> list[Cell]:
         """Every workload at every budget, optimizer and batch size; an unlimited budget may come to need fewer."""
-        return [Cell(*key) for key in product(self.workloads, self.trial_budgets, self.optimizers, self.batch_sizes)]
+        return [
+            Cell(*key) for key in product(self.workloads, self.trial_budgets, self.trial_optimizers, self.batch_sizes)
+        ]
 
     def microbatch_sizes(self, workload: WorkloadRecord) -> dict[int, int]:
         """Return the examples of one forward pass of a workload, for each batch size."""
@@ -281,7 +288,7 @@ class Declaration(_Design):
         """Return the declaration as JSON text, the form in which a folder keeps it."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         plain |= {
-            "optimizers": [str(optimizer) for optimizer in self.optimizers],
+            "optimizers": [optimizer.declared for optimizer in self.optimizers],
             "budgets": [str(budget) for budget in self.budgets],
             "workloads": [asdict(workload) for workload in self.workloads],
             "numerics": NUMERICS_VERSION,
@@ -318,6 +325,9 @@ class Declaration(_Design):
             mine, theirs = getattr(self, f.name), getattr(other, f.name)
             if mine == theirs:
                 continue
+            smaller, larger = mine, theirs
+            if f.name == "optimizers":  # a coefficient may have further values
+                smaller, larger = self.trial_optimizers, other.trial_optimizers
             if f.name == "workloads":
                 said += self._workload_differences(other)
             elif f.name == "microbatch_size":
@@ -325,7 +335,7 @@ class Declaration(_Design):
             elif f.name == "seeds":
                 if theirs < mine:
                     said.append(f"seeds (there {mine}, here only {theirs})")
-            elif f.name in EXTENSIBLE and set(mine) <= set(theirs) and bool(mine) == bool(theirs):
+            elif f.name in EXTENSIBLE and set(smaller) <= set(larger) and bool(mine) == bool(theirs):
                 continue
             else:
                 said.append(f"{f.name} (there {_plain(mine)}, here {_plain(theirs)})")

@@ -21,6 +21,8 @@ OPTIMA_SCHEMA: dict[str, type[pl.DataType]] = {
     **OPTIMIZER_SCHEMA,
     "batch_size": pl.Int64,
     "criterion": pl.String,
+    "coefficient": pl.Float64,
+    "coefficient_contenders": pl.String,
     "learning_rate": pl.Float64,
     "learning_rate_low": pl.Float64,
     "learning_rate_high": pl.Float64,
@@ -118,6 +120,7 @@ def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
                 key
                 | {
                     "criterion": criterion,
+                    **_coefficient(cell),
                     "learning_rate": rate,
                     "learning_rate_low": 2.0**low,
                     "learning_rate_high": 2.0**high,
@@ -148,6 +151,12 @@ def optimum_interval(found: Curve) -> tuple[float, float, list[str]]:
     steps = np.diff(octaves) if len(octaves) > 1 else np.array([math.inf])
     widened = octaves[low] - steps[max(low - 1, 0)] / 2, octaves[high] + steps[min(high, len(steps) - 1)] / 2
     return float(widened[0]), float(widened[1]), censored
+
+
+def _coefficient(cell: pl.DataFrame) -> dict[str, object]:
+    """Return the value of a searched coefficient that was chosen for a cell, and its contenders."""
+    names = ("coefficient", "coefficient_contenders")
+    return {name: cell[name][0] if name in cell.columns else None for name in names}
 
 
 def _score(name: str, group: pl.DataFrame, constant: float) -> dict[str, float]:

@@ -361,7 +361,7 @@ def _kinds(declaration: Declaration, workload: str) -> list[Kind]:
     kinds = (
         Kind.of(declaration.trial(optimizer, size, 1.0, 0, record))
         for size in declaration.batch_sizes
-        for optimizer in declaration.optimizers
+        for optimizer in declaration.trial_optimizers
     )
     return list(dict.fromkeys(kinds))
 

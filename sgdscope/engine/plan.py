@@ -258,7 +258,7 @@ def _block(declaration: Declaration, record: WorkloadRecord, budget: TrialBudget
     written = ", ".join(f"{name} {value}" for name, value in what.items() if value != 1)
     examples = record.examples
     noise = ", noise scale at " + ", ".join(f"{part:g}" for part in declaration.noise_scale_at)
-    trials = len(declaration.optimizers) * expected * declaration.seeds
+    trials = len(declaration.trial_optimizers) * expected * declaration.seeds
     lines = [
         f"study       {declaration.name}",
         f"workload    {record.name}, version {record.version}{': ' + written if written else ''}",

@@ -184,7 +184,7 @@ def _order(declaration: Declaration) -> Callable[[Cell], tuple[int, int, int, in
         return (
             declaration.workloads.index(cell.workload),
             declaration.trial_budgets.index(cell.budget),
-            declaration.optimizers.index(cell.optimizer),
+            declaration.trial_optimizers.index(cell.optimizer),
             -cell.batch_size,
         )
 

@@ -30,6 +30,8 @@ def parse_optimizer(text: str) -> Optimizer:
             return SGD(momentum=_number(parts[0]) if parts else 0.9)
         if kind == "optax" and len(parts) == 1:
             return Optax(parts[0])
+        if kind == "optax" and len(parts) == 3:
+            return Optax(parts[0], first_window=(int(parts[1]), int(parts[2])))
         if kind in ("adam", "adamw"):
             numbers = dict(part.split("=") for part in parts)
             return (Adam if kind == "adam" else AdamW)(**{name: _number(value) for name, value in numbers.items()})

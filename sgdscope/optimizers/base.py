@@ -109,6 +109,11 @@ class Optimizer(ABC):
         """The updates after which the rule moves as in its steady state; 0 where it has no memory."""
         return 0.0
 
+    @property
+    def declared(self) -> str:
+        """The text from which a study's folder reads the optimizer."""
+        return str(self)
+
     # ── A second searched number ─────────────────────────────────────────────────────────────────────────
 
     @property

@@ -39,6 +39,11 @@ class Optax(Optimizer):
         return f"optax:{self.name}"
 
     @property
+    def declared(self) -> str:
+        """The name with the first window, from which a search is replayed."""
+        return ":".join([self.family, *map(str, self.first_window)])
+
+    @property
     def rule(self) -> Self:
         """The optimizer itself: its numbers are in ``build``."""
         return self

@@ -13,7 +13,8 @@ from sgdscope.analysis.curves import CRITERIA, Criterion, Records
 from sgdscope.analysis.learning import learning
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
 from sgdscope.analysis.tables import Tables
-from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
+from sgdscope.budget import MOST_EXAMPLES, Steps, exact, known_budget
+from sgdscope.optimizers import parse_optimizer
 from sgdscope.store import ended
 from sgdscope.workloads.base import WorkloadRecord
 
@@ -109,7 +110,25 @@ def sentences(tables: Tables) -> list[str]:
     found = bend_sentences(tables) if several else []
     found += noise_scale_sentences(tables)
     found += regime_sentences(tables) + threshold_sentences(tables) if several else []
+    found += coefficient_sentences(tables)
     return found + _without_optimum(tables) + _without_learning(tables) + _without_interval(tables)
+
+
+def coefficient_sentences(tables: Tables) -> list[str]:
+    """Say which value of a searched coefficient was chosen at each batch size: a sentence an optimizer."""
+    rows = tables.optima.filter(pl.col("criterion") == "score", pl.col("coefficient").is_not_null())
+    said = []
+    for (optimizer,), mine in rows.sort("batch_size").group_by("optimizer", maintain_order=True):
+        name = parse_optimizer(str(optimizer)).searched
+        chosen = [
+            f"{exact(row['coefficient'])} at batch size {row['batch_size']} ({row['coefficient_contenders']})"
+            for row in mine.iter_rows(named=True)
+        ]
+        said.append(
+            f"{optimizer}: {name} was chosen with the learning rate by the validation score: {', '.join(chosen)}. In "
+            f"brackets are the values that no other leads beyond chance (95 %, {mine['n'][0]} seeds)."
+        )
+    return said
 
 
 def bend_sentences(tables: Tables, *criteria: Criterion) -> list[str]:
