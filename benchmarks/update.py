@@ -42,7 +42,7 @@ def step(wanted: int, batch_size: int, carry: Any) -> Any:
     batch, _ = microbatch_at(workload, split, jnp.uint32(3), at, jnp.int32(0), sizes)
     if not wanted:
         batch = {key: array[:batch_size] + (number < 0).astype(array.dtype) for key, array in split.items()}
-    mean = lambda parameters: workload.loss(parameters, batch).mean()
+    mean = lambda parameters: workload.loss(parameters, (), batch).mean()
     if wanted < 2:
         return parameters, velocity, jnp.isfinite(mean(parameters)), number + 1
     loss, gradient = jax.value_and_grad(mean)(parameters)

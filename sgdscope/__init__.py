@@ -1,6 +1,6 @@
 """sgdscope measures how stochastic gradient descent behaves at each batch size.
 
-Declare: Study, Workload, constant_classifier, Epochs, Steps, Unlimited
+Declare: Study, Workload, Resident, Streams, Feed, constant_classifier, Epochs, Steps, Unlimited
 Optimizers: SGD, Adam, AdamW, Optax, Values
 Schedules: Halving, Constant, Cosine, WarmupStableDecay
 Run: run, plan_study, load_study, configure_jax, exit_together
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sgdscope.study import Study
     from sgdscope.training.distributed import exit_together
     from sgdscope.training.jax_setup import configure_jax
-    from sgdscope.workloads.base import Workload, constant_classifier
+    from sgdscope.workloads.base import Feed, Resident, Streams, Workload, constant_classifier
 
 __version__ = "0.1.0"
 
@@ -30,6 +30,9 @@ __version__ = "0.1.0"
 _HOME = {
     "Study": "study",
     "Workload": "workloads.base",
+    "Resident": "workloads.base",
+    "Streams": "workloads.base",
+    "Feed": "workloads.base",
     "constant_classifier": "workloads.base",
     "SGD": "optimizers",
     "Adam": "optimizers",
@@ -59,11 +62,14 @@ __all__ = [
     "Constant",
     "Cosine",
     "Epochs",
+    "Feed",
     "Halving",
     "InputError",
     "Optax",
+    "Resident",
     "Result",
     "Steps",
+    "Streams",
     "Study",
     "Unlimited",
     "Values",

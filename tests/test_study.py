@@ -86,13 +86,13 @@ def test_bad_fields_are_refused_in_a_sentence_that_names_field_and_value(changes
     ("workload", "batch_sizes", "said"),
     [
         ({"ghost_batch_size": 64}, (96,), "batch_sizes: 96 is not a multiple of the ghost batch size 64; .* lower the"),
-        ({"streams": Streams(35, np.zeros), "augment": None}, (64,), "batch_sizes: 64 tokens .* such as 70"),
-        ({"streams": Streams(35, np.zeros), "augment": None}, (10,), "batch_sizes: 10 tokens .* such as 35"),
+        ({"reader": Streams(35, np.zeros)}, (64,), "batch_sizes: 64 tokens .* such as 70"),
+        ({"reader": Streams(35, np.zeros)}, (10,), "batch_sizes: 10 tokens .* such as 35"),
     ],
 )
 def test_batch_sizes_that_split_ghost_batches_or_streams_are_refused(workload, batch_sizes, said):
     moved = replace(
-        QUADRATIC, training_loss=lambda p, state, batch, keys: (QUADRATIC.loss(p, batch), state), **workload
+        QUADRATIC, training_loss=lambda p, state, batch, keys: (QUADRATIC.loss(p, state, batch), state), **workload
     )
     with pytest.raises(InputError, match=f"^{said}"):
         study(workloads=moved, batch_sizes=batch_sizes)
@@ -156,8 +156,8 @@ def test_where_the_noise_scale_is_measured_is_kept_and_changes_no_trial():
 
 def test_the_noise_scale_of_streams_is_refused():
     streams = replace(
-        QUADRATIC, augment=None, streams=Streams(1, np.zeros),
-        training_loss=lambda p, state, batch, keys: (QUADRATIC.loss(p, batch), state),
+        QUADRATIC, reader=Streams(1, np.zeros),
+        training_loss=lambda p, state, batch, keys: (QUADRATIC.loss(p, state, batch), state),
     )  # fmt: skip
     with pytest.raises(InputError, match=r"^noise_scale_at: workload 'quadratic' reads streams, .* leave it out\.$"):
         study(workloads=streams, noise_scale_at=(0.5,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from sgdscope.training.fingerprint import fingerprint, hash_of
 from sgdscope.training.flops import operations, slow_convolutions
 from sgdscope.training.jax_setup import pinned
 from sgdscope.training.shapes import Shapes, examples_of, key_shape, training_arguments
-from sgdscope.training.step import evaluated_with, mean_loss
+from sgdscope.training.step import evaluated, mean_loss
 from sgdscope.workloads.base import SPLITS, Workload, examples_in
 
 
@@ -59,12 +60,12 @@ class TracedWorkload:
     @cached_property
     def operations_per_evaluation(self) -> int:
         """The floating-point operations of one evaluation of all splits; loss and score share a forward pass."""
-        model = evaluated_with(self.workload, self.shapes.parameters, self.shapes.model)
+        model = evaluated(self.workload, self.shapes.parameters, self.shapes.model)
         total = 0
         with pinned():
             for examples in (examples_in(self.workload.split(name)) for name in SPLITS):
                 size = min(self.workload.evaluation_batch_size, examples)
-                traced = jax.make_jaxpr(self.workload.loss)(model, examples_of(self.workload, size))
+                traced = jax.make_jaxpr(self.workload.loss)(*model, examples_of(self.workload, size))
                 total += operations(traced) * -(-examples // size)
         return total
 
@@ -108,7 +109,8 @@ def _checked(workload: Workload) -> Shapes:
         if jax.tree.map(lambda a: a.shape, augmented) != jax.tree.map(lambda a: a.shape, example):
             raise InputError(f"workload {workload.name!r}: augment must return an example of the same shapes.")
     for name, function in (("loss", workload.loss), ("score", workload.score)):
-        value = _traced(workload, name, function, evaluated_with(workload, parameters, model), batch)
+        _check_arguments(workload, name, function)
+        value = _traced(workload, name, function, *evaluated(workload, parameters, model), batch)
         if getattr(value, "shape", None) != (n,):
             raise InputError(
                 f"workload {workload.name!r}: {name} must return one number for each example, shape (n,), but "
@@ -141,6 +143,19 @@ def _checked(workload: Workload) -> Shapes:
         if of_numbers is not None and getattr(_traced(workload, name, of_numbers, argument), "shape", None) != ():
             raise InputError(f"workload {workload.name!r}: {name} must return one number, shape ().")
     return shapes
+
+
+def _check_arguments(workload: Workload, name: str, function: Callable[..., Any]) -> None:
+    """Refuse a function that does not take three arguments, where that can be told."""
+    try:
+        inspect.signature(function).bind(None, None, None)
+    except TypeError:
+        raise InputError(
+            f"workload {workload.name!r}: {name} must take (parameters, state, batch); state is () for a model without "
+            f"a state."
+        ) from None
+    except ValueError:  # a function without a signature
+        pass
 
 
 def _traced(workload: Workload, name: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from sgdscope.training.flops import nested
 from sgdscope.training.shapes import Shapes, examples_of, key_shape, training_arguments
-from sgdscope.training.step import evaluated_with, mean_loss
+from sgdscope.training.step import evaluated, mean_loss
 from sgdscope.workloads.base import Workload, examples_in
 
 # Raised with every change of what a fingerprint is made of.
@@ -39,7 +39,7 @@ def fingerprint(workload: Workload, shapes: Shapes) -> str:
         if workload.streams is not None:  # how many streams an evaluation has may depend on the text's length
             n = min(workload.evaluation_batch_size, examples_in(workload.train))
             calls.append((partial(workload.streams.carry, 2), ()))
-        evaluation = (evaluated_with(workload, shapes.parameters, shapes.model), examples_of(workload, n))
+        evaluation = (*evaluated(workload, shapes.parameters, shapes.model), examples_of(workload, n))
         calls += [(workload.loss, evaluation), (workload.score, evaluation)]
     if workload.penalty is not None:
         calls.append((jax.grad(workload.penalty), (shapes.parameters,)))

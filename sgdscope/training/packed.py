@@ -202,7 +202,8 @@ class PackedBackend:
         program, slots = self.prepare(Evaluate(pack.slots)).result(), [pack.places[place] for place in places]
         wanted = np.zeros(pack.slots, bool)
         wanted[slots] = True
-        values = program(self._devices.splits, evaluated(self.workload, pack.state), self._placed(wanted))
+        model = evaluated(self.workload, pack.state.parameters, pack.state.model)
+        values = program(self._devices.splits, model, self._placed(wanted))
         values = jax.tree.map(np.asarray, values)
         return [jax.tree.map(lambda a, slot=slot: a[slot], values) for slot in slots]
 

@@ -19,7 +19,7 @@ from sgdscope.training.step import (
     Recipe,
     Settings,
     State,
-    evaluated_with,
+    evaluated,
     measure,
     one_update,
     start,
@@ -159,7 +159,7 @@ class Evaluate:
         """Return the program, traced and lowered."""
         workload, shapes = devices.traced.workload, devices.traced.shapes
         body = lambda splits, model, wanted: devices.each(partial(measure, workload, splits))(model, wanted)
-        model = evaluated_with(workload, shapes.parameters, shapes.model)
+        model = evaluated(workload, shapes.parameters, shapes.model)
         model = jax.tree.map(lambda a: devices.shape(self.slots, a.shape, a.dtype), model)
         arguments = (devices.splits, model, devices.shape(self.slots, (), np.bool_))
         return devices.lowered(body, (COPIED, TRIAL, TRIAL), arguments)

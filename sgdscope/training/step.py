@@ -232,7 +232,7 @@ def full_gradient(workload: Workload, train_split: Batch, model: Any, key: Any, 
         position = number * size + jnp.arange(size)
         batch = {name: array[position % examples] for name, array in train_split.items()}
         if workload.training_loss is None:
-            losses = workload.loss(evaluated_with(workload, parameters, model), batch)
+            losses = workload.loss(parameters, model, batch)
         else:
             keys = jax.vmap(partial(jax.random.fold_in, key))(position)
             losses, _ = workload.training_loss(parameters, model, batch, keys)
@@ -256,7 +256,7 @@ def mean_loss(workload: Workload) -> Callable[[Any, Any, Any, Any], tuple[Any, A
 
     def mean(parameters: Any, state: Any, batch: Batch, keys: Any) -> tuple[Any, Any]:
         if workload.training_loss is None:
-            return workload.loss(parameters, batch).astype(jnp.float32).mean(), state
+            return workload.loss(parameters, state, batch).astype(jnp.float32).mean(), state
         losses, state = workload.training_loss(parameters, state, batch, keys)
         return losses.astype(jnp.float32).mean(), state
 
@@ -274,14 +274,12 @@ def measure(workload: Workload, splits: dict[str, Batch], model: Any, wanted: ja
     return values
 
 
-def evaluated(workload: Workload, state: State) -> Any:
-    """Return what ``loss`` and ``score`` are given: the parameters, with the state of a model that has one."""
-    return evaluated_with(workload, state.parameters, state.model)
+def evaluated(workload: Workload, parameters: Any, model: Any) -> tuple[Any, Any]:
+    """Return what an evaluation gives to ``loss`` and ``score``: the parameters and the model's state.
 
-
-def evaluated_with(workload: Workload, parameters: Any, model: Any) -> Any:
-    """Return what ``loss`` and ``score`` are given, from the two parts of it."""
-    return parameters if workload.init_state is None else (parameters, model)
+    What streams carry is no state of the model's: an evaluation reads each text from a fresh start.
+    """
+    return parameters, () if workload.init_state is None else model
 
 
 def stretches(updates: int) -> list[tuple[int, int]]:

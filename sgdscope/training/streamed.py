@@ -42,7 +42,6 @@ from sgdscope.training.step import (
     State,
     descended,
     evaluated,
-    evaluated_with,
     goes_on,
     loss_and_gradient,
     start,
@@ -208,7 +207,7 @@ class AddChunk:
 
     def lower(self, on: Devices) -> Any:
         """Return the program, traced and lowered."""
-        model = evaluated_with(on.traced.workload, on.traced.shapes.parameters, on.traced.shapes.model)
+        model = evaluated(on.traced.workload, on.traced.shapes.parameters, on.traced.shapes.model)
         counts, number = jax.ShapeDtypeStruct((self.examples,), jnp.bool_), jax.ShapeDtypeStruct((), jnp.float32)
         arguments = (model, on.examples(self.examples), counts, number, number)
         shardings = (on.copied, on.by_example, on.by_example, on.copied, on.copied)
@@ -406,7 +405,7 @@ class StreamedBackend:
 
     def evaluate(self, pack: _TrialOnDevices, places: Sequence[int]) -> list[Mapping[str, Evaluation]]:
         """Return the evaluation of each whole split, of the held-out ones by example too."""
-        model = evaluated(self.workload, pack.state)
+        model = evaluated(self.workload, pack.state.parameters, pack.state.model)
         return [{split: self._evaluate(split, model) for split in SPLITS}]
 
     def gradient_noise(self, pack: _TrialOnDevices, places: Sequence[int]) -> list[tuple[float, float]]:

@@ -55,6 +55,18 @@ class WorkloadRecord:
 
 
 @dataclass(frozen=True)
+class Resident:
+    """How examples are read that lie on the device: each epoch in another order, all of them once.
+
+    Args:
+        augment: ``augment(key, example) -> example``, applied to each training example at each visit, with a
+            key of its own for (seed, visit); never in evaluation. Default: none.
+    """
+
+    augment: Callable[[Any, Any], Any] | None = None
+
+
+@dataclass(frozen=True)
 class Streams:
     """How a text is read: one long sequence of examples, cut into streams that are read side by side.
 
@@ -62,6 +74,10 @@ class Streams:
     B = streams × unroll tokens re-cuts the sequence, taken as a ring, into ``B // unroll`` streams of equal
     length; each update reads the next ``unroll`` tokens of every stream, and what a stream carries from update
     to update begins anew with each epoch. The seed and the epoch decide where the ring is cut.
+
+    ``training_loss`` gets arrays of shape (streams, unroll + 1), each stream's tokens with the one that follows, a
+    ``state`` that is what the streams carry, and keys of shape (streams,). ``loss`` and ``score`` get tokens in their
+    order, and ``()`` as the state.
 
     Args:
         unroll: tokens of each stream that an update reads, and through which the gradient is taken.
@@ -96,6 +112,10 @@ class Feed:
     circumstances: str = ""
 
 
+Reader = Resident | Streams | Feed
+RESIDENT = Resident()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Workload:
     """A model and its data.
@@ -109,26 +129,22 @@ class Workload:
         version: change it whenever the functions change what they compute; it is part of a trial's identity.
         train, validation, test: for each split a dictionary of arrays with one leading axis of examples.
         init: ``init(key) -> parameters``, any tree of float arrays.
-        loss: ``loss(parameters, batch) -> (n,)``, the loss of each of the n examples of a batch, not negative,
-            since training losses are compared by their logarithms; training minimises its mean.
-        score: ``score(parameters, batch) -> (n,)``, the score of each example; a split's score is its mean.
+        loss: ``loss(parameters, state, batch) -> (n,)``, the loss of each of the n examples of a batch, not negative,
+            since training losses are compared by their logarithms; training minimises its mean. ``state`` is what
+            ``init_state`` began, or ``()`` for a model without a state.
+        score: ``score(parameters, state, batch) -> (n,)``, the score of each example; a split's score is its mean.
         constant_loss: mean training loss of the best constant predictor, above 0; stands for a diverged trial.
         constant_score: its score, likewise.
         score_name: what the score is, for axes and tables.
         score_goal: whether a larger score is better.
-        augment: ``augment(key, example) -> example``, applied to each training example at each visit, with a
-            key of its own for (seed, visit); never in evaluation.
+        reader: how examples are read: ``Resident(augment)`` where they lie on the device, ``Streams(unroll, carry)``
+            where they are one text, ``Feed(...)`` where the host reads them. Default: ``Resident()``.
         training_loss: ``training_loss(parameters, state, batch, keys) -> (losses, state)``, where training
             minimises something else than ``loss``: ``keys`` has shape (n,), one for each example and visit, so
             that dropout does not depend on how a batch is split. Without a state, ``state`` is ``()``.
-        init_state: ``init_state() -> state``, any tree of float arrays, such as running statistics. ``loss`` and
-            ``score`` are then given ``(parameters, state)`` in place of ``parameters``.
+        init_state: ``init_state() -> state``, any tree of float arrays, such as running statistics.
         penalty: ``penalty(parameters) -> scalar``, added to the mean loss in the gradient alone, such as L2.
         ghost_batch_size: examples per batch-norm statistic, where there are any: batch sizes are multiples of it.
-        streams: how examples that are one text are read. ``training_loss`` then gets arrays of shape
-            (streams, unroll + 1), each stream's tokens with the one that follows, a ``state`` that is what the
-            streams carry, and keys of shape (streams,); ``loss`` and ``score`` get tokens in their order.
-        feed: how examples are read that are too many for a device; functions then get what it reads.
         score_of_mean: what becomes of the mean score of a split, such as ``exp`` for a perplexity.
         evaluation_batch_size: examples per forward pass of an evaluation; a bound on memory, except that with
             ``streams`` each such piece of a split is read from a fresh start.
@@ -144,19 +160,17 @@ class Workload:
     validation: Split
     test: Split
     init: Callable[[Any], Parameters]
-    loss: Callable[[Parameters, Any], Any]
-    score: Callable[[Parameters, Any], Any]
+    loss: Callable[[Parameters, Any, Any], Any]
+    score: Callable[[Parameters, Any, Any], Any]
     constant_loss: float
     constant_score: float
     score_name: str = "accuracy"
     score_goal: Literal["maximize", "minimize"] = "maximize"
-    augment: Callable[[Any, Any], Any] | None = None
+    reader: Reader = RESIDENT
     training_loss: Callable[[Parameters, Any, Any, Any], tuple[Any, Any]] | None = None
     init_state: Callable[[], Any] | None = None
     penalty: Callable[[Parameters], Any] | None = None
     ghost_batch_size: int = 1
-    streams: Streams | None = None
-    feed: Feed | None = None
     score_of_mean: Callable[[Any], Any] | None = None
     evaluation_batch_size: int = 1024
     fields: Mapping[str, float | int | str] = field(default_factory=dict)
@@ -179,17 +193,15 @@ class Workload:
         for name, value in self.fields.items():
             if type(value) not in (bool, int, float, str):
                 raise InputError(f"{where}: fields[{name!r}] is {value!r}; only numbers and text identify a workload.")
+        if not isinstance(self.reader, Reader):
+            raise InputError(
+                f"{where}: reader is {self.reader!r}; use Resident(augment), Streams(unroll, carry) or Feed(...)."
+            )
         if self.training_loss is None and (self.init_state is not None or self.streams is not None):
             what = "init_state" if self.init_state is not None else "streams"
             raise InputError(f"{where}: {what} is of no use without training_loss, which moves it on.")
-        if self.streams is not None and (self.augment or self.init_state or self.ghost_batch_size != 1):
-            raise InputError(
-                f"{where}: streams carry their own state; augment, init_state and ghost batches do not apply."
-            )
-        if self.feed is not None and (self.augment or self.streams):
-            raise InputError(
-                f"{where}: a feed reads examples as they are trained on; augment and streams do not apply."
-            )
+        if self.streams is not None and (self.init_state or self.ghost_batch_size != 1):
+            raise InputError(f"{where}: streams carry their own state; init_state and ghost batches do not apply.")
         for what, size in (
             ("ghost_batch_size", self.ghost_batch_size),
             ("evaluation_batch_size", self.evaluation_batch_size),
@@ -199,6 +211,21 @@ class Workload:
                 raise InputError(f"{where}: {what} must be a whole number of at least 1, not {size!r}.")
         for split in SPLITS:
             _check_split(where, split, getattr(self, split), self.train)
+
+    @property
+    def augment(self) -> Callable[[Any, Any], Any] | None:
+        """What is done to each training example at each visit, or None."""
+        return self.reader.augment if isinstance(self.reader, Resident) else None
+
+    @property
+    def streams(self) -> Streams | None:
+        """How the examples are read where they are one text, or None."""
+        return self.reader if isinstance(self.reader, Streams) else None
+
+    @property
+    def feed(self) -> Feed | None:
+        """How the examples are read where the host reads them, or None."""
+        return self.reader if isinstance(self.reader, Feed) else None
 
     @property
     def unroll(self) -> int:

@@ -232,7 +232,7 @@ def test_what_a_killed_process_left_over_is_cleared_away(tmp_path):
 def test_a_changed_workload_is_refused_before_the_folder_is_touched(finished):
     declared = (finished.folder / "study.json").read_text()
     plain = NoisyQuadratic().workload()
-    changed = replace(plain, loss=lambda theta, batch: 2 * plain.loss(theta, batch))
+    changed = replace(plain, loss=lambda theta, state, batch: 2 * plain.loss(theta, state, batch))
     with pytest.raises(sg.InputError, match="functions compute something else"):
         quietly(quadratic_study(workloads=changed, seeds=9), finished.folder)
     assert (finished.folder / "study.json").read_text() == declared
@@ -258,7 +258,7 @@ def test_few_seeds_do_not_search_for_ever(tmp_path):
 
 def test_a_negative_loss_is_refused_with_what_would_do(tmp_path):
     plain = NoisyQuadratic().workload()
-    negative = replace(plain, loss=lambda theta, batch: plain.loss(theta, batch) - 100)
+    negative = replace(plain, loss=lambda theta, state, batch: plain.loss(theta, state, batch) - 100)
     with pytest.raises(sg.InputError, match="add a constant to the loss so that it cannot be negative"):
         quietly(quadratic_study(workloads=negative, batch_sizes=(16,)), tmp_path / "s")
 

@@ -41,7 +41,7 @@ def test_operations_are_those_counted_by_hand(workload):
 
 
 def test_operations_of_convolutions_and_loops_are_those_counted_by_hand():
-    def loss(p, batch):
+    def loss(p, state, batch):
         x = jax.lax.conv_general_dilated(
             batch["x"], p["kernel"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
@@ -168,7 +168,7 @@ def test_convolutions_whose_gradient_is_slow_on_a_cpu_are_found(ours, slow):
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     split = {"x": np.ones((4, 8, 8, 3), np.float32)}
-    loss = lambda p, batch: (convolved(jnp.tanh(batch["x"] * p["scale"]), p["kernel"]) ** 2).sum(axis=(1, 2, 3))
+    loss = lambda p, state, batch: (convolved(jnp.tanh(batch["x"] * p["scale"]), p["kernel"]) ** 2).sum(axis=(1, 2, 3))
     workload = Workload(
         name="w", version="1", train=split, validation=split, test=split, loss=loss, score=loss,
         init=lambda key: {"kernel": jnp.ones((3, 3, 3, 5)), "scale": jnp.ones(())},

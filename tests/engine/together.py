@@ -22,7 +22,7 @@ def study(hidden=16, batch_sizes=(32, 64), read="read"):
 
     feed = Feed(digits_feed.LAYOUT, digits_feed.locate, getattr(digits_feed, read), {"train": 1})
     return sg.Study(
-        name="together", workloads=replace(digits(hidden=hidden), feed=feed),
+        name="together", workloads=replace(digits(hidden=hidden), reader=feed),
         batch_sizes=batch_sizes, microbatch_size=16,
         budgets=sg.Steps(12), learning_rates=(0.1,), optimizers=sg.SGD(momentum=0.9), seeds=1, devices_per_trial=2,
     )  # fmt: skip

@@ -18,7 +18,7 @@ def page(tmp_path_factory):
     quadratic = NoisyQuadratic().workload()
     workload = sg.Workload(
         name=EVIL, version="1", train=quadratic.train, validation=quadratic.validation, test=quadratic.test,
-        init=quadratic.init, loss=quadratic.loss, score=quadratic.score, augment=quadratic.augment,
+        init=quadratic.init, loss=quadratic.loss, score=quadratic.score, reader=quadratic.reader,
         constant_loss=quadratic.constant_loss, constant_score=quadratic.constant_score,
         score_name=EVIL, score_goal="minimize",
     )  # fmt: skip

@@ -128,7 +128,7 @@ def test_of_a_network_it_is_what_the_gradients_of_all_examples_give():
         pictures = jnp.asarray(workload.train["picture"], jnp.float64)
         train = {"picture": pictures, "label": jnp.asarray(workload.train["label"])}
         one = jax.jit(
-            lambda i: jax.grad(lambda p: workload.loss(p, {k: v[i][None] for k, v in train.items()})[0])(exact)
+            lambda i: jax.grad(lambda p: workload.loss(p, (), {k: v[i][None] for k, v in train.items()})[0])(exact)
         )
         gradients = [one(i) for i in range(1024)]
     assert_means(estimates(workload, parameters), naive(gradients, 1))
@@ -148,7 +148,7 @@ def normalized_regression():
         value, state = output(parameters, state, batch["x"], ghosts)
         return (value - batch["y"]) ** 2, state
 
-    plain = lambda model, batch: batch["y"] ** 2 + 0 * model[0]["w"].sum()
+    plain = lambda p, state, batch: batch["y"] ** 2 + 0 * p["w"].sum()
     return Workload(
         name="w", version="1", train=split, validation=split, test=split, loss=plain, score=plain,
         init=lambda key: {"w": jax.random.normal(key, (3, 2)), "norm": norm_init(2)},
@@ -175,7 +175,7 @@ def test_under_batch_normalization_it_is_what_all_ghost_batches_give():
 @pytest.mark.parametrize("ghost_batch_size", [1, 4])
 def test_draws_are_uniform_and_pairs_of_them_independent_but_for_ghosts_which_are_distinct(ghost_batch_size):
     split = {"x": np.arange(7, dtype=np.float32)}
-    plain = lambda p, batch: batch["x"] ** 2 + 0 * p
+    plain = lambda p, state, batch: batch["x"] ** 2 + 0 * p
     workload = Workload(
         name="w", version="1", train=split, validation=split, test=split, loss=plain, score=plain,
         init=lambda key: jnp.zeros(()), constant_loss=1.0, constant_score=1.0,

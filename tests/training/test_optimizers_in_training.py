@@ -92,7 +92,7 @@ def test_the_full_gradient_is_that_of_the_mean_over_the_split(chunk, ghost):
     parameters = workload.init(jax.random.key(0))
     split = {key: jnp.asarray(array) for key, array in workload.train.items()}
     ours = full_gradient(workload, split, (), jax.random.key(1), parameters)
-    mean = lambda p: workload.loss(p, workload.train).mean() + workload.penalty(p)
+    mean = lambda p: workload.loss(p, (), workload.train).mean() + workload.penalty(p)
     for mine, theirs in zip(jax.tree.leaves(ours), jax.tree.leaves(jax.grad(mean)(parameters)), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
 
@@ -173,12 +173,15 @@ def test_a_trial_of_adam_is_a_plain_loop_with_optax():
     with jax.numpy_dtype_promotion("standard"):
         rule = optax.adamw(optax.cosine_decay_schedule(0.01, 24))
         parameters = workload.init(jax.random.split(jax.random.key(3))[0])
-        state, gradient = rule.init(parameters), jax.jit(jax.grad(lambda p: workload.loss(p, workload.train).mean()))
+        state, gradient = (
+            rule.init(parameters),
+            jax.jit(jax.grad(lambda p: workload.loss(p, (), workload.train).mean())),
+        )
         for _ in range(24):
             updates, state = rule.update(gradient(parameters), state, parameters)
             parameters = optax.apply_updates(parameters, updates)
     for split in ("train", "validation", "test"):
-        expected = float(workload.loss(parameters, workload.split(split)).mean())
+        expected = float(workload.loss(parameters, (), workload.split(split)).mean())
         assert found[24, split, "loss"] == pytest.approx(expected, rel=1e-3)
 
 

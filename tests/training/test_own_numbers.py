@@ -26,12 +26,12 @@ def network():
     x = rng.normal(size=(96, 6)).astype(np.float32)
     split = {"x": x, "y": np.sin(x).sum(axis=1)}
 
-    def loss(p, batch):
+    def loss(p, state, batch):
         return 0.5 * ((jax.nn.tanh(batch["x"] @ p["in"]) @ p["out"])[:, 0] - batch["y"]) ** 2
 
     def training_loss(p, state, batch, keys):
         kept = jax.vmap(lambda key, x: jnp.where(jax.random.bernoulli(key, 0.9, x.shape), x, 0.0))(keys, batch["x"])
-        return loss(p, batch | {"x": kept}), state
+        return loss(p, state, batch | {"x": kept}), state
 
     def init(key):
         first, second = jax.random.split(key)

@@ -17,7 +17,7 @@ from sgdscope.training import loop, packed
 from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.contract import trace
 from sgdscope.training.step import Kind
-from sgdscope.workloads.base import Workload
+from sgdscope.workloads.base import Resident, Workload
 from sgdscope.workloads.digits import digits
 from sgdscope.workloads.quadratic import NoisyQuadratic
 
@@ -92,7 +92,7 @@ def test_a_trial_is_a_plain_loop_with_optax(optimizer, batch_size, digits_traine
     rates = rates_of_schedule(30, 0.125)
     rule = optax.sgd(lambda step: jnp.asarray(rates, jnp.float32)[step], momentum=optimizer.momentum)
     state = rule.init(parameters)
-    gradient = jax.jit(jax.grad(lambda p, batch: workload.loss(p, batch).mean()))
+    gradient = jax.jit(jax.grad(lambda p, batch: workload.loss(p, (), batch).mean()))
     for step in range(30):
         position = jnp.arange(step * batch_size, (step + 1) * batch_size, dtype=jnp.uint32)
         index = np.asarray(example_at(jnp.uint32(5), position, 1024))
@@ -101,9 +101,9 @@ def test_a_trial_is_a_plain_loop_with_optax(optimizer, batch_size, digits_traine
     last = {(m.split, m.metric): m.value for m in outcome.measurements if m.step == 30}
     for split in ("train", "validation", "test"):
         data = workload.split(split)
-        np.testing.assert_allclose(last[split, "loss"], workload.loss(parameters, data).mean(), rtol=1e-4)
+        np.testing.assert_allclose(last[split, "loss"], workload.loss(parameters, (), data).mean(), rtol=1e-4)
         np.testing.assert_allclose(
-            last[split, "score"], workload.score(parameters, data).mean(), atol=2.1 / len(data["label"])
+            last[split, "score"], workload.score(parameters, (), data).mean(), atol=2.1 / len(data["label"])
         )
 
 
@@ -162,7 +162,7 @@ def small_convolutional(convolved):
     rng = np.random.default_rng(0)
     split = {"x": rng.normal(size=(40, 6, 6, 2)).astype(np.float32), "y": rng.normal(size=40).astype(np.float32)}
 
-    def loss(p, batch):
+    def loss(p, state, batch):
         hidden = jax.nn.relu(convolved(batch["x"], p["first"]))
         return (convolved(hidden, p["second"]).mean(axis=(1, 2, 3)) - batch["y"]) ** 2
 
@@ -212,7 +212,7 @@ def test_a_workload_whose_convolutions_are_slow_in_a_loop_is_trained_one_update_
 def test_a_pack_is_no_larger_than_its_checkpoints_can_be(width, slots):
     """Parameters, velocity and curve of all trials together stay below 64 MiB, or there is one trial a device."""
     split = {"x": np.ones((8, 1), np.float32)}
-    loss = lambda p, batch: (batch["x"] @ p[:1, :1])[:, 0] ** 2
+    loss = lambda p, state, batch: (batch["x"] @ p[:1, :1])[:, 0] ** 2
     workload = Workload(
         name="w", version="1", train=split, validation=split, test=split, loss=loss, score=loss,
         init=lambda key: jnp.zeros((500, width)), constant_loss=1.0, constant_score=1.0,
@@ -279,7 +279,7 @@ def test_the_bits_are_those_of_a_plain_evaluation_with_the_trained_parameters(
     last = {(m.split, m.metric): m.value for m in outcomes[0].measurements if m.step == 40}
     assert set(outcomes[0].correctness) == {"validation", "test"}
     for split, bits in outcomes[0].correctness.items():
-        scores = np.asarray(workload.score(parameters, workload.split(split)))
+        scores = np.asarray(workload.score(parameters, (), workload.split(split)))
         assert 0.1 < scores.mean() < 1
         assert bits == np.packbits(scores == 1).tobytes()
         assert last[split, "score"] == pytest.approx(scores.mean(), rel=1e-6)
@@ -288,7 +288,7 @@ def test_the_bits_are_those_of_a_plain_evaluation_with_the_trained_parameters(
 
 def test_a_score_of_other_numbers_leaves_no_bits():
     plain = digits(hidden=16)
-    probability = dataclasses.replace(plain, score=lambda p, batch: jnp.exp(-plain.loss(p, batch)))
+    probability = dataclasses.replace(plain, score=lambda p, state, batch: jnp.exp(-plain.loss(p, state, batch)))
     trainer = Trainer(probability, slots=1)
     (outcome,) = trainer.train([declared(probability, 64, Steps(5)).trial(SGD(), 64, 0.25, 0)])
     trainer.close()
@@ -331,8 +331,8 @@ def with_functions(**functions):
     split = {"x": np.ones((8, 2), np.float32)}
     plain = {
         "init": lambda key: jnp.zeros(2),
-        "loss": lambda p, batch: ((batch["x"] - p[None]) ** 2).sum(axis=1),
-        "score": lambda p, batch: batch["x"][:, 0],
+        "loss": lambda p, state, batch: ((batch["x"] - p[None]) ** 2).sum(axis=1),
+        "score": lambda p, state, batch: batch["x"][:, 0],
     }
     return Workload(
         name="mine", version="1", train=split, validation=split, test=split, constant_loss=1.0, constant_score=0.0,
@@ -343,14 +343,18 @@ def with_functions(**functions):
 @pytest.mark.parametrize(
     ("functions", "said"),
     [
-        ({"loss": lambda p, batch: ((batch["x"] - p[None]) ** 2).mean()}, r"loss must return one number for each"),
-        ({"score": lambda p, batch: batch["x"]}, r"score must return one number for each"),
+        (
+            {"loss": lambda p, state, batch: ((batch["x"] - p[None]) ** 2).mean()},
+            r"loss must return one number for each",
+        ),
+        ({"score": lambda p, state, batch: batch["x"]}, r"score must return one number for each"),
         ({"init": lambda key: jnp.zeros(2, jnp.int32)}, r"init must return a tree of float32 arrays"),
         ({"init": lambda key: jnp.zeros(2, jnp.bfloat16)}, r"init must return a tree of float32 arrays"),
         ({"init": lambda key: {}}, r"init must return a tree of float32 arrays"),
-        ({"loss": lambda p, batch: jnp.zeros(2) + p}, r"loss must return one number for each"),
-        ({"loss": lambda p, batch: batch["y"]}, r"loss cannot be traced by JAX: KeyError: 'y'"),
-        ({"augment": lambda key, e: {"x": e["x"][:1]}}, r"augment must return an example of the same shapes"),
+        ({"loss": lambda p, state, batch: jnp.zeros(2) + p}, r"loss must return one number for each"),
+        ({"loss": lambda p, state, batch: batch["y"]}, r"loss cannot be traced by JAX: KeyError: 'y'"),
+        ({"loss": lambda p, batch: batch["x"][:, 0]}, r"loss must take \(parameters, state, batch\)"),
+        ({"reader": Resident(lambda key, e: {"x": e["x"][:1]})}, r"augment must return an example of the same shapes"),
     ],
 )
 def test_functions_that_break_the_contract_are_refused_in_a_sentence(functions, said):
@@ -361,16 +365,18 @@ def test_functions_that_break_the_contract_are_refused_in_a_sentence(functions, 
 def test_the_fingerprint_tells_functions_apart_and_finds_the_same_ones_equal():
     fingerprint = lambda **functions: trace(with_functions(**functions)).fingerprint
     same = [fingerprint() for _ in range(2)]
-    changed = fingerprint(score=lambda p, batch: 2 * batch["x"][:, 0])
-    constant = [fingerprint(score=lambda p, batch, c=c: batch["x"] @ c) for c in (jnp.ones(2), jnp.array([1.0, 2.0]))]
+    changed = fingerprint(score=lambda p, state, batch: 2 * batch["x"][:, 0])
+    constant = [
+        fingerprint(score=lambda p, state, batch, c=c: batch["x"] @ c) for c in (jnp.ones(2), jnp.array([1.0, 2.0]))
+    ]
     inside = [
         trace(
-            with_functions(loss=jax.jit(lambda p, batch, c=c: ((batch["x"] * c - p[None]) ** 2).sum(axis=1)))
+            with_functions(loss=jax.jit(lambda p, state, batch, c=c: ((batch["x"] * c - p[None]) ** 2).sum(axis=1)))
         ).fingerprint
         for c in (jnp.ones(2), jnp.array([1.0, 2.0]))
     ]
     for_many = trace(
-        with_functions(score=lambda p, batch: batch["x"][:, 0] * (1 if len(batch["x"]) < 5 else 2))
+        with_functions(score=lambda p, state, batch: batch["x"][:, 0] * (1 if len(batch["x"]) < 5 else 2))
     ).fingerprint
     assert same[0] == same[1] != changed
     assert constant[0] != constant[1]
@@ -379,7 +385,7 @@ def test_the_fingerprint_tells_functions_apart_and_finds_the_same_ones_equal():
 
 
 def test_a_loss_that_is_never_finite_can_be_timed_and_diverges_at_once(monkeypatch):
-    trainer = Trainer(with_functions(loss=lambda p, batch: batch["x"][:, 0] + jnp.log(p[0])), slots=1)
+    trainer = Trainer(with_functions(loss=lambda p, state, batch: batch["x"][:, 0] + jnp.log(p[0])), slots=1)
     monkeypatch.setattr(packed, "PROBE_SECONDS", 1e9)
     assert trainer.seconds_per_update(kind_of(trainer.workload, 4, SGD(), budgets=Steps(5))) > 0
     trial = declared(trainer.workload, 4, Steps(5)).trial(SGD(), 4, 0.5, seed=0)

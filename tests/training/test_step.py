@@ -48,10 +48,8 @@ def regression(**functions):
     """Least squares that also keeps a running mean of its inputs, and is noisy in training."""
     plain = {
         "init": lambda key: {"w": jax.random.normal(key, (3,)), "b": jnp.zeros(())},
-        "loss": lambda model, batch: (
-            (batch["x"] @ model[0]["w"] + model[0]["b"] - batch["y"]) ** 2 + (model[1]["mean"] ** 2).sum()
-        ),
-        "score": lambda model, batch: batch["x"][:, 0] * 0 + model[1]["count"],
+        "loss": lambda p, state, batch: (batch["x"] @ p["w"] + p["b"] - batch["y"]) ** 2 + (state["mean"] ** 2).sum(),
+        "score": lambda p, state, batch: batch["x"][:, 0] * 0 + state["count"],
         "training_loss": noisy_squares,
         "init_state": lambda: {"mean": jnp.zeros(3), "count": jnp.zeros(())},
         "ghost_batch_size": 4,
@@ -97,7 +95,7 @@ def test_state_penalty_and_noise_against_a_plain_loop(microbatch_size, method):
         parameters = jax.tree.map(lambda p, v, rate=rate: p - rate * v, parameters, velocity)
     for split in ("train", "validation", "test"):
         data = workload.split(split)
-        loss = float(workload.loss((parameters, state), data).mean())
+        loss = float(workload.loss(parameters, state, data).mean())
         assert got[UPDATES, split, "loss"] == pytest.approx(loss, rel=1e-4)
         assert got[UPDATES, split, "score"] == pytest.approx(UPDATES * 6)  # once a ghost batch
     curve = [got[step, "train", "minibatch_loss"] for step in range(1, UPDATES + 1)]
@@ -235,7 +233,7 @@ def test_functions_that_are_not_the_contracts_are_refused(functions, sentence):
 
 def test_a_carry_without_an_axis_of_streams_is_refused(echo):
     with pytest.raises(InputError, match=r"carry\(n\) must return arrays whose first axis is n"):
-        trace(dataclasses.replace(echo, streams=Streams(4, lambda n: jnp.zeros((2, n)))))
+        trace(dataclasses.replace(echo, reader=Streams(4, lambda n: jnp.zeros((2, n)))))
 
 
 @pytest.mark.parametrize(
@@ -243,7 +241,7 @@ def test_a_carry_without_an_axis_of_streams_is_refused(echo):
     [
         ({"training_loss": None}, "init_state is of no use without training_loss"),
         ({"ghost_batch_size": 0}, "ghost_batch_size must be a whole number of at least 1, not 0"),
-        ({"streams": Streams(4, jnp.zeros)}, "streams carry their own state"),
+        ({"reader": Streams(4, jnp.zeros)}, "streams carry their own state"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(functions, sentence):

@@ -37,15 +37,15 @@ def plain_digits(**changes):
 
     def training_loss(parameters, state, batch, keys):
         noise = jax.vmap(jax.random.uniform)(keys)
-        losses = plain.loss(parameters, {**batch, "picture": batch["picture"] * noise[:, None]})
+        losses = plain.loss(parameters, (), {**batch, "picture": batch["picture"] * noise[:, None]})
         return losses, state * 0.5 + noise.mean()
 
     plain = digits(hidden=16)
     usual = {
         "training_loss": training_loss,
         "init_state": lambda: jnp.float32(1),
-        "loss": lambda model, batch: plain.loss(model[0], batch) + model[1],
-        "score": lambda model, batch: plain.score(model[0], batch),
+        "loss": lambda p, state, batch: plain.loss(p, (), batch) + state,
+        "score": lambda p, state, batch: plain.score(p, (), batch),
         "penalty": lambda parameters: 0.01 * sum((leaf**2).sum() for leaf in jax.tree.leaves(parameters)),
     }
     return dataclasses.replace(plain, **usual | changes)
@@ -55,7 +55,7 @@ def fed_digits(read=digits_feed.read, **changes):
     feed = Feed(
         digits_feed.LAYOUT, lambda split, index: (split, index), read, {"train": 10, "validation": 2, "test": 3}
     )
-    return plain_digits(feed=feed, **changes)
+    return plain_digits(reader=feed, **changes)
 
 
 def trial_of(workload, batch_size=64, budget=Steps(20), optimizer=SGD(momentum=0.9), rate=0.0625, seed=1, **fields):  # noqa: B008
@@ -203,7 +203,7 @@ def test_what_an_evaluation_found_is_kept_before_training_goes_on(trainer, tmp_p
 
 def test_a_checkpoint_of_other_libraries_is_passed_over(trainer):
     feed = dataclasses.replace(trainer.workload.feed, circumstances="decoder 2.0")
-    other = dataclasses.replace(trainer.workload, feed=feed)
+    other = dataclasses.replace(trainer.workload, reader=feed)
     changed = StreamedTrainer(other, workers=1)
     changed.close()
     assert changed.circumstances == trainer.circumstances + "decoder 2.0"
@@ -225,7 +225,7 @@ def test_training_sees_each_example_once_an_epoch_in_the_order_of_the_seed():
         jax.debug.callback(lambda *of: seen.append(of), batch["picture"][:, 0], batch["label"])
         return parameters["w"] - 0.0 * batch["picture"][:, 0], state
 
-    one_each = lambda parameters, batch: parameters["w"] + 0.0 * batch["picture"][:, 0]
+    one_each = lambda parameters, state, batch: parameters["w"] + 0.0 * batch["picture"][:, 0]
     workload = fed_digits(
         digits_feed.read_marked, init=lambda key: {"w": jnp.ones(())}, loss=one_each, score=one_each,
         training_loss=training_loss, init_state=None, penalty=None,
