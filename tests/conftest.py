@@ -11,10 +11,12 @@ import pytest
 from hypothesis import settings
 
 from sgdscope.analysis import statistics
+from sgdscope.training.jax_setup import CompilationCache
 
 # Before JAX starts: two devices whatever the machine has, and a cache that no other run shares.
 jax.config.update("jax_num_cpu_devices", 2)
 os.environ["SGDSCOPE_CACHE_DIR"] = tempfile.mkdtemp(prefix="sgdscope-test-")
+CompilationCache().open()
 
 # The first call of a shape compiles, which is no sign of slowness.
 settings.register_profile("sgdscope", deadline=None, derandomize=True)

@@ -136,8 +136,7 @@ def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str],
         store.set_aside(contents.damaged)
         for path in contents.damaged:
             progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
-    left_over = Checkpoints(store.folder, "")
-    left_over.drop(left_over.trials() & set(ended(contents.trials)["trial_id"]))
+    Checkpoints(store.folder, "").drop(ended(contents.trials)["trial_id"])
     return contents.trials
 
 
@@ -225,6 +224,7 @@ class _Run:
         name = backend.workload.name
         kinds, costs = _kinds(self._declaration, name), self._costs[name]
         checkpoints = Checkpoints(self._store.folder, backend.circumstances, self._world.is_leader)
+        checkpoints.drop(ended(self._trials)["trial_id"])
         backend.expect([kinds[-1], kinds[0]])  # those that are probed
         self._progress.show(self.trained, self.trained + self._remaining().trials, None)
         for notice in backend.notices:

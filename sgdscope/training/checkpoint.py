@@ -97,12 +97,12 @@ class Checkpoints:
         return found
 
     def drop(self, trial_ids: Iterable[str]) -> None:
-        """Delete the files that hold no trial but those whose rows are committed, now or before."""
+        """Delete the files that hold no trial but those whose rows are committed, now or before, and damaged files."""
         self._done |= set(trial_ids)
         if self._writes:
             self.settle()
             for path in self._all():
-                if self._trials_of(path) and self._trials_of(path) <= self._done:
+                if self._trials_of(path) <= self._done:
                     path.unlink(missing_ok=True)
 
     def trials(self) -> set[str]:
@@ -133,7 +133,7 @@ class Checkpoints:
             other.unlink(missing_ok=True)
 
     def _trials_of(self, path: Path) -> frozenset[str]:
-        """Return the ids of a file's trials, which are read once; none where it is damaged or of an older form."""
+        """Return the ids of a file's trials, which are read once; none where it is damaged."""
         if path not in self._ids:
             self._ids[path] = frozenset(_ids(path))
         return self._ids[path]
@@ -148,12 +148,10 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZip
 
 
 def _ids(path: Path) -> list[str]:
-    with (
-        contextlib.suppress(*UNREADABLE),
-        path.open("rb") as file,
-        np.load(file, allow_pickle=False) as arrays,
-    ):
-        return [str(entry["trial"]) for entry in json.loads(str(arrays["arr_0"]))]
+    with contextlib.suppress(*UNREADABLE), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        about = json.loads(str(arrays["arr_0"]))
+        # The form of before held one trial a file, with its id in the name; it is passed over.
+        return [path.name.split(".")[0]] if isinstance(about, dict) else [str(entry["trial"]) for entry in about]
     return []
 
 

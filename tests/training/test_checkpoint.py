@@ -6,6 +6,7 @@ import pytest
 from trainers import Trainer
 
 from sgdscope.budget import Epochs
+from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD
 from sgdscope.study import Study
 from sgdscope.training import loop
@@ -59,6 +60,30 @@ def test_a_damaged_one_is_of_no_use_but_the_one_before_it_is(tmp_path, damage):
     assert kept.load("a") == {}
     old.write_bytes(content)  # as after a kill between the new one's rename and the old one's deletion
     assert same(kept.load("a")["a"], EXAMPLE)
+
+
+def test_a_file_goes_when_all_of_its_trials_are_committed_and_a_trial_is_taken_from_where_it_is_furthest(tmp_path):
+    kept = Checkpoints(tmp_path, "here")
+    kept.save({"a": EXAMPLE, "b": dataclasses.replace(EXAMPLE, step=8)})
+    kept.save({"b": dataclasses.replace(EXAMPLE, step=3), "c": EXAMPLE})
+    assert {name: found.step for name, found in kept.load("abc").items()} == {"a": 7, "b": 8, "c": 7}
+    kept.drop(["a"])
+    assert kept.trials() == {"a", "b", "c"}
+    kept.drop(["b"])
+    assert kept.trials() == {"b", "c"}
+    kept.drop(["c"])
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_a_write_that_fails_is_told_and_what_is_written_stays(tmp_path):
+    kept = Checkpoints(tmp_path, "here")
+    kept.save({"a": EXAMPLE})
+    kept.settle()
+    (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
+    (tmp_path / "checkpoints").touch()
+    kept.save({"a": dataclasses.replace(EXAMPLE, step=8)})
+    with pytest.raises(InputError, match="cannot be written"):
+        kept.settle()
 
 
 def test_another_version_or_method_passes_it_over(tmp_path):
