@@ -336,7 +336,8 @@ class PackedBackend:
             active = np.arange(self.capacity) % self._per_group == 0
         zeros = np.zeros(self.capacity, np.float32)
         updates = np.where(active, MOST_PROBED * 4, 0).astype(np.int32)
-        coefficients = dict.fromkeys(kind.optimizer.coefficients(kind.batch_size), zeros)
+        numbers = kind.optimizer.coefficients(kind.batch_size)  # at 0 some rules would divide by it, and stop
+        coefficients = {name: np.full(self.capacity, number, np.float32) for name, number in numbers.items()}
         seeds = np.arange(self.capacity, dtype=np.uint32)
         settings: Settings = self._placed(Settings(zeros, coefficients, seeds, updates))
         return settings, active

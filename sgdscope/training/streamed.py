@@ -430,7 +430,8 @@ class StreamedBackend:
         add, update, begin = (self.prepare(program).result() for program in programs)
         self._compiler.settle()
         with pinned():
-            numbers = dict.fromkeys(kind.optimizer.coefficients(kind.batch_size), np.float32(0))
+            coefficients = kind.optimizer.coefficients(kind.batch_size)
+            numbers = {name: np.float32(number) for name, number in coefficients.items()}
             settings = self._put(Settings(np.float32(0), numbers, np.uint32(0), np.int32(1)))
             state = begin(settings)
             sums = self._no_sums(state)

@@ -19,7 +19,8 @@ from sgdscope.study import Study
 from sgdscope.training import loop
 from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.contract import trace
-from sgdscope.training.step import full_gradient
+from sgdscope.training.packed import PackedBackend
+from sgdscope.training.step import Kind, full_gradient
 from sgdscope.workloads.digits import digits
 
 
@@ -152,6 +153,23 @@ def test_a_trial_is_its_own_in_any_pack_and_after_a_kill(optimizer, schedule, me
     (again,) = trainer.train([mine], checkpoints=kept)
     trainer.close()
     assert numbers(again) == numbers(alone)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(), Adam(), AdamW(), Optax("lion", optax.lion)])
+def test_what_is_timed_are_updates_that_are_made(optimizer, monkeypatch):
+    workload = network()
+    trainer = Trainer(workload, slots=1)
+    run, made = PackedBackend._run, []
+
+    def noted(self, pack, ends, steps, program=None):
+        run(self, pack, ends, steps, program)
+        made.append(np.asarray(pack.state.step).min() == np.asarray(ends).max())
+
+    monkeypatch.setattr(PackedBackend, "_run", noted)
+    assert trainer.seconds_per_update(Kind.of(trial_of(workload, optimizer))) > 0
+    trainer.close()
+    assert made
+    assert all(made)
 
 
 def test_one_program_serves_all_numbers_of_a_rule():
