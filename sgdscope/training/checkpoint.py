@@ -139,7 +139,7 @@ class Checkpoints:
         return self._ids[path]
 
     def _all(self) -> list[Path]:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # of a folder that cannot be read, the next write tells
             return sorted(p for p in self._folder.iterdir() if p.suffix == ".npz" and p.name.count(".") == 3)
         return []
 
