@@ -81,7 +81,7 @@ class Adam(Optimizer):
         return tree_map(lambda p, s: p - learning_rate * s, parameters, step), state
 
     @property
-    def settling_updates(self) -> float:
+    def settling_updates(self) -> float | None:
         """20/(1 − β₁) updates; the means are corrected for their start, so that β₂ needs no more."""
         largest = max(self.beta1.values) if isinstance(self.beta1, Values) else self.beta1
         return SETTLING_TIMES / (1 - largest) if largest else 0.0

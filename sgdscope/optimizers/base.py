@@ -105,8 +105,8 @@ class Optimizer(ABC):
         return None
 
     @property
-    def settling_updates(self) -> float:
-        """The updates after which the rule moves as in its steady state; 0 where it has no memory."""
+    def settling_updates(self) -> float | None:
+        """The updates after which the rule moves as in its steady state; 0 where it has no memory, None if unknown."""
         return 0.0
 
     @property

@@ -48,6 +48,11 @@ class Optax(Optimizer):
         """The optimizer itself: its numbers are in ``build``."""
         return self
 
+    @property
+    def settling_updates(self) -> float | None:
+        """None: it is unknown."""
+        return None
+
     def init(self, parameters: Tree) -> Tree:
         """Return optax's state."""
         import jax.numpy as jnp

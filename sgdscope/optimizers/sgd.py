@@ -54,7 +54,7 @@ class SGD(Optimizer):
         return None if isinstance(self.momentum, Values) else learning_rate / (1 - self.momentum)
 
     @property
-    def settling_updates(self) -> float:
+    def settling_updates(self) -> float | None:
         """20/(1 − m) updates, below which ε/(1 − m) does not compare with SGD's ε; 0 without momentum."""
         largest = max(self.momentum.values) if isinstance(self.momentum, Values) else self.momentum
         return SETTLING_TIMES / (1 - largest) if largest else 0.0

@@ -40,17 +40,29 @@ class TracedWorkload:
             return fingerprint(self.workload, self.shapes)
 
     def optimizer_fingerprint(self, optimizer: Optimizer) -> str:
-        """Return a hash of what an optimizer computes with this workload's parameters."""
+        """Return a hash of what an optimizer computes with this workload's parameters.
+
+        Raises:
+            InputError: where the optimizer cannot be traced.
+        """
 
         def update(gradient: Any, state: Any, parameters: Any, rate: Any, numbers: Any) -> Any:
             nothing: Any = None
             return optimizer.update(gradient, state, parameters, rate, numbers, nothing)
 
         parameters, number = self.shapes.parameters, jax.ShapeDtypeStruct((), jnp.float32)
-        with pinned():
-            state = jax.eval_shape(optimizer.init, parameters)
-            numbers = dict.fromkeys(optimizer.coefficients(1), number)
-            return hash_of([(update, (parameters, state, parameters, number, numbers))])
+        numbers = dict.fromkeys(optimizer.coefficients(1), number)
+        try:
+            with pinned():
+                state = jax.eval_shape(optimizer.init, parameters)
+                return hash_of([(update, (parameters, state, parameters, number, numbers))])
+        except InputError as error:
+            raise InputError(str(error)) from None  # without the notes that JAX adds
+        except Exception as error:  # whatever an optimizer of the user's raises
+            first_line = (str(error).strip() or repr(error)).splitlines()[0]
+            raise InputError(
+                f"optimizers: {optimizer} cannot be traced by JAX: {type(error).__name__}: {first_line}"
+            ) from error
 
     @cached_property
     def operations_per_example(self) -> float:

@@ -220,6 +220,19 @@ def test_optimizers_and_schedules_are_part_of_a_trials_id_and_the_usual_ones_lea
 GOLDEN = ["943777292f27180c", "7866c637e3b1a17b"]  # from when SGD and momentum were all that there was
 
 
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (None, r"^optimizers: optax:mine can be read but not trained here; declare it with its build function\.$"),
+        (lambda rate: rate, r"^optimizers: optax:mine cannot be traced by JAX: AttributeError: "),
+        (lambda: optax.lion(1.0), r"^optimizers: optax:mine cannot be traced by JAX: TypeError: "),
+    ],
+)
+def test_an_optimizer_that_cannot_be_trained_is_refused_in_a_sentence(build, said):
+    with pytest.raises(InputError, match=said):
+        trace(network()).optimizer_fingerprint(Optax("mine", build))
+
+
 @jax.numpy_dtype_promotion("standard")  # which optax relies on
 def test_what_an_optimizer_of_the_users_computes_can_be_told_apart():
     traced = trace(network())
