@@ -225,13 +225,14 @@ class _Run:
         kinds, costs = _kinds(self._declaration, name), self._costs[name]
         checkpoints = Checkpoints(self._store.folder, backend.circumstances, self._world.is_leader)
         checkpoints.drop(ended(self._trials)["trial_id"])
-        backend.expect([kinds[-1], kinds[0]])  # those that are probed
+        first = [kind for kind in kinds if kind.optimizer == kinds[0].optimizer]  # which stands for all rules
+        backend.expect([first[-1], first[0]])  # those that are probed
         self._progress.show(self.trained, self.trained + self._remaining().trials, None)
         for notice in backend.notices:
             self._progress.say(notice)
         if not self._world.is_shared:  # what is probed follows from the time, which is another for each process
             with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
-                costs.probe(backend, kinds)
+                costs.probe(backend, first)
         backend.expect(kinds[::-1])  # in the order of the search
         expected = self._remaining()
         self._progress.show(self.trained, self.trained + expected.trials, expected.seconds)
@@ -328,7 +329,8 @@ def plan_study(study: Study, folder: str | Path | None = None, costs: Mapping[st
     for name, cost in costs.items():
         backend = _backend(study, cost.traced, world)
         try:
-            cost.probe(backend, _kinds(declaration, name))
+            kinds = _kinds(declaration, name)
+            cost.probe(backend, [kind for kind in kinds if kind.optimizer == kinds[0].optimizer])
         except WorkerDiedError as error:
             raise InputError(f"workload {name!r}: {error}") from error
         finally:

@@ -194,7 +194,7 @@ class Update:
         return state, Sums(jnp.float32(0), zeros(gradient), state.model), state.finite
 
     def __str__(self) -> str:
-        return f"update {self.kind.optimizer.family}, batch size {self.kind.batch_size}"
+        return f"update {self.kind.optimizer.family}"
 
 
 @dataclass(frozen=True)
