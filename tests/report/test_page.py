@@ -87,7 +87,9 @@ def test_trials_are_there_once_as_final_rows(page):
 def test_the_first_screen_says_what_was_studied_where_it_bends_and_what_to_do(page):
     result, html = page
     shown = dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", html))
-    assert list(shown) == ["Workload", "Optimizers", "Batch sizes", "Budget", "Seeds", "Trials", "Device", "Cost"]
+    facts = ["Workload", "Optimizers", "Schedule", "Batch sizes", "Budget", "Seeds", "Trials", "Device", "Cost"]
+    assert list(shown) == facts
+    assert shown["Schedule"] == "halving"
     assert shown["Batch sizes"] == "4, 8, 16, 32"
     assert shown["Trials"].startswith(f"{len(result.trials)} (")
     before_the_figures = html[: html.index("<figure")]
