@@ -21,7 +21,7 @@ test: $(VENV)/installed-test
 test-numbers: $(VENV)/installed-test
 	$(BIN)/pytest -n 2 --dist worksteal \
 		tests/data/test_order.py tests/engine/test_local.py::test_a_study_runs_to_its_end \
-		tests/training/test_pack.py tests/training/test_precision.py tests/training/test_runtime.py tests/test_study.py
+		tests/training/test_packed.py tests/training/test_precision.py tests/training/test_jax_setup.py tests/test_study.py
 
 # What is imported is compiled when it is: compiling all of what is installed takes longer than that.
 $(VENV)/installed: pyproject.toml

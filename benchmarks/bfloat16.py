@@ -23,8 +23,10 @@ from scipy.special import stdtrit
 
 import sgdscope as sg
 from sgdscope.studies import load_study
-from sgdscope.training.pack import Trainer
-from sgdscope.training.runtime import use_all_cores
+from sgdscope.training.jax_setup import configure_jax
+from sgdscope.training.packed import PackedBackend
+from sgdscope.training.step import Kind
+from sgdscope.training.traced import trace
 
 ROUNDS = 5
 SLOTS = 16
@@ -45,7 +47,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def main(results: str, name: str = "digits", seeds: str = "15") -> None:
-    use_all_cores()
+    configure_jax()
     study = load_study(name).changed({"seeds": int(seeds)})
     found = {}
     for dtype in ("float32", "bfloat16"):
@@ -54,22 +56,21 @@ def main(results: str, name: str = "digits", seeds: str = "15") -> None:
     both = found["float32"].join(found["bfloat16"], on=[*CELL, "seed"], suffix="_bfloat16")
     both = both.with_columns(difference=pl.col("test_score_bfloat16") - pl.col("test_score"))
 
-    # By ``vmap`` each would choose its own pack size, which is another difference than the one that is measured.
     slots = None if jax.default_backend() == "cpu" else SLOTS
-    trainers = {
-        dtype: Trainer(study.workloads[0], compute_dtype=dtype, slots=slots) for dtype in ("float32", "bfloat16")
-    }
+    traced = trace(study.workloads[0])
+    backends = {dtype: PackedBackend(traced, compute_dtype=dtype, slots=slots) for dtype in ("float32", "bfloat16")}
     ratio = {}
     for size in study.batch_sizes:
-        taken: dict[str, list[float]] = {dtype: [] for dtype in trainers}
-        for trainer in trainers.values():
-            trainer.time_updates(size)
+        taken: dict[str, list[float]] = {dtype: [] for dtype in backends}
+        kind = Kind.of(study.declaration().trial(sg.SGD(), size, 1.0, 0))
+        for backend in backends.values():
+            backend.seconds_per_update(kind)
         for _ in range(ROUNDS):
-            for dtype, trainer in trainers.items():
-                taken[dtype].append(trainer.time_updates(size, 0.2))
+            for dtype, backend in backends.items():
+                taken[dtype].append(backend.seconds_per_update(kind))
         ratio[size] = statistics.median(taken["bfloat16"]) / statistics.median(taken["float32"])
-    for trainer in trainers.values():
-        trainer.close()
+    for backend in backends.values():
+        backend.close()
 
     rows = []
     for key, cell in both.sort(CELL).group_by(CELL, maintain_order=True):

@@ -21,7 +21,7 @@ from jax import lax
 
 from sgdscope.models import convolution as ours
 from sgdscope.models import wide_resnet as network
-from sgdscope.training.runtime import COMPILER_OPTIONS, pinned
+from sgdscope.training.jax_setup import COMPILER_OPTIONS, pinned
 from sgdscope.workloads.base import Workload
 from sgdscope.workloads.wide_resnet import wide_resnet
 

@@ -40,12 +40,12 @@ def run_once(cache: Path) -> dict[str, float]:
 def compile_alone(cache: Path) -> float:
     """Return the seconds that all programs of the study take to compile or load with nothing trained beside."""
     program = (
-        "import time; from sgdscope.training.runtime import CompilationCache, use_all_cores; use_all_cores()\n"
-        "from sgdscope.studies.digits import study; from sgdscope.training.pack import Trainer\n"
-        "cache = CompilationCache(); cache.open(); begun = time.perf_counter()\n"
-        "trainer = Trainer(study.workloads[0], study.evaluate_at)\n"
-        "programs = [trainer.prepare(size) for size in ('start', 'measure', *study.batch_sizes)]\n"
-        "[program.result() for program in programs]; print(time.perf_counter() - begun); cache.seal()"
+        "import time; from sgdscope.training.jax_setup import configure_jax; configure_jax()\n"
+        "from sgdscope.studies.digits import study; from sgdscope.training.traced import trace\n"
+        "from sgdscope.training.packed import PackedBackend; from sgdscope.engine.local import _kinds\n"
+        "begun = time.perf_counter(); backend = PackedBackend(trace(study.workloads[0]))\n"
+        "backend.expect(_kinds(study.declaration(), 'digits')); backend._compiler.settle()\n"
+        "print(time.perf_counter() - begun); backend.close()"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

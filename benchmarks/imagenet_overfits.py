@@ -26,7 +26,7 @@ def main(data: Path, epochs: float = 30, side: int = 224, rate: float = 2.0**-6)
     study = sg.Study(
         name="imagenet-overfits",
         workloads=workload,
-        optimizers=sg.Momentum(0.9),
+        optimizers=sg.SGD(momentum=0.9),
         batch_sizes=BATCH_SIZE,
         budgets=sg.Epochs(epochs),
         learning_rates=(rate,),

@@ -25,7 +25,7 @@ from sgdscope.workloads.wide_resnet import wide_resnet
 
 def study_of(name: str, data: Path | None) -> sg.Study:
     """Return one cell with one learning rate."""
-    momentum = (sg.Momentum(0.9),)
+    momentum = (sg.SGD(momentum=0.9),)
     common = {"name": name, "seeds": 2, "evaluate_at": (1.0,), "optimizers": momentum}
     if name == "autoencoder":
         workload = autoencoder(read_mnist(data))

@@ -19,8 +19,11 @@ from rich.console import Console
 import sgdscope as sg
 from sgdscope.report.summary import bend_sentences, noise_scale_sentences
 from sgdscope.studies.digits import study
-from sgdscope.training.pack import Trainer
-from sgdscope.training.runtime import use_all_cores
+from sgdscope.training.jax_setup import configure_jax
+from sgdscope.training.loop import Milestones, train
+from sgdscope.training.packed import PackedBackend
+from sgdscope.training.step import Kind
+from sgdscope.training.traced import trace
 
 MOMENTS = (0.0, 0.5, 1.0)
 # At 5 seeds the interval of the initial noise scale reaches 0 and infinity.
@@ -31,28 +34,27 @@ def share_of_time(runs: int) -> None:
     """Print the seconds of a pack of each batch size without it and with it, and those of all together."""
     (workload,) = study.workloads
     declared = study.declaration()
-    trainers = [Trainer(workload, study.evaluate_at, slots=4, noise_scale_at=moments) for moments in ((), MOMENTS)]
-    print(f"{trainers[0].slots} trials a pack, {len(trainers[0].devices)} devices; seconds, medians of {runs} runs")
+    backend = PackedBackend(trace(workload), slots=4, noise_scale=True)
+    slots, milestones = backend.capacity, [Milestones(study.evaluate_at, moments) for moments in ((), MOMENTS)]
+    print(f"{slots} trials a pack, {backend.provenance['devices']} devices; seconds, medians of {runs} runs")
     print("batch size   without      with     ratio (lowest to highest)")
     sums = [[0.0, 0.0] for _ in range(runs)]
-    trainers[1].prepare("noise").result()
     for size in study.batch_sizes:
-        trials = [declared.trial(sg.SGD(), size, 2.0**-4, seed) for seed in range(trainers[0].slots)]
-        for trainer in trainers:
-            trainer.prepare(size).result()
+        trials = [declared.trial(sg.SGD(), size, 2.0**-4, seed) for seed in range(slots)]
+        backend.expect([Kind.of(trials[0])])
+        backend._compiler.settle()
         taken = []
         for run in range(runs):
             pair = []
-            for trainer in trainers:
+            for moments in milestones:
                 begun = time.perf_counter()
-                trainer.train(trials)
+                train(backend, trials, moments)
                 pair.append(time.perf_counter() - begun)
             taken.append(pair)
             sums[run] = [a + b for a, b in zip(sums[run], pair, strict=True)]
         _print_line(str(size), taken)
     _print_line("all", sums)
-    for trainer in trainers:
-        trainer.close()
+    backend.close()
 
 
 def _print_line(name: str, taken: list[list[float]]) -> None:
@@ -85,6 +87,6 @@ def along_training() -> None:
 
 
 if __name__ == "__main__":
-    use_all_cores()
+    configure_jax()
     share_of_time(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
     along_training()

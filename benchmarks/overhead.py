@@ -32,13 +32,13 @@ RUNS = 3
 # The moment of the first update is when the first segment of the first pack begins.
 FIRST_UPDATE = """
 import sys, time
-from sgdscope.training.pack import Trainer
-first = Trainer._run
+from sgdscope.training.packed import PackedBackend
+first = PackedBackend._run
 def run(self, *arguments):
     print("first update", time.time(), flush=True)
-    Trainer._run = first
+    PackedBackend._run = first
     return first(self, *arguments)
-Trainer._run = run
+PackedBackend._run = run
 from sgdscope.cli import main
 few = ["--batch-sizes", "64", "256", "1024", "--seeds", "2"]
 sys.exit(main(["run", "digits", "--verbose", *few, "--out", sys.argv[1]]))
@@ -46,9 +46,9 @@ sys.exit(main(["run", "digits", "--verbose", *few, "--out", sys.argv[1]]))
 
 # The seconds inside each of these, of which none calls another.
 PARTS = {
-    "updates": "sgdscope.training.pack:Trainer._run",
-    "evaluations": "sgdscope.training.pack:Trainer._measure",
-    "starting trials": "sgdscope.training.pack:Trainer._settings",
+    "updates": "sgdscope.training.packed:PackedBackend._run",
+    "evaluations": "sgdscope.training.packed:PackedBackend.evaluate",
+    "starting trials": "sgdscope.training.packed:PackedBackend._settings",
     "committing": "sgdscope.store:Store.commit",
     "searching": "sgdscope.engine.local:search",
     "what remains": "sgdscope.engine.local:remaining",
@@ -115,7 +115,7 @@ def harness(trials: int) -> tuple[float, float]:
     study = sg.Study(
         name="harness",
         workloads=NoisyQuadratic().workload(),
-        optimizers=(sg.SGD(), sg.Momentum(0.9)),
+        optimizers=(sg.SGD(), sg.SGD(momentum=0.9)),
         batch_sizes=(64, 256),
         budgets=sg.Steps(1),
         learning_rates=[2.0**-k for k in range(10)],

@@ -29,7 +29,7 @@ import polars as pl
 from jax import lax
 
 from sgdscope.models.convolution import convolution
-from sgdscope.training.runtime import COMPILER_OPTIONS, pinned
+from sgdscope.training.jax_setup import COMPILER_OPTIONS, pinned
 
 ROUNDS = 5
 PACKS = (1, 4, 16)

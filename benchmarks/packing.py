@@ -31,10 +31,13 @@ from sgdscope.data.cifar10 import read_cifar10
 from sgdscope.data.mnist import read_mnist
 from sgdscope.data.ptb import read_ptb
 from sgdscope.errors import InputError
-from sgdscope.training.functions import check_functions, operations_per_update
-from sgdscope.training.pack import Method, Trainer
-from sgdscope.training.runtime import COMPILER_OPTIONS, pinned, use_all_cores
-from sgdscope.training.trial import state_bytes
+from sgdscope.optimizers import SGD
+from sgdscope.schedules import HALVING
+from sgdscope.training.jax_setup import COMPILER_OPTIONS, configure_jax, pinned
+from sgdscope.training.packed import Batching, PackedBackend
+from sgdscope.training.programs import Update
+from sgdscope.training.step import Kind, state_bytes
+from sgdscope.training.traced import TracedWorkload, trace
 from sgdscope.workloads.autoencoder import autoencoder
 from sgdscope.workloads.base import Workload, examples_in
 from sgdscope.workloads.digits import digits
@@ -42,7 +45,6 @@ from sgdscope.workloads.lstm import lstm
 from sgdscope.workloads.wide_resnet import wide_resnet
 
 ROUNDS = 5
-SECONDS = 0.2
 # What a matrix product needs to reach its peak, and an array to lie in memory rather than in a cache.
 SIDE = {"cpu": 1024, "gpu": 8192}
 LEAST_BYTES = {"cpu": 0, "gpu": 2**29}
@@ -108,23 +110,27 @@ def bandwidth(size: int) -> float:
     return 2 * size * repeats * jax.device_count() / best_of(on_each_device(scaled, array))
 
 
-def trainers(workload: Workload) -> dict[tuple[Method, int], Trainer]:
-    """Return a trainer for each method and pack size that fits."""
-    devices, memory = jax.devices(), state_bytes(check_functions(workload))
-    made: dict[tuple[Method, int], Trainer] = {}
+def backends(traced: TracedWorkload) -> dict[tuple[Batching, int], PackedBackend]:
+    """Return a backend for each way of batching and pack size that fits."""
+    shapes = traced.shapes
+    devices, memory = jax.devices(), 2 * state_bytes(shapes.parameters) + state_bytes(shapes.model)
+    made: dict[tuple[Batching, int], PackedBackend] = {}
     for trials in PACKS:
         used = devices[: min(trials, len(devices))]
         slots = trials // len(used)
         if trials * memory <= MOST_BYTES:
             # By ``map`` a device's trials take turns: more of them than one tell nothing new.
-            methods: tuple[Method, ...] = ("map", "vmap") if slots == 1 else ("vmap",)
-            made |= {(m, trials): Trainer(workload, devices=used, method=m, slots=slots) for m in methods}
+            ways: tuple[Batching, ...] = ("map", "vmap") if slots == 1 else ("vmap",)
+            made |= {
+                (way, trials): PackedBackend(traced, devices=used, batching=way, loop="inside", slots=slots)
+                for way in ways
+            }
     return made
 
 
-def megabytes(trainer: Trainer, batch_size: int) -> float:
+def megabytes(backend: PackedBackend, kind: Kind) -> float:
     """Return what a pack takes on each of its devices: its state, the data, and what an update needs for a while."""
-    needed = trainer.prepare(batch_size).result().memory_analysis()
+    needed = backend.prepare(Update(kind, backend.capacity)).result().memory_analysis()
     return (needed.argument_size_in_bytes + needed.temp_size_in_bytes) / 1e6
 
 
@@ -133,27 +139,28 @@ def timed(name: str) -> list[dict[str, Any]]:
     make, sizes = WORKLOADS[name]
     workload = make()
     examples = examples_in(workload.train)
+    traced = trace(workload)
     with pinned():
-        of_state = state_bytes(check_functions(workload).parameters) * 2  # parameters and velocity
-        # Before there are trainers, which begin to compile at once.
+        of_state = state_bytes(traced.shapes.parameters) * 2  # parameters and velocity
+        # Before there are backends, which begin to compile at once.
         flops, bytes_a_second = peak(), bandwidth(of_state)
-        ready = trainers(workload)
+        ready = backends(traced)
     rows = []
     for size in sizes:
-        operations = operations_per_update(workload, size)
-        seconds: dict[tuple[Method, int], list[float]] = {}
-        for key, trainer in ready.items():
+        operations, kind = size * traced.operations_per_example, Kind(size, size, SGD(), HALVING)
+        seconds: dict[tuple[Batching, int], list[float]] = {}
+        for key, backend in ready.items():
             if operations * key[1] / flops > MOST_SECONDS:
                 continue
             try:
-                trainer.time_updates(size, SECONDS)  # also whether it fits in memory
+                backend.seconds_per_update(kind)  # also whether it fits in memory
             except Exception as error:
                 print(f"{name} at {size}, {key}: {str(error).splitlines()[0]}", flush=True)
             else:
                 seconds[key] = []
         for _ in range(ROUNDS):
             for key in seconds:
-                seconds[key].append(ready[key].time_updates(size, SECONDS))
+                seconds[key].append(ready[key].seconds_per_update(kind))
         bound = max(operations / flops, 2 * of_state / bytes_a_second)
         for (method, trials), values in seconds.items():
             median = statistics.median(values)
@@ -170,15 +177,15 @@ def timed(name: str) -> list[dict[str, Any]]:
                     "bound_microseconds": bound * 1e6,
                     "over_bound": median / bound,
                     "bound_by": "operations" if operations / flops >= bound else "bytes",
-                    "megabytes": megabytes(ready[method, trials], size),
+                    "megabytes": megabytes(ready[method, trials], kind),
                     "gigaflops": operations / median / 1e9,
                     "peak_gigaflops": flops / 1e9,
                     "gigabytes_a_second": bytes_a_second / 1e9,
                 }
             )
         print(rows[-1], flush=True)
-    for trainer in ready.values():
-        trainer.close()
+    for backend in ready.values():
+        backend.close()
     return rows
 
 
@@ -219,7 +226,7 @@ def written(table: pl.DataFrame, names: Sequence[str]) -> str:
 
 def main(results: str, *names: str) -> None:
     """Time the workloads and write the results."""
-    use_all_cores()
+    configure_jax()
     rows = []
     for name in names or WORKLOADS:
         try:

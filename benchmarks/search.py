@@ -25,7 +25,7 @@ import polars as pl
 import sgdscope as sg
 from sgdscope.analysis.optimum import optima
 from sgdscope.engine.search import learning_rate, search
-from sgdscope.schedules import halving
+from sgdscope.schedules import HALVING
 from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Cell, Declaration
 from sgdscope.workloads.quadratic import NoisyQuadratic
@@ -60,7 +60,7 @@ def moments(momentum: float, batch_size: int, updates: int) -> tuple[np.ndarray,
     mean, covariance = np.zeros((*shape, 2)), np.zeros((*shape, 2, 2))
     mean[..., 0] = QUADRATIC.start
     with np.errstate(over="ignore", invalid="ignore"):
-        for factor in np.asarray(halving(jnp.arange(updates), jnp.int32(updates)), float):
+        for factor in np.asarray(HALVING.factor(jnp.arange(updates), jnp.int32(updates)), float):
             rate = np.broadcast_to(factor * RATES[:, None], shape)
             rows = [1 - rate * h, -rate * momentum, np.broadcast_to(h, shape), np.full(shape, momentum)]
             a = np.stack(rows, axis=-1).reshape(*shape, 2, 2)

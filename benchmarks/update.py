@@ -20,10 +20,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sgdscope.optimizers import update
-from sgdscope.training.batches import microbatch_at
-from sgdscope.training.functions import operations_per_update
-from sgdscope.training.runtime import COMPILER_OPTIONS, pinned
+from sgdscope.optimizers import SGD
+from sgdscope.training.jax_setup import COMPILER_OPTIONS, pinned
+from sgdscope.training.sampling import microbatch_at
+from sgdscope.training.traced import trace
 from sgdscope.workloads.digits import digits
 
 ROUNDS = 9
@@ -42,14 +42,14 @@ def step(wanted: int, batch_size: int, carry: Any) -> Any:
     batch, _ = microbatch_at(workload, split, jnp.uint32(3), at, jnp.int32(0), sizes)
     if not wanted:
         batch = {key: array[:batch_size] + (number < 0).astype(array.dtype) for key, array in split.items()}
-    mean = lambda parameters: workload.loss(parameters, batch).mean()
+    mean = lambda parameters: workload.loss(parameters, (), batch).mean()
     if wanted < 2:
         return parameters, velocity, jnp.isfinite(mean(parameters)), number + 1
     loss, gradient = jax.value_and_grad(mean)(parameters)
     if wanted == 2:
         parameters = jax.tree.map(lambda p, g: p - 1e-6 * g, parameters, gradient)
     else:
-        parameters, velocity = update(parameters, velocity, gradient, 1e-6, 0.9)
+        parameters, velocity = SGD().update(gradient, velocity, parameters, 1e-6, {"momentum": 0.9}, None)
     return parameters, velocity, jnp.isfinite(loss), number + 1
 
 
@@ -80,7 +80,8 @@ def main(*sizes: str) -> None:
                     values.append(microseconds())
         medians = [statistics.median(values) for values in taken]
         parts = [medians[0], *(after - before for before, after in pairwise(medians))]
-        forward = operations_per_update(digits(), size) / 3  # a backward pass has twice the products of a forward one
+        # A backward pass has twice the products of a forward one.
+        forward = size * trace(digits()).operations_per_example / 3
         print(f"batch size {size}: {medians[-1]:.1f} µs, n = {ROUNDS}")
         for name, part, operations in zip(STEPS, parts, (forward, 0, 2 * forward, 0), strict=True):
             speed = f", {operations / part / 1e3:.0f} GFLOP/s" if operations else ""

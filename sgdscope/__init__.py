@@ -1,7 +1,9 @@
 """sgdscope measures how stochastic gradient descent behaves at each batch size.
 
-Declare: Study, Workload, constant_classifier, SGD, Momentum, Epochs, Steps, Unlimited
-Run: run, plan_study, load_study
+Declare: Study, Workload, Resident, Streams, Feed, constant_classifier, Epochs, Steps, Unlimited
+Optimizers: SGD, Adam, AdamW, Optax, Values
+Schedules: Halving, Constant, Cosine, WarmupStableDecay
+Run: run, plan_study, load_study, configure_jax, exit_together
 Read: Result
 Mistakes: InputError
 """
@@ -13,11 +15,14 @@ if TYPE_CHECKING:
     from sgdscope.budget import Epochs, Steps, Unlimited
     from sgdscope.engine.local import plan_study
     from sgdscope.errors import InputError
-    from sgdscope.optimizers import SGD, Momentum
+    from sgdscope.optimizers import SGD, Adam, AdamW, Optax, Values
     from sgdscope.result import Result, run
+    from sgdscope.schedules import Constant, Cosine, Halving, WarmupStableDecay
     from sgdscope.studies import load_study
     from sgdscope.study import Study
-    from sgdscope.workloads.base import Workload, constant_classifier
+    from sgdscope.training.distributed import exit_together
+    from sgdscope.training.jax_setup import configure_jax
+    from sgdscope.workloads.base import Feed, Resident, Streams, Workload, constant_classifier
 
 __version__ = "0.1.0"
 
@@ -25,30 +30,54 @@ __version__ = "0.1.0"
 _HOME = {
     "Study": "study",
     "Workload": "workloads.base",
+    "Resident": "workloads.base",
+    "Streams": "workloads.base",
+    "Feed": "workloads.base",
     "constant_classifier": "workloads.base",
     "SGD": "optimizers",
-    "Momentum": "optimizers",
+    "Adam": "optimizers",
+    "AdamW": "optimizers",
+    "Optax": "optimizers",
+    "Values": "optimizers",
+    "Halving": "schedules",
+    "Constant": "schedules",
+    "Cosine": "schedules",
+    "WarmupStableDecay": "schedules",
     "Epochs": "budget",
     "Steps": "budget",
     "Unlimited": "budget",
     "run": "result",
     "plan_study": "engine.local",
     "load_study": "studies",
+    "configure_jax": "training.jax_setup",
+    "exit_together": "training.distributed",
     "Result": "result",
     "InputError": "errors",
 }
 
 __all__ = [
     "SGD",
+    "Adam",
+    "AdamW",
+    "Constant",
+    "Cosine",
     "Epochs",
+    "Feed",
+    "Halving",
     "InputError",
-    "Momentum",
+    "Optax",
+    "Resident",
     "Result",
     "Steps",
+    "Streams",
     "Study",
     "Unlimited",
+    "Values",
+    "WarmupStableDecay",
     "Workload",
+    "configure_jax",
     "constant_classifier",
+    "exit_together",
     "load_study",
     "plan_study",
     "run",

@@ -49,7 +49,7 @@ class Fields:
     """What the study varies. An option replaces what the study declares."""
 
     optimizers: Annotated[Texts, option("NAME ...", "default: the study's")] = None
-    """sgd, momentum or momentum:M."""
+    """sgd, momentum, momentum:M, adam or adamw, the last two with numbers as in adam:beta2=0.99."""
     batch_sizes: Annotated[Texts, option("B ...", "default: the study's")] = None
     """Examples per parameter update."""
     learning_rates: Annotated[Texts, option("RATE ...", "default: they are searched")] = None
@@ -63,6 +63,8 @@ class Fields:
     """The most examples of a device's forward pass, where a batch does not fit in memory."""
     devices_per_trial: Annotated[Text, option("N", "default: 1")] = None
     """How many devices share each trial, each taking a part of every batch."""
+    schedule: Annotated[Text, option("NAME", "default: the study's")] = None
+    """How the learning rate falls along the budget: halving, constant, cosine, wsd or wsd:WARMUP:DECAY."""
     compute_dtype: Annotated[Text, option("float32|bfloat16", "default: float32")] = None
     """In what numbers the matrix products of gradients are taken; bfloat16 is for GPUs, and slower on a CPU."""
 
@@ -70,6 +72,7 @@ class Fields:
         """Return the study with the fields that were given."""
         from sgdscope.budget import parse_budget
         from sgdscope.optimizers import parse_optimizer
+        from sgdscope.schedules import parse_schedule
 
         readers: dict[str, Callable[[Any], Any]] = {
             "optimizers": lambda texts: tuple(map(parse_optimizer, texts)),
@@ -79,6 +82,7 @@ class Fields:
             "seeds": lambda text: _number("seeds", text, int),
             "microbatch_size": lambda text: _number("microbatch_size", text, int),
             "devices_per_trial": lambda text: _number("devices_per_trial", text, int),
+            "schedule": parse_schedule,
             "compute_dtype": lambda text: text,
         }
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
@@ -135,9 +139,11 @@ class Run:
         from sgdscope.engine.local import train_study
         from sgdscope.report.summary import unlimited_sentences
         from sgdscope.result import Result
+        from sgdscope.training.distributed import exit_together
 
         folder = _given("out", self.out) or Path(f"sgdscope-{OBEYED.sub('-', study.name).replace('/', '-')}")
-        ran = train_study(study, folder, Terminal(file=sys.stderr), self.words)
+        with exit_together():
+            ran = train_study(study, folder, Terminal(file=sys.stderr), self.words)
         result = Result(folder, ran)
         page: Path | InputError | None = None
         if ran.failed < len(result.trials):
@@ -639,6 +645,9 @@ def _load(name: str, source: Source, changes: Fields) -> Study:
     from sgdscope.studies import load_study
 
     _load_jax()
+    from sgdscope.training.jax_setup import configure_jax
+
+    configure_jax()  # before a study's file makes an array, which starts JAX
     return changes.applied_to(load_study(name, source.profile, source.data, source.train_on_all))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 
 from sgdscope import atomic
+from sgdscope.analysis.coefficients import with_chosen_coefficients
 from sgdscope.analysis.dynamics import l2_of
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.converters import whole
@@ -65,9 +66,11 @@ class Result:
         wanted = [trial.id for trial in found.trials]
         self.damaged = contents.damaged
         self.notices = contents.notices("count as missing and will be trained again")
+        records = {record.name: record for record in declaration.workloads}
+        self._all_trials = contents.trials.filter(pl.col("trial_id").is_in(wanted))
         self.tables = StudyTables(
-            contents.trials.filter(pl.col("trial_id").is_in(wanted)),
-            {record.name: record for record in declaration.workloads},
+            with_chosen_coefficients(self._all_trials, declaration.optimizers, records),
+            records,
             declaration.score_margin,
             contents.correctness,
             contents.measurements,
@@ -90,8 +93,8 @@ class Result:
 
     @table
     def trials(self) -> pl.DataFrame:
-        """One row for each trial of the study that has ended."""
-        return self.tables.trials
+        """One row for each trial of the study that has ended, with every value of a searched coefficient."""
+        return self._all_trials
 
     @table
     def measurements(self) -> pl.DataFrame:
@@ -280,7 +283,13 @@ def read_folders(folders: Sequence[str | Path], say: Callable[[str], None] | Non
                 f"{result.folder}: its score_margin is {result.tables.score_margin}, that of {results[0].folder} is "
                 f"{results[0].tables.score_margin}; verdicts need one margin."
             )
-    trials = pl.concat([result.trials for result in results]).unique("trial_id", maintain_order=True)
+        if result.declaration.schedule != results[0].declaration.schedule:
+            raise InputError(
+                f"{result.folder}: its learning-rate schedule is {result.declaration.schedule}, that of "
+                f"{results[0].folder} is {results[0].declaration.schedule}; give folders of one schedule."
+            )
+    trials = pl.concat([result.tables.trials for result in results], how="diagonal")
+    trials = trials.unique("trial_id", maintain_order=True)
     return Tables(trials, records, results[0].tables.score_margin)
 
 

@@ -9,7 +9,7 @@
       trials/COMMIT.SHA256.parquet            one row for each finished trial of a commit
       measurements/COMMIT.SHA256.parquet      its measurements
       correctness/COMMIT.SHA256.parquet       which examples each of its trials scored 1 on, one bit an example
-      checkpoints/TRIAL.*.npz                 trials that are being trained
+      checkpoints/PACK.*.npz                  trials that are being trained
       damaged/                                files that failed their check, set aside
       lock                                    held by the process that writes
 
@@ -324,13 +324,23 @@ class Store:
                     f"choose another folder."
                 )
 
-    def check_program(self, version: str, workload: str, fingerprint: str) -> None:
-        """Refuse a workload whose traced functions changed under the same name and version; keep a new fingerprint."""
-        key, known = f"{version}, workload {workload}", self._programs()
+    def check_program(self, version: str, what: str, fingerprint: str) -> None:
+        """Refuse a workload or an optimizer whose traced functions changed under the same name; keep a new fingerprint.
+
+        Args:
+            version: of JAX, and the form of fingerprints.
+            what: its kind and name, such as ``workload digits``.
+            fingerprint: of its functions.
+
+        Raises:
+            InputError: where another fingerprint is known.
+        """
+        key, known = f"{version}, {what}", self._programs()
         if known.get(key, fingerprint) != fingerprint:
+            kind, _, name = what.partition(" ")
             raise InputError(
-                f"workload {workload!r}: its functions compute something else than when {self.folder} was begun; "
-                f"give the workload another version and the study another folder."
+                f"{kind} {name!r}: its functions compute something else than when {self.folder} was begun; "
+                f"give the {kind} another {'version' if kind == 'workload' else 'name'} and the study another folder."
             )
         if key not in known:
             atomic.write(self.folder / "programs.json", json.dumps(known | {key: fingerprint}, indent=2).encode())

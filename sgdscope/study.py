@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 from sgdscope.budget import Budget, Steps, TrialBudget, Unlimited, parse_budget
 from sgdscope.converters import positive, real, several, shortened, shown, whole
 from sgdscope.errors import InputError
-from sgdscope.optimizers import SGD, parse_optimizer
+from sgdscope.optimizers import SGD, Optimizer, parse_optimizer
+from sgdscope.schedules import HALVING, Schedule, parse_schedule
 from sgdscope.workloads.base import Workload, WorkloadRecord, examples_in
 
 # Part of every trial's identity: raised when a release changes the numbers that a trial gives.
@@ -38,7 +39,7 @@ class Cell:
 
     workload: WorkloadRecord
     budget: TrialBudget
-    optimizer: SGD
+    optimizer: Optimizer
     batch_size: int
 
     @property
@@ -52,7 +53,7 @@ class Trial:
     """One training: everything that can change its numbers, and nothing else."""
 
     workload: WorkloadRecord
-    optimizer: SGD
+    optimizer: Optimizer
     batch_size: int
     learning_rate: float
     budget: TrialBudget
@@ -60,6 +61,7 @@ class Trial:
     microbatch_size: int
     devices_per_trial: int = 1
     compute_dtype: str = "float32"
+    schedule: Schedule = HALVING
 
     @property
     def updates(self) -> int:
@@ -82,7 +84,7 @@ def _trial_id(trial: Trial) -> str:
             trial.workload.data_sha256,
         ],
         "optimizer": str(trial.optimizer),
-        "schedule": "halving",
+        "schedule": str(trial.schedule),
         "batch_size": trial.batch_size,
         "learning_rate": trial.learning_rate.hex(),
         "budget": str(trial.budget),
@@ -107,7 +109,7 @@ class _Design:
     """The fields that a study shares with the declaration of it that its folder keeps."""
 
     name: str
-    optimizers: Sequence[SGD] = (SGD(), SGD(momentum=0.9))
+    optimizers: Sequence[Optimizer] = (SGD(), SGD(momentum=0.9))
     batch_sizes: Sequence[int]
     budgets: Sequence[Budget]
     seeds: int = 5
@@ -118,6 +120,7 @@ class _Design:
     compute_dtype: str = "float32"
     score_margin: float | None = None
     noise_scale_at: Sequence[float] = ()
+    schedule: Schedule = HALVING
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name.strip()):
@@ -141,9 +144,16 @@ class _Design:
         self._set("budgets", tuple(sorted(_unique("budgets", budgets), key=_budget_order)))
         optimizers = several(self.optimizers)
         for optimizer in optimizers:
-            if not isinstance(optimizer, SGD):
-                raise InputError(f"optimizers: {shown(optimizer)} is not an optimizer; use SGD() or Momentum(m).")
+            if not isinstance(optimizer, Optimizer):
+                raise InputError(
+                    f"optimizers: {shown(optimizer)} is not an optimizer; use SGD(), SGD(momentum=0.9), Adam() or "
+                    f"AdamW()."
+                )
         self._set("optimizers", _unique("optimizers", optimizers))
+        if not isinstance(self.schedule, Schedule):
+            raise InputError(
+                f"schedule: {shown(self.schedule)} is not a schedule; use Halving(), Constant() or Cosine()."
+            )
         sizes = _unique("batch_sizes", [whole("batch_sizes", size) for size in several(self.batch_sizes)])
         if min(sizes) < 1:
             raise InputError(f"batch_sizes: {shown(min(sizes))} is below 1.")
@@ -173,6 +183,11 @@ class _Design:
         for budget in self.budgets:
             budgets |= set(budget.budgets if isinstance(budget, Unlimited) else (budget,))
         return tuple(sorted(budgets, key=_budget_order))
+
+    @property
+    def trial_optimizers(self) -> tuple[Optimizer, ...]:
+        """The optimizers that a trial may have: one whose coefficient has several values stands for several."""
+        return tuple(dict.fromkeys(variant for optimizer in self.optimizers for variant in optimizer.variants))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -256,7 +271,9 @@ class Declaration(_Design):
     @property
     def cells(self) -> list[Cell]:
         """Every workload at every budget, optimizer and batch size; an unlimited budget may come to need fewer."""
-        return [Cell(*key) for key in product(self.workloads, self.trial_budgets, self.optimizers, self.batch_sizes)]
+        return [
+            Cell(*key) for key in product(self.workloads, self.trial_budgets, self.trial_optimizers, self.batch_sizes)
+        ]
 
     def microbatch_sizes(self, workload: WorkloadRecord) -> dict[int, int]:
         """Return the examples of one forward pass of a workload, for each batch size."""
@@ -264,7 +281,7 @@ class Declaration(_Design):
 
     def trial(
         self,
-        optimizer: SGD,
+        optimizer: Optimizer,
         batch_size: int,
         learning_rate: float,
         seed: int,
@@ -283,17 +300,23 @@ class Declaration(_Design):
             microbatch_size=self._resolved_microbatch_size(batch_size, workload.batch_multiple),
             devices_per_trial=self.devices_per_trial,
             compute_dtype=self.compute_dtype,
+            schedule=self.schedule,
         )
 
     def to_json(self) -> str:
         """Return the declaration as JSON text, the form in which a folder keeps it."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         plain |= {
-            "optimizers": [str(optimizer) for optimizer in self.optimizers],
+            "optimizers": [optimizer.declared for optimizer in self.optimizers],
             "budgets": [str(budget) for budget in self.budgets],
             "workloads": [asdict(workload) for workload in self.workloads],
             "numerics": NUMERICS_VERSION,
         }
+        # What is as it usually is stays out, so that the files of studies without it are what they were.
+        if self.schedule == HALVING:
+            del plain["schedule"]
+        else:
+            plain["schedule"] = str(self.schedule)
         return json.dumps(plain, indent=2) + "\n"
 
     @classmethod
@@ -303,6 +326,7 @@ class Declaration(_Design):
         if plain.pop("numerics") != NUMERICS_VERSION:
             raise InputError("the folder was written by a version of sgdscope that gives other numbers.")
         plain["optimizers"] = [parse_optimizer(text) for text in plain["optimizers"]]
+        plain["schedule"] = parse_schedule(plain.get("schedule", "halving"))
         plain["budgets"] = [parse_budget(text) for text in plain["budgets"]]
         plain["workloads"] = [_read_record(record) for record in plain["workloads"]]
         return cls(**plain)
@@ -324,7 +348,7 @@ class Declaration(_Design):
             other,
             workloads=tuple(records.values()),
             budgets=_both(self.budgets, other.budgets),
-            optimizers=_both(self.optimizers, other.optimizers),
+            optimizers=_both_optimizers(self.optimizers, other.optimizers),
             batch_sizes=_both(self.batch_sizes, other.batch_sizes),
             learning_rates=rates,
             seeds=max(self.seeds, other.seeds),
@@ -340,6 +364,8 @@ class Declaration(_Design):
                 continue
             if name == "workloads":
                 mine, theirs = ([record.name for record in records] for records in (mine, theirs))
+            if name == "optimizers":
+                mine = [_widest(optimizer, theirs) for optimizer in mine]
             more = tuple(value for value in mine if value not in theirs)
             said += [f"{name} {_plain(more)}"] * bool(more and theirs)
         return said
@@ -357,6 +383,9 @@ class Declaration(_Design):
             mine, theirs = getattr(self, f.name), getattr(other, f.name)
             if mine == theirs:
                 continue
+            smaller, larger = mine, theirs
+            if f.name == "optimizers":  # a coefficient may have further values
+                smaller, larger = self.trial_optimizers, other.trial_optimizers
             if f.name == "workloads":
                 said += self._workload_differences(other)
             elif f.name == "microbatch_size":
@@ -364,7 +393,7 @@ class Declaration(_Design):
             elif f.name == "seeds":
                 if theirs < mine:
                     said.append(f"seeds (there {mine}, here only {theirs})")
-            elif f.name in EXTENSIBLE and set(mine) <= set(theirs) and bool(mine) == bool(theirs):
+            elif f.name in EXTENSIBLE and set(smaller) <= set(larger) and bool(mine) == bool(theirs):
                 continue
             else:
                 said.append(f"{f.name} (there {_plain(mine)}, here {_plain(theirs)})")
@@ -398,6 +427,20 @@ class Declaration(_Design):
 
 def _both(mine: Sequence[Any], theirs: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys([*mine, *theirs]))
+
+
+def _both_optimizers(mine: Sequence[Optimizer], theirs: Sequence[Optimizer]) -> tuple[Optimizer, ...]:
+    """Return the optimizers of both; of equal ones theirs, since only the user's own can be built."""
+    both, own = _both(mine, theirs), {optimizer: optimizer for optimizer in theirs}
+    widest = [_widest(optimizer, both) for optimizer in both]
+    return tuple(dict.fromkeys(own.get(optimizer, optimizer) for optimizer in widest))
+
+
+def _widest(optimizer: Optimizer, among: Sequence[Optimizer]) -> Optimizer:
+    """Return the one that searches all values that this one does and more, or the optimizer itself."""
+    values = set(optimizer.variants)
+    wider = (other for other in among if optimizer.searched and values < set(other.variants))
+    return max(wider, key=lambda other: len(other.variants), default=optimizer)
 
 
 def _read_record(plain: dict[str, Any]) -> WorkloadRecord:
@@ -437,6 +480,8 @@ class Study(_Design):
         noise_scale_at: the fractions of the budget at which the gradient noise scale is estimated, 0 being before the
             first update; it is context beside the batch size at which the learning rate stops growing, takes time,
             and changes no trial.
+        schedule: how the learning rate falls along the budget: ``Halving()``, ``Constant()``, ``Cosine()`` or
+            ``WarmupStableDecay(warmup, decay)``. Default: ``Halving()``.
 
     Raises:
         InputError: where a field cannot be what it is, before anything is trained.
@@ -453,7 +498,7 @@ class Study(_Design):
             workloads: Workload | Iterable[Workload],
             batch_sizes: int | Iterable[int],
             budgets: Budget | Iterable[Budget],
-            optimizers: SGD | Iterable[SGD] = ...,
+            optimizers: Optimizer | Iterable[Optimizer] = ...,
             seeds: int = ...,
             learning_rates: float | Iterable[float] = ...,
             evaluate_at: float | Iterable[float] = ...,
@@ -462,6 +507,7 @@ class Study(_Design):
             compute_dtype: str = ...,
             score_margin: float | None = ...,
             noise_scale_at: float | Iterable[float] = ...,
+            schedule: Schedule = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -478,6 +524,13 @@ class Study(_Design):
                     f"noise_scale_at: the examples of workload {workload.name!r} are read by the host, and of such the "
                     f"gradient noise is not estimated; leave it out."
                 )
+            for optimizer in self.optimizers:
+                beyond = optimizer.asks if workload.feed is not None else optimizer.asks & {"full_gradient"}
+                if beyond and (workload.feed is not None or workload.streams is not None):
+                    raise InputError(
+                        f"optimizers: {optimizer} needs more than the gradient of each batch, which workload "
+                        f"{workload.name!r} cannot give since its examples are not all on the device; leave it out."
+                    )
             self._check_batch_sizes(examples_in(workload.train), workload.ghost_batch_size, workload.unroll)
 
     def declaration(self) -> Declaration:

@@ -58,9 +58,8 @@ def read_study(path: Path) -> Study:
         InputError: If it is no such file, it fails, or it defines no study.
     """
     _check_file(path)
-    from sgdscope.training.runtime import check_jax, pinned, use_all_cores
+    from sgdscope.training.jax_setup import check_jax, pinned
 
-    use_all_cores()  # before the file makes an array, which starts JAX
     place = path.resolve()
     spec = _spec(place)
     module = importlib.util.module_from_spec(spec)

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import settings
 
 from sgdscope.analysis import statistics
-from sgdscope.training.runtime import PINNED
+from sgdscope.training.jax_setup import PINNED, CompilationCache
 
 # Before JAX starts: two devices whatever the machine has, and a cache that no other run shares.
 jax.config.update("jax_num_cpu_devices", 2)
 os.environ["SGDSCOPE_CACHE_DIR"] = tempfile.mkdtemp(prefix="sgdscope-test-")
+CompilationCache().open()
 
 # The first call of a shape compiles, which is no sign of slowness.
 settings.register_profile("sgdscope", deadline=None, derandomize=True)
@@ -27,7 +28,7 @@ from sgdscope.workloads.digits import digits
 
 study = sg.Study(
     name="small", workloads=digits(hidden=16), batch_sizes=(64, 256), budgets=sg.Epochs(2), seeds=3,
-    optimizers=(sg.SGD(), sg.Momentum(0.9)),
+    optimizers=(sg.SGD(), sg.SGD(momentum=0.9)),
 )
 """
 

@@ -170,26 +170,26 @@ def test_folders_that_cannot_be_are_refused(tmp_path, store):
 
 
 def test_fingerprints_of_an_earlier_form_are_told_from_those_of_this_one(store):
-    store.check_program("jax 0.10.0, form 2", "w", "abc")
+    store.check_program("jax 0.10.0, form 2", "workload w", "abc")
     assert store.has_earlier_form("form 3", "w")
     assert not store.has_earlier_form("form 3", "another")
-    store.check_program("jax 0.10.0, form 3", "w", "def")
-    store.check_program("jax 0.11.0, form 2", "w", "ghi")
+    store.check_program("jax 0.10.0, form 3", "workload w", "def")
+    store.check_program("jax 0.11.0, form 2", "workload w", "ghi")
     assert not store.has_earlier_form("form 3", "w")
     with pytest.raises(InputError, match="compute something else"):
-        store.check_program("jax 0.10.0, form 3", "w", "abc")
+        store.check_program("jax 0.10.0, form 3", "workload w", "abc")
 
 
 def test_a_changed_program_under_the_same_name_is_refused(store):
-    store.check_program("0.10.0", "w", "abc")
-    store.check_program("0.10.0", "w", "abc")
-    store.check_program("0.11.0", "w", "def")
+    store.check_program("0.10.0", "workload w", "abc")
+    store.check_program("0.10.0", "workload w", "abc")
+    store.check_program("0.11.0", "workload w", "def")
     with pytest.raises(InputError, match="workload 'w': its functions compute something else"):
-        store.check_program("0.11.0", "w", "abc")
-    store.check_program("0.11.0", "another", "abc")
+        store.check_program("0.11.0", "workload w", "abc")
+    store.check_program("0.11.0", "workload another", "abc")
     (store.folder / "programs.json").write_text("{")
     with pytest.raises(InputError, match=r"programs.json is damaged"):
-        store.check_program("0.11.0", "w", "abc")
+        store.check_program("0.11.0", "workload w", "abc")
 
 
 # ── Files that are not ours ──────────────────────────────────────────────────────────────────────────────
@@ -416,7 +416,7 @@ def test_what_cannot_be_synchronised_is_written_and_told(store, tables, code, fi
 )
 def test_what_cannot_be_read_does_not_count_as_missing(store, tables, code, kind, monkeypatch):
     store.commit(*tables("a"))
-    store.check_program("0.10.0", "w", "abc")
+    store.check_program("0.10.0", "workload w", "abc")
     (store.folder / "checkpoints").mkdir()
     (store.folder / "checkpoints" / f"{'a' * 16}.aaaaaaaa.{'b' * 16}.npz").write_text("x")
     real = os.open
@@ -432,7 +432,7 @@ def test_what_cannot_be_read_does_not_count_as_missing(store, tables, code, kind
     def begins():
         with store.writing():
             store.check_declaration(declaration())
-            store.check_program("0.10.0", "w", "abc")
+            store.check_program("0.10.0", "workload w", "abc")
             store.read()
 
     with pytest.raises(InputError, match=f"cannot be read: {os.strerror(code)}; make it readable"):
@@ -447,7 +447,7 @@ def test_a_link_to_what_is_not_there_does_not_count_as_missing(store, tables, ki
     path.unlink(missing_ok=True)
     path.symlink_to(store.folder / "nowhere")
     with pytest.raises(InputError, match=r"is a link to .*nowhere, which is not there"):
-        store.read() if kind == "trials" else store.check_program("0.10.0", "w", "abc")
+        store.read() if kind == "trials" else store.check_program("0.10.0", "workload w", "abc")
 
 
 def test_links_to_files_and_folders_are_followed_and_stay(store, tables, tmp_path):
@@ -491,4 +491,4 @@ def test_a_declaration_that_is_none_is_damaged(store, text):
 def test_programs_that_are_none_are_damaged(store, text):
     (store.folder / "programs.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(InputError, match=r"programs\.json is damaged"):
-        store.check_program("0.10.0", "w", "abc")
+        store.check_program("0.10.0", "workload w", "abc")

@@ -9,7 +9,7 @@ import pytest
 from sgdscope.budget import Epochs, Steps, Unlimited
 from sgdscope.cli import Fields
 from sgdscope.errors import InputError
-from sgdscope.optimizers import SGD, Momentum
+from sgdscope.optimizers import SGD
 from sgdscope.study import Declaration, Study
 from sgdscope.workloads.base import Streams, Workload, constant_classifier
 from sgdscope.workloads.digits import digits
@@ -107,13 +107,13 @@ def test_bad_fields_are_refused_in_a_sentence_that_names_field_and_value(changes
     ("workload", "batch_sizes", "said"),
     [
         ({"ghost_batch_size": 64}, (96,), "batch_sizes: 96 is not a multiple of the ghost batch size 64; .* lower the"),
-        ({"streams": Streams(35, np.zeros), "augment": None}, (64,), "batch_sizes: 64 tokens .* such as 70"),
-        ({"streams": Streams(35, np.zeros), "augment": None}, (10,), "batch_sizes: 10 tokens .* such as 35"),
+        ({"reader": Streams(35, np.zeros)}, (64,), "batch_sizes: 64 tokens .* such as 70"),
+        ({"reader": Streams(35, np.zeros)}, (10,), "batch_sizes: 10 tokens .* such as 35"),
     ],
 )
 def test_batch_sizes_that_split_ghost_batches_or_streams_are_refused(workload, batch_sizes, said):
     moved = replace(
-        QUADRATIC, training_loss=lambda p, state, batch, keys: (QUADRATIC.loss(p, batch), state), **workload
+        QUADRATIC, training_loss=lambda p, state, batch, keys: (QUADRATIC.loss(p, state, batch), state), **workload
     )
     with pytest.raises(InputError, match=f"^{said}"):
         study(workloads=moved, batch_sizes=batch_sizes)
@@ -160,7 +160,7 @@ def test_the_command_line_takes_several_budgets():
 
 
 def test_a_declaration_is_read_back():
-    declaration = study(learning_rates=(0.1, 0.3), optimizers=(SGD(), Momentum(0.5))).declaration()
+    declaration = study(learning_rates=(0.1, 0.3), optimizers=(SGD(), SGD(momentum=0.5))).declaration()
     assert Declaration.from_json(declaration.to_json()) == declaration
     trial = declaration.trial(SGD(), 2, 0.1, 0)
     assert Declaration.from_json(declaration.to_json()).trial(SGD(), 2, 0.1, 0).id == trial.id
@@ -177,8 +177,8 @@ def test_where_the_noise_scale_is_measured_is_kept_and_changes_no_trial():
 
 def test_the_noise_scale_of_streams_is_refused():
     streams = replace(
-        QUADRATIC, augment=None, streams=Streams(1, np.zeros),
-        training_loss=lambda p, state, batch, keys: (QUADRATIC.loss(p, batch), state),
+        QUADRATIC, reader=Streams(1, np.zeros),
+        training_loss=lambda p, state, batch, keys: (QUADRATIC.loss(p, state, batch), state),
     )  # fmt: skip
     with pytest.raises(InputError, match=r"^noise_scale_at: workload 'quadratic' reads streams, .* leave it out\.$"):
         study(workloads=streams, noise_scale_at=(0.5,))
@@ -277,7 +277,7 @@ def test_all_that_changes_a_trials_numbers_changes_its_id():
     trial = study().declaration().trial(SGD(), 2, 0.1, seed=3)
     record = trial.workload
     others = [
-        replace(trial, optimizer=Momentum(0.9)),
+        replace(trial, optimizer=SGD(momentum=0.9)),
         replace(trial, batch_size=1),
         replace(trial, learning_rate=np.nextafter(0.1, 1).item()),
         replace(trial, budget=Steps(7)),
@@ -321,7 +321,7 @@ def test_data_are_part_of_the_identity():
     [
         {"seeds": 8},
         {"batch_sizes": (1, 2, 4)},
-        {"optimizers": (SGD(), Momentum(0.9), Momentum(0.5))},
+        {"optimizers": (SGD(), SGD(momentum=0.9), SGD(momentum=0.5))},
         {"budgets": (Epochs(1), Steps(7), Epochs(0.5))},
         {"budgets": (Unlimited(1, 4), Epochs(1))},
         {"workloads": (replace(QUADRATIC, name="other"), QUADRATIC)},
@@ -399,12 +399,12 @@ def test_constant_classifier_is_the_best_constant_predictor():
 def test_numbers_of_numpy_are_numbers():
     plain = study(
         batch_sizes=(4, 8), seeds=2, learning_rates=(0.25, 0.5), noise_scale_at=(0.5,), budgets=(Epochs(2), Steps(3)),
-        optimizers=Momentum(0.5), microbatch_size=4, score_margin=0.25,
+        optimizers=SGD(momentum=0.5), microbatch_size=4, score_margin=0.25,
     )  # fmt: skip
     of_numpy = study(
         batch_sizes=2 ** np.arange(2, 4), seeds=np.int64(2), learning_rates=np.array([0.25, 0.5], np.float32),
         noise_scale_at=np.array([0.5]), budgets=(Epochs(np.float64(2)), Steps(np.int32(3))),
-        optimizers=Momentum(np.float32(0.5)), microbatch_size=np.int64(4), score_margin=np.float32(0.25),
+        optimizers=SGD(momentum=np.float32(0.5)), microbatch_size=np.int64(4), score_margin=np.float32(0.25),
     )  # fmt: skip
     assert of_numpy.declaration().to_json() == plain.declaration().to_json()
     assert study(batch_sizes=np.int64(4)).batch_sizes == (4,)

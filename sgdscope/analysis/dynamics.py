@@ -8,11 +8,9 @@ from typing import Any, TypeVar
 import polars as pl
 
 from sgdscope.errors import InputError
-from sgdscope.optimizers import parse_optimizer
+from sgdscope.optimizers import SGD, parse_optimizer
+from sgdscope.optimizers.sgd import SETTLING_TIMES
 from sgdscope.workloads.base import WorkloadRecord
-
-# Momentum's velocity settles over 1/(1 − m) updates; after so many times that it moves as ε/(1 − m) says.
-SETTLING_TIMES = 20
 
 T = TypeVar("T")
 
@@ -64,9 +62,10 @@ def momentum_of(optimizer: str) -> float | None:
     (0.0, 0.9, None)
     """
     try:
-        return parse_optimizer(optimizer).momentum
+        known = parse_optimizer(optimizer)
     except InputError:
         return None
+    return known.momentum if isinstance(known, SGD) and isinstance(known.momentum, float) else None
 
 
 def of_sgd(found: Iterable[tuple[Mapping[str, Any], T]]) -> dict[tuple[str, str], T]:
@@ -75,11 +74,17 @@ def of_sgd(found: Iterable[tuple[Mapping[str, Any], T]]) -> dict[tuple[str, str]
 
 
 def cell_warmed_up(cell: pl.DataFrame) -> bool | None:
-    """Return whether the trials of a cell warmed up, by the updates that its complete trials made; None if unknown."""
-    momentum = momentum_of(cell["optimizer"][0])
-    if momentum == 0:
+    """Return whether an optimizer reached its steady state in a cell; None where that is unknown.
+
+    It is told by the most updates that a complete trial of the cell made, and by the optimizer's ``settling_updates``.
+    """
+    try:
+        settling = parse_optimizer(cell["optimizer"][0]).settling_updates
+    except InputError:
+        return None
+    if settling == 0:
         return True
-    if "steps" not in cell.columns:
+    if settling is None or "steps" not in cell.columns:
         return None
     steps = cell.filter(pl.col("status") == "complete")["steps"].drop_nulls().to_list()
-    return warmed_up(max(steps), momentum) if steps and momentum is not None else None
+    return max(steps) >= settling * (1 - 1e-9) if steps else None

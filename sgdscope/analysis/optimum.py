@@ -32,6 +32,8 @@ OPTIMA_SCHEMA: dict[str, type[pl.DataType]] = {
     **OPTIMIZER_SCHEMA,
     "batch_size": pl.Int64,
     "criterion": pl.String,
+    "coefficient": pl.Float64,
+    "coefficient_contenders": pl.String,
     "learning_rate": pl.Float64,
     "learning_rate_low": pl.Float64,
     "learning_rate_high": pl.Float64,
@@ -134,6 +136,7 @@ def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
                 key
                 | {
                     "criterion": criterion,
+                    **_coefficient(cell),
                     "learning_rate": rate,
                     "learning_rate_low": 2.0**low,
                     "learning_rate_high": 2.0**high,
@@ -170,6 +173,12 @@ def without_score(trials: pl.DataFrame) -> pl.DataFrame:
     """Return the complete trials that lack a score, since the workload's ``score`` was not finite."""
     missing = pl.any_horizontal(pl.col(name).is_null() for name in sorted(SCORES & set(trials.columns)))
     return trials.filter(missing & (pl.col("status") == "complete"))
+
+
+def _coefficient(cell: pl.DataFrame) -> dict[str, object]:
+    """Return the value of a searched coefficient that was chosen for a cell, and its contenders."""
+    names = ("coefficient", "coefficient_contenders")
+    return {name: cell[name][0] if name in cell.columns else None for name in names}
 
 
 def above_constant(trials: pl.DataFrame, record: WorkloadRecord) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 from typing import TYPE_CHECKING
@@ -11,12 +11,14 @@ import numpy as np
 
 from sgdscope.budget import TrialBudget, Unlimited
 from sgdscope.engine.search import Search
+from sgdscope.schedules import HALVING
 from sgdscope.study import Declaration, Study, Trial
-from sgdscope.workloads.base import SPLITS, Workload, WorkloadRecord, examples_in
+from sgdscope.workloads.base import SPLITS, WorkloadRecord, examples_in
 
 if TYPE_CHECKING:
-    from sgdscope.training.fed import FedTrainer
-    from sgdscope.training.pack import Trainer
+    from sgdscope.training.loop import Backend
+    from sgdscope.training.step import Kind
+    from sgdscope.training.traced import TracedWorkload
 
 # What a trial takes beside updates and evaluations: its share of searching, committing, tables and page, as measured
 # with 10,000 trials of almost no work (results/overhead).
@@ -28,13 +30,13 @@ MOST_SECONDS_PROBED = 2.0
 
 
 def packs(trials: Sequence[Trial], room: Callable[[Trial], int]) -> Iterator[list[Trial]]:
-    """Yield packs of one batch size and number of updates, each at most as long as there is room.
+    """Yield packs of one batch size, number of updates and update rule, each at most as long as there is room.
 
-    For how many there is room is asked only when a pack of that kind is next, since it may have to be timed.
+    For how many there is room is asked only when a pack of that kind is next, since trials so far tell.
     """
 
-    def shape(trial: Trial) -> tuple[int, int]:
-        return -trial.batch_size, trial.updates
+    def shape(trial: Trial) -> tuple[int, int, str]:
+        return -trial.batch_size, trial.updates, trial.optimizer.family
 
     for _, members in groupby(sorted(trials, key=shape), key=shape):
         same = list(members)
@@ -67,18 +69,17 @@ class Costs:
     the last pack compared with it, since a machine is rarely as busy as it was a moment ago.
 
     Args:
-        workload: whose operations are counted.
+        traced: the workload whose operations are counted.
         evaluations: the number of evaluations of a trial.
         noise_scales: how many times its gradient noise is estimated.
     """
 
-    def __init__(self, workload: Workload, evaluations: int, noise_scales: int = 0) -> None:
-        from sgdscope.training.functions import operations_per_evaluation, operations_per_update
-        from sgdscope.training.noise import small_batches
+    def __init__(self, traced: TracedWorkload, evaluations: int, noise_scales: int = 0) -> None:
+        from sgdscope.training.noise_scale import small_batches
 
-        smallest = workload.ghost_batch_size * workload.unroll
-        self._per_example = operations_per_update(workload, smallest) / smallest
-        self._per_evaluation = operations_per_evaluation(workload) * evaluations
+        self.traced, workload = traced, traced.workload
+        self._per_example = traced.operations_per_example
+        self._per_evaluation = traced.operations_per_evaluation * evaluations
         # Each small batch of an estimate costs what an update does.
         batches, self._small_batch_size = small_batches(workload)
         self._small_batches = batches * noise_scales
@@ -106,18 +107,19 @@ class Costs:
             self._pace = seconds_per_update / _on_the_line(batch_size, self._probed)
         self._noted[batch_size] = seconds_per_update
 
-    def probe(self, trainer: Trainer | FedTrainer, batch_sizes: Sequence[int]) -> None:
+    def probe(self, backend: Backend, kinds: Sequence[Kind]) -> None:
         """Time the smallest batch size, and the largest of those whose update should take no more than a moment."""
-        smallest = min(batch_sizes)
-        self._seconds_to_read = trainer.seconds_to_read
-        self._probed[smallest] = trainer.time_updates(smallest)
-        quick = [size for size in batch_sizes if self._probed[smallest] * size / smallest < MOST_SECONDS_PROBED]
+        by_size = {kind.batch_size: kind for kind in kinds}
+        smallest = min(by_size)
+        self._seconds_to_read = backend.seconds_to_read
+        self._probed[smallest] = backend.seconds_per_update(by_size[smallest])
+        quick = [size for size in by_size if self._probed[smallest] * size / smallest < MOST_SECONDS_PROBED]
         if quick and max(quick) > smallest:
-            self._probed[max(quick)] = trainer.time_updates(max(quick))
+            self._probed[max(quick)] = backend.seconds_per_update(by_size[max(quick)])
 
-    def operations(self, trial_updates: int, batch_size: int) -> int:
+    def operations(self, trial_updates: int, batch_size: int, gradients_per_update: float = 1) -> int:
         """Return the operations of a trial, evaluation included."""
-        return round(trial_updates * batch_size * self._per_example) + self._beside
+        return round(trial_updates * batch_size * self._per_example * gradients_per_update) + self._beside
 
     def bytes(self, trial_updates: int, batch_size: int) -> int:
         """Return the bytes that the host reads for a trial, evaluation included."""
@@ -172,14 +174,14 @@ class Costs:
         return max(computing, self._evaluated * self._seconds_to_read) + estimating
 
 
-def costs_of(study: Study, names: Collection[str] | None = None) -> dict[str, Costs]:
-    """Return what the trials of a study cost, by the workload's name; of the named workloads, all unless told."""
+def costs_of(study: Study, traced: Mapping[str, TracedWorkload] | None = None) -> dict[str, Costs]:
+    """Return what the trials of a study's workloads cost, by their names: of those given, or of all, traced here."""
+    from sgdscope.training.traced import trace
+
     counts = len(study.evaluate_at), len(study.noise_scale_at)
-    return {
-        workload.name: Costs(workload, *counts)
-        for workload in study.workloads
-        if names is None or workload.name in names
-    }
+    if traced is None:
+        traced = {workload.name: trace(workload) for workload in study.workloads}
+    return {name: Costs(each, *counts) for name, each in traced.items()}
 
 
 def _on_the_line(batch_size: int, timed: Mapping[int, float]) -> float:
@@ -241,7 +243,7 @@ def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs
         trials += expected
         updates += expected * cell.updates
         examples += expected * cell.updates * cell.batch_size
-        each = cost.operations(cell.updates, cell.batch_size)
+        each = cost.operations(cell.updates, cell.batch_size, cell.optimizer.gradients_per_update)
         operations += expected * each
         read += expected * cost.bytes(cell.updates, cell.batch_size)
         per_trial = cost.per_trial(cell.updates, cell.batch_size)
@@ -270,12 +272,13 @@ def _block(declaration: Declaration, record: WorkloadRecord, budget: TrialBudget
     written = ", ".join(f"{name} {value}" for name, value in what.items() if value != 1)
     examples = record.examples
     noise = ", noise scale at " + ", ".join(f"{part:g}" for part in declaration.noise_scale_at)
-    trials = len(declaration.optimizers) * expected * declaration.seeds
+    trials = len(declaration.trial_optimizers) * expected * declaration.seeds
     lines = [
         f"study       {declaration.name}",
         f"workload    {record.name}, version {record.version}{': ' + written if written else ''}",
         f"examples    {examples[0]:,} to train, {examples[1]:,} to validate, {examples[2]:,} to test",
         f"optimizers  {', '.join(map(str, declaration.optimizers))}"
+        f"{'' if declaration.schedule == HALVING else f', learning rate {declaration.schedule}'}"
         f"{'' if declaration.compute_dtype == 'float32' else f', gradients in {declaration.compute_dtype}'}",
         f"budget      {budget}{only}, evaluated at {', '.join(f'{part:g}' for part in declaration.evaluate_at)}"
         f"{noise if declaration.noise_scale_at else ''}",

@@ -19,8 +19,6 @@ from sgdscope.store import ended
 from sgdscope.study import Cell, Declaration, Trial
 from sgdscope.workloads.base import WorkloadRecord
 
-# The first window, log₂ of effective rates, where nothing is known yet: at the largest batch size.
-FIRST_WINDOW = (-3, 1)
 # How far a search may go, log₂ of rates: beyond these a censored optimum stays censored.
 LOWEST, HIGHEST = -24, 12
 # A rate of whose trials a larger share lacks a value is left out; else their seeds are.
@@ -198,7 +196,7 @@ def _order(declaration: Declaration) -> Callable[[Cell], tuple[int, int, int, in
         return (
             declaration.workloads.index(cell.workload),
             declaration.trial_budgets.index(cell.budget),
-            declaration.optimizers.index(cell.optimizer),
+            declaration.trial_optimizers.index(cell.optimizer),
             -cell.batch_size,
         )
 
@@ -289,8 +287,9 @@ def _first_rates(cell: Cell, neighbours: Sequence[Cell], best: Mapping[Cell, lis
     if predicted:
         low, high = -(-min(predicted) // 2) - 1, max(predicted) // 2 + 1
     else:
-        shift = round(math.log2(cell.optimizer.effective_learning_rate(1.0)))
-        low, high = (end - shift for end in FIRST_WINDOW)
+        effective = cell.optimizer.effective_learning_rate(1.0)
+        shift = 0 if effective is None else round(math.log2(effective))
+        low, high = (end - shift for end in cell.optimizer.first_window)
     low, high = min(max(low, LOWEST), HIGHEST), max(min(high, HIGHEST), LOWEST)
     return [2 * k for k in range(low, high + 1)]
 

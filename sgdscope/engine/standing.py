@@ -45,7 +45,7 @@ def standing(declaration: Declaration, wanted: Sequence[Trial], trials: pl.DataF
         (record.name, str(budget), str(optimizer))
         for record in declaration.workloads
         for budget in dict.fromkeys(str(trial.budget) for trial in wanted if trial.workload.name == record.name)
-        for optimizer in declaration.optimizers
+        for optimizer in declaration.trial_optimizers
     ]
     return Standing(
         {

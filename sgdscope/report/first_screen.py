@@ -43,6 +43,7 @@ def facts(tables: StudyTables) -> dict[str, str]:
         "Workload": workloads,
         "Optimizers": ", ".join(map(str, declaration.optimizers))
         + ("" if declaration.compute_dtype == "float32" else f"; gradients in {declaration.compute_dtype}"),
+        "Schedule": str(declaration.schedule),
         "Batch sizes": ", ".join(map(str, declaration.batch_sizes)),
         "Budget": ", ".join(map(str, declaration.budgets)),
         "Seeds": str(declaration.seeds),

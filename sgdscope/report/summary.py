@@ -24,8 +24,9 @@ from sgdscope.analysis.regimes import (
     regime_limits,
 )
 from sgdscope.analysis.tables import Tables
-from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
+from sgdscope.budget import MOST_EXAMPLES, Steps, exact, known_budget
 from sgdscope.formatting import examples, interval, number, with_half_width
+from sgdscope.optimizers import parse_optimizer
 from sgdscope.store import ended
 from sgdscope.terminal import TextTable
 from sgdscope.workloads.base import WorkloadRecord
@@ -116,6 +117,7 @@ def sentences(tables: Tables) -> list[str]:
     found += bend_sentences(tables) if several else []
     found += noise_scale_sentences(tables)
     found += regime_sentences(tables) + threshold_sentences(tables) if several else []
+    found += coefficient_sentences(tables)
     found += gap_sentences(tables.trials, tables.records)
     found += _without_score(tables) + _without_optimum(tables) + _above_constant(tables)
     return found + _without_learning(tables) + _without_interval(tables)
@@ -144,6 +146,23 @@ def edges_in(optima: pl.DataFrame) -> Edges:
     """Return at which batch sizes of one optimizer the optimum lies at an edge of the rates tried, by one criterion."""
     rows = optima.filter(pl.col("censored") != "").select("batch_size", "censored").iter_rows()
     return {size: tuple(ends.split("+")) for size, ends in rows}
+
+
+def coefficient_sentences(tables: Tables) -> list[str]:
+    """Say which value of a searched coefficient was chosen at each batch size: a sentence an optimizer."""
+    rows = tables.optima.filter(pl.col("criterion") == "score", pl.col("coefficient").is_not_null())
+    said = []
+    for (optimizer,), mine in rows.sort("batch_size").group_by("optimizer", maintain_order=True):
+        name = parse_optimizer(str(optimizer)).searched
+        chosen = [
+            f"{exact(row['coefficient'])} at batch size {row['batch_size']} ({row['coefficient_contenders']})"
+            for row in mine.iter_rows(named=True)
+        ]
+        said.append(
+            f"{optimizer}: {name} was chosen with the learning rate by the validation score: {', '.join(chosen)}. In "
+            f"brackets are the values that no other leads beyond chance (95 %, {mine['n'][0]} seeds)."
+        )
+    return said
 
 
 def bend_sentences(tables: Tables, *criteria: Criterion) -> list[str]:

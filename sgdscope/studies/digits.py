@@ -10,14 +10,14 @@ with the 5 seeds that it has the bend of that for the score is not identified.
 """
 
 from sgdscope.budget import Epochs
-from sgdscope.optimizers import SGD, Momentum
+from sgdscope.optimizers import SGD
 from sgdscope.study import Study
 from sgdscope.workloads.digits import digits
 
 study = Study(
     name="digits",
     workloads=(digits(),),
-    optimizers=(SGD(), Momentum(0.9)),
+    optimizers=(SGD(), SGD(momentum=0.9)),
     batch_sizes=(4, 8, 16, 32, 64, 128, 256, 512, 1024),
     budgets=(Epochs(30),),
     seeds=5,

@@ -10,14 +10,14 @@ optimal learning rates do not part: that for the training loss rises a little (`
 """
 
 from sgdscope.budget import Epochs
-from sgdscope.optimizers import Momentum
+from sgdscope.optimizers import SGD
 from sgdscope.study import Study
 from sgdscope.workloads.digits import digits
 
 study = Study(
     name="digits-epochs",
     workloads=(digits(),),
-    optimizers=(Momentum(0.9),),
+    optimizers=(SGD(momentum=0.9),),
     batch_sizes=(64,),
     budgets=tuple(Epochs(epochs) for epochs in (5, 10, 20, 40, 80, 160, 320)),
     seeds=5,

@@ -11,14 +11,14 @@ once or twice and are undertrained: they lose score for another reason than the 
 """
 
 from sgdscope.budget import Steps
-from sgdscope.optimizers import Momentum
+from sgdscope.optimizers import SGD
 from sgdscope.study import Study
 from sgdscope.workloads.digits import digits
 
 study = Study(
     name="digits-steps",
     workloads=(digits(),),
-    optimizers=(Momentum(0.9),),
+    optimizers=(SGD(momentum=0.9),),
     batch_sizes=(4, 8, 16, 32, 64, 128, 256, 512, 1024),
     budgets=(Steps(200),),
     seeds=5,

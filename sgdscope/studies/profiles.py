@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sgdscope.budget import Epochs, Steps
-from sgdscope.optimizers import SGD, Momentum
+from sgdscope.optimizers import SGD
 from sgdscope.study import Study
 from sgdscope.workloads.base import Workload, examples_in
 
@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {"seeds": 3, "evaluate_at": (1.0,)}
 def profiled(workload: Workload, profile: str, profiles: Mapping[str, Mapping[str, Any]]) -> Study:
     """Return the study of a workload at one of its profiles."""
     name = f"{workload.name.replace('_', '-')}-{profile}"
-    return Study(name=name, workloads=(workload,), optimizers=(SGD(), Momentum(0.9)), **profiles[profile])
+    return Study(name=name, workloads=(workload,), optimizers=(SGD(), SGD(momentum=0.9)), **profiles[profile])
 
 
 def at_constant_steps(study: Study, steps: int | None = None) -> Study:
@@ -37,7 +37,7 @@ def at_constant_steps(study: Study, steps: int | None = None) -> Study:
         (workload,), (budget,) = study.workloads, study.trial_budgets
         steps = budget.updates(_nearest(study.batch_sizes, 1024), examples_in(workload.train))
     changes = {"name": f"{study.name}-steps", "budgets": (Steps(steps),)}
-    return study.changed(changes | {"optimizers": (Momentum(0.9),)})
+    return study.changed(changes | {"optimizers": (SGD(momentum=0.9),)})
 
 
 def over_epochs(study: Study, epochs: Sequence[float] | None = None) -> Study:
@@ -50,7 +50,9 @@ def over_epochs(study: Study, epochs: Sequence[float] | None = None) -> Study:
     if epochs is None:
         epochs = [factor * budget.n for budget in study.trial_budgets for factor in (0.5, 1, 2, 4)]
     changes = {"name": f"{study.name}-epochs", "budgets": tuple(map(Epochs, epochs))}
-    return study.changed(changes | {"optimizers": (Momentum(0.9),), "batch_sizes": (_nearest(study.batch_sizes, 64),)})
+    return study.changed(
+        changes | {"optimizers": (SGD(momentum=0.9),), "batch_sizes": (_nearest(study.batch_sizes, 64),)}
+    )
 
 
 def _nearest(batch_sizes: Sequence[int], wanted: int) -> int:

@@ -1,9 +1,10 @@
-"""Checkpoints of the trials that are being trained: keyed by trial, seen whole or not at all, without pickle.
+"""Checkpoints of the trials that are being trained: a file a pack, seen whole or not at all, without pickle.
 
-``checkpoints/TRIAL.CIRCUMSTANCES.SHA256.npz`` holds a trial between two updates with the rows that it has measured
-so far, which enter the tables only when the trial is finished. A trial goes on from its checkpoint in whichever pack
-it comes to lie. One that is damaged is of no use, and one that was written by another version of JAX, on another kind
-of device or by another method is left where it is: under these circumstances the trial begins anew.
+``checkpoints/PACK.CIRCUMSTANCES.SHA256.npz`` holds the trials of a pack between two updates, by their ids, with the
+rows that each has measured so far, which enter the tables only when the trial is finished. A trial goes on from its
+checkpoint in whichever pack it comes to lie. A file that is damaged is of no use. A file that was written by another
+version of JAX, on another kind of device or by another method is left where it is: under these circumstances the trial
+begins anew. Files are written by a thread of their own, one at a time, while training goes on.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,9 +42,9 @@ class Measurement:
 class Checkpoint:
     """A trial between two updates: the leaves of its state, what it has measured, and the seconds it has taken."""
 
-    leaves: list[np.ndarray]
+    leaves: Sequence[np.ndarray]
     step: int
-    measurements: list[Measurement]
+    measurements: Sequence[Measurement]
     seconds: float
 
 
@@ -58,63 +61,122 @@ class Checkpoints:
         self._writes = writes
         self._folder = folder / "checkpoints"
         self._circumstances = _digest(circumstances.encode())[:8]
+        self._done = set[str]()
+        self._ids = dict[Path, frozenset[str]]()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
 
-    def save(self, trial_id: str, checkpoint: Checkpoint) -> None:
-        """Write a trial's checkpoint in place of its last one."""
-        if not self._writes:
-            return
-        about = {
-            "step": checkpoint.step,
-            "seconds": checkpoint.seconds,
-            "measurements": [astuple(m) for m in checkpoint.measurements],
-        }
+    def save(self, checkpoints: Mapping[str, Checkpoint]) -> None:
+        """Begin to write the checkpoints of a pack's trials, by their ids, in place of the pack's last ones.
+
+        Arrays must not be changed afterwards.
+
+        Raises:
+            InputError: where the write before this one failed.
+        """
+        if self._writes:
+            self.settle()
+            self._writing = self._thread.submit(self._write, dict(checkpoints))
+
+    def settle(self) -> None:
+        """Wait until what was saved is on the disk.
+
+        Raises:
+            InputError: where it could not be written.
+        """
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def load(self, trial_ids: Iterable[str]) -> dict[str, Checkpoint]:
+        """Return the checkpoints of those trials that have one, each the furthest of those that are whole."""
+        self.settle()
+        wanted, found = set(trial_ids), dict[str, Checkpoint]()
+        for path in self._all():
+            if path.name.split(".")[1] == self._circumstances and wanted & self._trials_of(path):
+                for trial_id, checkpoint in _read(path).items():
+                    if trial_id in wanted and (trial_id not in found or found[trial_id].step < checkpoint.step):
+                        found[trial_id] = checkpoint
+        return found
+
+    def drop(self, trial_ids: Iterable[str]) -> None:
+        """Delete the files that hold no trial but those whose rows are committed, now or before, and damaged files."""
+        self._done |= set(trial_ids)
+        if self._writes:
+            self.settle()
+            for path in self._all():
+                if self._trials_of(path) <= self._done:
+                    path.unlink(missing_ok=True)
+
+    def trials(self) -> set[str]:
+        """Return the ids of the trials that have a checkpoint, once what was saved is on the disk."""
+        self.settle()
+        return set[str]().union(*(self._trials_of(path) for path in self._all()))
+
+    def _write(self, checkpoints: Mapping[str, Checkpoint]) -> None:
+        ids = list(checkpoints)
+        about = [
+            {
+                "trial": trial_id,
+                "step": checkpoint.step,
+                "seconds": checkpoint.seconds,
+                "measurements": [astuple(m) for m in checkpoint.measurements],
+            }
+            for trial_id, checkpoint in checkpoints.items()
+        ]
         buffer = io.BytesIO()
-        np.savez(buffer, np.array(json.dumps(about)), *checkpoint.leaves)
+        leaves = [np.stack(of_each) for of_each in zip(*(c.leaves for c in checkpoints.values()), strict=True)]
+        np.savez(buffer, np.array(json.dumps(about)), *leaves)
         content = buffer.getvalue()
-        path = self._folder / f"{trial_id}.{self._circumstances}.{_digest(content)}.npz"
-        old = [other for other in self._mine(trial_id) if other != path]
+        pack = f"{_digest(' '.join(sorted(ids)).encode())}.{self._circumstances}."
+        path = self._folder / f"{pack}{_digest(content)}.npz"
+        old = [other for other in self._all() if other.name.startswith(pack) and other != path]
         atomic.write(path, content)
         for other in old:
             other.unlink(missing_ok=True)
 
-    def load(self, trial_id: str) -> Checkpoint | None:
-        """Return a trial's checkpoint, the furthest of those that are whole, or None."""
-        found = [checkpoint for path in self._mine(trial_id) if (checkpoint := self._read(path)) is not None]
-        return max(found, key=lambda checkpoint: checkpoint.step, default=None)
-
-    def drop(self, trial_ids: Iterable[str]) -> None:
-        """Delete all checkpoints of trials whose rows are committed."""
-        if not self._writes:
-            return
-        done = set(trial_ids)
-        for path in self._all():
-            if path.name.split(".")[0] in done:
-                path.unlink(missing_ok=True)
-
-    def trials(self) -> set[str]:
-        """Return the ids of the trials that have a checkpoint."""
-        return {path.name.split(".")[0] for path in self._all()}
-
-    def _mine(self, trial_id: str) -> Sequence[Path]:
-        return [path for path in self._all() if path.name.startswith(f"{trial_id}.{self._circumstances}.")]
+    def _trials_of(self, path: Path) -> frozenset[str]:
+        """Return the ids of a file's trials, which are read once; none where it is damaged."""
+        if path not in self._ids:
+            self._ids[path] = frozenset(_ids(path))
+        return self._ids[path]
 
     def _all(self) -> list[Path]:
         """Return every whole file; to look for each of many trials would take longer than to train some of them."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # of a folder that cannot be read, the next write tells
             return sorted(path for path in self._folder.iterdir() if OWN.fullmatch(path.name))
         return []
 
-    def _read(self, path: Path) -> Checkpoint | None:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-            content = path.read_bytes()
-            if _digest(content) != path.name.split(".")[2]:
-                return None
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                about = json.loads(str(arrays["arr_0"]))
-                leaves = [arrays[f"arr_{number}"] for number in range(1, len(arrays.files))]
-            measurements = [Measurement(*row) for row in about["measurements"]]
-            return Checkpoint(leaves, about["step"], measurements, about["seconds"])
-        return None
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
+
+
+def _ids(path: Path) -> list[str]:
+    with contextlib.suppress(*UNREADABLE), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        about = json.loads(str(arrays["arr_0"]))
+        # The form of before held one trial a file, with its id in the name; it is passed over.
+        return [path.name.split(".")[0]] if isinstance(about, dict) else [str(entry["trial"]) for entry in about]
+    return []
+
+
+def _read(path: Path) -> dict[str, Checkpoint]:
+    with contextlib.suppress(*UNREADABLE):
+        content = path.read_bytes()
+        if _digest(content) != path.name.split(".")[2]:
+            return {}
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            about: list[dict[str, Any]] = json.loads(str(arrays["arr_0"]))
+            leaves = [arrays[f"arr_{number}"] for number in range(1, len(arrays.files))]
+        return {
+            entry["trial"]: Checkpoint(
+                [leaf[place] for leaf in leaves],
+                entry["step"],
+                [Measurement(*row) for row in entry["measurements"]],
+                entry["seconds"],
+            )
+            for place, entry in enumerate(about)
+        }
+    return {}
 
 
 def _digest(content: bytes) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from sgdscope.training.runtime import COMPILER_OPTIONS, QUICKLY_COMPILED, pinned
+from sgdscope.training.jax_setup import COMPILER_OPTIONS, QUICKLY_COMPILED, pinned, seal_cache
 
 # Programs that are compiled at the same time.
 AT_ONCE = 2
@@ -24,6 +24,17 @@ class CompileTime:
     compile: float
 
 
+class Program(Protocol):
+    """What can be compiled: a value that says what it is for. Equal programs are compiled once."""
+
+    @property
+    def runs_once(self) -> bool:
+        """Whether it runs but once or twice a trial, so that it is compiled quickly."""
+
+    def __hash__(self) -> int:
+        """Return a hash of what it is for."""
+
+
 class Compiler:
     """Compiles what is asked for, once.
 
@@ -34,28 +45,28 @@ class Compiler:
     def __init__(self, platform: str) -> None:
         self.compile_times: list[CompileTime] = []
         self._platform = platform
-        self._made: dict[Hashable, Future[Any]] = {}
+        self._made: dict[Program, Future[Any]] = {}
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="compile")
 
-    def prepare(self, key: Hashable, compiled: Callable[[], Any]) -> Future[Any]:
-        """Begin to compile a program in the background, unless that has been done."""
+    def prepare(self, program: Program, lower: Callable[[], Any]) -> Future[Any]:
+        """Begin to trace and compile a program in the background, unless that has been done."""
         with self._lock:
-            if key not in self._made:
-                self._made[key] = self._threads.submit(compiled)
-            return self._made[key]
+            if program not in self._made:
+                self._made[program] = self._threads.submit(self._compile, program, lower)
+            return self._made[program]
 
-    def compile(self, name: str, lower: Callable[[], Any], quickly: bool) -> Any:
+    def _compile(self, program: Program, lower: Callable[[], Any]) -> Any:
         """Return a program after tracing and compiling it; on a CPU quickly where it runs but once or twice."""
         begun = time.perf_counter()
         with pinned():
             lowered = lower()
             traced = time.perf_counter()
             options = dict(COMPILER_OPTIONS[self._platform])
-            if quickly and self._platform == "cpu":
+            if program.runs_once and self._platform == "cpu":
                 options |= QUICKLY_COMPILED
             compiled = lowered.compile(compiler_options=options)
-        self.compile_times.append(CompileTime(name, traced - begun, time.perf_counter() - traced))
+        self.compile_times.append(CompileTime(str(program), traced - begun, time.perf_counter() - traced))
         return compiled
 
     @property
@@ -73,5 +84,6 @@ class Compiler:
         wait(list(self._made.values()))
 
     def close(self) -> None:
-        """Wait for what is being compiled, and drop what is not yet."""
+        """Wait for what is being compiled, and drop what is not yet; what was compiled stays in the cache."""
         self._threads.shutdown(cancel_futures=True)
+        seal_cache()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -13,11 +13,11 @@ import numpy as np
 
 from sgdscope.errors import InputError
 from sgdscope.study import Trial
-from sgdscope.training.batches import microbatch_at
 from sgdscope.training.fingerprint import fingerprint
-from sgdscope.training.runtime import pinned
-from sgdscope.training.state import Settings
-from sgdscope.training.trial import loss_and_gradient, start
+from sgdscope.training.flops import nested
+from sgdscope.training.jax_setup import pinned
+from sgdscope.training.sampling import microbatch_at
+from sgdscope.training.step import Settings, loss_and_gradient, start
 from sgdscope.workloads.base import Workload
 
 # The functions of a workload that are given random keys.
@@ -35,36 +35,44 @@ class Call(NamedTuple):
         name: how the workload calls it.
         function: what is traced.
         arguments: the shapes and types of its arguments.
-        differentiate: whether training takes the gradient by the first argument; ``function`` then returns a number.
+        is_gradient: whether ``function`` is the gradient of that function, which training takes.
     """
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
-    differentiate: bool = False
+    is_gradient: bool = False
 
 
-def check_calls(where: str, calls: list[Call]) -> None:
+def check_calls(where: str, calls: Sequence[Call]) -> list[Any]:
     """Refuse functions that are not pure, that call back into Python, or that lack the gradient that training takes.
 
-    Each function is traced twice, and both traces are compared: their structure and their constants.
+    The last call of each function is traced twice, and both traces are compared: their structure and their constants.
 
     Args:
         where: the workload, as errors name it.
-        calls: its functions.
+        calls: its functions; a function may come several times, with other arguments.
+
+    Returns:
+        The closed jaxpr of each call.
 
     Raises:
         InputError: If a function breaks the contract; one sentence that names the function.
     """
-    for call in calls:
+    traces = []
+    last = {id(call.function): place for place, call in enumerate(calls)}
+    for place, call in enumerate(calls):
         with pinned():
             first = _trace(where, call)
+        traces.append(first)
         for name in dict.fromkeys(equation.primitive.name for equation in _equations(first)):
             if name in CALLBACKS:
                 raise InputError(
                     f"{where}: {call.name} calls back into Python by {name}; write it with jax.numpy, or store what "
                     f"the callback returns as an array of the splits."
                 )
+        if last[id(call.function)] != place:
+            continue
         # Another name for the same precision: functions under jax.jit are traced anew, not taken from JAX's cache.
         with pinned(), jax.default_matmul_precision("float32"), _a_year_later():
             second = _trace(where, call)
@@ -76,6 +84,7 @@ def check_calls(where: str, calls: list[Call]) -> None:
                 f"random number of numpy or Python, the time, the order of a set, or a counter. A trace freezes such "
                 f"a value: {call.name} must {source}."
             )
+    return traces
 
 
 def traced_differently(a: Any, b: Any) -> bool:
@@ -153,7 +162,7 @@ def check_start(workload: Workload, trial: Trial) -> None:
     @jax.jit
     def first_update(split: Any, number: Any) -> tuple[Any, Any, Any, Any]:
         nothing = jnp.float32(0)
-        state = start(workload, Settings(nothing, nothing, seed, jnp.int32(1)))
+        state = start(workload, trial.optimizer.rule, Settings(nothing, {}, seed, jnp.int32(1)))
         batch, keys = microbatch_at(workload, split, seed, jnp.int32(0), number, sizes)
         model = state.model if workload.streams is None else workload.streams.carry(sizes[1] // workload.unroll)
         (loss, _), gradient = gradient_of(state.parameters, model, batch, keys)
@@ -196,11 +205,11 @@ def _not_finite(tree: Any) -> str:
 def _trace(where: str, call: Call) -> Any:
     # JAX remembers what it traced of a function that it has seen, so each trace gets a function of its own.
     function = lambda *arguments: call.function(*arguments)
-    if not call.differentiate:
-        return jax.make_jaxpr(function)(*call.arguments)
     try:
-        return jax.make_jaxpr(jax.grad(function))(*call.arguments)
+        return jax.make_jaxpr(function)(*call.arguments)
     except Exception as error:
+        if not call.is_gradient:
+            raise
         first_line = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(f"{where}: {call.name} has no gradient in reverse mode: {first_line}") from error
 
@@ -225,9 +234,8 @@ def _parts(traced: Any) -> Iterator[Any]:
     """Yield a traced function and all functions that are traced inside it."""
     yield traced
     for equation in getattr(traced, "jaxpr", traced).eqns:
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")):
-            if hasattr(value, "eqns"):
-                yield from _parts(value)
+        for part in nested(equation):
+            yield from _parts(part)
 
 
 def _described(value: Any) -> str:

@@ -19,7 +19,7 @@ class Evaluation(NamedTuple):
     zero_or_one: Any = None  # whether every example scored 0 or 1; the bits mean nothing where it is False
 
 
-def evaluate(workload: Workload, model: Any, split: Batch, each_example: bool = False) -> Evaluation:
+def evaluate(workload: Workload, model: tuple[Any, Any], split: Batch, each_example: bool = False) -> Evaluation:
     """Return the mean loss over all N examples of a split, and its score, without augmentation.
 
     The split is read in chunks of ``evaluation_batch_size``; the last one is filled up with repeats of the last
@@ -27,7 +27,7 @@ def evaluate(workload: Workload, model: Any, split: Batch, each_example: bool = 
 
     Args:
         workload: whose ``loss`` and ``score`` are taken.
-        model: its parameters, with its state where it has one.
+        model: its parameters and its state, ``()`` where it has none.
         split: arrays of shape (N, ...).
         each_example: whether to tell as well which examples scored 1. A score that is the loss, or of which only a
             function of the mean is reported, is no right or wrong, and nothing is told of it.
@@ -66,11 +66,11 @@ def tells_each(workload: Workload) -> bool:
     return workload.score is not workload.loss and workload.score_of_mean is None
 
 
-def of_chunk(workload: Workload, model: Any, batch: Batch, counts: jax.Array, told: bool) -> Evaluation:
+def of_chunk(workload: Workload, model: tuple[Any, Any], batch: Batch, counts: jax.Array, told: bool) -> Evaluation:
     """Return the sums of losses and scores over the examples of a batch that count; their bits where they are told."""
 
     def counted(function: Any) -> jax.Array:
-        return jnp.where(counts, function(model, batch).astype(jnp.float32), 0.0)
+        return jnp.where(counts, function(*model, batch).astype(jnp.float32), 0.0)
 
     losses = counted(workload.loss)
     scores = losses if workload.score is workload.loss else counted(workload.score)

@@ -1,10 +1,9 @@
-"""The compiled programs of one workload: one for each batch size and number of slots, made in the background."""
+"""The programs of a pack: each a value that says what it is made for and can be lowered."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -12,112 +11,185 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sgdscope.training.compiler import Compiler
-from sgdscope.training.functions import check_functions
-from sgdscope.training.noise import add_small_batch, add_small_batches, no_sums
-from sgdscope.training.state import Settings, State
-from sgdscope.training.trial import evaluated, measure, one_update, start, train, train_once
-from sgdscope.workloads.base import Batch, Workload
+from sgdscope.optimizers import Optimizer
+from sgdscope.training.noise_scale import add_small_batch, add_small_batches, no_sums
+from sgdscope.training.step import (
+    Kind,
+    Recipe,
+    Settings,
+    State,
+    evaluated,
+    measure,
+    one_update,
+    start,
+    train,
+    train_once,
+)  # fmt: skip
+from sgdscope.training.traced import TracedWorkload
+from sgdscope.workloads.base import Batch
 
-Method = Literal["map", "vmap", "step"]
-# A batch size stands for the program that trains at it.
-Program = int | Literal["start", "measure", "noise"]
+TRIAL, COPIED = PartitionSpec("trial"), PartitionSpec()
 
 
-class Programs:
-    """Says what each program is, and has it compiled.
+@dataclass(frozen=True, eq=False)
+class Devices:
+    """How packs lie on the devices, and how their trials are trained there.
 
     Args:
-        workload: the model and its data.
-        splits: the data as they lie on the devices.
+        traced: the workload.
+        splits: its data as they lie on the devices.
         mesh: the devices, with the axes ``trial`` and ``batch``.
-        method: how the trials of a device are trained.
-        microbatch_sizes: the examples of a forward pass for each batch size that has microbatches.
+        batching: whether the trials of a device are trained one after the other (``map``) or all at once (``vmap``).
+        loop: whether a call makes many updates (``inside``) or one (``outside``).
         compute_dtype: of the products of gradients.
     """
 
-    def __init__(
-        self,
-        workload: Workload,
-        splits: Mapping[str, Batch],
-        mesh: Mesh,
-        method: Method,
-        microbatch_sizes: Mapping[int, int],
-        compute_dtype: str,
-    ) -> None:
-        self.by_trial = NamedSharding(mesh, PartitionSpec("trial"))
-        self._workload, self._splits, self._mesh, self._method = workload, splits, mesh, method
-        self._microbatch_sizes, self._compute_dtype = microbatch_sizes, compute_dtype
-        self.compiler = Compiler(mesh.devices.flat[0].platform)
-        self._state = check_functions(workload)
+    traced: TracedWorkload
+    splits: Mapping[str, Batch]
+    mesh: Mesh
+    batching: Literal["map", "vmap"]
+    loop: Literal["inside", "outside"]
+    compute_dtype: str = "float32"
 
-    def prepare(self, program: Program, slots: int) -> Future[Any]:
-        """Begin to compile a program for packs of so many slots in the background, unless that has been done."""
-        return self.compiler.prepare((program, slots), partial(self._compile, program, slots))
+    @property
+    def by_trial(self) -> NamedSharding:
+        """Where an array lies whose first axis is that of the trials."""
+        return NamedSharding(self.mesh, TRIAL)
 
-    def state_shapes(self, slots: int, batch_size: int | None) -> State:
+    def shape(self, slots: int, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        """Return the shape of an array with one entry a trial."""
+        return jax.ShapeDtypeStruct((slots, *shape), dtype, sharding=self.by_trial)
+
+    def settings(self, optimizer: Optimizer, slots: int) -> Settings:
+        """Return the shapes of a pack's settings."""
+        number = self.shape(slots, (), np.float32)
+        coefficients = dict.fromkeys(optimizer.coefficients(1), number)
+        return Settings(number, coefficients, self.shape(slots, (), np.uint32), self.shape(slots, (), np.int32))
+
+    def state(self, optimizer: Optimizer, slots: int, batch_size: int | None = None) -> State:
         """Return the shapes of a pack's state, with what its streams carry at a batch size."""
-        state = self._state
-        if self._workload.streams is not None and batch_size is not None:
-            carry = partial(self._workload.streams.carry, batch_size // self._workload.unroll)
-            state = replace(state, model=jax.eval_shape(carry))
-        shapes: State = jax.tree.map(lambda a: self._shape(slots, a.shape, a.dtype), state)
+        workload = self.traced.workload
+        settings = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), self.settings(optimizer, 1))
+        state: State = jax.eval_shape(partial(start, workload, optimizer), settings)
+        if workload.streams is not None and batch_size is not None:
+            state = replace(state, model=jax.eval_shape(partial(workload.streams.carry, batch_size // workload.unroll)))
+        shapes: State = jax.tree.map(lambda a: self.shape(slots, a.shape, a.dtype), state)
         return shapes
 
-    def _compile(self, program: Program, slots: int) -> Any:
-        shape = partial(self._shape, slots)
-        settings = Settings(*(shape((), dtype) for dtype in (np.float32, np.float32, np.uint32, np.int32)))
-        trial, copied = PartitionSpec("trial"), PartitionSpec()
-        if program == "start":
-            body: Callable[..., Any] = lambda settings: self._each(partial(start, self._workload))(settings)
-            specs: Any = (trial,)
-            arguments: Any = (settings,)
-        elif program == "measure":
-            model = evaluated(self._workload, self.state_shapes(slots, None))
-            body = lambda splits, model, wanted: self._each(partial(measure, self._workload, splits))(model, wanted)
-            specs = (copied, trial, trial)
-            arguments = (self._splits, model, shape((), np.bool_))
-        elif program == "noise":
-            add = partial(add_small_batch if self._method == "step" else add_small_batches, self._workload)
-            body = lambda split, *of_trial: self._each(partial(add, split))(*of_trial)
-            specs = (copied, trial, trial, trial, trial)
-            sums = jax.tree.map(lambda a: shape(a.shape, a.dtype), no_sums(self._state.parameters))
-            arguments = (self._splits["train"], settings, self.state_shapes(slots, None), sums, shape((), np.int32))
-        else:
-            sizes = (program, self._microbatch_sizes.get(program, program))
-            advance = train_once if self._method == "step" else train
-
-            def trained(split: Any, settings: Settings, state: State, end: Any) -> State:
-                update = one_update(self._workload, sizes, split, settings, self._spread, self._compute_dtype)
-                return advance(update, state, end)
-
-            body = lambda split, *of_trial: self._each(partial(trained, split))(*of_trial)
-            specs = (copied, trial, trial, trial)
-            arguments = (self._splits["train"], settings, self.state_shapes(slots, program), shape((), np.int32))
-        # The state of a pack is taken over by the next segment rather than copied.
-        donated = (2,) if isinstance(program, int) else ()
-
-        def lower() -> Any:
-            sharded = jax.shard_map(
-                body, mesh=self._mesh, in_specs=specs, out_specs=trial, axis_names={"trial"}, check_vma=False
-            )
-            return jax.jit(sharded, donate_argnums=donated).lower(*arguments)
-
-        name = f"batch size {program}" if isinstance(program, int) else program
-        return self.compiler.compile(f"{name}, {slots} slots", lower, quickly=not isinstance(program, int))
-
-    def _each(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if self._method == "vmap":
+    def each(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function of one trial as one of all the trials of a device."""
+        if self.batching == "vmap":
             return jax.vmap(function)
-        if self._method == "step":  # one trial a device, and no loop around it
+        if self.loop == "outside":  # one trial a device, and no loop around it
             return lambda *args: jax.tree.map(lambda a: a[None], function(*jax.tree.map(lambda a: a[0], args)))
         return lambda *args: jax.lax.map(lambda each: function(*each), args)
 
-    def _spread(self, tree: Any) -> Any:
+    def spread(self, tree: Any) -> Any:
         """Split arrays by their first axis among the devices that share a trial."""
-        if self._mesh.shape["batch"] == 1:
+        if self.mesh.shape["batch"] == 1:
             return tree
         return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, PartitionSpec("batch")), tree)
 
-    def _shape(self, slots: int, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((slots, *shape), dtype, sharding=self.by_trial)
+    def lowered(self, body: Callable[..., Any], specs: Any, arguments: Any, donated: tuple[int, ...] = ()) -> Any:
+        """Return a function of all trials, lowered for these arguments; each device takes its own trials."""
+        # What ``check_vma`` would check, that an output without a sharding is the same everywhere, none of ours has.
+        sharded = jax.shard_map(
+            body, mesh=self.mesh, in_specs=specs, out_specs=TRIAL, axis_names={"trial"}, check_vma=False
+        )
+        return jax.jit(sharded, donate_argnums=donated).lower(*arguments)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Begin the trials of a pack."""
+
+    optimizer: Optimizer
+    slots: int
+    runs_once = True
+
+    def lower(self, devices: Devices) -> Any:
+        """Return the program, traced and lowered."""
+        begin = partial(start, devices.traced.workload, self.optimizer)
+        body = lambda settings: devices.each(begin)(settings)
+        return devices.lowered(body, (TRIAL,), (devices.settings(self.optimizer, self.slots),))
+
+    def __str__(self) -> str:
+        return f"start {self.optimizer.family}, {self.slots} slots"
+
+
+@dataclass(frozen=True)
+class Update:
+    """Train the trials of a pack."""
+
+    kind: Kind
+    slots: int
+    runs_once = False
+
+    def lower(self, devices: Devices) -> Any:
+        """Return the program, traced and lowered."""
+        recipe = Recipe(devices.traced.workload, self.kind, devices.compute_dtype)
+        advance = train_once if devices.loop == "outside" else train
+
+        def trained(split: Any, settings: Settings, state: State, end: Any) -> State:
+            return advance(one_update(recipe, split, settings, devices.spread), state, end)
+
+        body = lambda split, *of_trial: devices.each(partial(trained, split))(*of_trial)
+        optimizer, slots = self.kind.optimizer, self.slots
+        arguments = (
+            devices.splits["train"],
+            devices.settings(optimizer, slots),
+            devices.state(optimizer, slots, self.kind.batch_size),
+            devices.shape(slots, (), np.int32),
+        )
+        # The state of a pack is taken over by the next segment rather than copied.
+        return devices.lowered(body, (COPIED, TRIAL, TRIAL, TRIAL), arguments, donated=(2,))
+
+    def __str__(self) -> str:
+        return f"batch size {self.kind.batch_size}, {self.slots} slots"
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate the trials of a pack on all splits."""
+
+    slots: int
+    runs_once = True
+
+    def lower(self, devices: Devices) -> Any:
+        """Return the program, traced and lowered."""
+        workload, shapes = devices.traced.workload, devices.traced.shapes
+        body = lambda splits, model, wanted: devices.each(partial(measure, workload, splits))(model, wanted)
+        model = evaluated(workload, shapes.parameters, shapes.model)
+        model = jax.tree.map(lambda a: devices.shape(self.slots, a.shape, a.dtype), model)
+        arguments = (devices.splits, model, devices.shape(self.slots, (), np.bool_))
+        return devices.lowered(body, (COPIED, TRIAL, TRIAL), arguments)
+
+    def __str__(self) -> str:
+        return f"evaluate, {self.slots} slots"
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Estimate the gradient noise of the trials of a pack."""
+
+    optimizer: Optimizer
+    slots: int
+    runs_once = True
+
+    def lower(self, devices: Devices) -> Any:
+        """Return the program, traced and lowered."""
+        add = add_small_batch if devices.loop == "outside" else add_small_batches
+        workload, parameters = devices.traced.workload, devices.traced.shapes.parameters
+        body = lambda split, *of_trial: devices.each(partial(add, workload, split))(*of_trial)
+        sums = jax.tree.map(lambda a: devices.shape(self.slots, a.shape, a.dtype), no_sums(parameters))
+        arguments = (
+            devices.splits["train"],
+            devices.settings(self.optimizer, self.slots),
+            devices.state(self.optimizer, self.slots),
+            sums,
+            devices.shape(self.slots, (), np.int32),
+        )
+        return devices.lowered(body, (COPIED, TRIAL, TRIAL, TRIAL, TRIAL), arguments)
+
+    def __str__(self) -> str:
+        return f"noise scale {self.optimizer.family}, {self.slots} slots"

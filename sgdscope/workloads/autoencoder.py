@@ -64,14 +64,14 @@ def autoencoder(splits: Mapping[str, Split]) -> Workload:
     )
 
 
-def cross_entropy(layers: list[Dense], batch: Batch) -> jax.Array:
+def cross_entropy(layers: list[Dense], state: tuple[()], batch: Batch) -> jax.Array:
     """Return −Σ x ln y + (1 − x) ln(1 − y) over the pixels of each picture x and its reconstruction y, shape (n,)."""
     x = _grey(batch["picture"])
     losses: jax.Array = optax.sigmoid_binary_cross_entropy(model.autoencoder(layers, x), x).sum(axis=1)
     return losses
 
 
-def squared_error(layers: list[Dense], batch: Batch) -> jax.Array:
+def squared_error(layers: list[Dense], state: tuple[()], batch: Batch) -> jax.Array:
     """Return Σ (y − x)² over the pixels of each picture x and its reconstruction y, shape (n,)."""
     x = _grey(batch["picture"])
     return ((jax.nn.sigmoid(model.autoencoder(layers, x)) - x) ** 2).sum(axis=1)

@@ -7,6 +7,7 @@ parameters, so it may be written with Flax, Equinox or nothing at all.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -56,6 +57,18 @@ class WorkloadRecord:
 
 
 @dataclass(frozen=True)
+class Resident:
+    """How examples are read that lie on the device: each epoch in another order, all of them once.
+
+    Args:
+        augment: ``augment(key, example) -> example``, applied to each training example at each visit, with a
+            key of its own for (seed, visit); never in evaluation. Default: none.
+    """
+
+    augment: Callable[[Any, Any], Any] | None = None
+
+
+@dataclass(frozen=True)
 class Streams:
     """How a text is read: one long sequence of examples, cut into streams that are read side by side.
 
@@ -63,6 +76,10 @@ class Streams:
     B = streams × unroll tokens re-cuts the sequence, taken as a ring, into ``B // unroll`` streams of equal
     length; each update reads the next ``unroll`` tokens of every stream, and what a stream carries from update
     to update begins anew with each epoch. The seed and the epoch decide where the ring is cut.
+
+    ``training_loss`` gets arrays of shape (streams, unroll + 1), each stream's tokens with the one that follows, a
+    ``state`` that is what the streams carry, and keys of shape (streams,). ``loss`` and ``score`` get tokens in their
+    order, and ``()`` as the state.
 
     Args:
         unroll: tokens of each stream that an update reads, and through which the gradient is taken.
@@ -100,6 +117,10 @@ class Feed:
     circumstances: str = ""
 
 
+Reader = Resident | Streams | Feed
+RESIDENT = Resident()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Workload:
     """A model and its data.
@@ -114,26 +135,24 @@ class Workload:
         train, validation, test: for each split a dictionary of arrays with one leading axis of examples. Lists and
             arrays of other libraries are read as numpy reads them. Devices hold 32 bits: float64 is rounded to float32.
         init: ``init(key) -> parameters``, any tree of float arrays.
-        loss: ``loss(parameters, batch) -> (n,)``, the loss of each of the n examples of a batch, not negative,
-            since training losses are compared by their logarithms; training minimises its mean.
-        score: ``score(parameters, batch) -> (n,)``, the score of each example; a split's score is its mean.
+        loss: ``loss(parameters, state, batch) -> (n,)``, the loss of each of the n examples of a batch, not negative,
+            since training losses are compared by their logarithms; training minimises its mean. ``state`` is what
+            ``init_state`` began, or ``()`` for a model without a state. Where there is no ``init_state``, ``loss``,
+            ``score`` and ``training_loss`` may leave ``state`` out: ``loss(parameters, batch)``.
+        score: ``score(parameters, state, batch) -> (n,)``, the score of each example; a split's score is its mean.
         constant_loss: mean training loss of the best constant predictor, above 0; stands for a diverged trial.
         constant_score: its score, likewise.
         score_name: what the score is, for axes and tables.
         score_goal: whether a larger score is better.
-        augment: ``augment(key, example) -> example``, applied to each training example at each visit, with a
-            key of its own for (seed, visit); never in evaluation.
+        reader: how examples are read: ``Resident(augment)`` where they lie on the device, ``Streams(unroll, carry)``
+            where they are one text, ``Feed(...)`` where the host reads them. Default: ``Resident()``.
         training_loss: ``training_loss(parameters, state, batch, keys) -> (losses, state)``, where training
             minimises something else than ``loss``: ``keys`` has shape (n,), one for each example and visit, so
-            that dropout does not depend on how a batch is split. Without a state, ``state`` is ``()``.
-        init_state: ``init_state() -> state``, any tree of float arrays, such as running statistics. ``loss`` and
-            ``score`` are then given ``(parameters, state)`` in place of ``parameters``.
+            that dropout does not depend on how a batch is split. Without a state, ``state`` is ``()``; a function that
+            leaves it out, ``training_loss(parameters, batch, keys)``, returns the losses alone.
+        init_state: ``init_state() -> state``, any tree of float arrays, such as running statistics.
         penalty: ``penalty(parameters) -> scalar``, added to the mean loss in the gradient alone, such as L2.
         ghost_batch_size: examples per batch-norm statistic, where there are any: batch sizes are multiples of it.
-        streams: how examples that are one text are read. ``training_loss`` then gets arrays of shape
-            (streams, unroll + 1), each stream's tokens with the one that follows, a ``state`` that is what the
-            streams carry, and keys of shape (streams,); ``loss`` and ``score`` get tokens in their order.
-        feed: how examples are read that are too many for a device; functions then get what it reads.
         score_of_mean: what becomes of the mean score of a split, such as ``exp`` for a perplexity.
         evaluation_batch_size: examples per forward pass of an evaluation; a bound on memory, except that with
             ``streams`` each such piece of a split is read from a fresh start.
@@ -150,19 +169,17 @@ class Workload:
     validation: Split = field(repr=False)
     test: Split = field(repr=False)
     init: Callable[[Any], Parameters] = field(repr=False)
-    loss: Callable[[Parameters, Any], Any] = field(repr=False)
-    score: Callable[[Parameters, Any], Any] = field(repr=False)
+    loss: Callable[..., Any] = field(repr=False)
+    score: Callable[..., Any] = field(repr=False)
     constant_loss: float
     constant_score: float
     score_name: str = "accuracy"
     score_goal: Literal["maximize", "minimize"] = "maximize"
-    augment: Callable[[Any, Any], Any] | None = field(default=None, repr=False)
-    training_loss: Callable[[Parameters, Any, Any, Any], tuple[Any, Any]] | None = field(default=None, repr=False)
+    reader: Reader = field(default=RESIDENT, repr=False)
+    training_loss: Callable[..., Any] | None = field(default=None, repr=False)
     init_state: Callable[[], Any] | None = field(default=None, repr=False)
     penalty: Callable[[Parameters], Any] | None = field(default=None, repr=False)
     ghost_batch_size: int = 1
-    streams: Streams | None = field(default=None, repr=False)
-    feed: Feed | None = field(default=None, repr=False)
     score_of_mean: Callable[[Any], Any] | None = field(default=None, repr=False)
     evaluation_batch_size: int = 1024
     fields: Mapping[str, float | int | str] = field(default_factory=dict)
@@ -191,17 +208,16 @@ class Workload:
                     f"{where}: fields[{name!r}] is {shown(value)}; only numbers and text identify a workload."
                 )
         object.__setattr__(self, "fields", plain)
+        if not isinstance(self.reader, Reader):
+            raise InputError(
+                f"{where}: reader is {shown(self.reader)}; use Resident(augment), Streams(unroll, carry) or Feed(...)."
+            )
         if self.training_loss is None and (self.init_state is not None or self.streams is not None):
             what = "init_state" if self.init_state is not None else "streams"
             raise InputError(f"{where}: {what} is of no use without training_loss, which moves it on.")
-        if self.streams is not None and (self.augment or self.init_state or self.ghost_batch_size != 1):
-            raise InputError(
-                f"{where}: streams carry their own state; augment, init_state and ghost batches do not apply."
-            )
-        if self.feed is not None and (self.augment or self.streams):
-            raise InputError(
-                f"{where}: a feed reads examples as they are trained on; augment and streams do not apply."
-            )
+        if self.streams is not None and (self.init_state or self.ghost_batch_size != 1):
+            raise InputError(f"{where}: streams carry their own state; init_state and ghost batches do not apply.")
+        self._add_state(where)
         for what in ("ghost_batch_size", "evaluation_batch_size"):
             object.__setattr__(self, what, whole(f"{where}: {what}", getattr(self, what), least=1))
         for split in SPLITS:
@@ -211,6 +227,33 @@ class Workload:
             if self.feed is None:  # else the arrays identify examples, and no device holds them
                 for key, array in self.split(split).items():
                     _check_held(where, f"{split}[{key!r}]", array)
+
+    def _add_state(self, where: str) -> None:
+        """Give functions that leave out a state that there is not the form of all: with a state, which is ``()``."""
+        stateless, same = self.init_state is None, self.score is self.loss
+        loss = _with_state(where, "loss", self.loss, EVALUATION, stateless)
+        score = loss if same else _with_state(where, "score", self.score, EVALUATION, stateless)
+        object.__setattr__(self, "loss", loss)
+        object.__setattr__(self, "score", score)
+        if self.training_loss is not None:
+            stateless = stateless and self.streams is None
+            training_loss = _with_state(where, "training_loss", self.training_loss, TRAINING, stateless)
+            object.__setattr__(self, "training_loss", training_loss)
+
+    @property
+    def augment(self) -> Callable[[Any, Any], Any] | None:
+        """What is done to each training example at each visit, or None."""
+        return self.reader.augment if isinstance(self.reader, Resident) else None
+
+    @property
+    def streams(self) -> Streams | None:
+        """How the examples are read where they are one text, or None."""
+        return self.reader if isinstance(self.reader, Streams) else None
+
+    @property
+    def feed(self) -> Feed | None:
+        """How the examples are read where the host reads them, or None."""
+        return self.reader if isinstance(self.reader, Feed) else None
 
     @property
     def unroll(self) -> int:
@@ -294,6 +337,53 @@ def _classes(labels: Any) -> np.ndarray:
             f"constant_loss and constant_score yourself."
         )
     return array
+
+
+# What loss and score are given, and what training_loss is.
+EVALUATION = ("parameters", "state", "batch")
+TRAINING = ("parameters", "state", "batch", "keys")
+
+
+@dataclass(frozen=True, eq=False)
+class _WithoutState:
+    """``loss`` or ``score`` of a model without a state, called as all are."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, parameters: Parameters, state: Any, batch: Any) -> Any:
+        return self.function(parameters, batch)
+
+
+@dataclass(frozen=True, eq=False)
+class _TrainingWithoutState:
+    """``training_loss`` of a model without a state, called as all are."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, parameters: Parameters, state: Any, batch: Any, keys: Any) -> tuple[Any, Any]:
+        return self.function(parameters, batch, keys), state
+
+
+def _with_state(
+    where: str, name: str, function: Callable[..., Any], arguments: tuple[str, ...], stateless: bool
+) -> Callable[..., Any]:
+    """Return a function that takes a state, from one that does or, in a model without a state, that leaves it out."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # there is none to look at
+        return function
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p for p in signature.parameters.values() if p.kind in positional and p.default is p.empty]
+    leaves_out = stateless and len(needed) == len(arguments) - 1
+    try:
+        signature.bind(*(arguments[1:] if leaves_out else arguments))
+    except TypeError:
+        raise InputError(
+            f"{where}: {name} must take ({', '.join(arguments)}); state is () for a model without a state."
+        ) from None
+    if not leaves_out:
+        return function
+    return _WithoutState(function) if arguments is EVALUATION else _TrainingWithoutState(function)
 
 
 def _equal(a: Split, b: Split) -> bool:

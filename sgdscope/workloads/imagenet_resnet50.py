@@ -72,8 +72,8 @@ def imagenet_resnet50(
         outputs, state = resnet(parameters, state, standardised(batch["picture"]), strides, train_norm)
         return cross_entropy(outputs, batch["label"]), state
 
-    def outputs(model: tuple[Tree, Tree], batch: Batch) -> jax.Array:
-        return resnet(*model, standardised(batch["picture"]), strides, running_norm)[0]
+    def outputs(parameters: Tree, state: Tree, batch: Batch) -> jax.Array:
+        return resnet(parameters, state, standardised(batch["picture"]), strides, running_norm)[0]
 
     layout: Layout = {"picture": ((side, side, 3), np.dtype(np.uint8)), "label": ((), np.dtype(np.uint16))}
     return Workload(
@@ -83,15 +83,15 @@ def imagenet_resnet50(
         validation=data.splits["validation"],
         test=data.splits["test"],
         init=partial(resnet_init, blocks=tuple(blocks), width=width, classes=len(data.classes)),
-        loss=lambda model, batch: cross_entropy(outputs(model, batch), batch["label"]),
-        score=lambda model, batch: accuracy(outputs(model, batch), batch["label"]),
+        loss=lambda parameters, state, batch: cross_entropy(outputs(parameters, state, batch), batch["label"]),
+        score=lambda parameters, state, batch: accuracy(outputs(parameters, state, batch), batch["label"]),
         constant_loss=constant_loss,
         constant_score=constant_score,
         training_loss=training_loss,
         init_state=partial(resnet_state, blocks=tuple(blocks), width=width),
         penalty=partial(penalty_of_weights, l2),
         ghost_batch_size=ghost_batch_size,
-        feed=Feed(layout, partial(_place, data), partial(labelled_square, side), data.bytes, libraries()),
+        reader=Feed(layout, partial(_place, data), partial(labelled_square, side), data.bytes, libraries()),
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
         fields={"blocks": "-".join(map(str, blocks)), "width": width, "side": side, "l2": l2},
     )

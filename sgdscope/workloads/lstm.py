@@ -76,7 +76,7 @@ def lstm(splits: Mapping[str, Split], size: Literal["small", "medium", "large"] 
         score_name="perplexity",
         score_goal="minimize",
         score_of_mean=jnp.exp,
-        streams=Streams(UNROLL, carry),
+        reader=Streams(UNROLL, carry),
         evaluation_batch_size=WHOLE_SPLIT,
         fields={"size": size},
     )
@@ -103,7 +103,9 @@ def training_loss(
     return _cross_entropy(logits, tokens[1:]).T, state
 
 
-def evaluation_loss(parameters: LSTMParameters, batch: Batch, begin: Callable[[int], LSTMState]) -> jax.Array:
+def evaluation_loss(
+    parameters: LSTMParameters, state: tuple[()], batch: Batch, begin: Callable[[int], LSTMState]
+) -> jax.Array:
     """Return the cross-entropy of every token of a text in nats, (n,), each predicted from those before it.
 
     The text is read as at most 64 streams of equal length, one after another in the text and side by side in
@@ -112,6 +114,7 @@ def evaluation_loss(parameters: LSTMParameters, batch: Batch, begin: Callable[[i
 
     Args:
         parameters: of the network.
+        state: none.
         batch: ``token``, a text, (n,).
         begin: the state in which n streams begin.
     """

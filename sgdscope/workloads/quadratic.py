@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgdscope.workloads.base import Batch, Parameters, Workload
+from sgdscope.workloads.base import Batch, Parameters, Resident, Workload
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class NoisyQuadratic:
         def init(key: jax.Array) -> Parameters:
             return jnp.full(len(h), self.start, jnp.float32)
 
-        def loss(theta: Parameters, batch: Batch) -> jax.Array:
+        def loss(theta: Parameters, state: tuple[()], batch: Batch) -> jax.Array:
             losses: jax.Array = 0.5 * ((theta - batch["point"]) ** 2 * h).sum(axis=1)
             return losses
 
@@ -64,7 +64,7 @@ class NoisyQuadratic:
             constant_score=constant,
             score_name="loss",
             score_goal="minimize",
-            augment=augment,
+            reader=Resident(augment),
             fields={
                 "curvatures": ",".join(map(str, self.curvatures)),
                 "noise": self.noise,

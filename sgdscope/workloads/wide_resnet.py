@@ -16,7 +16,7 @@ from sgdscope.models.losses import accuracy, cross_entropy
 from sgdscope.models.normalization import ghost_batch_norm, running_norm
 from sgdscope.models.wide_resnet import Tree, channels_of_blocks, wide_resnet_init, wide_resnet_state
 from sgdscope.models.wide_resnet import wide_resnet as network
-from sgdscope.workloads.base import Batch, Split, Workload, constant_classifier
+from sgdscope.workloads.base import Batch, Resident, Split, Workload, constant_classifier
 
 CLASSES = 10
 
@@ -60,7 +60,7 @@ def wide_resnet(
 
     return workload_of(
         wide_resnet_init,
-        lambda model, pictures: network(model[0], model[1], pictures, running_norm)[0],
+        lambda parameters, state, pictures: network(parameters, state, pictures, running_norm)[0],
         splits,
         {"depth": depth, "width": width, "l2": l2},
         name="wide_resnet",
@@ -72,7 +72,7 @@ def wide_resnet(
 
 def workload_of(
     init: Callable[..., Tree],
-    outputs: Callable[[Any, jax.Array], jax.Array],
+    outputs: Callable[[Tree, Any, jax.Array], jax.Array],
     splits: Mapping[str, Split],
     fields: Mapping[str, Any],
     **of_its_own: Any,
@@ -81,7 +81,7 @@ def workload_of(
 
     Args:
         init: ``init(key, depth, width, classes) -> parameters``.
-        outputs: of what is evaluated and standardised pictures, shape (n, classes).
+        outputs: of parameters, state and standardised pictures, shape (n, classes).
         splits: see :func:`wide_resnet`.
         fields: depth, width and l2.
         of_its_own: further fields of the workload.
@@ -95,8 +95,8 @@ def workload_of(
         raise InputError(f"wide_resnet: l2 must be a finite number of at least 0, not {l2!r}.")
     constant_loss, constant_score = constant_classifier(splits["train"]["label"])
 
-    def evaluated(model: Any, batch: Batch) -> jax.Array:
-        return outputs(model, standardised(batch["picture"]))
+    def evaluated(parameters: Tree, state: Any, batch: Batch) -> jax.Array:
+        return outputs(parameters, state, standardised(batch["picture"]))
 
     return Workload(
         version="1",
@@ -104,11 +104,11 @@ def workload_of(
         validation=splits["validation"],
         test=splits["test"],
         init=partial(init, depth=depth, width=width, classes=CLASSES),
-        loss=lambda model, batch: cross_entropy(evaluated(model, batch), batch["label"]),
-        score=lambda model, batch: accuracy(evaluated(model, batch), batch["label"]),
+        loss=lambda parameters, state, batch: cross_entropy(evaluated(parameters, state, batch), batch["label"]),
+        score=lambda parameters, state, batch: accuracy(evaluated(parameters, state, batch), batch["label"]),
         constant_loss=constant_loss,
         constant_score=constant_score,
-        augment=crop_and_flip,
+        reader=Resident(crop_and_flip),
         penalty=partial(penalty_of_weights, l2),
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
         fields=fields,

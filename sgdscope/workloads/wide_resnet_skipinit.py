@@ -30,5 +30,9 @@ def wide_resnet_skipinit(splits: Mapping[str, Split], depth: int = 16, width: in
     'wide_resnet_skipinit'
     """
     return workload_of(
-        skipinit_init, skipinit, splits, {"depth": depth, "width": width, "l2": l2}, name="wide_resnet_skipinit"
+        skipinit_init,
+        lambda parameters, state, pictures: skipinit(parameters, pictures),
+        splits,
+        {"depth": depth, "width": width, "l2": l2},
+        name="wide_resnet_skipinit",
     )

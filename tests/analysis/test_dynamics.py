@@ -45,7 +45,8 @@ def cell(optimizer, *trials):
 def test_a_cell_has_warmed_up_by_the_updates_of_its_complete_trials(trials, warm):
     assert cell_warmed_up(cell("momentum:0.9", *trials)) is warm
     assert cell_warmed_up(cell("sgd", *trials)) is True
-    assert cell_warmed_up(cell("adam", *trials)) is None
+    assert cell_warmed_up(cell("adam", *trials)) is warm  # whose β₁ is 0.9
+    assert cell_warmed_up(cell("lion", *trials)) is cell_warmed_up(cell("optax:lion", *trials)) is None
 
 
 def test_without_steps_it_is_not_known():

@@ -21,7 +21,7 @@ from sgdscope.analysis.noise_scale import (
 from sgdscope.analysis.tables import TABLES, Tables
 from sgdscope.report.summary import noise_scale_sentences, sentences
 from sgdscope.store import MEASUREMENTS_SCHEMA
-from sgdscope.training.noise import NOISE_METRICS
+from sgdscope.training.noise_scale import NOISE_METRICS
 
 POSITIVE = st.floats(0.01, 100.0)
 PAIRS = st.lists(st.tuples(POSITIVE, POSITIVE), min_size=2, max_size=9)

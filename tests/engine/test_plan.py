@@ -13,16 +13,13 @@ from sgdscope.budget import Epochs, Steps, Unlimited
 from sgdscope.engine.plan import SECONDS_BESIDE, Costs, expansion, packs, rates_expected, remaining
 from sgdscope.engine.search import Round, Search, search
 from sgdscope.models.convolution import convolution
-from sgdscope.optimizers import SGD, Momentum
+from sgdscope.optimizers import SGD
+from sgdscope.schedules import HALVING
 from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Study
 from sgdscope.training.compiler import AT_ONCE, Compiler, CompileTime
-from sgdscope.training.functions import (
-    check_functions,
-    operations_per_evaluation,
-    operations_per_update,
-    slow_convolutions,
-)
+from sgdscope.training.step import Kind
+from sgdscope.training.traced import trace
 from sgdscope.workloads.base import Workload
 from sgdscope.workloads.digits import digits
 
@@ -38,17 +35,17 @@ def workload():
 
 
 def test_operations_are_those_counted_by_hand(workload):
-    assert operations_per_update(workload, 32) == 32 * UPDATE
+    assert trace(workload).operations_per_example == UPDATE
     # 1,024 and 256 pictures are whole chunks, and so are 517.
-    assert operations_per_evaluation(workload) == (1024 + 256 + 517) * FORWARD
-    costs = Costs(workload, evaluations=2)
+    assert trace(workload).operations_per_evaluation == (1024 + 256 + 517) * FORWARD
+    costs = Costs(trace(workload), evaluations=2)
     assert costs.operations(10, 32) == 10 * 32 * UPDATE + 2 * (1024 + 256 + 517) * FORWARD
-    estimating = Costs(workload, evaluations=0, noise_scales=3)
+    estimating = Costs(trace(workload), evaluations=0, noise_scales=3)
     assert estimating.operations(10, 32) == (10 * 32 + 3 * 1024) * UPDATE
 
 
 def test_operations_of_convolutions_and_loops_are_those_counted_by_hand():
-    def loss(p, batch):
+    def loss(p, state, batch):
         x = jax.lax.conv_general_dilated(
             batch["x"], p["kernel"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
@@ -62,12 +59,12 @@ def test_operations_of_convolutions_and_loops_are_those_counted_by_hand():
         constant_loss=1.0, constant_score=1.0,
     )  # fmt: skip
     forward = 4 * (2 * 3 * 3 * 3 * 5 * 4 * 4 + 7 * 2 * 5 * 5)
-    assert operations_per_evaluation(workload) == 3 * forward
+    assert trace(workload).operations_per_evaluation == 3 * forward
 
 
 @pytest.mark.parametrize("batch_size", [4, 10, 16, 64, 1024])
 def test_seconds_follow_the_line_through_what_was_timed(workload, batch_size):
-    costs = Costs(workload, evaluations=0)
+    costs = Costs(trace(workload), evaluations=0)
     assert costs.per_update(8) is None
     assert costs.per_trial(10, 8) is None
     for size in (4, 64):
@@ -77,30 +74,34 @@ def test_seconds_follow_the_line_through_what_was_timed(workload, batch_size):
 
 
 class Clock:
-    """A trainer whose updates take a known time."""
+    """A backend whose updates take a known time."""
 
     seconds_to_read = 0.0
 
     def __init__(self, seconds):
         self.seconds, self.asked = seconds, []
 
-    def time_updates(self, batch_size):
-        self.asked.append(batch_size)
-        return self.seconds(batch_size)
+    def seconds_per_update(self, kind):
+        self.asked.append(kind.batch_size)
+        return self.seconds(kind.batch_size)
+
+
+def kinds(*sizes):
+    return [Kind(size, size, SGD(), HALVING) for size in sizes]
 
 
 @pytest.mark.parametrize(("per_example", "asked"), [(1e-6, [16, 4096]), (1e-2, [16, 128]), (1.0, [16])])
 def test_what_would_take_long_is_not_probed(workload, per_example, asked):
     clock = Clock(lambda size: per_example * size)
-    costs = Costs(workload, evaluations=0)
-    costs.probe(clock, (16, 64, 128, 512, 4096))
+    costs = Costs(trace(workload), evaluations=0)
+    costs.probe(clock, kinds(16, 64, 128, 512, 4096))
     assert clock.asked == asked
     assert costs.per_update(4096) == pytest.approx(per_example * 4096)
 
 
 def test_a_machine_that_was_busy_when_it_was_probed_is_believed_when_it_is_not(workload):
-    costs = Costs(workload, evaluations=0)
-    costs.probe(Clock(lambda size: 5 * (1e-3 + 1e-5 * size)), (16, 1024))
+    costs = Costs(trace(workload), evaluations=0)
+    costs.probe(Clock(lambda size: 5 * (1e-3 + 1e-5 * size)), kinds(16, 1024))
     assert costs.per_update(256) == pytest.approx(5 * (1e-3 + 1e-5 * 256))
     costs.note(1024, 1e-3 + 1e-5 * 1024)
     for size in (16, 256, 1024):
@@ -108,19 +109,19 @@ def test_a_machine_that_was_busy_when_it_was_probed_is_believed_when_it_is_not(w
 
 
 def test_evaluation_is_part_of_a_trials_seconds_and_taken_off_a_packs(workload):
-    with_none, with_two = Costs(workload, 0), Costs(workload, 2)
+    with_none, with_two = Costs(trace(workload), 0), Costs(trace(workload), 2)
     for costs in (with_none, with_two):
         costs.note(64, 0.01)
     evaluating = with_two.per_trial(100, 64) - with_none.per_trial(100, 64)
     assert evaluating == pytest.approx(2 * (1024 + 256 + 517) * FORWARD / (64 * UPDATE / 0.01))
     taken = with_two.training_seconds(3 * (1.0 + evaluating), trials=3, updates=300, batch_size=64)
     assert taken == pytest.approx(3.0)
-    unknown = Costs(workload, 2)
+    unknown = Costs(trace(workload), 2)
     assert unknown.training_seconds(3 * (1.0 + evaluating), 3, 300, 64) == pytest.approx(3.0)
 
 
 def test_estimates_of_the_noise_take_what_updates_of_their_batches_do(workload):
-    costs, plain = Costs(workload, 0, noise_scales=2), Costs(workload, 0)
+    costs, plain = Costs(trace(workload), 0, noise_scales=2), Costs(trace(workload), 0)
     for each in (costs, plain):
         each.note(16, 0.001)
         each.note(64, 0.003)
@@ -133,8 +134,8 @@ def test_what_an_update_takes_settles_though_evaluation_takes_most_of_a_pack(wor
     """From a first guess that is far off; at two batch sizes in turn, as a search has them."""
     true = {16: 1e-4, 1024: 2e-3}
     evaluating = 2 * (1024 + 256 + 517) * FORWARD * 2e-3 / (1024 * UPDATE)
-    costs = Costs(workload, 2)
-    costs.probe(Clock(lambda size: first * true[size]), (16, 1024))
+    costs = Costs(trace(workload), 2)
+    costs.probe(Clock(lambda size: first * true[size]), kinds(16, 1024))
     for _ in range(30):
         for size, seconds in true.items():
             pack = 3 * (2 * seconds + evaluating)
@@ -145,7 +146,7 @@ def test_what_an_update_takes_settles_though_evaluation_takes_most_of_a_pack(wor
 
 def test_packs_hold_one_batch_size_and_no_more_than_there_is_room(workload):
     declared = Study(name="s", workloads=workload, batch_sizes=(32, 64), budgets=Epochs(1)).declaration()
-    trials = [declared.trial(o, b, 1.0, s) for s in range(3) for b in (32, 64) for o in (SGD(), Momentum())]
+    trials = [declared.trial(o, b, 1.0, s) for s in range(3) for b in (32, 64) for o in (SGD(), SGD(momentum=0.9))]
     asked = []
 
     def room(trial):
@@ -171,13 +172,13 @@ def test_convolutions_whose_gradient_is_slow_on_a_cpu_are_found(ours, slow):
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     split = {"x": np.ones((4, 8, 8, 3), np.float32)}
-    loss = lambda p, batch: (convolved(jnp.tanh(batch["x"] * p["scale"]), p["kernel"]) ** 2).sum(axis=(1, 2, 3))
+    loss = lambda p, state, batch: (convolved(jnp.tanh(batch["x"] * p["scale"]), p["kernel"]) ** 2).sum(axis=(1, 2, 3))
     workload = Workload(
         name="w", version="1", train=split, validation=split, test=split, loss=loss, score=loss,
         init=lambda key: {"kernel": jnp.ones((3, 3, 3, 5)), "scale": jnp.ones(())},
         constant_loss=1.0, constant_score=1.0,
     )  # fmt: skip
-    assert slow_convolutions(workload) == slow
+    assert trace(workload).slow_convolutions == slow
 
 
 def test_a_study_is_written_out_in_a_block_for_each_workload_and_budget(workload):
@@ -185,7 +186,7 @@ def test_a_study_is_written_out_in_a_block_for_each_workload_and_budget(workload
     study = Study(
         name="s", workloads=(workload, other), batch_sizes=(32, 64), budgets=(Steps(7), Epochs(4), Unlimited(1, 4))
     )
-    costs = {each.name: Costs(each, 2) for each in study.workloads}
+    costs = {each.name: Costs(trace(each), 2) for each in study.workloads}
     blocks = expansion(study.declaration(), costs).split("\n\n")
     said = [[line for line in block.splitlines() if line.startswith(("workload", "budget"))] for block in blocks]
     reached = " (as far as unlimited:1:4 goes)"
@@ -213,7 +214,7 @@ def test_what_remains_is_counted_over_all_workloads_and_budgets(workload):
         learning_rates=(1.0,),
     )
     declared, nothing = study.declaration(), pl.DataFrame(schema=TRIALS_SCHEMA)
-    costs = {each.name: Costs(each, 0) for each in study.workloads}
+    costs = {each.name: Costs(trace(each), 0) for each in study.workloads}
     assert remaining(declared, search(declared, nothing), costs).seconds is None
     for size in (32, 64):
         costs["digits"].note(size, size * 1e-3)
@@ -228,7 +229,7 @@ def test_what_remains_is_counted_over_all_workloads_and_budgets(workload):
 def test_the_remaining_time_counts_compiling_and_leans_on_other_studies_while_few_cells_are_done(workload):
     study = Study(name="s", workloads=workload, batch_sizes=(32, 64), budgets=Steps(7), seeds=5)
     declared, nothing = study.declaration(), pl.DataFrame(schema=TRIALS_SCHEMA)
-    costs = {"digits": Costs(workload, 0)}
+    costs = {"digits": Costs(trace(workload), 0)}
     costs["digits"].note(32, 1e-3)
     found = search(declared, nothing)
     plain = remaining(declared, found, costs)
@@ -248,7 +249,7 @@ def test_programs_that_are_waited_for_take_what_those_before_took():
     compiler.compile_times += [CompileTime("a", 1.0, 2.0), CompileTime("b", 0.0, 1.0)]
     assert compiler.seconds(3) == 3 * 2.0 / AT_ONCE
     go_on = threading.Event()
-    made = [compiler.prepare(name, go_on.wait) for name in range(3)]
+    made = [compiler.prepare(name, go_on.wait) for name in range(3)]  # a number is as good as a program
     assert compiler.pending == 3
     go_on.set()
     compiler.settle()
@@ -258,20 +259,22 @@ def test_programs_that_are_waited_for_take_what_those_before_took():
 
 def test_nothing_that_was_counted_keeps_a_workload_alive():
     workload = digits(hidden=7)
-    operations_per_update(workload, 1)
-    slow_convolutions(workload)
-    operations_per_evaluation(workload)
+    traced = trace(workload)
+    assert traced.operations_per_example
+    assert not traced.slow_convolutions
+    assert traced.operations_per_evaluation
+    assert traced.fingerprint
     seen = weakref.ref(workload)
-    del workload
+    del workload, traced
     gc.collect()
     assert seen() is None
 
 
 def test_a_gradient_is_traced_once_to_be_counted_and_looked_at(monkeypatch):
-    workload, traced = digits(hidden=9), []
-    check_functions(workload)  # which traces each function twice, to find what is not pure
+    workload, traced = trace(digits(hidden=9)), []  # which traces each function once more, to find what is not pure
     plain = jax.make_jaxpr
     monkeypatch.setattr(jax, "make_jaxpr", lambda *given, **named: traced.append(1) or plain(*given, **named))
-    assert operations_per_update(workload, 1) == operations_per_update(workload, 1)
-    slow_convolutions(workload)
+    assert workload.operations_per_example == workload.operations_per_example
+    assert not workload.slow_convolutions
+    assert workload.fingerprint
     assert len(traced) == 1

@@ -17,7 +17,8 @@ import together
 
 import sgdscope as sg
 from sgdscope.engine import local
-from sgdscope.training import fed, processes
+from sgdscope.training import streamed
+from sgdscope.training.distributed import World
 from sgdscope.workloads.digits import digits
 
 
@@ -100,35 +101,34 @@ def test_both_are_told_of_what_is_wrong_with_the_folder(tmp_path):
 
 def test_it_is_said_what_each_process_has_otherwise_than_the_first(monkeypatch):
     texts = [{"trial": "a", "step": "7"}, {"trial": "a", "step": "7"}, {"trial": "a", "step": "5"}, {"step": "7"}]
-    monkeypatch.setattr(processes, "of_each", lambda text: [json.dumps(own) for own in texts])
+    monkeypatch.setattr(World, "gather", lambda self, text: [json.dumps(own) for own in texts])
     with pytest.raises(sg.InputError) as raised:
-        processes.agree("the trials", texts[0], "start again")
+        World().agree("the trials", texts[0], "start again")
     assert str(raised.value) == (
         "the processes differ in the trials: process 2 has step 5, the first 7; process 3 has trial None, the first a; "
         "start again."
     )
-    monkeypatch.setattr(processes, "of_each", lambda text: [text, text])
-    processes.agree("the trials", texts[0], "start again")
+    monkeypatch.setattr(World, "gather", lambda self, text: [text, text])
+    World().agree("the trials", texts[0], "start again")
 
 
 def test_processes_on_the_same_cores_share_them(monkeypatch):
-    monkeypatch.setattr(fed, "cores", lambda: 8)
+    monkeypatch.setattr(streamed, "cores", lambda: 8)
     for beside, share in (([], 8), (["another host"], 8), ([True] * 2 + ["another host"], 2), ([True] * 15, 1)):
         monkeypatch.setattr(
-            fed, "of_each", lambda own, beside=beside: [own] + [own if b is True else b for b in beside]
+            World, "gather", lambda self, own, beside=beside: [own] + [own if b is True else b for b in beside]
         )
-        assert fed._share_of_cores() == share
+        assert streamed._share_of_cores(World()) == share
 
 
 def test_what_processes_cannot_share_is_refused_in_a_sentence(monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    study = together.study()
-    local._check_processes(study)
+    study, two = together.study(), World(0, 2)
+    local._check_processes(study, two)
     with pytest.raises(sg.InputError, match="devices_per_trial: 1 is not 2, the devices of all 2 processes"):
-        local._check_processes(study.changed({"devices_per_trial": 1}))
+        local._check_processes(study.changed({"devices_per_trial": 1}), two)
     with pytest.raises(sg.InputError, match="workload 'digits' has its data on the devices"):
-        local._check_processes(study.changed({"workloads": (digits(),)}))
+        local._check_processes(study.changed({"workloads": (digits(),)}), two)
     devices = [SimpleNamespace(process_index=process) for process in (0, 1, 1)]
     monkeypatch.setattr(jax, "devices", lambda: devices)
     with pytest.raises(sg.InputError, match=r"the processes have 1, 2 devices; .* give all of them as many"):
-        local._check_processes(study)
+        local._check_processes(study, two)

@@ -15,8 +15,8 @@ from scipy import stats
 from sgdscope.analysis.curves import Curve
 from sgdscope.analysis.optimum import optima
 from sgdscope.budget import Epochs, Steps, Unlimited
-from sgdscope.engine.search import FIRST_WINDOW, HIGHEST, LOWEST, learning_rate, next_rates, search
-from sgdscope.optimizers import SGD, Momentum
+from sgdscope.engine.search import HIGHEST, LOWEST, learning_rate, next_rates, search
+from sgdscope.optimizers import SGD
 from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Declaration
 from sgdscope.workloads.base import WorkloadRecord
@@ -386,7 +386,7 @@ def test_octaves_keep_the_floats_that_they_had():
 
 
 def test_it_begins_at_the_largest_batch_size_of_each_optimizer():
-    declared = declaration(optimizers=(SGD(), Momentum(0.9), Momentum(0.5)))
+    declared = declaration(optimizers=(SGD(), SGD(momentum=0.9), SGD(momentum=0.5)))
     found = search(declared, NOTHING).rounds
     assert [(stands.cell.optimizer, stands.cell.batch_size) for stands in found] == [
         (o, 256) for o in declared.optimizers
@@ -397,7 +397,7 @@ def test_it_begins_at_the_largest_batch_size_of_each_optimizer():
         effective = {math.log2(stands.cell.optimizer.effective_learning_rate(t.learning_rate)) for t in stands.trials}
         # Factors of 2 in the rate that is used; where the window is in the effective rate, to half an octave.
         assert all(math.log2(trial.learning_rate).is_integer() for trial in stands.trials)
-        np.testing.assert_allclose([min(effective), max(effective)], FIRST_WINDOW, atol=0.5)
+        np.testing.assert_allclose([min(effective), max(effective)], SGD().first_window, atol=0.5)
         assert {trial.seed for trial in stands.trials} == {0, 1, 2}
 
 
@@ -482,7 +482,7 @@ def test_workloads_are_searched_each_by_itself():
 
 
 def test_a_momentum_next_to_one_has_a_first_window_too():
-    found = search(declaration(optimizers=(Momentum(1 - 2**-24),)), NOTHING).rounds
+    found = search(declaration(optimizers=(SGD(momentum=1 - 2**-24),)), NOTHING).rounds
     assert found[0].pending
 
 
@@ -581,7 +581,7 @@ def test_given_rates_are_tried_at_every_budget_that_opens():
 # ── A pure function of the trials that it asks for ───────────────────────────────────────────────────────────
 
 
-NOISY = {"optimizers": (SGD(), Momentum(0.9)), "batch_sizes": (16, 64, 256), "seeds": 3, "budgets": Epochs(10)}
+NOISY = {"optimizers": (SGD(), SGD(momentum=0.9)), "batch_sizes": (16, 64, 256), "seeds": 3, "budgets": Epochs(10)}
 
 
 @pytest.fixture(scope="module")
@@ -632,7 +632,7 @@ def foreign(oracle):
     declared = declaration(**NOISY)
     others = [
         declared.trial(optimizer, batch_size, 2.0**octave, seed)
-        for optimizer in (SGD(), Momentum(0.9), Momentum(0.5))
+        for optimizer in (SGD(), SGD(momentum=0.9), SGD(momentum=0.5))
         for batch_size in (8, 16, 64, 256)
         for octave in (-20, -9, -8.5, -3.5, -2, 0.5, 7)
         for seed in (0, 1, 3, 7)
@@ -681,7 +681,7 @@ def test_trials_and_declaration_are_left_as_they_were(at_once):
         {"seeds": 5},
         {"batch_sizes": (4, 16, 64, 256)},
         {"batch_sizes": (16, 32, 64, 256, 1024)},
-        {"optimizers": (SGD(), Momentum(0.9), Momentum(0.5))},
+        {"optimizers": (SGD(), SGD(momentum=0.9), SGD(momentum=0.5))},
         {"budgets": (Epochs(10), Epochs(40), Steps(20))},
         {"budgets": (Epochs(5), Epochs(10))},
     ],
@@ -741,7 +741,7 @@ def test_of_given_rates_only_the_missing_ones_are_pending():
 
 def test_fewer_trials_than_a_full_grid_and_the_same_rates():
     """A study as on digits: 9 batch sizes, 5 seeds, scores that lose 0.01 in an octave and have a spread of 0.006."""
-    shape = {"optimizers": (SGD(), Momentum(0.9)), "batch_sizes": tuple(2**k for k in range(2, 11)), "seeds": 5}
+    shape = {"optimizers": (SGD(), SGD(momentum=0.9)), "batch_sizes": tuple(2**k for k in range(2, 11)), "seeds": 5}
     planted = {"score": -1.6, "loss": -0.8, "knee": 6.3, "width": 1.0, "cliff": 2.0, "spread": 0.6}
     oracle = Oracle(**planted)
     found, trials = searched(declaration(**shape), oracle)

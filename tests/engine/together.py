@@ -22,9 +22,9 @@ def study(hidden=16, batch_sizes=(32, 64), read="read"):
 
     feed = Feed(digits_feed.LAYOUT, digits_feed.locate, getattr(digits_feed, read), {"train": 1})
     return sg.Study(
-        name="together", workloads=replace(digits(hidden=hidden), feed=feed),
+        name="together", workloads=replace(digits(hidden=hidden), reader=feed),
         batch_sizes=batch_sizes, microbatch_size=16,
-        budgets=sg.Steps(12), learning_rates=(0.1,), optimizers=sg.Momentum(), seeds=1, devices_per_trial=2,
+        budgets=sg.Steps(12), learning_rates=(0.1,), optimizers=sg.SGD(momentum=0.9), seeds=1, devices_per_trial=2,
     )  # fmt: skip
 
 
@@ -32,18 +32,20 @@ if __name__ == "__main__":
     import jax
 
     import sgdscope as sg
-    from sgdscope.training import fed
+    from sgdscope.training import loop, streamed
     from sgdscope.training.checkpoint import Checkpoints
-    from sgdscope.training.runtime import COMPILER_OPTIONS
+    from sgdscope.training.jax_setup import COMPILER_OPTIONS
 
     folder, address, number, *how = sys.argv[1:]
     jax.distributed.initialize(address, 2, int(number))
     COMPILER_OPTIONS["cpu"]["xla_backend_optimization_level"] = 0
-    fed.CHECKPOINT_SECONDS = -1.0
+    loop.CHECKPOINT_SECONDS, loop.SEGMENT_SECONDS = -1.0, 0.0  # one update a segment
     other = {"wider": {"hidden": 17}, "more": {"batch_sizes": (32, 64, 128)}, "cannot": {"read": "read_but_the_last"}}
     if how == ["seed"]:
-        train = fed.FedTrainer.train
-        fed.FedTrainer.train = lambda self, trials, *of: train(self, [replace(t, seed=t.seed + 1) for t in trials], *of)
+        start = streamed.StreamedBackend.start
+        streamed.StreamedBackend.start = lambda self, trials: start(
+            self, [replace(trial, seed=trial.seed + 1) for trial in trials]
+        )
     elif how and how[0].isdigit():
         plain, left = Checkpoints.save, int(how[0])
 
@@ -55,4 +57,5 @@ if __name__ == "__main__":
                 os.kill(os.getpid(), signal.SIGKILL)
 
         Checkpoints.save = save
-    sg.run(study(**other.get("".join(how), {})), folder)
+    with sg.exit_together():
+        sg.run(study(**other.get("".join(how), {})), folder)

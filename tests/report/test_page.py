@@ -18,7 +18,7 @@ def page(tmp_path_factory):
     quadratic = NoisyQuadratic().workload()
     workload = sg.Workload(
         name=EVIL, version="1", train=quadratic.train, validation=quadratic.validation, test=quadratic.test,
-        init=quadratic.init, loss=quadratic.loss, score=quadratic.score, augment=quadratic.augment,
+        init=quadratic.init, loss=quadratic.loss, score=quadratic.score, reader=quadratic.reader,
         constant_loss=quadratic.constant_loss, constant_score=quadratic.constant_score,
         score_name=EVIL, score_goal="minimize",
     )  # fmt: skip
@@ -87,7 +87,9 @@ def test_trials_are_there_once_as_final_rows(page):
 def test_the_first_screen_says_what_was_studied_where_it_bends_and_what_to_do(page):
     result, html = page
     shown = dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", html))
-    assert list(shown) == ["Workload", "Optimizers", "Batch sizes", "Budget", "Seeds", "Trials", "Device", "Cost"]
+    facts = ["Workload", "Optimizers", "Schedule", "Batch sizes", "Budget", "Seeds", "Trials", "Device", "Cost"]
+    assert list(shown) == facts
+    assert shown["Schedule"] == "halving"
     assert shown["Batch sizes"] == "4, 8, 16, 32"
     assert shown["Trials"].startswith(f"{len(result.trials)} (")
     before_the_figures = html[: html.index("<figure")]

@@ -16,6 +16,7 @@ from sgdscope.data.imagenet import ImageNet
 from sgdscope.engine.plan import Costs, expansion
 from sgdscope.errors import InputError
 from sgdscope.studies import BUILT_IN, load_study
+from sgdscope.training.traced import trace
 
 GOLDEN = Path(__file__).parent / "golden"
 README = Path(__file__).parents[2] / "README.md"
@@ -70,7 +71,7 @@ def test_all_published_studies_are_here():
 def costs_of(name, profile):
     """Counting operations takes a while; all sweeps have the same workload."""
     study = load_study(name) if profile is None else of_blank_data(name, profile)
-    return {workload.name: Costs(workload, len(study.evaluate_at)) for workload in study.workloads}
+    return {workload.name: Costs(trace(workload), len(study.evaluate_at)) for workload in study.workloads}
 
 
 @pytest.mark.parametrize(("examples", "sizes"), [(1000, (256, 512)), (100, (64,)), (130, (128,))])

@@ -16,9 +16,9 @@ def echo():
     rng = np.random.default_rng(0)
     splits = {split: {"x": rng.normal(size=n).astype(np.float32)} for split, n in zip(
         ("train", "validation", "test"), (61, 10, 9), strict=True)}  # fmt: skip
-    plain = lambda p, batch: (p["w"] - batch["x"]) ** 2
+    plain = lambda p, state, batch: (p["w"] - batch["x"]) ** 2
     return Workload(
         name="echo", version="1", **splits, init=lambda key: {"w": jnp.ones(())}, loss=plain, score=plain,
         score_of_mean=jnp.sqrt, constant_loss=1.0, constant_score=1.0, training_loss=training_loss,
-        streams=Streams(4, jnp.zeros),
+        reader=Streams(4, jnp.zeros),
     )  # fmt: skip

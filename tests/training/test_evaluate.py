@@ -12,10 +12,11 @@ def means_of(values):
     split = {"x": values}
     workload = Workload(
         name="w", version="1", train=split, validation=split, test=split,
-        init=lambda key: jnp.zeros(1), loss=lambda p, batch: batch["x"] ** 2, score=lambda p, batch: batch["x"],
+        init=lambda key: jnp.zeros(1), loss=lambda p, state, batch: batch["x"] ** 2,
+        score=lambda p, state, batch: batch["x"],
         constant_loss=1.0, constant_score=0.0,
     )  # fmt: skip
-    return evaluate(workload, jnp.zeros(1), {"x": jnp.asarray(values)})[:2]
+    return evaluate(workload, (jnp.zeros(1), ()), {"x": jnp.asarray(values)})[:2]
 
 
 @pytest.mark.parametrize("examples", [1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 17])
@@ -36,12 +37,12 @@ def test_nan_is_not_hidden():
 
 def bits_of(scores, size, **functions):
     split = {"x": np.asarray(scores, np.float32)}
-    plain = {"loss": lambda p, batch: batch["x"] ** 2 + 0.5, "score": lambda p, batch: batch["x"]}
+    plain = {"loss": lambda p, state, batch: batch["x"] ** 2 + 0.5, "score": lambda p, state, batch: batch["x"]}
     workload = Workload(
         name="w", version="1", train=split, validation=split, test=split, init=lambda key: jnp.zeros(1),
         constant_loss=1.0, constant_score=0.0, evaluation_batch_size=size, **plain | functions,
     )  # fmt: skip
-    return evaluate(workload, jnp.zeros(1), {"x": jnp.asarray(split["x"])}, each_example=True)
+    return evaluate(workload, (jnp.zeros(1), ()), {"x": jnp.asarray(split["x"])}, each_example=True)
 
 
 @pytest.mark.parametrize("examples", [1, 7, 8, 9, 100, 517])
@@ -60,12 +61,13 @@ def test_the_bits_are_the_scores_in_the_order_of_the_examples(examples, size):
 def test_one_score_that_is_neither_0_nor_1_is_found(other, where):
     scores = np.ones(13)
     scores[where] = 0 if np.isnan(other) else other  # data are finite; a score of them may not be
-    functions = {"score": lambda p, batch: jnp.where(batch["x"] == 0, jnp.nan, batch["x"])} if np.isnan(other) else {}
+    score = lambda p, state, batch: jnp.where(batch["x"] == 0, jnp.nan, batch["x"])
+    functions = {"score": score} if np.isnan(other) else {}
     assert not bits_of(scores, 5, **functions).zero_or_one
 
 
 def test_nothing_is_told_of_a_score_that_is_the_loss_or_a_function_of_the_mean_or_unasked():
-    def squares(p, batch):
+    def squares(p, state, batch):
         return batch["x"] ** 2
 
     for functions in ({"loss": squares, "score": squares}, {"score_of_mean": jnp.exp}):
@@ -73,7 +75,7 @@ def test_nothing_is_told_of_a_score_that_is_the_loss_or_a_function_of_the_mean_o
         assert found.bits is found.zero_or_one is None
     calls = []
 
-    def counted(p, batch):
+    def counted(p, state, batch):
         calls.append(0)
         return batch["x"] ** 2
 

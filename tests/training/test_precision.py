@@ -3,14 +3,14 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from trainers import Trainer
 
 from sgdscope.budget import Steps
 from sgdscope.optimizers import SGD
 from sgdscope.study import Study
-from sgdscope.training.pack import Trainer
+from sgdscope.training.jax_setup import pinned
 from sgdscope.training.precision import products_in_bfloat16
-from sgdscope.training.runtime import pinned
-from sgdscope.training.trial import mean_loss
+from sgdscope.training.step import mean_loss
 from sgdscope.workloads.base import Workload
 from sgdscope.workloads.digits import digits
 
@@ -83,7 +83,7 @@ def test_loops_branches_and_calls_are_entered(yes):
 def regression():
     x = rng.normal(size=(64, 6)).astype(np.float32)
     split = {"x": x, "y": (x @ rng.normal(size=(6, 1)))[:, 0].astype(np.float32)}
-    loss = lambda p, batch: 0.5 * ((batch["x"] @ p)[:, 0] - batch["y"]) ** 2
+    loss = lambda p, state, batch: 0.5 * ((batch["x"] @ p)[:, 0] - batch["y"]) ** 2
     return Workload(
         name="w", version="1", train=split, validation=split, test=split, loss=loss, score=loss,
         init=lambda key: jax.random.normal(key, (6, 1)), constant_loss=10.0, constant_score=10.0, score_goal="minimize",

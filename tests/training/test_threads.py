@@ -13,17 +13,19 @@ jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
 from sgdscope.budget import Epochs
 from sgdscope.optimizers import SGD
 from sgdscope.study import Study
-from sgdscope.training.pack import Trainer
+from sgdscope.training.loop import Milestones, train
+from sgdscope.training.packed import PackedBackend
+from sgdscope.training.traced import trace
 from sgdscope.workloads.digits import digits
 
 workload = digits()
 study = Study(name="s", workloads=workload, batch_sizes=(4, 512), budgets=Epochs(1)).declaration()
-trainer = Trainer(workload, slots=2)
+backend = PackedBackend(trace(workload), slots=2)
 for batch_size in (4, 512):
-    (outcome,) = trainer.train([study.trial(SGD(), batch_size, 0.25, 0)])
+    (outcome,) = train(backend, [study.trial(SGD(), batch_size, 0.25, 0)], Milestones())
     print(hashlib.sha256(repr(outcome.measurements).encode()).hexdigest())
-print(trainer.circumstances)
-trainer.close()
+print(backend.circumstances)
+backend.close()
 """
 
 

@@ -79,13 +79,13 @@ def test_each_unit_begins_with_fifteen_weights_at_most_of_unit_variance():
 def test_both_errors_are_those_of_the_naive_loop(layers):
     batch = pictures(3)
     expected = np.array([naive(in_float64(layers), picture) for picture in batch["picture"]])
-    np.testing.assert_allclose(jax.jit(cross_entropy)(layers, batch), expected[:, 0], rtol=1e-5)
-    np.testing.assert_allclose(jax.jit(squared_error)(layers, batch), expected[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(cross_entropy)(layers, (), batch), expected[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(squared_error)(layers, (), batch), expected[:, 1], rtol=1e-5)
 
 
 def test_the_gradient_is_the_finite_difference_of_the_naive_loop(layers):
     batch = pictures(2)
-    gradient = jax.jit(jax.grad(lambda layers: cross_entropy(layers, batch).mean()))(layers)
+    gradient = jax.jit(jax.grad(lambda layers: cross_entropy(layers, (), batch).mean()))(layers)
     at, rng = in_float64(layers), np.random.default_rng(0)
     for number in range(len(layers)):
         for name in ("weight", "bias"):
@@ -105,7 +105,7 @@ def test_loss_and_gradient_are_those_of_pytorch():
     torch = pytest.importorskip("torch")
     workload, batch = autoencoder(splits()), pictures(5)
     layers = jax.jit(workload.init)(jax.random.key(2))
-    loss, gradient = jax.jit(jax.value_and_grad(lambda layers: workload.loss(layers, batch).mean()))(layers)
+    loss, gradient = jax.jit(jax.value_and_grad(lambda layers: workload.loss(layers, (), batch).mean()))(layers)
     theirs = [{k: torch.tensor(np.asarray(v), requires_grad=True) for k, v in layer.items()} for layer in layers]
     x = torch.tensor(batch["picture"].reshape(5, -1)).to(torch.float32) / 255
     units = x
@@ -127,7 +127,7 @@ def test_the_loss_is_finite_and_not_negative_where_a_pixel_is_certain(layers):
     sure = [*layers[:-1], layers[-1] | {"bias": jnp.full(784, 500.0)}]
     for value, expected in ((255, 0.0), (0, 784 * 500.0)):
         batch = {"picture": np.full((1, 28, 28), value, np.uint8)}
-        (loss,) = np.asarray(jax.jit(cross_entropy)(sure, batch))
+        (loss,) = np.asarray(jax.jit(cross_entropy)(sure, (), batch))
         assert loss >= 0
         assert loss == pytest.approx(expected, rel=0.02, abs=1e-3)
 

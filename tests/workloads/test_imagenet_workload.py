@@ -88,7 +88,7 @@ def test_loss_and_score_are_those_of_the_network_with_running_statistics(workloa
     def run(parameters, state, batch, x):
         model = parameters, state
         plain = resnet(parameters, state, x, strides, running_norm)[0]
-        return workload.loss(model, batch), workload.score(model, batch), plain
+        return workload.loss(*model, batch), workload.score(*model, batch), plain
 
     loss, score, outputs = run(parameters, state, batch, x)
     outputs = np.asarray(outputs, np.float64)

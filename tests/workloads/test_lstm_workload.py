@@ -69,7 +69,7 @@ def test_the_number_of_parameters(size, units, expected):
 def test_one_stream_is_the_plain_chain_rule(parameters, monkeypatch):
     monkeypatch.setattr(module, "EVALUATION_STREAMS", 1)
     tokens = text(40)
-    ours = jax.jit(partial(evaluation_loss, begin=begin))(parameters, {"token": tokens})
+    ours = jax.jit(partial(evaluation_loss, begin=begin))(parameters, (), {"token": tokens})
     expected = by_hand(parameters, tokens, first=END)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
     assert np.exp(np.mean(ours)) == pytest.approx(np.exp(expected.mean()), rel=1e-5)
@@ -79,7 +79,7 @@ def test_one_stream_is_the_plain_chain_rule(parameters, monkeypatch):
 def test_every_token_is_predicted_once_from_the_token_before_it(parameters, n):
     """At most 64 streams, which are pieces of equal length but for the last."""
     tokens = text(n)
-    ours = jax.jit(partial(evaluation_loss, begin=begin))(parameters, {"token": tokens})
+    ours = jax.jit(partial(evaluation_loss, begin=begin))(parameters, (), {"token": tokens})
     length = int(np.ceil(n / min(64, n)))
     starts = range(0, n, length)
     pieces = [by_hand(parameters, tokens[s : s + length], first=END if s == 0 else tokens[s - 1]) for s in starts]
@@ -91,7 +91,7 @@ def test_the_future_changes_nothing_and_the_past_of_a_stream_does(parameters):
     tokens = text(640)  # 64 streams of 10
     other = tokens.copy()
     other[123] = (tokens[123] + 1) % VOCABULARY
-    changed = np.asarray(losses(parameters, {"token": tokens}) != losses(parameters, {"token": other}))
+    changed = np.asarray(losses(parameters, (), {"token": tokens}) != losses(parameters, (), {"token": other}))
     assert list(np.flatnonzero(changed)) == list(range(123, 130))
 
 
@@ -127,7 +127,7 @@ def test_without_dropout_training_and_evaluation_have_the_same_losses(parameters
     training, _ = training_loss(
         parameters, begin(1), {"token": tokens[None]}, jax.random.split(jax.random.key(0), 1), 0.0
     )
-    np.testing.assert_allclose(training[0], evaluation_loss(parameters, {"token": tokens[1:]}, begin), atol=1e-6)
+    np.testing.assert_allclose(training[0], evaluation_loss(parameters, (), {"token": tokens[1:]}, begin), atol=1e-6)
     np.testing.assert_allclose(training[0], by_hand(parameters, tokens[1:], END), atol=1e-5)
 
 

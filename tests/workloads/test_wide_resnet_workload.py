@@ -56,7 +56,7 @@ def test_training_uses_ghost_batches_and_evaluation_the_running_statistics():
         alone, _ = workload.training_loss(parameters, state, first, keys[:4])
         model = (parameters, left)
         one = {key: array[3:4] for key, array in batch.items()}
-        evaluated = workload.loss(model, batch), workload.loss(model, one), workload.score(model, batch)
+        evaluated = workload.loss(*model, batch), workload.loss(*model, one), workload.score(*model, batch)
         return losses, alone, left, *evaluated
 
     losses, alone, left, loss, loss_of_one, score = run(parameters, state, batch)
@@ -94,7 +94,7 @@ def test_the_loss_is_the_cross_entropy_of_the_network_on_standardised_pictures()
 
     @quick_jit
     def run(parameters, batch, x):
-        return workload.loss(parameters, batch), workload.score(parameters, batch), skipinit(parameters, x)
+        return workload.loss(parameters, (), batch), workload.score(parameters, (), batch), skipinit(parameters, x)
 
     loss, score, outputs = run(parameters, batch, x.astype(np.float32))
     np.testing.assert_allclose(loss, np_cross_entropy(outputs, batch["label"]), rtol=1e-4, atol=1e-5)
@@ -162,4 +162,4 @@ def test_the_model_takes_any_number_of_pictures_in_evaluation():
     shapes = jax.eval_shape(workload.init, jax.random.key(0))
     state = jax.eval_shape(workload.init_state)
     batch = {key: jax.ShapeDtypeStruct((7, *a.shape[1:]), a.dtype) for key, a in pictures(1).items()}
-    assert jax.eval_shape(workload.loss, (shapes, state), batch).shape == (7,)
+    assert jax.eval_shape(workload.loss, shapes, state, batch).shape == (7,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
+from sgdscope.report.charts.regimes import with_effective_rates
 from sgdscope.report.charts.style import (
     COLOURS,
     DASHES,
@@ -37,7 +38,7 @@ def optimal_rates_by_epochs(optima: pl.DataFrame) -> alt.LayerChart:
     """
     factor = pl.col("effective_learning_rate") / pl.col("learning_rate")
     sure = pl.when(pl.col("learning_rate_high").is_not_null())  # with one seed there is no interval
-    rows = _by_epochs(optima).with_columns(
+    rows = _by_epochs(with_effective_rates(optima)).with_columns(
         effective_learning_rate_low=sure.then(pl.col("learning_rate_low") * factor),
         effective_learning_rate_high=sure.then(pl.col("learning_rate_high") * factor),
         criterion=pl.col("criterion").replace({"score": "test score", "train_loss": "training loss"}),

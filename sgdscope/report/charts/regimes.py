@@ -110,9 +110,15 @@ def two_regimes(tables: Tables) -> alt.HConcatChart:
     return side_by_side(panels)
 
 
+def with_effective_rates(optima: pl.DataFrame) -> pl.DataFrame:
+    """Return optima with the learning rate itself where the optimizer has no effective one."""
+    return optima.with_columns(effective_learning_rate=pl.coalesce("effective_learning_rate", "learning_rate"))
+
+
 def effective_intervals(optima: pl.DataFrame) -> pl.DataFrame:
     """Return the score's optima with the intervals of their effective rates."""
     sure = pl.when(pl.col("learning_rate_high").is_not_null())  # with one seed there is no interval
+    optima = with_effective_rates(optima)
     factor = pl.col("effective_learning_rate") / pl.col("learning_rate")
     return drawable(optima.filter(pl.col("criterion") == "score")).with_columns(
         sure.then("learning_rate_low").alias("learning_rate_low"),

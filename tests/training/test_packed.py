@@ -5,18 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from trainers import Trainer, kind_of
 
 from sgdscope.budget import Epochs, Steps
 from sgdscope.data.order import example_at
 from sgdscope.errors import InputError
 from sgdscope.models.convolution import convolution
-from sgdscope.optimizers import SGD, Momentum
+from sgdscope.optimizers import SGD
 from sgdscope.study import Study
-from sgdscope.training import pack
+from sgdscope.training import loop, packed
 from sgdscope.training.checkpoint import Checkpoints
-from sgdscope.training.functions import fingerprint
-from sgdscope.training.pack import Trainer
-from sgdscope.workloads.base import Workload
+from sgdscope.training.step import Kind
+from sgdscope.training.traced import trace
+from sgdscope.workloads.base import Resident, Workload
 from sgdscope.workloads.digits import digits
 from sgdscope.workloads.quadratic import NoisyQuadratic
 
@@ -47,7 +48,7 @@ def digits_trainer():
 # ── Against the exact moments of the noisy quadratic ─────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [(SGD(), 0.25), (Momentum(0.9), 0.0625)])
+@pytest.mark.parametrize(("optimizer", "rate"), [(SGD(), 0.25), (SGD(momentum=0.9), 0.0625)])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_mean_loss_follows_the_moment_recursion(optimizer, rate, batch_size):
     quadratic = NoisyQuadratic()
@@ -64,7 +65,7 @@ def test_mean_loss_follows_the_moment_recursion(optimizer, rate, batch_size):
     assert (error < 0.1 * expected[at]).all()  # narrow enough to mean something
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [(SGD(), 0.5), (Momentum(0.9), 0.125)])
+@pytest.mark.parametrize(("optimizer", "rate"), [(SGD(), 0.5), (SGD(momentum=0.9), 0.125)])
 def test_stationary_variance(optimizer, rate):
     quadratic = NoisyQuadratic(curvatures=(1.0, 0.5))
     trainer = Trainer(quadratic.workload(), (0.5, 1.0), slots=256)
@@ -80,7 +81,7 @@ def test_stationary_variance(optimizer, rate):
 # ── Against a plain loop ─────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("optimizer", [SGD(), Momentum(0.9)])
+@pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.9)])
 @pytest.mark.parametrize("batch_size", [48, 1000])
 def test_a_trial_is_a_plain_loop_with_optax(optimizer, batch_size, digits_trainer):
     """Batches that straddle epochs, whole-split evaluation and the schedule, one step at a time."""
@@ -91,7 +92,7 @@ def test_a_trial_is_a_plain_loop_with_optax(optimizer, batch_size, digits_traine
     rates = rates_of_schedule(30, 0.125)
     rule = optax.sgd(lambda step: jnp.asarray(rates, jnp.float32)[step], momentum=optimizer.momentum)
     state = rule.init(parameters)
-    gradient = jax.jit(jax.grad(lambda p, batch: workload.loss(p, batch).mean()))
+    gradient = jax.jit(jax.grad(lambda p, batch: workload.loss(p, (), batch).mean()))
     for step in range(30):
         position = jnp.arange(step * batch_size, (step + 1) * batch_size, dtype=jnp.uint32)
         index = np.asarray(example_at(jnp.uint32(5), position, 1024))
@@ -100,9 +101,9 @@ def test_a_trial_is_a_plain_loop_with_optax(optimizer, batch_size, digits_traine
     last = {(m.split, m.metric): m.value for m in outcome.measurements if m.step == 30}
     for split in ("train", "validation", "test"):
         data = workload.split(split)
-        np.testing.assert_allclose(last[split, "loss"], workload.loss(parameters, data).mean(), rtol=1e-4)
+        np.testing.assert_allclose(last[split, "loss"], workload.loss(parameters, (), data).mean(), rtol=1e-4)
         np.testing.assert_allclose(
-            last[split, "score"], workload.score(parameters, data).mean(), atol=2.1 / len(data["label"])
+            last[split, "score"], workload.score(parameters, (), data).mean(), atol=2.1 / len(data["label"])
         )
 
 
@@ -111,7 +112,7 @@ def test_a_trial_is_a_plain_loop_with_optax(optimizer, batch_size, digits_traine
 
 def test_a_trial_alone_is_bit_for_bit_the_trial_in_a_pack_with_diverging_neighbours(digits_trainer):
     declaration = declared(digits_trainer.workload, 32, Epochs(3))
-    mine = declaration.trial(Momentum(0.9), 32, 0.0625, seed=1)
+    mine = declaration.trial(SGD(momentum=0.9), 32, 0.0625, seed=1)
     others = [declaration.trial(SGD(), 32, 10.0**k, seed) for k in range(-2, 30, 2) for seed in range(2)][:31]
     (alone,) = digits_trainer.train([mine])
     packed = digits_trainer.train([*others[:17], mine, *others[17:]])
@@ -161,7 +162,7 @@ def small_convolutional(convolved):
     rng = np.random.default_rng(0)
     split = {"x": rng.normal(size=(40, 6, 6, 2)).astype(np.float32), "y": rng.normal(size=40).astype(np.float32)}
 
-    def loss(p, batch):
+    def loss(p, state, batch):
         hidden = jax.nn.relu(convolved(batch["x"], p["first"]))
         return (convolved(hidden, p["second"]).mean(axis=(1, 2, 3)) - batch["y"]) ** 2
 
@@ -183,9 +184,9 @@ def test_a_workload_whose_convolutions_are_slow_in_a_loop_is_trained_one_update_
     stepped = Trainer(small_convolutional(jax_convolution), (0.5, 1.0))
     looped = Trainer(small_convolutional(convolution), (0.5, 1.0))
     assert (stepped.method, looped.method) == ("step", "map")
-    assert stepped.slots == stepped.groups == 2
+    assert stepped.capacity == stepped.concurrency == 2
     declaration = declared(looped.workload, 16, Steps(30))
-    trials = [declaration.trial(Momentum(0.9), 16, 0.02, seed) for seed in range(2)]
+    trials = [declaration.trial(SGD(momentum=0.9), 16, 0.02, seed) for seed in range(2)]
     told = []
     ours, theirs = looped.train(trials), stepped.train(trials, told.append)
     assert sum(told) == 60
@@ -202,7 +203,7 @@ def test_a_workload_whose_convolutions_are_slow_in_a_loop_is_trained_one_update_
     assert numbers(alone) == numbers(beside) == numbers(theirs[0])
     assert diverging.diverged
     assert diverging.steps < 5
-    assert stepped.time_updates(16) > 0
+    assert stepped.seconds_per_update(Kind.of(trials[0])) > 0
     for trainer in (stepped, looped):
         trainer.close()
 
@@ -211,14 +212,14 @@ def test_a_workload_whose_convolutions_are_slow_in_a_loop_is_trained_one_update_
 def test_a_pack_is_no_larger_than_its_checkpoints_can_be(width, slots):
     """Parameters, velocity and curve of all trials together stay below 64 MiB, or there is one trial a device."""
     split = {"x": np.ones((8, 1), np.float32)}
-    loss = lambda p, batch: (batch["x"] @ p[:1, :1])[:, 0] ** 2
+    loss = lambda p, state, batch: (batch["x"] @ p[:1, :1])[:, 0] ** 2
     workload = Workload(
         name="w", version="1", train=split, validation=split, test=split, loss=loss, score=loss,
         init=lambda key: jnp.zeros((500, width)), constant_loss=1.0, constant_score=1.0,
     )  # fmt: skip
     trainer = Trainer(workload)
     trainer.close()
-    assert trainer.slots == slots
+    assert trainer.capacity == slots
     assert slots == 2 or slots * 2 * 500 * width * 4 <= 2**26
 
 
@@ -263,22 +264,22 @@ def test_the_bits_are_those_of_a_plain_evaluation_with_the_trained_parameters(
     method, devices_per_trial, chunk, tmp_path, monkeypatch
 ):
     """The parameters are those of the checkpoint before the last evaluation."""
-    monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     workload = dataclasses.replace(digits(hidden=16), evaluation_batch_size=chunk)
     trainer = Trainer(workload, (0.5, 1.0), slots=3, method=method, devices_per_trial=devices_per_trial)
     declaration = declared(workload, 32, Steps(40))
-    trials = [declaration.trial(SGD(), 32, rate, 0) for rate in (0.25, 1e30)][: trainer.slots]
+    trials = [declaration.trial(SGD(), 32, rate, 0) for rate in (0.25, 1e30)][: trainer.capacity]
     kept = Checkpoints(tmp_path, trainer.circumstances)
     outcomes = trainer.train(trials, checkpoints=kept)
     trainer.close()
-    checkpoint = kept.load(trials[0].id)
+    checkpoint = kept.load([trials[0].id])[trials[0].id]
     assert checkpoint.step == 40
     tree = jax.tree.structure(workload.init(jax.random.key(0)))
     parameters = jax.tree.unflatten(tree, checkpoint.leaves[: tree.num_leaves])
     last = {(m.split, m.metric): m.value for m in outcomes[0].measurements if m.step == 40}
     assert set(outcomes[0].correctness) == {"validation", "test"}
     for split, bits in outcomes[0].correctness.items():
-        scores = np.asarray(workload.score(parameters, workload.split(split)))
+        scores = np.asarray(workload.score(parameters, (), workload.split(split)))
         assert 0.1 < scores.mean() < 1
         assert bits == np.packbits(scores == 1).tobytes()
         assert last[split, "score"] == pytest.approx(scores.mean(), rel=1e-6)
@@ -287,7 +288,7 @@ def test_the_bits_are_those_of_a_plain_evaluation_with_the_trained_parameters(
 
 def test_a_score_of_other_numbers_leaves_no_bits():
     plain = digits(hidden=16)
-    probability = dataclasses.replace(plain, score=lambda p, batch: jnp.exp(-plain.loss(p, batch)))
+    probability = dataclasses.replace(plain, score=lambda p, state, batch: jnp.exp(-plain.loss(p, state, batch)))
     trainer = Trainer(probability, slots=1)
     (outcome,) = trainer.train([declared(probability, 64, Steps(5)).trial(SGD(), 64, 0.25, 0)])
     trainer.close()
@@ -319,7 +320,7 @@ def test_seeds_are_paired_across_batch_sizes_and_optimizers(digits_trainer):
         trial = declared(digits_trainer.workload, batch_size, Steps(1)).trial(optimizer, batch_size, 1e-30, seed)
         return digits_trainer.train([trial])[0].measurements[0].value
 
-    assert initial_loss(32, SGD(), 3) == initial_loss(1000, Momentum(0.9), 3)
+    assert initial_loss(32, SGD(), 3) == initial_loss(1000, SGD(momentum=0.9), 3)
     assert initial_loss(32, SGD(), 3) != initial_loss(32, SGD(), 4)
 
 
@@ -330,8 +331,8 @@ def with_functions(**functions):
     split = {"x": np.ones((8, 2), np.float32)}
     plain = {
         "init": lambda key: jnp.zeros(2),
-        "loss": lambda p, batch: ((batch["x"] - p[None]) ** 2).sum(axis=1),
-        "score": lambda p, batch: batch["x"][:, 0],
+        "loss": lambda p, state, batch: ((batch["x"] - p[None]) ** 2).sum(axis=1),
+        "score": lambda p, state, batch: batch["x"][:, 0],
     }
     return Workload(
         name="mine", version="1", train=split, validation=split, test=split, constant_loss=1.0, constant_score=0.0,
@@ -342,14 +343,18 @@ def with_functions(**functions):
 @pytest.mark.parametrize(
     ("functions", "said"),
     [
-        ({"loss": lambda p, batch: ((batch["x"] - p[None]) ** 2).mean()}, r"loss must return one number for each"),
-        ({"score": lambda p, batch: batch["x"]}, r"score must return one number for each"),
+        (
+            {"loss": lambda p, state, batch: ((batch["x"] - p[None]) ** 2).mean()},
+            r"loss must return one number for each",
+        ),
+        ({"score": lambda p, state, batch: batch["x"]}, r"score must return one number for each"),
         ({"init": lambda key: jnp.zeros(2, jnp.int32)}, r"init must return a tree of float32 arrays"),
         ({"init": lambda key: jnp.zeros(2, jnp.bfloat16)}, r"init must return a tree of float32 arrays"),
         ({"init": lambda key: {}}, r"init must return a tree of float32 arrays"),
-        ({"loss": lambda p, batch: jnp.zeros(2) + p}, r"loss must return one number for each"),
-        ({"loss": lambda p, batch: batch["y"]}, r"loss cannot be traced by JAX: KeyError: 'y'"),
-        ({"augment": lambda key, e: {"x": e["x"][:1]}}, r"augment must return an example of the same shapes"),
+        ({"loss": lambda p, state, batch: jnp.zeros(2) + p}, r"loss must return one number for each"),
+        ({"loss": lambda p, state, batch: batch["y"]}, r"loss cannot be traced by JAX: KeyError: 'y'"),
+        ({"loss": lambda batch: batch["x"][:, 0]}, r"loss must take \(parameters, state, batch\)"),
+        ({"reader": Resident(lambda key, e: {"x": e["x"][:1]})}, r"augment must return an example of the same shapes"),
     ],
 )
 def test_functions_that_break_the_contract_are_refused_in_a_sentence(functions, said):
@@ -358,31 +363,33 @@ def test_functions_that_break_the_contract_are_refused_in_a_sentence(functions, 
 
 
 def test_the_fingerprint_tells_functions_apart_and_finds_the_same_ones_equal():
-    same = [fingerprint(with_functions()) for _ in range(2)]
-    changed = fingerprint(with_functions(score=lambda p, batch: 2 * batch["x"][:, 0]))
+    fingerprint = lambda **functions: trace(with_functions(**functions)).fingerprint
+    same = [fingerprint() for _ in range(2)]
+    changed = fingerprint(score=lambda p, state, batch: 2 * batch["x"][:, 0])
     constant = [
-        fingerprint(with_functions(score=lambda p, batch, c=c: batch["x"] @ c))
-        for c in (jnp.ones(2), jnp.array([1.0, 2.0]))
+        fingerprint(score=lambda p, state, batch, c=c: batch["x"] @ c) for c in (jnp.ones(2), jnp.array([1.0, 2.0]))
     ]
     inside = [
-        fingerprint(with_functions(loss=jax.jit(lambda p, batch, c=c: ((batch["x"] * c - p[None]) ** 2).sum(axis=1))))
+        trace(
+            with_functions(loss=jax.jit(lambda p, state, batch, c=c: ((batch["x"] * c - p[None]) ** 2).sum(axis=1)))
+        ).fingerprint
         for c in (jnp.ones(2), jnp.array([1.0, 2.0]))
     ]
-    for_many = fingerprint(with_functions(score=lambda p, batch: batch["x"][:, 0] * (1 if len(batch["x"]) < 5 else 2)))
+    for_many = trace(
+        with_functions(score=lambda p, state, batch: batch["x"][:, 0] * (1 if len(batch["x"]) < 5 else 2))
+    ).fingerprint
     assert same[0] == same[1] != changed
     assert constant[0] != constant[1]
     assert inside[0] != inside[1]
     assert for_many != same[0]
-    key = [
-        fingerprint(with_functions(init=lambda _, key=key: jax.random.normal(key, 2)))
-        for key in map(jax.random.key, (1, 1, 2))
-    ]
+    key = [fingerprint(init=lambda _, key=key: jax.random.normal(key, 2)) for key in map(jax.random.key, (1, 1, 2))]
     assert key[0] == key[1] != key[2]
 
 
-def test_a_loss_that_is_never_finite_can_be_timed_and_diverges_at_once():
-    trainer = Trainer(with_functions(loss=lambda p, batch: batch["x"][:, 0] + jnp.log(p[0])), slots=1)
-    assert trainer.time_updates(4, seconds=1e9) > 0
+def test_a_loss_that_is_never_finite_can_be_timed_and_diverges_at_once(monkeypatch):
+    trainer = Trainer(with_functions(loss=lambda p, state, batch: batch["x"][:, 0] + jnp.log(p[0])), slots=1)
+    monkeypatch.setattr(packed, "PROBE_SECONDS", 1e9)
+    assert trainer.seconds_per_update(kind_of(trainer.workload, 4, SGD(), budgets=Steps(5))) > 0
     trial = declared(trainer.workload, 4, Steps(5)).trial(SGD(), 4, 0.5, seed=0)
     (outcome,) = trainer.train([trial])
     trainer.close()
@@ -391,14 +398,16 @@ def test_a_loss_that_is_never_finite_can_be_timed_and_diverges_at_once():
 
 def test_nothing_is_compiled_while_updates_are_timed(monkeypatch):
     trainer = Trainer(NoisyQuadratic().workload())
-    trainer.expect([4, 8, 16])
-    run, compiling = trainer._run, []
+    kinds = [kind_of(trainer.workload, size, SGD(), budgets=Steps(5)) for size in (4, 8, 16)]
+    trainer.expect(kinds)
+    run, compiling = trainer.backend._run, []
 
     def seen(*arguments):
-        compiling.extend(future for future in trainer._programs.compiler._made.values() if not future.done())
+        compiling.extend(future for future in trainer._compiler._made.values() if not future.done())
         return run(*arguments)
 
-    monkeypatch.setattr(trainer, "_run", seen)
-    assert trainer.time_updates(4, seconds=0) > 0
+    monkeypatch.setattr(trainer.backend, "_run", seen)
+    monkeypatch.setattr(packed, "PROBE_SECONDS", 0)
+    assert trainer.seconds_per_update(kinds[0]) > 0
     trainer.close()
     assert compiling == []

@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgdscope.training.batches import drawn_batch
-from sgdscope.training.state import Settings, State
-from sgdscope.training.trial import mean_loss
+from sgdscope.training.sampling import drawn_batch
+from sgdscope.training.step import Settings, State, mean_loss, penalized
 from sgdscope.workloads.base import Batch, Workload
 
 # The metrics under which the two numbers are kept.
@@ -123,8 +122,7 @@ def _add_one(workload: Workload, train_split: Batch, settings: Settings, state: 
     _, size = small_batches(workload)
     batch, keys = drawn_batch(workload, train_split, settings.seed, state.step, sums.count, size)
     gradient, _ = jax.grad(mean_loss(workload), has_aux=True)(state.parameters, state.model, batch, keys)
-    if workload.penalty is not None:
-        gradient = jax.tree.map(jnp.add, gradient, jax.grad(workload.penalty)(state.parameters))
+    gradient = penalized(workload, state.parameters, gradient)
     count = sums.count + 1
     difference = jax.tree.map(jnp.subtract, gradient, sums.mean)
     share = 1 / count.astype(jnp.float32)

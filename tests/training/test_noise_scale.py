@@ -10,17 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from trainers import Trainer
 
 from sgdscope.budget import Steps
 from sgdscope.models.normalization import ghost_batch_norm, norm_init, running_init
-from sgdscope.optimizers import SGD, Momentum
+from sgdscope.optimizers import SGD
 from sgdscope.study import Study
-from sgdscope.training import noise, pack
-from sgdscope.training.batches import drawn_batch
+from sgdscope.training import loop, noise_scale
 from sgdscope.training.checkpoint import Checkpoints
-from sgdscope.training.noise import NOISE_METRICS, gradient_noise, gradient_noises, no_sums, small_batches
-from sgdscope.training.pack import Trainer
-from sgdscope.training.state import Settings, State
+from sgdscope.training.noise_scale import NOISE_METRICS, gradient_noise, gradient_noises, no_sums, small_batches
+from sgdscope.training.packed import PackedBackend
+from sgdscope.training.sampling import drawn_batch
+from sgdscope.training.step import Settings, State
 from sgdscope.workloads.base import Workload
 from sgdscope.workloads.digits import digits
 from sgdscope.workloads.quadratic import NoisyQuadratic
@@ -41,7 +42,7 @@ def estimates(workload, parameters, model=(), seeds=400, step=0):
         settings = Settings(jnp.float32(0), jnp.float32(0), seed, jnp.int32(1))
         state = State(parameters, parameters, model, jnp.zeros(1), jnp.int32(step), jnp.bool_(True))
         sums = jax.tree.map(jnp.asarray, no_sums(parameters))
-        return noise.add_small_batches(workload, split, settings, state, sums, jnp.int32(batches))
+        return noise_scale.add_small_batches(workload, split, settings, state, sums, jnp.int32(batches))
 
     sums = jax.jit(lambda seeds: jax.lax.map(one, seeds))(jnp.arange(seeds, dtype=jnp.uint32))
     return np.array(gradient_noises(sums, batches, size))
@@ -82,7 +83,7 @@ def noises(outcomes, metric):
     return np.array([[m.value for m in o.measurements if m.metric == metric] for o in outcomes])
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [(SGD(), 0.25), (Momentum(0.9), 0.0625)])
+@pytest.mark.parametrize(("optimizer", "rate"), [(SGD(), 0.25), (SGD(momentum=0.9), 0.0625)])
 def test_along_training_the_quadratic_has_what_its_moments_give(optimizer, rate):
     """E |G|² = Σ h² E θ², of which the expected loss of each coordinate alone tells E θ²; tr Σ = Σ h² s² throughout."""
     quadratic, updates, moments = NoisyQuadratic(), 40, (0.0, 0.1, 0.5, 1.0)
@@ -127,7 +128,7 @@ def test_of_a_network_it_is_what_the_gradients_of_all_examples_give():
         pictures = jnp.asarray(workload.train["picture"], jnp.float64)
         train = {"picture": pictures, "label": jnp.asarray(workload.train["label"])}
         one = jax.jit(
-            lambda i: jax.grad(lambda p: workload.loss(p, {k: v[i][None] for k, v in train.items()})[0])(exact)
+            lambda i: jax.grad(lambda p: workload.loss(p, (), {k: v[i][None] for k, v in train.items()})[0])(exact)
         )
         gradients = [one(i) for i in range(1024)]
     assert_means(estimates(workload, parameters), naive(gradients, 1))
@@ -147,7 +148,7 @@ def normalized_regression():
         value, state = output(parameters, state, batch["x"], ghosts)
         return (value - batch["y"]) ** 2, state
 
-    plain = lambda model, batch: batch["y"] ** 2 + 0 * model[0]["w"].sum()
+    plain = lambda p, state, batch: batch["y"] ** 2 + 0 * p["w"].sum()
     return Workload(
         name="w", version="1", train=split, validation=split, test=split, loss=plain, score=plain,
         init=lambda key: {"w": jax.random.normal(key, (3, 2)), "norm": norm_init(2)},
@@ -174,7 +175,7 @@ def test_under_batch_normalization_it_is_what_all_ghost_batches_give():
 @pytest.mark.parametrize("ghost_batch_size", [1, 4])
 def test_draws_are_uniform_and_pairs_of_them_independent_but_for_ghosts_which_are_distinct(ghost_batch_size):
     split = {"x": np.arange(7, dtype=np.float32)}
-    plain = lambda p, batch: batch["x"] ** 2 + 0 * p
+    plain = lambda p, state, batch: batch["x"] ** 2 + 0 * p
     workload = Workload(
         name="w", version="1", train=split, validation=split, test=split, loss=plain, score=plain,
         init=lambda key: jnp.zeros(()), constant_loss=1.0, constant_score=1.0,
@@ -218,7 +219,7 @@ def numbers(outcome, noise_too=True):
 
 @pytest.fixture(scope="module")
 def trainer():
-    trainer = Trainer(digits(hidden=16), (0.5, 1.0), slots=4, noise_scale_at=(0.0, 0.3, 0.5, 1.0))
+    trainer = Trainer(digits(hidden=16), (0.5, 1.0), slots=4, noise_scale_at=AT)
     yield trainer
     trainer.close()
 
@@ -226,7 +227,7 @@ def trainer():
 def mixed(trainer):
     study = declared(trainer.workload, 32, 40)
     rates = (0.0625, 0.5, 1e30, 0.25)
-    return [study.trial(optimizer, 32, rate, 1) for optimizer in (SGD(), Momentum(0.9)) for rate in rates]
+    return [study.trial(optimizer, 32, rate, 1) for optimizer in (SGD(), SGD(momentum=0.9)) for rate in rates]
 
 
 def test_it_changes_no_bit_of_a_trial(trainer):
@@ -247,7 +248,11 @@ def test_it_depends_neither_on_the_pack_nor_on_devices_and_slots(trainer):
     together = trainer.train(trials)
     assert [numbers(trainer.train([trial])[0]) for trial in trials[:2]] == list(map(numbers, together[:2]))
     one = Trainer(
-        trainer.workload, (0.5, 1.0), slots=8, devices=jax.devices()[:1], noise_scale_at=trainer.noise_scale_at
+        trainer.workload,
+        (0.5, 1.0),
+        slots=8,
+        devices=jax.devices()[:1],
+        noise_scale_at=trainer.milestones.noise_scale_at,
     )
     assert list(map(numbers, one.train(trials[::-1])))[::-1] == list(map(numbers, together))
     one.close()
@@ -257,7 +262,9 @@ def test_it_depends_neither_on_the_pack_nor_on_devices_and_slots(trainer):
 def test_other_methods_agree_to_float_tolerance(trainer, method):
     trials = mixed(trainer)[:2]
     ours = trainer.train(trials)
-    other = Trainer(trainer.workload, (0.5, 1.0), method=method, slots=1, noise_scale_at=trainer.noise_scale_at)
+    other = Trainer(
+        trainer.workload, (0.5, 1.0), method=method, slots=1, noise_scale_at=trainer.milestones.noise_scale_at
+    )
     theirs = other.train(trials)
     other.close()
     for metric in NOISE_METRICS:
@@ -272,14 +279,17 @@ def test_the_start_is_the_same_at_every_batch_size_and_rate(trainer):
     assert first[0] == first[1]
 
 
+AT = (0.0, 0.3, 0.5, 1.0)
+
+
 class KilledError(Exception):
     pass
 
 
 @pytest.mark.parametrize("stop", [1, 11, 12, 30])
 def test_killed_after_an_update_and_resumed_it_has_the_rows_of_one_that_never_was(trainer, tmp_path, monkeypatch, stop):
-    monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
-    monkeypatch.setattr(pack, "SEGMENT_SECONDS", 0.0)  # one update a segment
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "SEGMENT_SECONDS", 0.0)  # one update a segment
     trials = mixed(trainer)
     never = trainer.train(trials)
     kept, segments = Checkpoints(tmp_path, trainer.circumstances), 0
@@ -292,27 +302,27 @@ def test_killed_after_an_update_and_resumed_it_has_the_rows_of_one_that_never_wa
 
     with pytest.raises(KilledError):
         trainer.train(trials, on_updates, kept)
-    assert kept.load(trials[0].id).step == stop
+    assert kept.load([trials[0].id])[trials[0].id].step == stop
     again = trainer.train(trials[::-1], checkpoints=kept)[::-1]
     assert list(map(numbers, again)) == list(map(numbers, never))
 
 
 @pytest.mark.parametrize("stop", [0, 12, 20, 40])  # the start, alone, and where splits are evaluated too
-@pytest.mark.parametrize("taker", ["_estimate_noise", "_measure"])
+@pytest.mark.parametrize("taker", ["gradient_noise", "evaluate"])
 def test_killed_in_an_estimate_it_is_made_again_and_once(trainer, tmp_path, monkeypatch, stop, taker):
-    monkeypatch.setattr(pack, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     trials = mixed(trainer)
     never = trainer.train(trials)
     kept = Checkpoints(tmp_path, trainer.circumstances)
     with monkeypatch.context() as patch:
-        real = getattr(Trainer, taker)
+        real = getattr(PackedBackend, taker)
 
-        def take(self, pack, due, step):
-            if step >= stop:
+        def take(self, pack, due):
+            if pack.steps[due[0]] >= stop:
                 raise KilledError
-            real(self, pack, due, step)
+            return real(self, pack, due)
 
-        patch.setattr(Trainer, taker, take)
+        patch.setattr(PackedBackend, taker, take)
         with pytest.raises(KilledError):
             trainer.train(trials, checkpoints=kept)
     again = trainer.train(trials, checkpoints=kept)

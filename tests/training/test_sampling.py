@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from sgdscope.data.order import example_at
-from sgdscope.training.batches import dropped, microbatch_at, updates_per_epoch
-from sgdscope.workloads.base import Streams, Workload
+from sgdscope.training.sampling import dropped, microbatch_at, updates_per_epoch
+from sgdscope.workloads.base import Resident, Streams, Workload
 
 
 def text_workload(tokens, unroll=5):
     split = {"token": np.arange(tokens, dtype=np.int32)}
     return Workload(
         name="text", version="1", train=split, validation=split, test=split,
-        init=lambda key: jnp.zeros(1), loss=lambda p, batch: jnp.zeros(len(batch["token"])),
-        score=lambda p, batch: jnp.zeros(len(batch["token"])), constant_loss=1.0, constant_score=0.0,
+        init=lambda key: jnp.zeros(1), loss=lambda p, state, batch: jnp.zeros(len(batch["token"])),
+        score=lambda p, state, batch: jnp.zeros(len(batch["token"])), constant_loss=1.0, constant_score=0.0,
         training_loss=lambda p, carry, batch, keys: (jnp.zeros(len(batch["token"])), carry),
-        streams=Streams(unroll, lambda n: jnp.zeros((n, 1))),
+        reader=Streams(unroll, lambda n: jnp.zeros((n, 1))),
     )  # fmt: skip
 
 
@@ -77,9 +77,10 @@ def test_the_parts_of_a_batch_of_examples_are_the_batch_with_its_augmentation_an
     split = {"x": np.arange(50, dtype=np.float32)}
     workload = Workload(
         name="w", version="1", train=split, validation=split, test=split,
-        init=lambda key: jnp.zeros(1), loss=lambda p, batch: batch["x"], score=lambda p, batch: batch["x"],
+        init=lambda key: jnp.zeros(1), loss=lambda p, state, batch: batch["x"],
+        score=lambda p, state, batch: batch["x"],
         constant_loss=1.0, constant_score=0.0, training_loss=lambda p, state, batch, keys: (batch["x"], state),
-        augment=lambda key, example: {"x": example["x"] + jax.random.uniform(key)},
+        reader=Resident(lambda key, example: {"x": example["x"] + jax.random.uniform(key)}),
     )  # fmt: skip
     draw = lambda number, size: drawn(workload, 1, 7, number, (12, size))
     whole, keys = draw(0, 12)

@@ -20,20 +20,47 @@ from sgdscope.data.pipeline import cores
 from sgdscope.errors import InputError
 
 
-def use_all_cores() -> str | None:
-    """Make each core a device of JAX's, where JAX has not started yet; otherwise return a sentence that says so."""
-    count = cores()
+def configure_jax() -> str | None:
+    """Set JAX up for this process: each core a device, and compiled programs kept from run to run.
+
+    The command line calls it. From Python it is yours to call, before JAX starts: it changes JAX's global configuration
+    (``jax_num_cpu_devices``, the compilation cache's folder and its thresholds). Without it, a study trains on the
+    devices that JAX has, with the same numbers.
+
+    Returns:
+        A sentence for the user where JAX has started and cores stay idle, or None.
+
+    >>> import sgdscope as sg
+    >>> notice = sg.configure_jax()
+    """
+    CompilationCache().open()
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return None  # the user has said how many
     try:
-        jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError:
-        if jax.default_backend() == "cpu" and jax.device_count() < count:
-            return (
-                f"JAX was already running with {jax.device_count()} of {count} cores as devices: the numbers are "
-                f"the same, the study takes longer; call sgdscope first to use all."
-            )
+        jax.config.update("jax_num_cpu_devices", cores())
+    except RuntimeError:  # JAX has started
+        return idle_cores()
     return None
+
+
+def idle_cores() -> str | None:
+    """Return a sentence where JAX has fewer CPU devices than there are cores, or None."""
+    count = cores()
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return None
+    if jax.default_backend() == "cpu" and jax.device_count() < count:
+        return (
+            f"JAX uses {jax.device_count()} of {count} cores. The numbers are the same and the study takes longer. "
+            f"Call sgdscope.configure_jax() before JAX starts to use all."
+        )
+    return None
+
+
+def seal_cache() -> None:
+    """Note which entries of the compilation cache are whole, where JAX's cache is ours."""
+    cache = CompilationCache()
+    if jax.config.values["jax_compilation_cache_dir"] == str(cache.entries):
+        cache.seal()
 
 
 def xla_threads() -> int:

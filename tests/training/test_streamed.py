@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from trainers import StreamedTrainer, Trainer, kind_of
 
 from sgdscope.budget import Steps
 from sgdscope.data.order import examples_at
@@ -14,13 +15,13 @@ from sgdscope.data.pipeline import WorkerDiedError, Workers
 from sgdscope.engine.local import plan_study
 from sgdscope.engine.plan import Costs
 from sgdscope.errors import InputError
-from sgdscope.optimizers import SGD, Momentum
+from sgdscope.optimizers import SGD
 from sgdscope.study import Study
-from sgdscope.training import fed, pack
-from sgdscope.training.checkpoint import Checkpoints
-from sgdscope.training.fed import FedTrainer
-from sgdscope.training.pack import Trainer
-from sgdscope.training.runtime import COMPILER_OPTIONS
+from sgdscope.training import loop
+from sgdscope.training.checkpoint import Checkpoint, Checkpoints
+from sgdscope.training.jax_setup import COMPILER_OPTIONS
+from sgdscope.training.streamed import AddMicrobatch
+from sgdscope.training.traced import trace
 from sgdscope.workloads.base import SPLITS, Feed, examples_in
 from sgdscope.workloads.digits import digits
 
@@ -36,15 +37,15 @@ def plain_digits(**changes):
 
     def training_loss(parameters, state, batch, keys):
         noise = jax.vmap(jax.random.uniform)(keys)
-        losses = plain.loss(parameters, {**batch, "picture": batch["picture"] * noise[:, None]})
+        losses = plain.loss(parameters, (), {**batch, "picture": batch["picture"] * noise[:, None]})
         return losses, state * 0.5 + noise.mean()
 
     plain = digits(hidden=16)
     usual = {
         "training_loss": training_loss,
         "init_state": lambda: jnp.float32(1),
-        "loss": lambda model, batch: plain.loss(model[0], batch) + model[1],
-        "score": lambda model, batch: plain.score(model[0], batch),
+        "loss": lambda p, state, batch: plain.loss(p, (), batch) + state,
+        "score": lambda p, state, batch: plain.score(p, (), batch),
         "penalty": lambda parameters: 0.01 * sum((leaf**2).sum() for leaf in jax.tree.leaves(parameters)),
     }
     return dataclasses.replace(plain, **usual | changes)
@@ -54,10 +55,10 @@ def fed_digits(read=digits_feed.read, **changes):
     feed = Feed(
         digits_feed.LAYOUT, lambda split, index: (split, index), read, {"train": 10, "validation": 2, "test": 3}
     )
-    return plain_digits(feed=feed, **changes)
+    return plain_digits(reader=feed, **changes)
 
 
-def trial_of(workload, batch_size=64, budget=Steps(20), optimizer=Momentum(0.9), rate=0.0625, seed=1, **fields):  # noqa: B008
+def trial_of(workload, batch_size=64, budget=Steps(20), optimizer=SGD(momentum=0.9), rate=0.0625, seed=1, **fields):  # noqa: B008
     study = Study(name="s", workloads=workload, batch_sizes=(batch_size,), budgets=budget, **fields)
     declared = study.declaration()
     return declared.trial(optimizer, batch_size, rate, seed), declared.microbatch_sizes(declared.workloads[0])
@@ -86,7 +87,7 @@ def _quickly_compiled():
 
 @pytest.fixture(scope="module")
 def trainer():
-    trainer = FedTrainer(fed_digits(), AT, {64: 64, 48: 16, 128: 64}, workers=2)
+    trainer = StreamedTrainer(fed_digits(), AT, workers=2)
     yield trainer
     trainer.close()
 
@@ -94,17 +95,18 @@ def trainer():
 @contextlib.contextmanager
 def reading(trainer, read, count):
     """Other processes for the same programs."""
-    own, trainer._workers = trainer._workers, Workers(read, digits_feed.LAYOUT, count)
+    backend = trainer.backend
+    own, backend._workers = backend._workers, Workers(read, digits_feed.LAYOUT, count)
     try:
         yield trainer
     finally:
-        trainer._workers.close()
-        trainer._workers = own
+        backend._workers.close()
+        backend._workers = own
 
 
 @pytest.fixture(scope="module")
 def resident():
-    trainer = Trainer(plain_digits(), AT, {64: 64, 48: 16}, slots=1)
+    trainer = Trainer(plain_digits(), AT, slots=1)
     yield trainer
     trainer.close()
 
@@ -137,7 +139,9 @@ def test_divergence_is_found_at_its_step(trainer, resident):
 def test_one_program_serves_every_batch_size_with_the_same_microbatch(trainer):
     trial, _ = trial_of(fed_digits(), 128, microbatch_size=64)
     (outcome,) = trainer.train([trial])
-    assert trainer.prepare(128) is trainer.prepare(64)
+    microbatches = [time.program for time in trainer.compile_times if time.program.startswith("microbatch")]
+    assert sorted(set(microbatches)) == sorted(microbatches)
+    assert "microbatch size 128" not in microbatches
     assert not outcome.diverged
 
 
@@ -154,7 +158,8 @@ def test_the_number_of_processes_changes_no_bit(trainer):
 
 @pytest.mark.parametrize("most", [1, 6, 13, 19])
 def test_a_killed_trial_goes_on_bit_for_bit(trainer, tmp_path, monkeypatch, most):
-    monkeypatch.setattr(fed, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "SEGMENT_SECONDS", 0.0)  # one update a segment
     trial, _ = trial_of(fed_digits(), 48, microbatch_size=16)
     (never,) = trainer.train([trial])
     made = 0
@@ -176,7 +181,8 @@ def test_a_killed_trial_goes_on_bit_for_bit(trainer, tmp_path, monkeypatch, most
 
 
 def test_what_an_evaluation_found_is_kept_before_training_goes_on(trainer, tmp_path, monkeypatch):
-    monkeypatch.setattr(fed, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "SEGMENT_SECONDS", 0.0)  # one update a segment
     trial, _ = trial_of(fed_digits())
     made, kept = 0, Checkpoints(tmp_path, trainer.circumstances)
 
@@ -188,7 +194,7 @@ def test_what_an_evaluation_found_is_kept_before_training_goes_on(trainer, tmp_p
 
     with pytest.raises(KilledError):
         trainer.train([trial], on_updates, kept)
-    checkpoint = kept.load(trial.id)
+    checkpoint = kept.load([trial.id])[trial.id]
     assert checkpoint.step == 6
     assert {(m.step, m.split, m.metric) for m in checkpoint.measurements} == {
         (6, split, metric) for split in ("train", "validation", "test") for metric in ("loss", "score")
@@ -197,8 +203,8 @@ def test_what_an_evaluation_found_is_kept_before_training_goes_on(trainer, tmp_p
 
 def test_a_checkpoint_of_other_libraries_is_passed_over(trainer):
     feed = dataclasses.replace(trainer.workload.feed, circumstances="decoder 2.0")
-    other = dataclasses.replace(trainer.workload, feed=feed)
-    changed = FedTrainer(other, workers=1)
+    other = dataclasses.replace(trainer.workload, reader=feed)
+    changed = StreamedTrainer(other, workers=1)
     changed.close()
     assert changed.circumstances == trainer.circumstances + "decoder 2.0"
 
@@ -207,7 +213,7 @@ def test_a_checkpoint_of_other_shapes_is_passed_over(trainer, tmp_path):
     trial, _ = trial_of(fed_digits())
     (outcome,) = trainer.train([trial])
     kept = Checkpoints(tmp_path, trainer.circumstances)
-    kept.save(trial.id, pack.Checkpoint([np.zeros(3)], 7, [], 1.0))
+    kept.save({trial.id: Checkpoint([np.zeros(3)], 7, [], 1.0)})
     assert numbers(trainer.train([trial], checkpoints=kept)[0]) == numbers(outcome)
 
 
@@ -219,13 +225,13 @@ def test_training_sees_each_example_once_an_epoch_in_the_order_of_the_seed():
         jax.debug.callback(lambda *of: seen.append(of), batch["picture"][:, 0], batch["label"])
         return parameters["w"] - 0.0 * batch["picture"][:, 0], state
 
-    one_each = lambda parameters, batch: parameters["w"] + 0.0 * batch["picture"][:, 0]
+    one_each = lambda parameters, state, batch: parameters["w"] + 0.0 * batch["picture"][:, 0]
     workload = fed_digits(
         digits_feed.read_marked, init=lambda key: {"w": jnp.ones(())}, loss=one_each, score=one_each,
         training_loss=training_loss, init_state=None, penalty=None,
     )  # fmt: skip
-    trial, sizes = trial_of(workload, 96, budget=Steps(22), rate=1e-9, seed=3, microbatch_size=48)
-    trainer = FedTrainer(workload, (1.0,), sizes, workers=2)
+    trial, _ = trial_of(workload, 96, budget=Steps(22), rate=1e-9, seed=3, microbatch_size=48)
+    trainer = StreamedTrainer(workload, (1.0,), workers=2)
     trainer.train([trial])
     jax.effects_barrier()
     trainer.close()
@@ -245,18 +251,19 @@ def test_an_example_that_cannot_be_read_is_named(trainer):
 
 def test_what_cannot_be_sent_to_processes_is_refused_before_anything_is_trained():
     with pytest.raises(InputError, match=r"workload 'digits': the feed's read cannot be sent .*lambda.*; define it at"):
-        FedTrainer(fed_digits(lambda *place: digits_feed.read(*place)))
+        StreamedTrainer(fed_digits(lambda *place: digits_feed.read(*place)))
 
 
 @pytest.mark.parametrize("of_whom", ["training", "evaluation"])
 def test_examples_that_are_not_the_layouts_are_refused_before_anything_is_trained(of_whom):
     read = functools.partial(digits_feed.read_doubles, of_whom)
     with pytest.raises(InputError, match="the feed's read gave 'picture' as float64 of shape"):
-        FedTrainer(fed_digits(read))
+        StreamedTrainer(fed_digits(read))
 
 
 def test_a_process_that_dies_stops_the_trial_which_then_goes_on_bit_for_bit(trainer, tmp_path, monkeypatch):
-    monkeypatch.setattr(fed, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "SEGMENT_SECONDS", 0.0)  # one update a segment
     flag = tmp_path / "flag"
     flag.touch()
     trial, _ = trial_of(fed_digits())
@@ -274,21 +281,21 @@ def test_a_process_that_dies_stops_the_trial_which_then_goes_on_bit_for_bit(trai
 
 
 def test_a_trial_shared_by_two_devices_is_the_trial_of_one_to_float_tolerance(trainer):
-    trial, sizes = trial_of(fed_digits(), devices_per_trial=2)
+    trial, _ = trial_of(fed_digits(), devices_per_trial=2)
     (one,) = trainer.train([trial])
-    shared = FedTrainer(fed_digits(), AT, sizes, devices_per_trial=2, workers=1)
+    shared = StreamedTrainer(fed_digits(), AT, devices_per_trial=2, workers=1)
     (two,) = shared.train([trial])
     assert_close(two, one)
     # Each device has a part of the batch, or there were nothing to add up.
-    assert "all-reduce" in shared.prepare(64).result().as_text()
-    assert "all-reduce" not in trainer.prepare(64).result().as_text()
+    assert "all-reduce" in shared.prepare(AddMicrobatch(64)).result().as_text()
+    assert "all-reduce" not in trainer.prepare(AddMicrobatch(64)).result().as_text()
     shared.close()
 
 
 def test_a_plan_counts_at_least_what_reading_takes(trainer):
     """Evaluation has few operations, but every example must be read for it."""
-    costs = Costs(trainer.workload, evaluations=2)
-    costs.probe(trainer, [64])
+    costs = Costs(trace(trainer.workload), evaluations=2)
+    costs.probe(trainer, [kind_of(trainer.workload, 64, SGD(), budgets=Steps(2))])
     read = 2 * sum(examples_in(trainer.workload.split(name)) for name in SPLITS) * trainer.seconds_to_read
     assert trainer.seconds_to_read > 0
     assert costs.per_trial(0, 64) >= read
@@ -308,4 +315,9 @@ def test_a_plan_is_made_by_one_process(monkeypatch):
 
 
 def test_an_update_is_timed(trainer):
-    assert 0 < trainer.time_updates(64) < trainer.time_updates(64 * 10**4)
+    kind = kind_of(trainer.workload, 64, SGD(), budgets=Steps(2))
+    assert (
+        0
+        < trainer.seconds_per_update(kind)
+        < trainer.seconds_per_update(dataclasses.replace(kind, batch_size=64 * 10**4))
+    )

@@ -13,8 +13,8 @@ from sgdscope.data.imagenet import read_imagenet
 from sgdscope.engine import local
 from sgdscope.engine.plan import Costs
 from sgdscope.studies import load_study
-from sgdscope.training import fed
-from sgdscope.training.runtime import COMPILER_OPTIONS
+from sgdscope.training import loop
+from sgdscope.training.jax_setup import COMPILER_OPTIONS
 from sgdscope.workloads.imagenet_resnet50 import imagenet_resnet50
 
 STUDY = """
@@ -26,7 +26,7 @@ from pathlib import Path
 study = sg.Study(
     name="pictures",
     workloads=imagenet_resnet50(read_imagenet(Path({folder!r})), blocks=(1,), width=4, side=16, ghost_batch_size=3),
-    batch_sizes=(6, 24), microbatch_size=6, budgets=sg.Epochs(4), optimizers=sg.Momentum(), seeds=2,
+    batch_sizes=(6, 24), microbatch_size=6, budgets=sg.Epochs(4), optimizers=sg.SGD(momentum=0.9), seeds=2,
     learning_rates=(0.01, 1e9),
 )
 """
@@ -62,7 +62,7 @@ def test_it_is_run_reported_and_not_run_again(finished, study_of_pictures, capsy
     result, folder = finished
     trials = result.trials
     assert (result.ran.trained, result.ran.failed) == (8, 0)
-    assert set(trials["method"]) == {"fed"}
+    assert set(trials["method"]) == {"streamed"}
     by_rate = dict(trials.group_by("learning_rate").agg(pl.col("status").unique()).iter_rows())
     assert by_rate == {0.01: ["complete"], 1e9: ["diverged"]}
     complete = trials.filter(status="complete")
@@ -94,31 +94,33 @@ def test_a_plan_tells_hours_and_how_much_is_read(study_of_pictures, pictures, ca
 
 
 def test_what_is_on_the_devices_is_not_read():
+    from sgdscope.training.traced import trace
     from sgdscope.workloads.digits import digits
 
-    assert Costs(digits(hidden=16), 2).bytes(10, 32) == 0
+    assert Costs(trace(digits(hidden=16)), 2).bytes(10, 32) == 0
 
 
 def test_a_process_that_was_killed_fails_the_trial_and_the_same_command_goes_on(
     finished, study_of_pictures, tmp_path, monkeypatch
 ):
     """The processes are killed when the third trial has been kept half way; its pack fails, and others are trained."""
-    monkeypatch.setattr(fed, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "SEGMENT_SECONDS", 0.0)
     killed = []
-    plain = fed.FedTrainer.train
+    plain = loop.train
 
-    def train(trainer, trials, on_updates, checkpoints):
+    def train(backend, trials, milestones, checkpoints, on_progress):
         def kill(updates):
-            on_updates(updates)
+            on_progress(updates)
             if not killed and len(checkpoints.trials()) == 1 and trials[0].batch_size == 24:
                 killed.append(trials[0].id)
-                for process in list(trainer._workers._processes):
+                for process in list(backend._workers._processes):
                     process.kill()
                     process.join()
 
-        return plain(trainer, trials, kill, checkpoints)
+        return plain(backend, trials, milestones, checkpoints, kill)
 
-    monkeypatch.setattr(fed.FedTrainer, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     monkeypatch.setattr(local, "PACK_SECONDS", 1e-9)
     study = load_study(str(study_of_pictures))
     result = sg.run(study, tmp_path / "s")

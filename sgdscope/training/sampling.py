@@ -113,6 +113,11 @@ def _noise_key(seed: jax.Array) -> Any:
     return jax.random.split(jax.random.key(seed), 4)[3]
 
 
+def update_key(seed: jax.Array, step: jax.Array) -> Any:
+    """Return the key of an update, which is the optimizer's own: nothing else draws from it."""
+    return jax.random.fold_in(jax.random.split(jax.random.key(seed), 5)[4], step)
+
+
 def _keys(key: Any, positions: jax.Array) -> Any:
     return jax.vmap(partial(jax.random.fold_in, key))(positions)
 

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from trainers import Trainer
 
 from sgdscope.budget import Steps
 from sgdscope.errors import InputError
-from sgdscope.optimizers import Momentum
+from sgdscope.optimizers import SGD
 from sgdscope.study import Study
-from sgdscope.training.batches import microbatch_at, updates_per_epoch
-from sgdscope.training.functions import check_functions
-from sgdscope.training.pack import Trainer
-from sgdscope.training.trial import stretches
+from sgdscope.training.sampling import microbatch_at, updates_per_epoch
+from sgdscope.training.step import stretches
+from sgdscope.training.traced import trace
 from sgdscope.workloads.base import Streams, Workload
 from sgdscope.workloads.digits import digits
 
@@ -28,10 +28,8 @@ def trained(workload, batch_size, microbatch_size=None, method=None):
         name="s", workloads=workload, batch_sizes=(batch_size,), budgets=Steps(UPDATES), microbatch_size=microbatch_size
     )
     declaration = study.declaration()
-    trainer = Trainer(
-        workload, (0.5, 1.0), declaration.microbatch_sizes(declaration.workloads[0]), slots=2, method=method
-    )
-    (outcome,) = trainer.train([declaration.trial(Momentum(0.9), batch_size, RATE, SEED)])
+    trainer = Trainer(workload, (0.5, 1.0), slots=2, method=method)
+    (outcome,) = trainer.train([declaration.trial(SGD(momentum=0.9), batch_size, RATE, SEED)])
     trainer.close()
     return {(m.step, m.split, m.metric): m.value for m in outcome.measurements}
 
@@ -50,10 +48,8 @@ def regression(**functions):
     """Least squares that also keeps a running mean of its inputs, and is noisy in training."""
     plain = {
         "init": lambda key: {"w": jax.random.normal(key, (3,)), "b": jnp.zeros(())},
-        "loss": lambda model, batch: (
-            (batch["x"] @ model[0]["w"] + model[0]["b"] - batch["y"]) ** 2 + (model[1]["mean"] ** 2).sum()
-        ),
-        "score": lambda model, batch: batch["x"][:, 0] * 0 + model[1]["count"],
+        "loss": lambda p, state, batch: (batch["x"] @ p["w"] + p["b"] - batch["y"]) ** 2 + (state["mean"] ** 2).sum(),
+        "score": lambda p, state, batch: batch["x"][:, 0] * 0 + state["count"],
         "training_loss": noisy_squares,
         "init_state": lambda: {"mean": jnp.zeros(3), "count": jnp.zeros(())},
         "ghost_batch_size": 4,
@@ -99,7 +95,7 @@ def test_state_penalty_and_noise_against_a_plain_loop(microbatch_size, method):
         parameters = jax.tree.map(lambda p, v, rate=rate: p - rate * v, parameters, velocity)
     for split in ("train", "validation", "test"):
         data = workload.split(split)
-        loss = float(workload.loss((parameters, state), data).mean())
+        loss = float(workload.loss(parameters, state, data).mean())
         assert got[UPDATES, split, "loss"] == pytest.approx(loss, rel=1e-4)
         assert got[UPDATES, split, "score"] == pytest.approx(UPDATES * 6)  # once a ghost batch
     curve = [got[step, "train", "minibatch_loss"] for step in range(1, UPDATES + 1)]
@@ -146,7 +142,7 @@ def test_microbatches_are_the_whole_batch_to_float_tolerance_and_have_ids_of_the
     ids = [
         Study(name="s", workloads=workload, batch_sizes=(64,), budgets=Steps(2), **changes)
         .declaration()
-        .trial(Momentum(), 64, 1.0, 0)
+        .trial(SGD(momentum=0.9), 64, 1.0, 0)
         .id
         for changes in ({}, {"microbatch_size": 64}, {"microbatch_size": 16}, {"devices_per_trial": 2})
     ]
@@ -159,20 +155,24 @@ import jax
 jax.config.update("jax_num_cpu_devices", 4)
 import numpy as np
 from sgdscope.budget import Steps
-from sgdscope.optimizers import Momentum
+from sgdscope.optimizers import SGD
 from sgdscope.study import Study
-from sgdscope.training.pack import Trainer
+from sgdscope.training.traced import trace
+from sgdscope.training.loop import Milestones, train
+from sgdscope.training.packed import PackedBackend
+from sgdscope.training.programs import Update
+from sgdscope.training.step import Kind
 from sgdscope.workloads.digits import digits
 
 def trained(devices_per_trial, devices):
     study = Study(name="s", workloads=digits(hidden=16), batch_sizes=(64,), budgets=Steps(40),
                   devices_per_trial=devices_per_trial)
     declared = study.declaration()
-    trainer = Trainer(study.workloads[0], (1.0,), declared.microbatch_sizes(declared.workloads[0]), devices_per_trial,
-                      devices=jax.devices()[:devices], slots=2)
-    outcomes = trainer.train([declared.trial(Momentum(), 64, 0.0625, seed) for seed in range(2)])
-    text = trainer.prepare(64).result().as_text()
-    trainer.close()
+    backend = PackedBackend(trace(study.workloads[0]), devices_per_trial, devices=jax.devices()[:devices], slots=2)
+    trials = [declared.trial(SGD(momentum=0.9), 64, 0.0625, seed) for seed in range(2)]
+    outcomes = train(backend, trials, Milestones())
+    text = backend.prepare(Update(Kind.of(trials[0]), backend.capacity)).result().as_text()
+    backend.close()
     return np.array([[m.value for m in outcome.measurements] for outcome in outcomes]), text
 
 one, plain = trained(1, 1)
@@ -228,12 +228,12 @@ def test_the_stretches_of_a_curve_share_all_updates_evenly(updates):
 )
 def test_functions_that_are_not_the_contracts_are_refused(functions, sentence):
     with pytest.raises(InputError, match=sentence):
-        check_functions(regression(**functions))
+        trace(regression(**functions))
 
 
 def test_a_carry_without_an_axis_of_streams_is_refused(echo):
     with pytest.raises(InputError, match=r"carry\(n\) must return arrays whose first axis is n"):
-        check_functions(dataclasses.replace(echo, streams=Streams(4, lambda n: jnp.zeros((2, n)))))
+        trace(dataclasses.replace(echo, reader=Streams(4, lambda n: jnp.zeros((2, n)))))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_carry_without_an_axis_of_streams_is_refused(echo):
     [
         ({"training_loss": None}, "init_state is of no use without training_loss"),
         ({"ghost_batch_size": 0}, "ghost_batch_size: 0 is not a whole number of at least 1"),
-        ({"streams": Streams(4, jnp.zeros)}, "streams carry their own state"),
+        ({"reader": Streams(4, jnp.zeros)}, "streams carry their own state"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(functions, sentence):

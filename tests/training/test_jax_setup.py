@@ -2,7 +2,7 @@ import jax
 import pytest
 
 from sgdscope.result import Result
-from sgdscope.training.runtime import REFUSED, CompilationCache, pinned
+from sgdscope.training.jax_setup import REFUSED, CompilationCache, pinned
 
 
 def names(folder):
