@@ -42,7 +42,7 @@ def share_of_time(runs: int) -> None:
     for size in study.batch_sizes:
         trials = [declared.trial(sg.SGD(), size, 2.0**-4, seed) for seed in range(slots)]
         backend.expect([Kind.of(trials[0])])
-        backend._compiler.settle()
+        backend.compiler.settle()
         taken = []
         for run in range(runs):
             pair = []

@@ -403,7 +403,7 @@ def test_nothing_is_compiled_while_updates_are_timed(monkeypatch):
     run, compiling = trainer.backend._run, []
 
     def seen(*arguments):
-        compiling.extend(future for future in trainer._compiler._made.values() if not future.done())
+        compiling.extend(future for future in trainer.compiler._made.values() if not future.done())
         return run(*arguments)
 
     monkeypatch.setattr(trainer.backend, "_run", seen)
