@@ -184,7 +184,8 @@ class Result:
         Each row also states what ``sgdscope analyze`` must know of its workload to come to the study's own verdicts:
         name and goal of the score, the margin if the study declares one, score and loss of the constant baseline, the
         sizes of the splits, on which split learning rates are chosen, of what batch sizes are multiples, and the
-        coefficient of an L2 penalty.
+        coefficient of an L2 penalty. Of a searched coefficient it has the trials of the chosen value, as the study's
+        verdicts do; :attr:`trials` has all.
         """
         check_table_name(Path(path))
         margin = self.declaration.score_margin
@@ -208,7 +209,9 @@ class Result:
             ],
             schema_overrides={"score_margin": pl.Float64, "l2": pl.Float64},
         )
-        return write_table(self.trials.join(stated, on="workload", how="left", maintain_order="left"), Path(path))
+        return write_table(
+            self.tables.trials.join(stated, on="workload", how="left", maintain_order="left"), Path(path)
+        )
 
     @property
     def finished(self) -> bool:
