@@ -9,7 +9,7 @@ import pytest
 from sgdscope.budget import Epochs, Steps, Unlimited
 from sgdscope.cli import Fields
 from sgdscope.errors import InputError
-from sgdscope.optimizers import SGD
+from sgdscope.optimizers import SGD, AdamW, Optax, Values
 from sgdscope.study import Declaration, Study
 from sgdscope.workloads.base import Streams, Workload, constant_classifier
 from sgdscope.workloads.digits import digits
@@ -410,3 +410,22 @@ def test_numbers_of_numpy_are_numbers():
     assert study(batch_sizes=np.int64(4)).batch_sizes == (4,)
     with pytest.raises(InputError, match="seeds: True is not a whole number"):
         study(seeds=np.bool_(True))
+
+
+def test_a_folder_grows_by_optimizers_and_by_values_of_a_searched_coefficient():
+    few, more = AdamW(weight_decay=Values(0, 0.1)), AdamW(weight_decay=Values(0, 0.1, 0.2))
+    of = lambda *optimizers: study(optimizers=optimizers).declaration()
+    assert of(SGD(), few).united(of(more)).optimizers == (SGD(), more)
+    assert of(more).united(of(few, SGD())).optimizers == (more, SGD())
+    assert of(SGD()).united(of(SGD(momentum=Values(0, 0.9)))).optimizers == (SGD(), SGD(momentum=Values(0, 0.9)))
+    assert of(few).beyond(of(more)) == []
+    assert of(SGD(), more).beyond(of(few)) == ["optimizers sgd, adamw:weight_decay=0|0.1|0.2"]
+
+
+def test_an_optimizer_of_a_folder_is_the_users_own_which_alone_can_be_built():
+    build = lambda rate: rate
+    own = study(optimizers=(Optax("mine", build), SGD())).declaration()
+    read = Declaration.from_json(own.to_json())
+    assert read == own
+    (mine,) = (each for each in read.united(own).optimizers if isinstance(each, Optax))
+    assert mine.build is build
