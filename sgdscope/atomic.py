@@ -22,9 +22,14 @@ LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 def replace(path: Path, content: bytes) -> None:
     """Write a file aside, synchronise it and rename it into place; leaves nothing behind where that fails.
 
-    A symbolic link stays, and the file that it names is replaced.
+    A symbolic link stays, and the file that it names is replaced. A device, named pipe or socket is never replaced.
+
+    Raises:
+        OSError: where it cannot be written.
     """
     path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is a device, a pipe or a socket, not a file")
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with aside.open("wb") as file:

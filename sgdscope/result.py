@@ -17,7 +17,7 @@ from sgdscope.converters import whole
 from sgdscope.engine.search import search
 from sgdscope.errors import InputError
 from sgdscope.frames import table
-from sgdscope.store import CIRCUMSTANCES, Store, ended, stopped_at_once
+from sgdscope.store import CIRCUMSTANCES, Store, check_not_of_a_study, ended, stopped_at_once
 from sgdscope.study import Declaration, Study
 
 if TYPE_CHECKING:
@@ -300,6 +300,7 @@ def check_table_name(path: Path) -> None:
     """Refuse a table's name that does not end in .csv or .parquet."""
     if path.suffix not in (".csv", ".parquet"):
         raise InputError(f"{path} must end in .csv or .parquet.")
+    check_not_of_a_study(path)
 
 
 def check_page_name(path: Path | None) -> None:
@@ -309,6 +310,8 @@ def check_page_name(path: Path | None) -> None:
             f"{path} must end in .html, as the page is HTML; `sgdscope report DIR --format svg`, png or pdf writes its "
             f"figures into a folder."
         )
+    if path is not None:
+        check_not_of_a_study(path)
 
 
 def write_table(rows: pl.DataFrame, path: Path) -> Path:

@@ -470,6 +470,13 @@ class Store:
         return [self.folder / kind / name for name in found if COMMIT.fullmatch(name) and name.startswith(f"{commit}.")]
 
 
+def check_not_of_a_study(path: Path) -> None:
+    """Refuse to write a page or a table in place of a file in which a study keeps what it measured, or its lock."""
+    place = Path(os.path.realpath(path))
+    if COMMIT.fullmatch(place.name) or (place.name == "lock" and (place.parent / "study.json").is_file()):
+        raise InputError(f"{path} is a file of a study's own, and holds its results or its lock. Name another file.")
+
+
 def ended(trials: pl.DataFrame) -> pl.DataFrame:
     """Return the trials that have an outcome: complete or diverged."""
     return trials.filter(pl.col("status").is_in(["complete", "diverged"]))

@@ -42,7 +42,10 @@ class _Finder(MetaPathFinder):
         """Return how a study file is loaded, from the path in its module's name."""
         if not fullname.startswith(f"{__name__}."):
             return None
-        return _spec(Path(unquote(fullname.removeprefix(f"{__name__}."))))
+        place = Path(unquote(fullname.removeprefix(f"{__name__}.")))
+        if not place.is_absolute():
+            raise ImportError("attempted relative import: a module beside a study file is imported by its name alone")
+        return _spec(place)
 
 
 sys.meta_path.append(_Finder())

@@ -81,6 +81,10 @@ class Output:
         except OSError as error:
             self._lose(error)
 
+    def close(self) -> None:
+        """Leave the stream open, for what is printed after a study file that closes it."""
+        self.flush()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 

@@ -308,6 +308,31 @@ def test_a_folder_that_cannot_be_written_and_a_file_of_another_kind(folder, tmp_
     assert "cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["report", "--out", "page.html"], ["export", "t.csv"]])
+def test_a_page_or_table_never_replaces_what_is_no_file(folder, tmp_path, capsys, words):
+    place = tmp_path / words[-1]
+    os.mkfifo(place)
+    assert main([words[0], str(folder), *words[1:-1], str(place)]) == 2
+    assert "it is a device, a pipe or a socket, not a file" in capsys.readouterr().err
+    assert place.is_fifo()
+    assert list(tmp_path.iterdir()) == [place]
+
+
+@pytest.mark.parametrize("through_link", [False, True])
+def test_a_page_or_table_never_replaces_a_studys_own_file(folder, tmp_path, capsys, through_link):
+    commit = next((folder / "trials").glob("*.parquet"))
+    before = commit.read_bytes(), (folder / "lock").stat().st_ino
+    table, page = commit, folder / "lock"
+    if through_link:
+        table, page = tmp_path / "t.parquet", tmp_path / "page.html"
+        table.symlink_to(commit)
+        page.symlink_to(folder / "lock")
+    for words in (["export", folder, table], ["report", folder, "--out", page]):
+        assert main(list(map(str, words))) == 2
+        assert "is a file of a study's own" in capsys.readouterr().err
+    assert (commit.read_bytes(), (folder / "lock").stat().st_ino) == before
+
+
 def test_data_check_has_a_line_for_each_set(tmp_path, capsys):
     assert main(["data", "check", "--data", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -53,6 +53,15 @@ def test_modules_beside_the_file_are_its_own(write):
     assert load_study(path.parent.parent / "a/study.py").name == "newnew"
 
 
+@pytest.mark.parametrize("line", ["from . import net", "from .net import x", "from .package.net import x"])
+def test_a_relative_import_is_refused_with_what_would_do(write, line):
+    write("net.py", "x = 1\n")
+    write("package/net.py", "x = 1\n")
+    said = refused(write("study.py", line + STUDY.format(name="s")))
+    assert "study.py, line 1: ImportError: attempted relative import: " in said
+    assert "imported by its name alone" in said
+
+
 def test_the_main_block_is_not_run_and_arguments_are_not_the_commands(write):
     text = STUDY.replace("{name!r}", "str(len(sys.argv))") + "if __name__ == '__main__':\n    raise SystemExit\n"
     assert load_study(write("study.py", "import sys\n" + text)).name == "1"

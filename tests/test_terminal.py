@@ -81,6 +81,17 @@ def test_signs_that_a_stream_does_not_have_are_replaced(encoding):
     assert content.getvalue() == "0.9 ±0.1 †\n".encode(encoding, "replace")
 
 
+def test_a_study_file_that_closes_the_output_stops_no_other_from_printing():
+    content = io.BytesIO()
+    out = Output(io.TextIOWrapper(content))
+    out.write("of the file\n")
+    out.close()
+    assert content.getvalue() == b"of the file\n"
+    out.write("of the command\n")
+    out.flush()
+    assert content.getvalue() == b"of the file\nof the command\n"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("printed") / "study"
