@@ -20,7 +20,7 @@ test: $(VENV)/installed-test
 # at every place does to its files, which takes a minute.
 test-numbers: $(VENV)/installed-test
 	$(BIN)/pytest -n 2 --dist worksteal \
-		tests/data/test_order.py tests/engine/test_local.py::test_a_study_runs_to_its_end \
+		tests/data/test_order.py tests/engine/test_run.py::test_a_study_runs_to_its_end \
 		tests/training/test_packed.py tests/training/test_precision.py tests/training/test_jax_setup.py tests/test_study.py
 
 # What is imported is compiled when it is: compiling all of what is installed takes longer than that.

@@ -28,15 +28,18 @@ import numpy as np
 import polars as pl
 from rich.progress import track
 
-from sgdscope.analysis.choosing import left_one_out, left_one_out_interval
 from sgdscope.analysis.comparisons import octaves_between
 from sgdscope.analysis.curves import constant_goodness
-from sgdscope.analysis.equivalence import equivalence
-from sgdscope.analysis.fits import fit_hinge, fit_line
 from sgdscope.analysis.margins import score_margin
-from sgdscope.analysis.optimum import optimum_interval
+from sgdscope.analysis.optima import optimum_interval
+from sgdscope.analysis.rate_choice import left_one_out, left_one_out_interval
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, Cells, bend_limits, bend_of, knee_interval
-from sgdscope.analysis.simulated import (
+from sgdscope.analysis.score_limits import plateau_end, threshold
+from sgdscope.analysis.slopes import sharpness_of, slope_of
+from sgdscope.stats.equivalence import equivalence
+from sgdscope.stats.intervals import resampled_seeds, t_interval
+from sgdscope.stats.laws import fit_hinge, fit_line
+from sgdscope.testing.simulated import (
     BATCH_SIZES,
     LAWS,
     PLATEAU,
@@ -46,9 +49,6 @@ from sgdscope.analysis.simulated import (
     Truth,
     simulate,
 )
-from sgdscope.analysis.slopes import sharpness_of, slope_of
-from sgdscope.analysis.statistics import resampled_seeds, t_interval
-from sgdscope.analysis.thresholds import plateau_end, threshold
 
 MARGIN = score_margin(PLATEAU, RECORD)
 # Of a study whose rates bend, the batch sizes below the bend, log₂ B = 2 to 6.

@@ -42,7 +42,7 @@ def compile_alone(cache: Path) -> float:
     program = (
         "import time; from sgdscope.training.jax_setup import configure_jax; configure_jax()\n"
         "from sgdscope.studies.digits import study; from sgdscope.training.traced import trace\n"
-        "from sgdscope.training.packed import PackedBackend; from sgdscope.engine.local import _kinds\n"
+        "from sgdscope.training.packed import PackedBackend; from sgdscope.engine.run import _kinds\n"
         "begun = time.perf_counter(); backend = PackedBackend(trace(study.workloads[0]))\n"
         "backend.expect(_kinds(study.declaration(), 'digits')); backend.compiler.settle()\n"
         "print(time.perf_counter() - begun); backend.close()"

@@ -13,8 +13,8 @@ from pathlib import Path
 import polars as pl
 
 import sgdscope as sg
-from sgdscope.data.imagenet import of_classes, read_imagenet
-from sgdscope.workloads.imagenet_resnet50 import imagenet_resnet50
+from sgdscope.imagenet.index import of_classes, read_imagenet
+from sgdscope.imagenet.workload import imagenet_resnet50
 
 BATCH_SIZE = GHOST_BATCH_SIZE = 20
 

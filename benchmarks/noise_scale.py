@@ -17,7 +17,7 @@ import time
 from rich.console import Console
 
 import sgdscope as sg
-from sgdscope.report.summary import bend_sentences, noise_scale_sentences
+from sgdscope.report.text.summary import bend_sentences, noise_scale_sentences
 from sgdscope.studies.digits import study
 from sgdscope.training.jax_setup import configure_jax
 from sgdscope.training.loop import Milestones, train

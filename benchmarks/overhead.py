@@ -26,7 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import sgdscope as sg
-from sgdscope.workloads.quadratic import NoisyQuadratic
+from sgdscope.testing.quadratic import NoisyQuadratic
 
 RUNS = 3
 # The moment of the first update is when the first segment of the first pack begins.
@@ -50,9 +50,9 @@ PARTS = {
     "evaluations": "sgdscope.training.packed:PackedBackend.evaluate",
     "starting trials": "sgdscope.training.packed:PackedBackend._settings",
     "committing": "sgdscope.store:Store.commit",
-    "searching": "sgdscope.engine.local:search",
-    "what remains": "sgdscope.engine.local:remaining",
-    "tables and page": "sgdscope.report.page:write_page",
+    "searching": "sgdscope.engine.run:search",
+    "what remains": "sgdscope.engine.run:remaining",
+    "tables and page": "sgdscope.report.page.page:write_page",
 }
 SHARES = """
 import functools, importlib, json, sys, time

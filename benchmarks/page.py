@@ -19,11 +19,11 @@ import numpy as np
 import polars as pl
 from playwright.sync_api import sync_playwright
 
-from sgdscope.analysis import simulated
 from sgdscope.analysis.tables import StudyTables
 from sgdscope.budget import Epochs
-from sgdscope.report.page import write_page
+from sgdscope.report.page.page import write_page
 from sgdscope.study import Declaration
+from sgdscope.testing import simulated
 
 POINTS = 50
 REPEATS = 3

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sgdscope.data.pictures import labelled_square
-from sgdscope.data.pipeline import Workers, cores
+from sgdscope.data.workers import Workers
+from sgdscope.imagenet.images import labelled_square
+from sgdscope.system import cores
 
 SIDE, BATCH_SIZE = 224, 100
 LAYOUT = {"picture": ((SIDE, SIDE, 3), np.dtype(np.uint8)), "label": ((), np.dtype(np.uint16))}

@@ -25,7 +25,7 @@ PROGRAM = """
 import json, sys
 from dataclasses import replace
 import sgdscope as sg
-from sgdscope.engine.local import plan_study, train_study
+from sgdscope.engine.run import plan_study, train_study
 from rich.console import Console
 name, folder, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 study = replace(sg.load_study(name), **options)

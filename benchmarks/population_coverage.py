@@ -18,7 +18,7 @@ import numpy as np
 from scipy import optimize, special
 
 from sgdscope.analysis.population import crossed_error, population_difference, population_interval
-from sgdscope.analysis.statistics import t_interval
+from sgdscope.stats.intervals import t_interval
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(300)
 SPREADS = ((6.0, 0.3), (3.0, 0.2), (3.0, 0.5), (3.0, 1.0))

@@ -23,12 +23,12 @@ import numpy as np
 import polars as pl
 
 import sgdscope as sg
-from sgdscope.analysis.optimum import optima
+from sgdscope.analysis.optima import optima
 from sgdscope.engine.search import learning_rate, search
 from sgdscope.schedules import HALVING
 from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Cell, Declaration
-from sgdscope.workloads.quadratic import NoisyQuadratic
+from sgdscope.testing.quadratic import NoisyQuadratic
 
 DIGITS_RATES = [learning_rate(k) for k in range(-24, 7)]
 QUADRATIC = NoisyQuadratic(curvatures=(1.0, 0.5, 0.25, 0.125) * 16)

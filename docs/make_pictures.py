@@ -18,7 +18,7 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 
 from sgdscope import Result
-from sgdscope.report.summary import sentences, summary_table
+from sgdscope.report.text.summary import sentences, summary_table
 
 ROOT = Path(__file__).parent.parent
 

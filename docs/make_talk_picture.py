@@ -9,7 +9,7 @@ import sys
 
 import altair as alt
 
-from sgdscope.report.files import talk_figures
+from sgdscope.report.export import talk_figures
 from sgdscope.result import read_folders
 
 # Each figure has its own legend.

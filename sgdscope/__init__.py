@@ -11,9 +11,11 @@ Mistakes: InputError
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sgdscope.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from sgdscope.budget import Epochs, Steps, Unlimited
-    from sgdscope.engine.local import plan_study
+    from sgdscope.engine.run import plan_study
     from sgdscope.errors import InputError
     from sgdscope.optimizers import SGD, Adam, AdamW, Optax, Values
     from sgdscope.result import Result, run
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from sgdscope.training.jax_setup import configure_jax
     from sgdscope.workloads.base import Feed, Resident, Streams, Workload, constant_classifier
 
-__version__ = "0.1.0"
 
 # Names are loaded when they are first used, so that what needs no JAX does not wait for it.
 _HOME = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sgdscope.converters import positive, real, shortened, shown, whole
 from sgdscope.errors import InputError
+from sgdscope.formatting import exact
 
 # The order of examples counts positions in 32 bits, and a training curve multiplies a step by 50 in 32 bits.
 MOST_EXAMPLES = 2**31 - 1
@@ -75,7 +76,7 @@ class Unlimited:
     """As many epochs as it takes: first, 2·first, 4·first, … until nothing is gained by more, or to a ceiling.
 
     Its trials are those of :class:`Epochs`, with rates searched anew at each doubling. When to stop is
-    :mod:`sgdscope.analysis.unlimited`'s to say, for each workload, optimizer and batch size by itself.
+    :mod:`sgdscope.analysis.saturation`'s to say, for each workload, optimizer and batch size by itself.
 
     Args:
         first: the epochs to begin with.
@@ -125,16 +126,6 @@ class Unlimited:
 
 
 Budget = TrialBudget | Unlimited
-
-
-def exact(number: float) -> str:
-    """Write a number as short as can be and so that it is read back the same.
-
-    >>> exact(30.0), exact(0.9), exact(10 / 3)
-    ('30', '0.9', '3.3333333333333335')
-    """
-    short = f"{number:g}"
-    return short if float(short) == number else repr(float(number))
 
 
 def _checked(updates: float, batch_size: int, budget: TrialBudget) -> int:

@@ -136,8 +136,8 @@ class Run:
         """Run the command."""
         study = _load(self.study, self.source, self.fields)
 
-        from sgdscope.engine.local import train_study
-        from sgdscope.report.summary import unlimited_sentences
+        from sgdscope.engine.run import train_study
+        from sgdscope.report.text.summary import unlimited_sentences
         from sgdscope.result import Result
         from sgdscope.training.distributed import exit_together
 
@@ -189,8 +189,8 @@ class Plan:
         """Run the command."""
         study = _load(self.study, self.source, self.fields)
 
-        from sgdscope.engine.local import plan_study
-        from sgdscope.engine.progress import duration
+        from sgdscope.engine.run import plan_study
+        from sgdscope.formatting import duration
 
         out = _given("out", self.out)
         plan = plan_study(study, out, lambda text: print_text(console, text))
@@ -274,7 +274,7 @@ def _going_on(result: Result, store: Store) -> list[str]:
     said += [f"{path} is no longer there: name its new place" for path in dict.fromkeys(missing)]
     unrecorded = [name for name in unfinished if name not in kept]
     if unrecorded:
-        from sgdscope.report.advice import command
+        from sgdscope.report.text.advice import command
         from sgdscope.studies import origin_of
 
         origin = origin_of(result.declaration)
@@ -345,8 +345,8 @@ class Claims:
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        from sgdscope.analysis.claims import findings
-        from sgdscope.report.claims import as_json, print_claims
+        from sgdscope.claims.decide import findings
+        from sgdscope.report.text.claims import as_json, print_claims
         from sgdscope.result import read_folders
 
         if self.reference is not None and not math.isfinite(self.reference):
@@ -375,7 +375,7 @@ class Figures:
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        from sgdscope.report.files import talk_figures, write_figures
+        from sgdscope.report.export import talk_figures, write_figures
         from sgdscope.result import read_folders
 
         out, tables = _given("out", self.out), read_folders(self.folders, _say)
@@ -409,7 +409,7 @@ class Analyze:
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        from sgdscope.analysis.results import check_margin, read_results, records_of
+        from sgdscope.analysis.external_table import check_margin, read_results, records_of
         from sgdscope.analysis.tables import Tables
         from sgdscope.result import write_table
 
@@ -455,7 +455,7 @@ class Advise:
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        from sgdscope.report.advice import as_json, print_advice
+        from sgdscope.report.text.advice import as_json, print_advice
         from sgdscope.studies import origin_of
 
         result = _read(self.folder)
@@ -496,7 +496,7 @@ class Check:
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.data.download import DATA_SETS
-        from sgdscope.data.files import check, find
+        from sgdscope.data.published import check, find
 
         code = DONE
         for name, data_set in DATA_SETS.items():
@@ -571,7 +571,7 @@ Command = Run | Plan | Status | Report | Export | Claims | Advise | Figures | An
 def _parsed(arguments: Sequence[str] | None) -> Command:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["--version"]:
-        from sgdscope import __version__
+        from sgdscope.version import __version__
 
         sys.stdout.write(f"sgdscope {__version__}\n")
         raise SystemExit(DONE)
@@ -631,7 +631,7 @@ def _sentence(box: str) -> str:
 
 
 def _print_findings(tables: Tables, console: Terminal) -> None:
-    from sgdscope.report.summary import sentences, summary_table
+    from sgdscope.report.text.summary import sentences, summary_table
 
     print_table(console, summary_table(tables))
     for part in tables.parts:

@@ -45,3 +45,27 @@ def examples(value: float) -> str:
     if value < 1:
         return "below 1"
     return f"{value:.0f}" if value < 1e6 else "beyond any"
+
+
+def exact(number: float) -> str:
+    """Write a number as short as can be and so that it is read back the same.
+
+    >>> exact(30.0), exact(0.9), exact(10 / 3)
+    ('30', '0.9', '3.3333333333333335')
+    """
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number))
+
+
+def duration(seconds: float) -> str:
+    """Say a duration in the two largest units that matter.
+
+    >>> duration(7.4), duration(75), duration(7300)
+    ('7 s', '1 min 15 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -11,7 +11,7 @@ import polars as pl
 
 from sgdscope import atomic
 from sgdscope.analysis.coefficients import with_chosen_coefficients
-from sgdscope.analysis.dynamics import l2_of
+from sgdscope.analysis.derived import l2_of
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.converters import whole
 from sgdscope.engine.search import search
@@ -23,10 +23,10 @@ from sgdscope.study import Declaration, Study
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sgdscope.analysis.advice import Advice
-    from sgdscope.engine.local import Ran
+    from sgdscope.advice.advice import Advice
+    from sgdscope.engine.run import Ran
+    from sgdscope.records import WorkloadRecord
     from sgdscope.report.charts import Charts
-    from sgdscope.workloads.base import WorkloadRecord
 
 
 def run(study: Study, folder: str | Path, console: Console | None = None) -> Result:
@@ -42,7 +42,7 @@ def run(study: Study, folder: str | Path, console: Console | None = None) -> Res
     Raises:
         InputError: for what the user can put right, in one sentence.
     """
-    from sgdscope.engine.local import train_study
+    from sgdscope.engine.run import train_study
 
     return Result(folder, train_study(study, folder, console))
 
@@ -129,7 +129,7 @@ class Result:
     @table
     def claims(self) -> pl.DataFrame:
         """What this study says of each claim: one row for each number that it rests on."""
-        from sgdscope.analysis.claims import claims
+        from sgdscope.claims.decide import claims
 
         return claims(self.tables)
 
@@ -151,9 +151,9 @@ class Result:
 
         Raises:
             InputError: where nothing can be shown, or a batch size is too far from those measured; see
-                :func:`sgdscope.analysis.rates.rate_for`.
+                :func:`sgdscope.advice.predicted_rates.rate_for`.
         """
-        from sgdscope.analysis.advice import Advice
+        from sgdscope.advice.advice import Advice
 
         self.check_not_empty()
         sizes = tuple(whole("batch_sizes", size, least=1) for size in batch_sizes)
@@ -164,7 +164,7 @@ class Result:
 
     def report(self, path: str | Path) -> Path:
         """Write one self-contained page that opens offline, and return its path."""
-        from sgdscope.report.page import write_page
+        from sgdscope.report.page.page import write_page
 
         check_page_name(Path(path))
         self.check_not_empty()
@@ -172,7 +172,7 @@ class Result:
 
     def figures(self, folder: str | Path, kind: Literal["svg", "png", "pdf"]) -> list[Path]:
         """Write the figures of the page into a folder, each as wide as a paper's column or page; return their paths."""
-        from sgdscope.report.files import check_format, page_figures, write_figures
+        from sgdscope.report.export import check_format, page_figures, write_figures
 
         check_format(kind)
         self.check_not_empty()
@@ -224,7 +224,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows of it."""
-        from sgdscope.report.notebook import notebook_html
+        from sgdscope.report.page.notebook import notebook_html
 
         return notebook_html(self.tables)
 

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from sgdscope.budget import exact
 from sgdscope.errors import InputError
+from sgdscope.formatting import exact
 
 
 class Schedule(ABC):

@@ -15,8 +15,9 @@ from sgdscope.budget import Budget, Steps, TrialBudget, Unlimited, parse_budget
 from sgdscope.converters import positive, real, several, shortened, shown, whole
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD, Optimizer, parse_optimizer
+from sgdscope.records import WorkloadRecord
 from sgdscope.schedules import HALVING, Schedule, parse_schedule
-from sgdscope.workloads.base import Workload, WorkloadRecord, examples_in
+from sgdscope.workloads.base import Workload, examples_in
 
 # Part of every trial's identity: raised when a release changes the numbers that a trial gives.
 NUMERICS_VERSION = 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from sgdscope.analysis import statistics
+from sgdscope.stats import intervals as statistics
 from sgdscope.training.jax_setup import PINNED, CompilationCache
 
 # Before JAX starts: two devices whatever the machine has, and a cache that no other run shares.
@@ -88,7 +88,7 @@ def trial_row():
 def quick(monkeypatch):
     """Fewer draws and a coarser grid of knees: finer still than what decides whether an interval covers."""
     monkeypatch.setattr(statistics, "RESAMPLES", 200)
-    monkeypatch.setattr("sgdscope.analysis.fits.KNEES_PER_OCTAVE", 5)
+    monkeypatch.setattr("sgdscope.stats.laws.KNEES_PER_OCTAVE", 5)
 
 
 @pytest.fixture(scope="session")

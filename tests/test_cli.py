@@ -13,10 +13,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import sgdscope as sg
-from sgdscope.analysis.results import read_results, records_of
+from sgdscope.analysis.external_table import read_results, records_of
 from sgdscope.analysis.tables import TABLES, Tables
 from sgdscope.cli import main
-from sgdscope.report.summary import sentences
+from sgdscope.report.text.summary import sentences
 
 COLUMNS = {"trial_id", "workload", "optimizer", "batch_size", "learning_rate", "effective_learning_rate", "budget"}
 COLUMNS |= {"seed", "status", "steps", "examples", "train_loss", "validation_score", "test_score", "diverged_at_step"}

@@ -5,10 +5,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sgdscope.analysis.simulated import RECORD, Truth, simulate, trial_table
 from sgdscope.analysis.tables import Tables
 from sgdscope.errors import InputError
 from sgdscope.frames import Frame
+from sgdscope.testing.simulated import RECORD, Truth, simulate, trial_table
 
 TABLE = Frame({"n": [1, 2], "missing": [1, None], "rate": [0.5, None], "name": ["x", None], "known": [True, None]})
 

@@ -12,7 +12,7 @@ from sgdscope.budget import Epochs
 from sgdscope.errors import InputError
 from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store
 from sgdscope.study import Study
-from sgdscope.workloads.quadratic import NoisyQuadratic
+from sgdscope.testing.quadratic import NoisyQuadratic
 
 
 def declaration(**changes):

@@ -11,9 +11,9 @@ from sgdscope.cli import Fields
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD, AdamW, Optax, Values
 from sgdscope.study import Declaration, Study
+from sgdscope.testing.quadratic import NoisyQuadratic
 from sgdscope.workloads.base import Streams, Workload, constant_classifier
 from sgdscope.workloads.digits import digits
-from sgdscope.workloads.quadratic import NoisyQuadratic
 
 QUADRATIC = NoisyQuadratic().workload()
 PLAIN = MappingProxyType({"name": "s", "workloads": QUADRATIC, "batch_sizes": (1, 2), "budgets": Epochs(1)})

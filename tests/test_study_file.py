@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import sgdscope as sg
-from sgdscope.data.pipeline import Workers
+from sgdscope.data.workers import Workers
 from sgdscope.errors import InputError
 from sgdscope.studies import load_study
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curves import CELL, Records, cells, curve, joined, on_common_seeds
-from sgdscope.budget import exact
+from sgdscope.formatting import exact
 from sgdscope.optimizers import Optimizer
 from sgdscope.store import ended
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.choosing import Chosen, inside, leads_over, scores_by_batch_size
 from sgdscope.analysis.curves import (
     INTERVALS_SCHEMA,
     OPTIMIZER_SCHEMA,
@@ -17,11 +16,12 @@ from sgdscope.analysis.curves import (
     by_optimizer,
     measured_criteria,
 )
-from sgdscope.analysis.dynamics import cell_warmed_up, momentum_of, of_sgd
-from sgdscope.analysis.equivalence import equivalence
+from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.margins import margin_at
+from sgdscope.analysis.rate_choice import Chosen, inside, leads_over, scores_by_batch_size
 from sgdscope.analysis.regimes import Cells, cells_of, pair_on_common_seeds
-from sgdscope.analysis.statistics import Estimate, bootstrapped
+from sgdscope.stats.equivalence import equivalence
+from sgdscope.stats.intervals import Estimate, bootstrapped
 
 COMPARISONS_SCHEMA: dict[str, type[pl.DataType]] = {
     **OPTIMIZER_SCHEMA,

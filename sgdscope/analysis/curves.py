@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 from scipy import special
 
-from sgdscope.analysis.statistics import resampled_seeds, t_quantile
 from sgdscope.errors import InputError
+from sgdscope.records import WorkloadRecord
+from sgdscope.stats.intervals import resampled_seeds, t_quantile
 from sgdscope.store import ended
-from sgdscope.workloads.base import WorkloadRecord
 
 CELL = ("workload", "budget", "optimizer", "batch_size")
 # The columns that tables share: whose a row is, and the intervals of an estimate.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.choosing import Chosen, scores_by_batch_size
 from sgdscope.analysis.curves import FEWEST_SHARED, Records, by_optimizer, curve
-from sgdscope.analysis.dynamics import of_sgd
-from sgdscope.budget import exact
+from sgdscope.analysis.derived import of_sgd
+from sgdscope.analysis.rate_choice import Chosen, scores_by_batch_size
+from sgdscope.formatting import exact
 from sgdscope.store import ended
 
 UNPAIRED = "Statistics are unpaired there (Welch's t test), which takes more seeds to decide."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sgdscope.analysis.choosing import Chosen
+from sgdscope.analysis.rate_choice import Chosen
 from sgdscope.budget import Steps, known_budget
-from sgdscope.workloads.base import WorkloadRecord
+from sgdscope.records import WorkloadRecord
 
 # Of what is still to be gained, or of the score itself where it is no accuracy.
 SHARE = 0.05

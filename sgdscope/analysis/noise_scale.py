@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curves import OPTIMIZER_SCHEMA
-from sgdscope.analysis.statistics import named, t_interval, t_quantile
+from sgdscope.stats.intervals import named, t_interval, t_quantile
 
 # The metrics of the table of measurements that it is made of.
 SQUARE_NORM, TRACE = "gradient_square_norm", "gradient_noise_trace"

@@ -16,7 +16,7 @@ from scipy import special
 
 from sgdscope.analysis.correctness import correct
 from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records
-from sgdscope.analysis.statistics import LEVEL
+from sgdscope.stats.intervals import LEVEL
 from sgdscope.store import ended
 
 POPULATION_SCHEMA: dict[str, type[pl.DataType]] = {

@@ -19,12 +19,12 @@ from sgdscope.analysis.curves import (
     measured_criteria,
     on_common_seeds,
 )
-from sgdscope.analysis.dynamics import momentum_of
+from sgdscope.analysis.derived import momentum_of
 from sgdscope.analysis.edges import listed
-from sgdscope.analysis.fits import KNEES_PER_OCTAVE, fit_hinge, fit_line
-from sgdscope.analysis.learning import learning
-from sgdscope.analysis.statistics import BOOTSTRAP_SEED, Estimate, bootstrap_t_interval, bootstrapped
-from sgdscope.workloads.base import WorkloadRecord
+from sgdscope.analysis.exclusions import learning
+from sgdscope.records import WorkloadRecord
+from sgdscope.stats.intervals import BOOTSTRAP_SEED, Estimate, bootstrap_t_interval, bootstrapped
+from sgdscope.stats.laws import KNEES_PER_OCTAVE, fit_hinge, fit_line
 
 FEWEST_BATCH_SIZES = 4
 # A regime with fewer batch sizes than this is not identified.

@@ -9,9 +9,8 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curves import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA, Records, measured_criteria
-from sgdscope.analysis.dynamics import cell_warmed_up
-from sgdscope.analysis.fits import SOFTNESSES, fit_bend
-from sgdscope.analysis.learning import learning
+from sgdscope.analysis.derived import cell_warmed_up
+from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.regimes import (
     FARTHEST,
     FEWEST_BATCH_SIZES,
@@ -21,7 +20,8 @@ from sgdscope.analysis.regimes import (
     knee_interval,
     slope_of,
 )
-from sgdscope.analysis.statistics import bootstrap_t_interval
+from sgdscope.stats.intervals import bootstrap_t_interval
+from sgdscope.stats.laws import SOFTNESSES, fit_bend
 
 SLOPES_SCHEMA: dict[str, type[pl.DataType]] = {
     **OPTIMIZER_SCHEMA,

@@ -7,21 +7,21 @@ from functools import cached_property
 
 import polars as pl
 
-from sgdscope.analysis.choosing import choosing, paper_mode
 from sgdscope.analysis.comparisons import comparisons, rate_differences
 from sgdscope.analysis.curves import CELL, Records
 from sgdscope.analysis.noise_scale import NOISE_SCALE_SCHEMA, noise_scale
-from sgdscope.analysis.optimum import learning_rate_curves, optima
+from sgdscope.analysis.optima import learning_rate_curves, optima
 from sgdscope.analysis.population import POPULATION_SCHEMA, population_intervals
+from sgdscope.analysis.rate_choice import choosing, paper_mode
 from sgdscope.analysis.regimes import regime_of_batch_sizes, regimes
+from sgdscope.analysis.saturation import UNLIMITED_SCHEMA, unlimited
+from sgdscope.analysis.score_limits import thresholds
 from sgdscope.analysis.slopes import sharpness, slopes
-from sgdscope.analysis.thresholds import thresholds
 from sgdscope.analysis.training_curves import TRAINING_CURVES_SCHEMA, training_curves
-from sgdscope.analysis.unlimited import UNLIMITED_SCHEMA, unlimited
 from sgdscope.budget import Epochs, Steps, Unlimited, known_budget
 from sgdscope.frames import table
+from sgdscope.records import WorkloadRecord
 from sgdscope.study import Declaration
-from sgdscope.workloads.base import WorkloadRecord
 
 TABLES = (
     "curves",

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curves import CELL, OPTIMIZER_SCHEMA, Records
-from sgdscope.analysis.optimum import geometric_interval
-from sgdscope.analysis.statistics import named, t_interval
+from sgdscope.analysis.optima import geometric_interval
 from sgdscope.budget import Steps, known_budget
+from sgdscope.stats.intervals import named, t_interval
 from sgdscope.store import ended
 
 TRAINING_CURVES_SCHEMA: dict[str, type[pl.DataType]] = {

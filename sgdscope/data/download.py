@@ -15,9 +15,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from sgdscope import atomic
 from sgdscope.data.cifar10 import CIFAR10
-from sgdscope.data.files import ContentError, DataSet, data_place, find, read_published, unpack
 from sgdscope.data.mnist import MNIST
 from sgdscope.data.ptb import PTB
+from sgdscope.data.published import ContentError, DataSet, data_place, find, read_published, unpack
 from sgdscope.errors import InputError, did_you_mean
 
 DATA_SETS = {data_set.name: data_set for data_set in (MNIST, CIFAR10, PTB)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sgdscope.data.files import Content, DataSet, read_contents
+from sgdscope.data.published import Content, DataSet, read_contents
 from sgdscope.data.split import hold_out
 
 HELD_OUT = 10_000

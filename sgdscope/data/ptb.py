@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sgdscope.data.files import Content, DataSet, read_contents
+from sgdscope.data.published import Content, DataSet, read_contents
 
 END = 0
 """The token of ``<eos>``, which ends each line."""

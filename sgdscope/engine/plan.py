@@ -11,9 +11,10 @@ import numpy as np
 
 from sgdscope.budget import TrialBudget, Unlimited
 from sgdscope.engine.search import Search
+from sgdscope.records import SPLITS, WorkloadRecord
 from sgdscope.schedules import HALVING
 from sgdscope.study import Declaration, Study, Trial
-from sgdscope.workloads.base import SPLITS, WorkloadRecord, examples_in
+from sgdscope.workloads.base import examples_in
 
 if TYPE_CHECKING:
     from sgdscope.training.loop import Backend

@@ -18,6 +18,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from sgdscope.engine.standing import Standing
+from sgdscope.formatting import duration
 from sgdscope.terminal import visible
 
 LINE_EVERY_SECONDS = 10.0
@@ -134,17 +135,3 @@ def cells_table(standing: Standing, width: int) -> RenderableType:
 def _shaded(share: float) -> Text:
     shade = SHADES[0] if share == 0 else SHADES[1 + int(share * (len(SHADES) - 2))]
     return Text(shade * CELL, "cyan" if share else "dim")
-
-
-def duration(seconds: float) -> str:
-    """Say a duration in the two largest units that matter.
-
-    >>> duration(7.4), duration(75), duration(7300)
-    ('7 s', '1 min 15 s', '2 h 1 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

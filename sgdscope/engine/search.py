@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curves import COLUMN, CRITERIA, Curve, constant_goodness, goodness
-from sgdscope.analysis.learning import has_learned
-from sgdscope.analysis.unlimited import Outcome, outcome, stops
+from sgdscope.analysis.exclusions import has_learned
+from sgdscope.analysis.saturation import Outcome, outcome, stops
 from sgdscope.budget import Budget, Unlimited
+from sgdscope.records import WorkloadRecord
 from sgdscope.store import ended
 from sgdscope.study import Cell, Declaration, Trial
-from sgdscope.workloads.base import WorkloadRecord
 
 # How far a search may go, log₂ of rates: beyond these a censored optimum stays censored.
 LOWEST, HIGHEST = -24, 12
@@ -83,7 +83,7 @@ def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
     octave, the ends at which the optimum of a criterion is not bracketed yet; where both are, it tries the half octaves
     on both sides of each criterion's best rate, until nothing is left to try. A neighbour whose trials failed is passed
     over, and does not hold up the others. An unlimited budget doubles its epochs, for each workload, optimizer and
-    batch size by itself, when the search at the last is finished and :func:`~sgdscope.analysis.unlimited.stops` does
+    batch size by itself, when the search at the last is finished and :func:`~sgdscope.analysis.saturation.stops` does
     not say that more gain nothing.
 
     An end is bracketed when it is no contender for the best rate, as its interval counts them

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from sgdscope.analysis.curves import CELL
-from sgdscope.analysis.statistics import t_interval
 from sgdscope.formatting import with_half_width
+from sgdscope.stats.intervals import t_interval
 from sgdscope.store import ended
 from sgdscope.study import Declaration, Trial
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
-from sgdscope.budget import exact
 from sgdscope.converters import real, shown
 from sgdscope.errors import InputError
+from sgdscope.formatting import exact
 
 Tree = Any
 

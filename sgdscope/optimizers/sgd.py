@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sgdscope.budget import exact
+from sgdscope.formatting import exact
 from sgdscope.optimizers.base import Optimizer, Oracle, Tree, Values, tree_map, zeros_like
 
 # Momentum's velocity settles over 1/(1 − m) updates; after so many times that it moves as ε/(1 − m) says.

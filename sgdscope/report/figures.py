@@ -12,7 +12,7 @@ from sgdscope.analysis.curves import CELL
 from sgdscope.analysis.tables import Tables
 from sgdscope.report import seen
 from sgdscope.report.charts import Charts, best_score_by_epochs, optimal_rates_by_epochs
-from sgdscope.report.summary import how_chosen
+from sgdscope.report.text.summary import how_chosen
 
 # Of fewer points along training no curve is drawn.
 FEWEST_MOMENTS = 3

@@ -14,7 +14,7 @@ from sgdscope.analysis.edges import listed
 from sgdscope.analysis.tables import Tables
 from sgdscope.formatting import interval, number, with_half_width
 from sgdscope.report.charts.by_batch_size import optimal_temperatures
-from sgdscope.report.summary import (
+from sgdscope.report.text.summary import (
     bend_sentences,
     noise_scale_sentences,
     plain_first,

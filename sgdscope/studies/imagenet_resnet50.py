@@ -16,12 +16,12 @@ from __future__ import annotations
 from typing import Any
 
 from sgdscope.budget import Epochs
-from sgdscope.data.imagenet import ImageNet, of_classes
-from sgdscope.data.imagenet import read_imagenet as read
+from sgdscope.imagenet.index import ImageNet, of_classes
+from sgdscope.imagenet.index import read_imagenet as read
+from sgdscope.imagenet.workload import imagenet_resnet50
 from sgdscope.studies.profiles import FULL, SMALL, profiled
 from sgdscope.study import Study
 from sgdscope.workloads.base import examples_in
-from sgdscope.workloads.imagenet_resnet50 import imagenet_resnet50
 
 __all__ = ["PROFILES", "read", "study"]
 

@@ -12,7 +12,7 @@ been run.
 
 from __future__ import annotations
 
-from sgdscope.data.imagenet import ImageNet
+from sgdscope.imagenet.index import ImageNet
 from sgdscope.studies import imagenet_resnet50
 from sgdscope.studies.profiles import over_epochs
 from sgdscope.study import Study

@@ -12,7 +12,7 @@ What should come out: of full, both parts of the hypothesis; small shows the lea
 
 from __future__ import annotations
 
-from sgdscope.data.imagenet import ImageNet
+from sgdscope.imagenet.index import ImageNet
 from sgdscope.studies import imagenet_resnet50
 from sgdscope.studies.profiles import at_constant_steps
 from sgdscope.study import Study

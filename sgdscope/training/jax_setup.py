@@ -15,9 +15,8 @@ from typing import Any
 import jax
 
 from sgdscope import atomic
-from sgdscope.cache import cache_folder
-from sgdscope.data.pipeline import cores
 from sgdscope.errors import InputError
+from sgdscope.system import cache_folder, cores
 
 
 def configure_jax() -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from sgdscope.errors import InputError
+from sgdscope.records import SPLITS
 from sgdscope.study import NUMERICS_VERSION, Trial
 from sgdscope.training.compiler import Compiler, CompileTime
 from sgdscope.training.evaluate import Evaluation
@@ -22,7 +23,6 @@ from sgdscope.training.noise_scale import Sums, gradient_noises, no_sums, small_
 from sgdscope.training.programs import Devices, Evaluate, Noise, Start, Update
 from sgdscope.training.step import CURVE_POINTS, Kind, Settings, State, evaluated, state_bytes
 from sgdscope.training.traced import TracedWorkload
-from sgdscope.workloads.base import SPLITS
 
 Batching = Literal["map", "vmap"]
 Loop = Literal["inside", "outside"]

@@ -23,10 +23,12 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sgdscope.data.order import examples_at
-from sgdscope.data.pipeline import TASK, Request, Workers, check_example, cores
+from sgdscope.data.workers import TASK, Request, Workers, check_example
 from sgdscope.errors import InputError
 from sgdscope.optimizers import Optimizer, Oracle
+from sgdscope.records import SPLITS
 from sgdscope.study import NUMERICS_VERSION, Trial
+from sgdscope.system import cores
 from sgdscope.training.compiler import Compiler, CompileTime
 from sgdscope.training.distributed import World
 from sgdscope.training.evaluate import Evaluation, of_chunk, of_sums, tells_each
@@ -47,7 +49,7 @@ from sgdscope.training.step import (
     zeros,
 )  # fmt: skip
 from sgdscope.training.traced import TracedWorkload
-from sgdscope.workloads.base import SPLITS, Feed, Workload, examples_in
+from sgdscope.workloads.base import Feed, Workload, examples_in
 
 # So many microbatches may be on their way to the devices beside the one that is computed with.
 AHEAD = 2

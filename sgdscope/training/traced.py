@@ -12,13 +12,14 @@ import jax.numpy as jnp
 
 from sgdscope.errors import InputError
 from sgdscope.optimizers import Optimizer
+from sgdscope.records import SPLITS
 from sgdscope.training.contract import Call, check_calls, check_examples, check_parameters
 from sgdscope.training.fingerprint import fingerprint
 from sgdscope.training.flops import operations, slow_convolutions
 from sgdscope.training.jax_setup import pinned
 from sgdscope.training.shapes import Shapes, examples_of, key_shape, training_arguments
 from sgdscope.training.step import evaluated, mean_loss
-from sgdscope.workloads.base import SPLITS, Workload, examples_in
+from sgdscope.workloads.base import Workload, examples_in
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,8 @@ import optax
 from sgdscope.errors import InputError
 from sgdscope.models import autoencoder as model
 from sgdscope.models.layers import Dense
-from sgdscope.workloads.base import SPLITS, Batch, Split, Workload
+from sgdscope.records import SPLITS
+from sgdscope.workloads.base import Batch, Split, Workload
 
 PIXELS = 28 * 28
 WIDTHS = (PIXELS, 1000, 500, 250, 30)

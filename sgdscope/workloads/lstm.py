@@ -15,7 +15,8 @@ from sgdscope.data.ptb import END
 from sgdscope.errors import InputError
 from sgdscope.models import lstm as model
 from sgdscope.models.lstm import LSTMParameters, LSTMState
-from sgdscope.workloads.base import SPLITS, Batch, Split, Streams, Workload, constant_classifier
+from sgdscope.records import SPLITS
+from sgdscope.workloads.base import Batch, Split, Streams, Workload, constant_classifier
 
 VOCABULARY = 10_000
 LAYERS = 2

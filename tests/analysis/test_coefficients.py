@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from sgdscope.analysis.coefficients import with_chosen_coefficients
-from sgdscope.analysis.optimum import optima
+from sgdscope.analysis.optima import optima
 from sgdscope.budget import Epochs, Steps
 from sgdscope.engine.search import search
 from sgdscope.errors import InputError

@@ -6,7 +6,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sgdscope.analysis.choosing import scores_by_batch_size
 from sgdscope.analysis.comparisons import (
     COMPARISONS_SCHEMA,
     RATE_DIFFERENCES_SCHEMA,
@@ -15,10 +14,11 @@ from sgdscope.analysis.comparisons import (
     rate_differences,
 )
 from sgdscope.analysis.curves import by_optimizer
-from sgdscope.analysis.equivalence import equivalence
+from sgdscope.analysis.rate_choice import scores_by_batch_size
 from sgdscope.analysis.regimes import Cells
-from sgdscope.analysis.simulated import BATCH_SIZES, PLATEAU, RECORD, SimulatedCell, Truth, simulate, trial_table
-from sgdscope.analysis.thresholds import thresholds
+from sgdscope.analysis.score_limits import thresholds
+from sgdscope.stats.equivalence import equivalence
+from sgdscope.testing.simulated import BATCH_SIZES, PLATEAU, RECORD, SimulatedCell, Truth, simulate, trial_table
 
 RECORDS = {RECORD.name: RECORD}
 NOISE, CURVATURE = BATCH_SIZES[:4], BATCH_SIZES[-3:]

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sgdscope.analysis.curves import Curve, curve, log_losses, smallest_loss
-from sgdscope.workloads.base import WorkloadRecord
+from sgdscope.records import WorkloadRecord
 
 SEEDS = 4
 RECORD = WorkloadRecord(

@@ -6,15 +6,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sgdscope.analysis.advice import Advice
-from sgdscope.analysis.claims import against_reference, findings
+from sgdscope.advice.advice import Advice
 from sgdscope.analysis.curves import Curve
+from sgdscope.analysis.external_table import read_results, records_of
 from sgdscope.analysis.regimes import Cells, bend_of
-from sgdscope.analysis.results import read_results, records_of
-from sgdscope.analysis.simulated import LAWS, RECORD, Truth, simulate, trial_table
 from sgdscope.analysis.tables import Tables
+from sgdscope.claims.decide import against_reference, findings
 from sgdscope.report.figures import figures_of
-from sgdscope.report.summary import sentences
+from sgdscope.report.text.summary import sentences
+from sgdscope.testing.simulated import LAWS, RECORD, Truth, simulate, trial_table
 
 SIZES = tuple(2**k for k in range(2, 11))
 

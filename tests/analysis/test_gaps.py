@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sgdscope.analysis.choosing import Chosen, paired, welch_pairs
 from sgdscope.analysis.curves import Curve, curve, without_gaps
 from sgdscope.analysis.gaps import gap_sentences
+from sgdscope.analysis.rate_choice import Chosen, paired, welch_pairs
 from sgdscope.analysis.rate_groups import ROUNDING, binned, grouped, rounded_together
+from sgdscope.analysis.score_limits import thresholds
 from sgdscope.analysis.tables import Tables
-from sgdscope.analysis.thresholds import thresholds
-from sgdscope.workloads.base import WorkloadRecord
+from sgdscope.records import WorkloadRecord
 
 RECORD = WorkloadRecord("w", "1", (), "0" * 64, (1024, 0, 500), "accuracy", "maximize", 2.3, 0.1, chosen_on="test")
 RECORDS = {"w": RECORD}

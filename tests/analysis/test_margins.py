@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from sgdscope.analysis.choosing import Chosen
 from sgdscope.analysis.margins import margin_of, score_margin
-from sgdscope.workloads.base import WorkloadRecord
+from sgdscope.analysis.rate_choice import Chosen
+from sgdscope.records import WorkloadRecord
 
 
 def record(score_name, test_examples, goal="maximize"):

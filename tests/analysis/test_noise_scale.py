@@ -9,7 +9,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sgdscope.analysis import simulated
 from sgdscope.analysis.noise_scale import (
     NOISE_SCALE_SCHEMA,
     SQUARE_NORM,
@@ -19,8 +18,9 @@ from sgdscope.analysis.noise_scale import (
     noise_scale,
 )
 from sgdscope.analysis.tables import TABLES, Tables
-from sgdscope.report.summary import noise_scale_sentences, sentences
+from sgdscope.report.text.summary import noise_scale_sentences, sentences
 from sgdscope.store import MEASUREMENTS_SCHEMA
+from sgdscope.testing import simulated
 from sgdscope.training.noise_scale import NOISE_METRICS
 
 POSITIVE = st.floats(0.01, 100.0)

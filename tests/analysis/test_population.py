@@ -19,9 +19,9 @@ from sgdscope.analysis.population import (
     population_interval,
     population_intervals,
 )
-from sgdscope.analysis.statistics import t_interval
+from sgdscope.records import WorkloadRecord
+from sgdscope.stats.intervals import t_interval
 from sgdscope.store import CORRECTNESS_SCHEMA, TRIALS_SCHEMA
-from sgdscope.workloads.base import WorkloadRecord
 
 # ── The analysis of variance ─────────────────────────────────────────────────────────────────────────────
 

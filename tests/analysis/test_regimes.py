@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from scipy import optimize, stats
 
-from sgdscope.analysis.fits import KNEES_PER_OCTAVE, fit_hinge
 from sgdscope.analysis.regimes import regimes
-from sgdscope.workloads.base import WorkloadRecord
+from sgdscope.records import WorkloadRecord
+from sgdscope.stats.laws import KNEES_PER_OCTAVE, fit_hinge
 
 RECORD = WorkloadRecord("w", "1", (), "0" * 64, (2048, 256, 517), "accuracy", "maximize", 2.3, 0.11)
 RECORDS = {"w": RECORD}

@@ -9,8 +9,8 @@ import pytest
 
 from sgdscope.analysis.curves import by_optimizer
 from sgdscope.analysis.regimes import Cells, cells_of
-from sgdscope.analysis.simulated import BATCH_SIZES, LAWS, RECORD, Truth, simulate, trial_table
 from sgdscope.analysis.slopes import SHARPNESS_SCHEMA, SLOPES_SCHEMA, sharpness, sharpness_of, slope_of, slopes
+from sgdscope.testing.simulated import BATCH_SIZES, LAWS, RECORD, Truth, simulate, trial_table
 
 pytestmark = pytest.mark.usefixtures("quick")
 

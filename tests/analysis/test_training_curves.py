@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sgdscope.analysis.optimum import optima
-from sgdscope.analysis.simulated import RECORD
-from sgdscope.analysis.statistics import t_interval
+from sgdscope.analysis.optima import optima
 from sgdscope.analysis.training_curves import training_curves
+from sgdscope.stats.intervals import t_interval
+from sgdscope.testing.simulated import RECORD
 
 RECORDS = {"w": RECORD}
 SEEDS = 5

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sgdscope.data import cifar10, download, mnist, ptb
-from sgdscope.data.files import Content
+from sgdscope.data.published import Content
 
 TEXTS = {
     "ptb.train.txt": " the cat saw the dog \n a <unk> saw a \n the end \n",

@@ -13,9 +13,9 @@ from sgdscope.cli import main
 from sgdscope.data import download
 from sgdscope.data.cifar10 import read_cifar10
 from sgdscope.data.download import DATA_SETS, fetch
-from sgdscope.data.files import check, find
 from sgdscope.data.mnist import read_mnist
 from sgdscope.data.ptb import read_ptb
+from sgdscope.data.published import check, find
 from sgdscope.errors import InputError
 
 TAR = "cifar-10-binary.tar.gz"

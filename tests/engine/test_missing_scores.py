@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 import sgdscope as sg
-from sgdscope.report.summary import sentences, summary_rows
+from sgdscope.report.text.summary import sentences, summary_rows
 from sgdscope.store import ended
 
 

@@ -16,7 +16,7 @@ import pytest
 import together
 
 import sgdscope as sg
-from sgdscope.engine import local
+from sgdscope.engine import run as local
 from sgdscope.training import streamed
 from sgdscope.training.distributed import World
 from sgdscope.workloads.digits import digits

@@ -12,7 +12,7 @@ from sgdscope.engine.progress import MOST_ROWS, RunProgress, cells_table
 from sgdscope.engine.search import search
 from sgdscope.engine.standing import Standing, standing
 from sgdscope.store import TRIALS_SCHEMA
-from sgdscope.workloads.quadratic import NoisyQuadratic
+from sgdscope.testing.quadratic import NoisyQuadratic
 
 SIZES = (8, 16)
 ROW = ("quadratic", "epochs:1", "sgd")

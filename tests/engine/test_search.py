@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sgdscope.analysis.curves import Curve
-from sgdscope.analysis.optimum import optima
+from sgdscope.analysis.optima import optima
 from sgdscope.budget import Epochs, Steps, Unlimited
 from sgdscope.engine.search import HIGHEST, LOWEST, learning_rate, next_rates, search
 from sgdscope.optimizers import SGD
+from sgdscope.records import WorkloadRecord
 from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Declaration
-from sgdscope.workloads.base import WorkloadRecord
 
 RECORD = WorkloadRecord("w", "1", (), "0" * 64, (1024, 256, 517), "accuracy", "maximize", 2.3, 0.11)
 NOTHING = pl.DataFrame(schema=TRIALS_SCHEMA)

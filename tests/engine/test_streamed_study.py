@@ -9,18 +9,18 @@ import pytest
 
 import sgdscope as sg
 from sgdscope.cli import main
-from sgdscope.data.imagenet import read_imagenet
-from sgdscope.engine import local
+from sgdscope.engine import run as local
 from sgdscope.engine.plan import Costs
+from sgdscope.imagenet.index import read_imagenet
+from sgdscope.imagenet.workload import imagenet_resnet50
 from sgdscope.studies import load_study
 from sgdscope.training import loop
 from sgdscope.training.jax_setup import COMPILER_OPTIONS
-from sgdscope.workloads.imagenet_resnet50 import imagenet_resnet50
 
 STUDY = """
 import sgdscope as sg
-from sgdscope.data.imagenet import read_imagenet
-from sgdscope.workloads.imagenet_resnet50 import imagenet_resnet50
+from sgdscope.imagenet.index import read_imagenet
+from sgdscope.imagenet.workload import imagenet_resnet50
 from pathlib import Path
 
 study = sg.Study(

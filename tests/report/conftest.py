@@ -6,13 +6,14 @@ import polars as pl
 import pytest
 from playwright.sync_api import sync_playwright
 
-from sgdscope.analysis import simulated, statistics
 from sgdscope.analysis.noise_scale import SQUARE_NORM, TRACE
 from sgdscope.analysis.tables import StudyTables
 from sgdscope.budget import Epochs
-from sgdscope.report.page import write_page
+from sgdscope.report.page.page import write_page
+from sgdscope.stats import intervals as statistics
 from sgdscope.store import MEASUREMENTS_SCHEMA
 from sgdscope.study import Declaration
+from sgdscope.testing import simulated
 
 SEEDS = 4
 
@@ -63,7 +64,7 @@ def study_tables():
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "RESAMPLES", 200)
-        patch.setattr("sgdscope.analysis.fits.KNEES_PER_OCTAVE", 5)
+        patch.setattr("sgdscope.stats.laws.KNEES_PER_OCTAVE", 5)
         yield StudyTables(
             trials, {"simulated": simulated.RECORD}, 0.01, measurements=measured(trials),
             declaration=declaration, pending=0, cells_waiting=0,

@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sgdscope.analysis.simulated import RECORD, Truth, simulate, trial_table
 from sgdscope.analysis.tables import Tables
 from sgdscope.errors import InputError
 from sgdscope.report.charts import Charts
-from sgdscope.report.files import COLUMN_INCHES, PAGE_INCHES, page_figures, talk_figures, write_figures
+from sgdscope.report.export import COLUMN_INCHES, PAGE_INCHES, page_figures, talk_figures, write_figures
+from sgdscope.testing.simulated import RECORD, Truth, simulate, trial_table
 
 pytestmark = pytest.mark.usefixtures("quick")
 KINDS = ("best-score", "training-loss", "optimal-learning-rate", "two-regimes")

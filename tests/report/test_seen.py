@@ -9,7 +9,7 @@ import pytest
 
 from sgdscope.report import seen
 from sgdscope.report.figures import figures_against_epochs, figures_of
-from sgdscope.report.first_screen import bends, facts
+from sgdscope.report.page.overview import bends, facts
 
 
 def test_every_figure_says_what_to_see_with_n_in_the_order_of_the_talk(study_tables):

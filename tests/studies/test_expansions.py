@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgdscope.data.imagenet import ImageNet
 from sgdscope.engine.plan import Costs, expansion
 from sgdscope.errors import InputError
+from sgdscope.imagenet.index import ImageNet
 from sgdscope.studies import BUILT_IN, load_study
 from sgdscope.training.traced import trace
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sgdscope.budget import Steps
-from sgdscope.engine.local import plan_study
+from sgdscope.engine.run import plan_study
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD
 from sgdscope.result import run

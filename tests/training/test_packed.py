@@ -13,13 +13,13 @@ from sgdscope.errors import InputError
 from sgdscope.models.convolution import convolution
 from sgdscope.optimizers import SGD
 from sgdscope.study import Study
+from sgdscope.testing.quadratic import NoisyQuadratic
 from sgdscope.training import loop, packed
 from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.step import Kind
 from sgdscope.training.traced import trace
 from sgdscope.workloads.base import Resident, Workload
 from sgdscope.workloads.digits import digits
-from sgdscope.workloads.quadratic import NoisyQuadratic
 
 
 def declared(workload, batch_size, budget):

@@ -11,18 +11,19 @@ from trainers import StreamedTrainer, Trainer, kind_of
 
 from sgdscope.budget import Steps
 from sgdscope.data.order import examples_at
-from sgdscope.data.pipeline import WorkerDiedError, Workers
-from sgdscope.engine.local import plan_study
+from sgdscope.data.workers import WorkerDiedError, Workers
 from sgdscope.engine.plan import Costs
+from sgdscope.engine.run import plan_study
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD
+from sgdscope.records import SPLITS
 from sgdscope.study import Study
 from sgdscope.training import loop
 from sgdscope.training.checkpoint import Checkpoint, Checkpoints
 from sgdscope.training.jax_setup import COMPILER_OPTIONS
 from sgdscope.training.streamed import AddMicrobatch
 from sgdscope.training.traced import trace
-from sgdscope.workloads.base import SPLITS, Feed, examples_in
+from sgdscope.workloads.base import Feed, examples_in
 from sgdscope.workloads.digits import digits
 
 AT = (0.3, 1.0)

@@ -1,0 +1,301 @@
+"""What to choose: which batch sizes lose nothing, what each costs in time and score, is momentum worth it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from sgdscope.advice.next_trials import further_trials
+from sgdscope.advice.predicted_rates import rate_for
+from sgdscope.advice.timing import seconds_by_batch_size
+from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, by_optimizer, curve, joined, on_common_seeds
+from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
+from sgdscope.analysis.rate_choice import Chosen, inside, paired, scores_by_batch_size, spread_left_one_out
+from sgdscope.analysis.score_limits import plateau_end, shown_above
+from sgdscope.analysis.tables import Tables
+from sgdscope.records import WorkloadRecord
+from sgdscope.stats.equivalence import ALPHA, equivalence
+from sgdscope.stats.intervals import holm, named, t_interval
+
+COSTS_SCHEMA: dict[str, type[pl.DataType]] = {
+    **OPTIMIZER_SCHEMA,
+    "batch_size": pl.Int64,
+    "n": pl.Int64,
+    "test_score": pl.Float64,
+    "test_score_low": pl.Float64,
+    "test_score_high": pl.Float64,
+    "difference": pl.Float64,
+    "difference_low": pl.Float64,
+    "difference_high": pl.Float64,
+    "margin": pl.Float64,
+    "verdict": pl.String,
+    "fastest": pl.Boolean,
+    "packs": pl.Int64,
+    "seconds": pl.Float64,
+    "seconds_low": pl.Float64,
+    "seconds_high": pl.Float64,
+    "relative": pl.Float64,
+}
+LEADS_SCHEMA: dict[str, type[pl.DataType]] = {
+    **OPTIMIZER_SCHEMA,
+    "over": pl.String,
+    "batch_size": pl.Int64,
+    "sgd_batch_size": pl.Int64,
+    "warmed_up": pl.Boolean,
+    "n": pl.Int64,
+    "test_score": pl.Float64,
+    "sgd_test_score": pl.Float64,
+    "difference": pl.Float64,
+    "difference_low": pl.Float64,
+    "difference_high": pl.Float64,
+    "p_beyond": pl.Float64,
+    "p_same": pl.Float64,
+    "margin": pl.Float64,
+    "verdict": pl.String,
+}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a study advises, each table computed when it is first asked for.
+
+    Args:
+        tables: what the study has found.
+        batch_sizes: those for which learning rates are asked for; all that were measured unless told otherwise.
+        learning_rates: the grid that was declared, where rates were not searched.
+    """
+
+    tables: Tables
+    batch_sizes: Sequence[int] = ()
+    learning_rates: Sequence[float] = ()
+
+    @cached_property
+    def seconds(self) -> pl.DataFrame:
+        """The seconds of a trial, one row for each batch size of each workload and budget."""
+        return seconds_by_batch_size(self.tables.trials)
+
+    @cached_property
+    def rates(self) -> pl.DataFrame:
+        """The learning rate for each batch size asked for, by optimizer and criterion."""
+        t = self.tables
+        return rate_for(t.trials, t.optima, t.records, self.batch_sizes)
+
+    @cached_property
+    def costs(self) -> pl.DataFrame:
+        """What each batch size costs in time and in score, one row for each optimizer and batch size."""
+        return batch_size_costs(self.tables.trials, self.tables.thresholds, self.seconds, self.tables.records)
+
+    @cached_property
+    def leads(self) -> pl.DataFrame:
+        """By how much momentum is ahead of SGD, at each batch size and at each optimizer's best."""
+        return leads(self.tables.trials, self.tables.thresholds, self.tables.records)
+
+    @cached_property
+    def further(self) -> pl.DataFrame:
+        """Which further trials would settle what is open, those that settle most for their cost first."""
+        t = self.tables
+        return further_trials(
+            t.trials, t.optima, t.regimes, t.thresholds, self.costs, self.leads, self.seconds, t.records,
+            self.learning_rates,
+        )  # fmt: skip
+
+    def all(self) -> dict[str, pl.DataFrame]:
+        """Return every table by its name."""
+        return {name: getattr(self, name) for name in ("rates", "costs", "leads", "seconds", "further")}
+
+
+def batch_size_costs(
+    trials: pl.DataFrame, thresholds: pl.DataFrame, seconds: pl.DataFrame, records: Records
+) -> pl.DataFrame:
+    """Return what each batch size costs in time and in score, with 95 % intervals, one row for each optimizer's.
+
+    ``verdict`` is ``lost`` where a batch size is shown to lose more than δ against the plateau, or against the best
+    batch size (:func:`best_over_batch_sizes`), each by Holm over the batch sizes; ``holds`` up to the lower end of
+    B_score, where each is shown to lose less than δ, the smallest by definition; else ``not shown``. Where a budget
+    gives large batches more examples, small ones lose: the plateau, which grows upward from the smallest, takes them
+    in, and it is the best batch size that tells. Then those alone hold that are shown to lose less than δ against it,
+    too. A batch size whose best rate lies at an edge of the rates tried is ``at the edge``, and nothing is compared
+    with it: better rates may lie beyond. ``difference`` is what the test score lies above the mean of the batch sizes
+    that hold, paired by seed and so that larger is better. ``fastest`` is the one of those that took the fewest
+    seconds.
+
+    Args:
+        trials: a table of trials.
+        thresholds: their B_score.
+        seconds: what their trials took.
+        records: what their workloads are, by name.
+    """
+    rows: list[dict[str, Any]] = []
+    for key, members in by_optimizer(trials):
+        by_size = scores_by_batch_size(members, records[key["workload"]])
+        if not by_size:
+            continue
+        margin = _margin(thresholds, key)
+        scores = np.array([chosen.scores for chosen in by_size.values()])
+        verdicts = np.full(len(by_size), "at the edge")
+        known = inside(by_size)
+        if known:
+            within = np.array([size in known for size in by_size])
+            of_known = {size: members[size] for size in known}
+            verdicts[within] = _verdicts(of_known, known, scores[within], margin, records[key["workload"]])
+        held = verdicts == "holds"
+        for number, size in enumerate(by_size):
+            row = key | {"batch_size": size, "n": scores.shape[1], "margin": margin, "verdict": str(verdicts[number])}
+            if held.any() and len(by_size) > 1:
+                row |= named("difference", t_interval(scores[number] - scores[held].mean(axis=0)))
+            rows.append(row | _turned("test_score", scores[number], records[key["workload"]].score_sign))
+    timed = ("packs", "seconds", "seconds_low", "seconds_high", "relative")
+    table = pl.DataFrame(rows, schema={name: kind for name, kind in COSTS_SCHEMA.items() if name not in timed})
+    shared = ("workload", "budget", "batch_size")
+    table = table.join(seconds.select(*shared, *timed), on=shared, how="left", maintain_order="left")
+    held = pl.when(pl.col("verdict") == "holds").then(pl.col("seconds"))
+    fastest = (held == held.min().over(*OPTIMIZER_SCHEMA)).fill_null(value=False)
+    return table.with_columns(fastest=fastest).select(*COSTS_SCHEMA)
+
+
+def _verdicts(
+    members: Mapping[int, pl.DataFrame],
+    by_size: Mapping[int, Chosen],
+    scores: np.ndarray,
+    margin: float,
+    record: WorkloadRecord,
+) -> np.ndarray:
+    place, plateau = plateau_end(scores, margin)
+    held = np.arange(len(scores)) < place.within
+    lost = ~held
+    lost[1:] &= shown_above(plateau - scores[1:], margin)
+    best, seeds = best_over_batch_sizes(members, record), next(iter(by_size.values())).seeds
+    if best is not None and np.isin(seeds, best[1].seeds).all():
+        behind = best[1].of(seeds).scores - scores
+        short = shown_above(behind, margin)
+        if (short & held).any():  # then what was passed upward is no plateau
+            held &= shown_above(-behind, -margin, together=False)
+        lost |= short
+    verdicts: np.ndarray = np.where(lost, "lost", np.where(held, "holds", "not shown"))
+    return verdicts
+
+
+def leads(trials: pl.DataFrame, thresholds: pl.DataFrame, records: Records) -> pl.DataFrame:
+    """Return by how much test scores with momentum are ahead of SGD's, paired by seed, with 95 % intervals.
+
+    ``over`` is ``equal batch sizes``, one row for each that both have, or ``best batch sizes``, one row with each
+    optimizer's own: batch size and learning rate are chosen together by the validation score, or where there is none
+    by the scores of the other seeds, so that choosing flatters neither. ``difference`` is turned so that larger is
+    better. ``verdict`` is ``ahead`` or ``behind`` where the difference is shown to exceed δ, two-sided at 5 %; ``same``
+    where two one-sided tests at 5 % show it within ±δ; ``at the edge`` where the best rate of either lies at an edge of
+    the rates tried, and over best batch sizes where that of any batch size does; else ``not shown``. Over equal batch
+    sizes p values are Holm's, so that of all verdicts of a kind one is false in at most 5 % of studies.
+
+    Args:
+        trials: a table of trials.
+        thresholds: their thresholds, whose δ is taken.
+        records: what their workloads are, by name.
+    """
+    studied = list(by_optimizer(trials))
+    plain = of_sgd(studied)
+    rows: list[dict[str, Any]] = []
+    for key, members in studied:
+        sgd, record = plain.get((key["workload"], key["budget"])), records[key["workload"]]
+        if momentum_of(key["optimizer"]) == 0 or sgd is None:
+            continue
+        mine, theirs = (scores_by_batch_size(of, record) for of in (members, sgd))
+        equal = key | {"over": "equal batch sizes"}
+        sizes = [size for size in mine if size in theirs]
+        compared: list[dict[str, Any]] = []
+        for at_edge in (False, True):
+            of = [size for size in sizes if bool(mine[size].censored or theirs[size].censored) == at_edge]
+            pairs = [paired(mine[size], theirs[size]) for size in of]
+            places = [{"batch_size": s, "sgd_batch_size": s, "warmed_up": cell_warmed_up(members[s])} for s in of]
+            compared += _compared(equal, places, pairs, thresholds, record, at_edge)
+        rows += sorted(compared, key=lambda row: row["batch_size"])
+        best, of_sgds_best = best_over_batch_sizes(members, record), best_over_batch_sizes(sgd, record)
+        if best is not None and of_sgds_best is not None:
+            (size, chosen), (sgds_size, of_sgd_) = best, of_sgds_best
+            place = {"batch_size": size, "sgd_batch_size": sgds_size, "warmed_up": cell_warmed_up(members[size])}
+            pair, at_edge = paired(chosen, of_sgd_), bool(chosen.censored or of_sgd_.censored)
+            rows += _compared(key | {"over": "best batch sizes"}, [place], [pair], thresholds, record, at_edge)
+    return pl.DataFrame(rows, schema=LEADS_SCHEMA)
+
+
+def best_over_batch_sizes(members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> tuple[int, Chosen] | None:
+    """Return the best batch size of an optimizer, and the test scores, larger being better, with its best rate.
+
+    Both are chosen together, as :func:`chosen_scores` chooses a rate; None where no rate is eligible. The scores are
+    ``censored`` where the best rate of any batch size is: with rates beyond the edge it may be the best one.
+
+    Args:
+        members: the cells of one workload, budget and optimizer by batch size.
+        record: what their workload is.
+    """
+    curves = [[curve(cell, record, "score", column) for cell in members.values()] for column in (None, "test_score")]
+    measured = [number for number, found in enumerate(curves[0]) if found.seeds.size]
+    if not measured:
+        return None
+    chooses, reports = (joined(on_common_seeds([of[number] for number in measured])) for of in curves)
+    if not reports.seeds.size or not chooses.eligible.any():
+        return None
+    ends = {end for found in curves[0] for end in found.censored}
+    censored = tuple(end for end in ("low", "high") if end in ends)
+    sizes = np.repeat(np.array(list(members))[measured], [len(curves[0][number].rates) for number in measured])
+    if record.chosen_on == "validation":
+        best = int(chooses.best()[0])
+        return int(sizes[best]), Chosen(reports.seeds, reports.goodness[best], censored, reports.unpaired)
+    return int(sizes[reports.best()[0]]), Chosen(
+        reports.seeds, spread_left_one_out(reports), censored, reports.unpaired
+    )
+
+
+def _compared(
+    row: dict[str, Any],
+    places: Sequence[dict[str, Any]],
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    thresholds: pl.DataFrame,
+    record: WorkloadRecord,
+    at_edge: bool,
+) -> list[dict[str, Any]]:
+    if not pairs or not pairs[0][0].size:
+        return []
+    margin = _margin(thresholds, row)
+    found = equivalence(np.array([mine - theirs for mine, theirs in pairs]), margin)
+    same = holm(found.p_equivalent)
+    rows = []
+    for number, (place, (mine, theirs)) in enumerate(zip(places, pairs, strict=True)):
+        p_beyond, p_same, mean = float(found.p_beyond[number]), float(same[number]), float(found.mean[number])
+        verdict = "not shown"
+        if at_edge:
+            verdict = "at the edge"
+        elif p_beyond < ALPHA:
+            verdict = "ahead" if mean > 0 else "behind"
+        elif p_same < ALPHA:
+            verdict = "same"
+        of_place = {
+            "n": found.n,
+            "test_score": record.score_sign * float(mine.mean()),
+            "sgd_test_score": record.score_sign * float(theirs.mean()),
+            "difference": mean,
+            "difference_low": float(found.low95[number]),
+            "difference_high": float(found.high95[number]),
+            "p_beyond": p_beyond,
+            "p_same": p_same,
+            "margin": margin,
+            "verdict": verdict,
+        }
+        rows.append(row | place | of_place)
+    return rows
+
+
+def _margin(thresholds: pl.DataFrame, key: Mapping[str, Any]) -> float:
+    """Return δ of an optimizer, as its B_score has it."""
+    mine = {name: key[name] for name in OPTIMIZER_SCHEMA}
+    return float(thresholds.filter(**mine, quantity="B_score")["margin"][0])
+
+
+def _turned(name: str, goodness: np.ndarray, sign: int) -> dict[str, float]:
+    """Return a mean and its interval as the score was measured."""
+    mean, low, high = t_interval(goodness)
+    return named(name, (mean, low, high) if sign > 0 else (-mean, -high, -low))

@@ -1,0 +1,358 @@
+"""Which further trials would settle most of what is open, and what they cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from sgdscope.advice.timing import seconds_at
+from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, ROUNDED_OCTAVES, Curve, Records, by_optimizer, curve
+from sgdscope.analysis.optima import FLAT_OCTAVES
+from sgdscope.analysis.regimes import batch_sizes_to_add, regime_limits
+from sgdscope.budget import MOST_EXAMPLES
+from sgdscope.stats.equivalence import ALPHA, POWER, chance_to_show
+from sgdscope.stats.intervals import LEVEL, fewest_seeds, t_quantile
+
+# What is said of a criterion's rates: those for the score go without saying.
+ABOUT = {"score": "", "train_loss": " for the training loss"}
+# With one seed nothing has an interval, and nothing says how many seeds will do: as many as a study has by default.
+FIRST_SEEDS = 5
+
+FURTHER_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "field": pl.String,
+    "added": pl.List(pl.Float64),
+    "settles": pl.List(pl.String),
+    "questions": pl.Int64,
+    "trials": pl.Int64,
+    "seconds": pl.Float64,
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is open about one optimizer at one batch size, and the number of seeds that would settle it.
+
+    ``about`` is its words, with ``{optimizer}`` and ``{at}`` for the optimizer and the batch sizes.
+    """
+
+    key: tuple[str, str, str]
+    about: str
+    batch_size: int | None
+    seeds: int | None
+
+
+def further_trials(
+    trials: pl.DataFrame,
+    optima: pl.DataFrame,
+    regimes: pl.DataFrame,
+    thresholds: pl.DataFrame,
+    costs: pl.DataFrame,
+    leads: pl.DataFrame,
+    seconds: pl.DataFrame,
+    records: Records,
+    learning_rates: Sequence[float] = (),
+) -> pl.DataFrame:
+    """Return ways to extend a study, one row each, those that settle most questions for their seconds first.
+
+    ``field`` is what is extended: to so many ``seeds``, by the ``batch_sizes`` or by the ``learning_rates`` in
+    ``added``. ``settles`` says what for. Open are: batch sizes between both ends of B_score; batch sizes, and the best
+    ones, at which momentum is neither shown to be ahead or behind nor the same; optimal rates that are flat; these ask
+    for seeds (:func:`seeds_to_show`), as many as would do if what was measured so far were the truth, and the option
+    says how many questions that many settle. Also open are regimes of fewer than three batch sizes, an end of B_score
+    that no batch size tells or that lies between two far apart, which ask for batch sizes; and optima at an end of a
+    grid that was declared.
+
+    ``trials`` and ``seconds`` are of what the whole study would need more, at as many rates a cell as it has, from the
+    seconds that were measured; they are about right, and null where nothing was timed. Learning rates come first: what
+    lies at an edge of those tried decides nothing, however many seeds and batch sizes there are.
+
+    Args:
+        trials: a table of trials.
+        optima: the optimal rates of its cells.
+        regimes: where they stop growing.
+        thresholds: its B_score.
+        costs: what its batch sizes cost.
+        leads: by how much momentum is ahead.
+        seconds: what its trials took.
+        records: what their workloads are, by name.
+        learning_rates: the grid that was declared, where rates were not searched.
+    """
+    cells = _cells(trials, seconds)
+    options = [*_more_rates(optima, learning_rates, cells)]
+    options += _more_seeds(trials, optima, costs, leads, thresholds, records, cells)
+    options += _more_batch_sizes(trials, regimes, thresholds, seconds, records, cells)
+    found = pl.DataFrame(options, schema=FURTHER_SCHEMA)
+    each = pl.when(pl.col("seconds") > 0).then(pl.col("seconds")).otherwise(pl.col("trials")) / pl.col("questions")
+    rates = pl.col("field") == "learning_rates"
+    return found.sort(rates, each, pl.col("questions"), descending=[True, False, True], maintain_order=True)
+
+
+def seeds_to_show(gaps: Sequence[float], deviation: float, alpha: float) -> int | None:
+    """Return the fewest seeds with a chance of 0.8 that one-sided t tests show a mean to be on its side of margins.
+
+    The chance is that of :func:`~sgdscope.stats.equivalence.chance_to_show`.
+
+    Args:
+        gaps: how far the true mean is from each margin, one or two numbers.
+        deviation: σ.
+        alpha: the level of each test.
+
+    Returns:
+        At least 2; None where a gap is not above 0, or 1,000 seeds are not enough.
+
+    >>> seeds_to_show([1.0], 1.0, alpha=0.025), seeds_to_show([1.0, 1.0], 1.0, alpha=0.05)
+    (10, 11)
+    """
+    if min(gaps) <= 0 or not math.isfinite(deviation):
+        return None
+    return fewest_seeds(lambda n: chance_to_show(gaps, deviation, alpha, n) >= POWER)
+
+
+def seeds_to_place(found: Curve) -> int | None:
+    """Return how many seeds would tell a flat optimum within 3 octaves: those rates must be led that lie beyond.
+
+    Of the windows of 3 octaves around the best rate the one is taken that fewest seeds would do for.
+
+    Args:
+        found: the curve of a cell with at least two seeds.
+    """
+    contending, best = np.flatnonzero(found.contenders), int(found.best()[0])
+    leads = found.goodness[best] - found.goodness[contending]
+    level = ALPHA / max(1, int(found.eligible.sum()) - 1)
+    needed = [
+        0 if rate == best else seeds_to_show([float(lead.mean())], float(lead.std(ddof=1)), level)
+        for rate, lead in zip(contending, leads, strict=True)
+    ]
+    octaves, steps = found.octaves[contending], found.steps[contending]
+    windows = [
+        [seeds for number, seeds in enumerate(needed) if not first <= number <= last]
+        for first in range(len(needed))
+        for last in range(first, len(needed))
+        if contending[first] <= best <= contending[last]
+        and octaves[last] - octaves[first] + (steps[first] + steps[last]) / 2 <= FLAT_OCTAVES + ROUNDED_OCTAVES
+    ]
+    possible = [
+        max([0, *known]) for wanted in windows if len(known := [s for s in wanted if s is not None]) == len(wanted)
+    ]
+    return min(possible) if possible else None
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """What is known of a cell's cost: its rates, its seeds, and the seconds of a trial."""
+
+    key: tuple[str, str, str]
+    batch_size: int
+    rates: int
+    seeds: int
+    seconds: float | None
+
+
+def _cells(trials: pl.DataFrame, seconds: pl.DataFrame) -> list[_Cell]:
+    found = []
+    for key, members in by_optimizer(trials):
+        timed = seconds.filter(workload=key["workload"], budget=key["budget"])
+        for size, cell in members.items():
+            counts = cell["learning_rate"].n_unique(), cell["seed"].n_unique()
+            found.append(_Cell((*key.values(),), size, *counts, seconds_at(timed, size)))
+    return found
+
+
+def _option(
+    field: str, added: Sequence[float], questions: Iterable[Question], trials: Iterable[tuple[int, float | None]]
+) -> dict[str, Any]:
+    """Return a row: what it settles, in words, and what the trials cost, given as counts with the seconds of each."""
+    asked, wanted = list(questions), list(trials)
+    known = all(each is not None for count, each in wanted if count)
+    return {
+        "field": field,
+        "added": [float(value) for value in added],
+        "settles": _words(asked),
+        "questions": len(asked),
+        "trials": sum(count for count, _ in wanted),
+        "seconds": sum(count * (each or 0.0) for count, each in wanted) if known else None,
+    }
+
+
+def _words(questions: Sequence[Question]) -> list[str]:
+    """Say questions, those of one optimizer at several batch sizes, and of several budgets, as one."""
+    grouped: dict[tuple[Any, ...], list[int]] = {}
+    for q in questions:
+        sizes = grouped.setdefault((q.key, q.about), [])
+        sizes += [q.batch_size] if q.batch_size is not None else []
+    said: dict[tuple[str, str], list[str]] = {}
+    for ((workload, budget, optimizer), about), sizes in grouped.items():
+        at = f" at {', '.join(map(str, sizes))}" if sizes else ""
+        said.setdefault((workload, about.format(optimizer=optimizer, at=at)), []).append(budget)
+    several = len({(workload, *budgets) for (workload, _), budgets in said.items()}) > 1
+    several |= any(len(budgets) > 1 for budgets in said.values())
+    return [
+        text + (f" ({workload} at {', '.join(budgets)})" if several else "")
+        for (workload, text), budgets in said.items()
+    ]
+
+
+def _more_seeds(
+    trials: pl.DataFrame,
+    optima: pl.DataFrame,
+    costs: pl.DataFrame,
+    leads: pl.DataFrame,
+    thresholds: pl.DataFrame,
+    records: Records,
+    cells: Sequence[_Cell],
+) -> Iterator[dict[str, Any]]:
+    now = max((cell.seeds for cell in cells), default=0)
+
+    def option(seeds: int, questions: Sequence[Question]) -> dict[str, Any]:
+        more = [(cell.rates * max(0, seeds - cell.seeds), cell.seconds) for cell in cells]
+        return _option("seeds", [seeds], questions, more)
+
+    if now == 1:
+        keys = dict.fromkeys(cell.key for cell in cells)
+        yield option(
+            FIRST_SEEDS,
+            [Question(key, "{optimizer}: intervals, of which one seed has none", None, None) for key in keys],
+        )
+        return
+    questions = [
+        *_of_scores(costs, thresholds),
+        *_of_leads(leads),
+        *_of_flat(trials, optima, records),
+    ]
+    known = [q for q in questions if q.seeds is not None]
+    for seeds in sorted({max(q.seeds or 0, now + 1) for q in known}):
+        yield option(seeds, [q for q in known if (q.seeds or 0) <= seeds])
+
+
+def _of_scores(costs: pl.DataFrame, thresholds: pl.DataFrame) -> Iterator[Question]:
+    """What is open between the two ends of B_score."""
+    for row in thresholds.filter(quantity="B_score").iter_rows(named=True):
+        key = {name: row[name] for name in OPTIMIZER_SCHEMA}
+        between = costs.filter(**key, verdict="not shown").filter(pl.col("batch_size") < (row["high"] or math.inf))
+        below: int | None = 0  # upward from the smallest: a batch size is shown to hold only where all below it are
+        for cost in between.iter_rows(named=True):
+            if cost["difference"] is None:
+                continue
+            short, alpha = row["margin"] + cost["difference"], (1 - LEVEL) / 2
+            wanted = seeds_to_show([abs(short)], _deviation(cost), alpha if short > 0 else alpha / len(between))
+            seeds = wanted
+            if row["low"] is None or cost["batch_size"] > row["low"]:
+                below = max(below, wanted) if short > 0 and below is not None and wanted is not None else None
+                seeds = below if short > 0 else wanted
+            yield Question((*key.values(),), "whether {optimizer} loses more than δ{at}", cost["batch_size"], seeds)
+
+
+def _of_leads(leads: pl.DataFrame) -> Iterator[Question]:
+    """Where momentum is neither shown to be ahead or behind nor the same; of so many together each by Holm."""
+    for names, rows in leads.group_by(*OPTIMIZER_SCHEMA, "over", maintain_order=True):
+        among = rows.filter(verdict="not shown")
+        for row in among.iter_rows(named=True):
+            away, margin, alpha = abs(row["difference"]), row["margin"], ALPHA / len(among)
+            beyond = away > margin
+            gaps = [away - margin] if beyond else [margin - away, margin + away]
+            wanted = seeds_to_show(gaps, _deviation(row), alpha / 2 if beyond else alpha)
+            best = row["over"] == "best batch sizes"
+            about = "whether {optimizer} differs from sgd by more than δ" + (", each at its best" if best else "{at}")
+            yield Question((names[0], names[1], names[2]), about, None if best else row["batch_size"], wanted)
+
+
+def _of_flat(trials: pl.DataFrame, optima: pl.DataFrame, records: Records) -> Iterator[Question]:
+    flat = optima.filter(pl.col("flat") & (pl.col("censored") == ""), criterion="score")
+    for row in flat.iter_rows(named=True):
+        key = {name: row[name] for name in OPTIMIZER_SCHEMA}
+        cell = trials.filter(**key, batch_size=row["batch_size"])
+        wanted = seeds_to_place(curve(cell, records[row["workload"]], "score"))
+        yield Question(
+            (*key.values(),), "the learning rate of {optimizer}{at}, within 3 octaves", row["batch_size"], wanted
+        )
+
+
+def _deviation(row: dict[str, Any]) -> float:
+    """Return the standard deviation over seeds that the 95 % interval of a mean was made from."""
+    half: float = (row["difference_high"] - row["difference_low"]) / 2
+    return half * math.sqrt(row["n"]) / t_quantile(row["n"]) if row["n"] > 1 else math.inf
+
+
+def _more_batch_sizes(
+    trials: pl.DataFrame,
+    regimes: pl.DataFrame,
+    thresholds: pl.DataFrame,
+    seconds: pl.DataFrame,
+    records: Records,
+    cells: Sequence[_Cell],
+) -> Iterator[dict[str, Any]]:
+    asked: dict[tuple[int, ...], list[Question]] = {}
+    measured = {key: [cell.batch_size for cell in cells if cell.key == key] for key in (c.key for c in cells)}
+    possible = _possible(records, trials)
+    for key, sizes in measured.items():
+        if len(sizes) < 2:
+            continue
+        low, high = regime_limits(regimes, *key)
+        add = batch_sizes_to_add(sizes, low, high, possible)
+        of_key = dict(zip(OPTIMIZER_SCHEMA, key, strict=True))
+        ends = thresholds.filter(**of_key, quantity="B_score") if len(thresholds) else thresholds
+        row = ends.row(0, named=True) if len(ends) else None
+        wanted = [(add[name], f"three {name}-dominated batch sizes for {{optimizer}}") for name in add]
+        if row is not None:
+            wanted += [(_around_the_end(sizes, row, possible), "where {optimizer} begins to lose")]
+        for more, about in wanted:
+            if more:
+                asked.setdefault(tuple(sorted(more)), []).append(Question(key, about, None, None))
+    for added, questions in asked.items():
+        yield _option("batch_sizes", added, questions, _cells_of_sizes(added, seconds, cells))
+
+
+def _cells_of_sizes(
+    more: Sequence[int], seconds: pl.DataFrame, cells: Sequence[_Cell]
+) -> Iterator[tuple[int, float | None]]:
+    """Yield the trials of each new cell, as many as one of the same optimizer has, with their seconds."""
+    for key in dict.fromkeys(cell.key for cell in cells):
+        mine = [cell for cell in cells if cell.key == key]
+        count = round(float(np.mean([cell.rates * cell.seeds for cell in mine])))
+        timed = seconds.filter(workload=key[0], budget=key[1])
+        for size in more:
+            yield count, seconds_at(timed, size)
+
+
+def _around_the_end(sizes: Sequence[int], row: dict[str, Any], possible: range) -> list[int]:
+    """Return the batch sizes that would show where the score is first lost, where those there cannot."""
+    low, high = row["low"], row["high"]
+    if low is None:
+        return []
+    if high is None:
+        larger = [2 * max(sizes)] if low == max(sizes) else []
+        return [size for size in larger if size in possible]
+    between = [low << k for k in range(1, high.bit_length()) if low << k < high and low << k in possible]
+    return [] if any(low < size < high for size in sizes) else between
+
+
+def _more_rates(
+    optima: pl.DataFrame, learning_rates: Sequence[float], cells: Sequence[_Cell]
+) -> Iterator[dict[str, Any]]:
+    if not learning_rates:
+        return
+    for end, rate in (("low", min(learning_rates) / 2), ("high", max(learning_rates) * 2)):
+        censored = optima.filter(pl.col("censored").str.contains(end))
+        questions = [
+            Question(
+                (row["workload"], row["budget"], row["optimizer"]),
+                f"the learning rate of {{optimizer}}{{at}}{ABOUT[row['criterion']]}, inside the grid",
+                row["batch_size"],
+                None,
+            )
+            for row in censored.sort("criterion", maintain_order=True).iter_rows(named=True)
+        ]
+        if questions:
+            yield _option("learning_rates", [rate], questions, [(cell.seeds, cell.seconds) for cell in cells])
+
+
+def _possible(records: Records, trials: pl.DataFrame) -> range:
+    """Return the batch sizes that all workloads of a study can be trained at."""
+    of = [records[name] for name in trials["workload"].unique()]
+    multiple = math.lcm(*(record.batch_multiple for record in of))
+    return range(multiple, min(record.examples[0] or MOST_EXAMPLES for record in of) + 1, multiple)

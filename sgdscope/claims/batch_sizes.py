@@ -1,0 +1,469 @@
+"""What batch sizes at one budget say of the study's claims: C1 to C7 at constant epochs, C8 at constant steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from sgdscope.analysis.comparisons import octaves_between
+from sgdscope.analysis.curves import Curve, curve, measured_criteria, on_common_seeds
+from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
+from sgdscope.analysis.edges import Edges, left_out, listed
+from sgdscope.analysis.exclusions import learning
+from sgdscope.analysis.margins import margin_of
+from sgdscope.analysis.rate_choice import Chosen, edges_of, inside, leads_over, scores_by_batch_size
+from sgdscope.analysis.regimes import (
+    AT_EDGE,
+    FEWEST_BATCH_SIZES,
+    FEWEST_IN_REGIME,
+    IDENTIFIED,
+    NOWHERE,
+    THROUGHOUT,
+    batch_sizes_to_add,
+    bend_of,
+    cells_of,
+    pair_on_common_seeds,
+    regime_limits,
+    slope_of,
+)
+from sgdscope.analysis.score_limits import plateau_end
+from sgdscope.analysis.slopes import grid_error, sharpness_of
+from sgdscope.analysis.tables import Tables
+from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
+from sgdscope.claims.finding import (
+    CONSTANT,
+    DOWN,
+    EXPONENT,
+    LOG_BATCH_SIZE,
+    LOG_LOSS,
+    OCTAVES,
+    SCORE,
+    SLOPE,
+    UP,
+    Effect,
+    Finding,
+    in_zone,
+)
+from sgdscope.records import WorkloadRecord
+from sgdscope.stats.equivalence import equivalence
+from sgdscope.stats.intervals import Estimate, Verdict, estimated
+
+# Zones of a slope of log ε* against log B, and of the octaves between two rates.
+PROPORTIONAL, SUBLINEAR, EQUAL_RATES = (0.75, 1.25), (0.0, 1.0), (-0.5, 0.5)
+# Where the talk puts the bend of the Wide-ResNet with batch normalization at 200 epochs; to within an octave here.
+TALKS_BEND, TALKS_WORKLOAD, TALKS_BUDGET = 512, "wide_resnet", "epochs:200"
+# What is said of each regime; and of momentum against plain SGD.
+NOISE, CURVATURE = ("C1", "C2", "C3"), ("C4", "C4b", "C5", "C6")
+AGAINST_SGD = ("C2", "C5")
+
+
+@dataclass(frozen=True)
+class Case:
+    """The cells of one workload, budget and optimizer, and those of plain SGD beside it, that have learned anything.
+
+    ``unlearned`` are the batch sizes at which next to nothing was learned: no claim is about them.
+    """
+
+    part: Tables = field(repr=False)
+    key: Mapping[str, str]
+    members: Mapping[int, pl.DataFrame] = field(repr=False)
+    sgd: Mapping[int, pl.DataFrame] = field(repr=False)
+    unlearned: tuple[int, ...] = ()
+
+    @property
+    def record(self) -> WorkloadRecord:
+        """What the workload is."""
+        return self.part.records[self.key["workload"]]
+
+    @cached_property
+    def limits(self) -> tuple[float | None, float | None]:
+        """Where the noise-dominated regime ends and the optimizer's curvature-dominated one begins; None if unknown."""
+        return regime_limits(self.part.regimes, *self.key.values())
+
+    @cached_property
+    def all_scores(self) -> dict[int, Chosen]:
+        """Test scores by batch size, at rates that were chosen without them."""
+        return scores_by_batch_size(self.members, self.record)
+
+    @cached_property
+    def of_sgd(self) -> dict[int, Chosen]:
+        """Plain SGD's test scores by batch size, as :attr:`all_scores`."""
+        return scores_by_batch_size(self.sgd, self.record)
+
+    @cached_property
+    def scores(self) -> dict[int, Chosen]:
+        """The scores of :attr:`all_scores` whose rate lies inside the rates tried: claims rest on these alone."""
+        return inside(self.all_scores)
+
+    @cached_property
+    def leads(self) -> dict[int, np.ndarray]:
+        """By how much the score is better than SGD's, by batch size, seed by seed."""
+        return leads_over(self.scores, inside(self.of_sgd))
+
+    def edges(self, regime: str = "", beside_sgd: bool = False) -> Edges:
+        """Return at which batch sizes, of a regime or of all, the score's best rate lies at an edge of those tried.
+
+        Args:
+            regime: ``noise`` or ``curvature``; of all batch sizes where it is empty.
+            beside_sgd: whether those count at which SGD's does.
+        """
+        edges = edges_of(self.all_scores, self.of_sgd) if beside_sgd else edges_of(self.all_scores)
+        return {size: ends for size, ends in edges.items() if not regime or self.belongs(size, regime)}
+
+    @cached_property
+    def margin(self) -> float:
+        """δ: what was declared, or else that of the plateau's score, of plain SGD if it is there."""
+        scores = self.of_sgd or self.all_scores
+        return margin_of(scores, self.key["budget"], self.record, self.part.score_margin)
+
+    def belongs(self, size: int, regime: str) -> bool:
+        """Return whether a batch size is known to be in a regime."""
+        low, high = self.limits
+        return (low is not None and size < low) if regime == "noise" else (high is not None and size > high)
+
+    def sizes(self, regime: str) -> list[int]:
+        """Return the batch sizes of a regime that have a score, chosen inside the rates tried."""
+        return [size for size in self.scores if self.belongs(size, regime)]
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether the optimizer is SGD with momentum, of which C2 and C5 speak."""
+        return bool(momentum_of(self.key["optimizer"]))
+
+    def cold(self, size: int) -> bool:
+        """Return whether momentum had too few updates at a batch size."""
+        return cell_warmed_up(self.members[size]) is False
+
+    def with_and_without_cold(self, sizes: Sequence[int]) -> Iterator[tuple[list[int], str, bool]]:
+        """Yield batch sizes, what to add to the name of what they give, and whether it decides.
+
+        First all of them, which decide, and then those at which momentum had warmed up, where these are others.
+        """
+        warm = [size for size in sizes if not self.cold(size)]
+        if sizes:
+            yield list(sizes), "", True
+        if warm and len(warm) < len(sizes):
+            yield warm, ", where momentum had warmed up", False
+
+    def missing(self, regime: str) -> str:
+        """Return why a regime is not identified; empty where it is."""
+        sizes, (low, high) = self.sizes(regime), self.limits
+        whose = "SGD's" if regime == "noise" else "its"
+        if regime == "noise" and not self.sgd:
+            return "there is no plain SGD, whose learning rate tells where the regime ends"
+        if len(next(iter(self.all_scores.values())).seeds) == 1:
+            return "one seed has no interval"
+        edges = left_out(self.edges())
+        if (low if regime == "noise" else high) is None:
+            unknown = f"{whose} learning rate is not shown to grow with the batch size, so no regime has an end"
+            return f"{unknown}. {edges}" if edges else unknown
+        if len(sizes) >= FEWEST_IN_REGIME:
+            return ""
+        most, multiple = self.record.examples[0] or MOST_EXAMPLES, self.record.batch_multiple
+        possible = range(multiple, most + 1, multiple)
+        add = batch_sizes_to_add(list(self.members), low, high, possible)[regime]
+        text = f"{_counted(sizes)} {regime}-dominated; at least {FEWEST_IN_REGIME} are needed"
+        if low == 0 or high == math.inf:
+            grows = "grows nowhere" if low == 0 else "grows throughout"
+            text = f"{whose} learning rate {grows} between {self.extent(regime)}, so {text[0].lower()}{text[1:]}"
+        edges = left_out(self.edges(regime))
+        if edges:
+            return f"{text}. {edges}"
+        if self.unlearned:
+            return f"{text}; {self.without_learning}"
+        return f"{text}. {f'Add {listed(add)}.' if add else 'No batch size can be added; more seeds may tell of more.'}"
+
+    def extent(self, regime: str) -> str:
+        """Return the smallest and the largest batch size over which the rate that limits a regime was followed."""
+        members = self.sgd if regime == "noise" else self.members
+        sizes = cells_of(members, self.record, "score").inside.sizes
+        return f"{sizes[0]:g} and {sizes[-1]:g}"
+
+    @property
+    def without_learning(self) -> str:
+        """Say at which batch sizes next to nothing was learned."""
+        at = ", ".join(map(str, self.unlearned))
+        gain = "under a tenth of the best cell's gain over the constant predictor"
+        return f"at {at} next to nothing was learned, {gain}"
+
+    def found(self, claim: str, *effects: Effect, reason: str = "") -> Finding:
+        """Return what this case says of a claim."""
+        return Finding(claim, **self.key, effects=effects, reason=reason)
+
+    def untested(self, claims: Sequence[str], reason: str) -> Iterator[Finding]:
+        """Yield why claims are not tested, those about momentum only where it is one."""
+        for claim in claims:
+            if claim not in AGAINST_SGD or self.has_momentum:
+                yield self.found(claim, reason=reason)
+
+
+def _counted(sizes: Sequence[int]) -> str:
+    """Return how many batch sizes there are, and which, up to the verb."""
+    if not sizes:
+        return "No batch size is"
+    noun, verb = ("batch size", "is") if len(sizes) == 1 else ("batch sizes", "are")
+    return f"Only {len(sizes)} {noun} ({listed(sizes)}) {verb}"
+
+
+def cases(part: Tables) -> Iterator[Case]:
+    """Yield the cases of a part, one for each optimizer, plain SGD first."""
+    studied = list(learning(part.trials, part.records))
+    plain = of_sgd((of.key, of.learned) for of in studied)
+    for of in sorted(studied, key=lambda of: (momentum_of(of.key["optimizer"]) != 0, of.key["optimizer"])):
+        sgd = plain.get((of.key["workload"], of.key["budget"]), {})
+        yield Case(part, of.key, of.learned, sgd, of.unlearned)
+
+
+# ── Batch sizes at constant epochs ───────────────────────────────────────────────────────────────────────────
+
+
+def sweep(part: Tables) -> Iterator[Finding]:
+    """Yield what a part, the trials of one workload and budget, says of C1 to C7 or, at constant steps, of C8."""
+    budget = known_budget(part.trials["budget"][0])
+    if budget is None:
+        return  # somebody else's: nobody knows what it holds constant
+    at_steps = isinstance(budget, Steps)
+    for case in cases(part):
+        if len(case.members) > 1 and case.all_scores:
+            for findings in (at_constant_steps,) if at_steps else (in_noise, in_curvature, transition):
+                yield from findings(case)
+        elif case.unlearned:
+            yield from case.untested(("C8",) if at_steps else (*NOISE, *CURVATURE, "C7"), case.without_learning)
+
+
+def in_noise(case: Case) -> Iterator[Finding]:
+    """Yield what is found of C1 to C3: the noise-dominated regime."""
+    sizes, missing = case.sizes("noise"), case.missing("noise")
+    if missing:
+        yield from case.untested(NOISE, missing)
+        return
+    scores = np.array([case.scores[size].scores for size in sizes])
+    plateau = scores.mean(axis=0)
+    out = left_out(case.edges("noise"))
+    yield case.found("C1", _equal_scores("score against the plateau", sizes, scores - plateau, case.margin), reason=out)
+    yield case.found("C3", *_slopes(case, sizes, PROPORTIONAL), reason=out)
+    if not case.has_momentum:
+        return
+    compared = [size for size in sizes if size in case.leads]
+    out = left_out(case.edges("noise", beside_sgd=True))
+    if not compared:
+        yield case.found("C2", reason=out or "there is no plain SGD to compare with on the same seeds")
+        return
+    effects = []
+    for kept, where, decides in case.with_and_without_cold(compared):
+        leads = np.array([case.leads[size] for size in kept])
+        effects.append(replace(_equal_scores(f"score against SGD{where}", kept, leads, case.margin), decides=decides))
+    for kept, where, decides in case.with_and_without_cold(compared):
+        own, plain = (
+            cells_of({size: of[size] for size in kept}, case.record, "score") for of in (case.members, case.sgd)
+        )
+        if own.sizes and own.sizes == plain.sizes:
+            own, plain = pair_on_common_seeds(own, plain)
+            apart = octaves_between(own, plain, momentum_of(case.key["optimizer"]) or 0.0)
+            error, name = math.hypot(own.mean_grid_error, plain.mean_grid_error), f"effective rate above SGD's{where}"
+            effects.append(in_zone(name, apart, EQUAL_RATES, own.n, OCTAVES, grid_error=error, decides=decides))
+    yield case.found("C2", *effects, reason=out)
+
+
+def in_curvature(case: Case) -> Iterator[Finding]:
+    """Yield what is found of C4 to C6: the curvature-dominated regime."""
+    sizes, missing = case.sizes("curvature"), case.missing("curvature")
+    if missing:
+        yield from case.untested(CURVATURE, missing)
+        return
+    scores = np.array([chosen.scores for chosen in case.scores.values()])
+    _, plateau = plateau_end(scores, case.margin)
+    drop = estimated(plateau - case.scores[sizes[-1]].scores)
+    n, out = scores.shape[1], left_out(case.edges())
+    effect = in_zone(f"score lost at {sizes[-1]}", drop, (case.margin, math.inf), n, SCORE)
+    yield case.found("C4", effect, reason=out)
+    if "train_loss" in measured_criteria(pl.concat(list(case.members.values()))):
+        yield _rising_loss(case)
+    else:
+        yield case.found("C4b", reason="the training loss was not measured")
+    yield case.found("C6", *_slopes(case, sizes, CONSTANT), reason=left_out(case.edges("curvature")))
+    if not case.has_momentum:
+        return
+    compared = [size for size in sizes if size in case.leads]
+    effects = []
+    for kept, where, decides in case.with_and_without_cold(compared):
+        lead = np.mean([case.leads[size] for size in kept], axis=0)
+        name, zone = f"mean lead over SGD from {kept[0]} to {kept[-1]}{where}", (case.margin, math.inf)
+        effects.append(in_zone(name, estimated(lead), zone, len(lead), SCORE, decides=decides))
+    out = left_out(case.edges("curvature", beside_sgd=True))
+    reason = out if compared or out else "there is no plain SGD to compare with on the same seeds"
+    if compared and all(case.cold(size) for size in compared):
+        reason = "momentum had not warmed up at any of them" + (f". {out}" if out else "")
+    yield case.found("C5", *effects, reason=reason)
+
+
+def _rising_loss(case: Case) -> Finding:
+    """Return C4b: over the curvature-dominated batch sizes whose best rate for the loss lies inside the rates tried."""
+    members = {size: cell for size, cell in case.members.items() if case.belongs(size, "curvature")}
+    curves = {size: curve(cell, case.record, "train_loss") for size, cell in members.items()}
+    edges: Edges = {size: of.censored for size, of in curves.items() if of.censored}
+    sizes = [size for size in members if curves[size].eligible.any() and not curves[size].censored]
+    if len(sizes) < FEWEST_IN_REGIME:
+        few = f"{_counted(sizes)} curvature-dominated with a best training loss; at least {FEWEST_IN_REGIME} are needed"
+        return case.found("C4b", reason=f"{few}. {left_out(edges)}".rstrip())
+    losses = _best_log_losses({size: members[size] for size in sizes}, case.record)
+    effect = in_zone("growth an octave of B", estimated(_per_octave(sizes, losses)), UP, losses.shape[1], LOG_LOSS)
+    return case.found("C4b", effect, reason=left_out(edges))
+
+
+def transition(case: Case) -> Iterator[Finding]:
+    """Yield what is found of C7, whether the rate bends sharply, and of where it bends."""
+    found = cells_of(case.members, case.record, "score")
+    row = bend_of(found)
+    out = left_out(found.censored)
+    if row["status"] != IDENTIFIED:
+        yield from case.untested(("C7", "C7b"), f"{_no_transition(case, row)} {out}".rstrip())
+        return
+    sharp = sharpness_of(found)
+    low, high = sharp["k_low"], sharp["k_high"]
+    verdict: Verdict = "supported" if low > 1 else "contradicted" if high < 1 else "inconclusive"
+    k = Estimate(sharp["k"], low, high, low, high)
+    yield case.found("C7", Effect("exponent k", k, (1.0, math.inf), found.n, EXPONENT, verdict), reason=out)
+    place = [math.log2(row[name]) for name in ("bend", "bend_low", "bend_high")]
+    bend = Estimate(place[0], place[1], place[2], place[1], place[2])
+    talk = math.log2(TALKS_BEND)
+    effect = in_zone("where it bends", bend, (talk - 1, talk + 1), found.n, LOG_BATCH_SIZE)
+    if (case.record.name, case.key["budget"]) == (TALKS_WORKLOAD, TALKS_BUDGET):
+        yield case.found("C7b", effect, reason=out)
+        return
+    reason = "the talk names no place for this workload and budget"
+    yield case.found("C7b", replace(effect, decides=False), reason=reason)
+
+
+def _no_transition(case: Case, row: Mapping[str, Any]) -> str:
+    """Say why there is no transition to look at, and what would tell."""
+    if row["status"] in (NOWHERE, THROUGHOUT):
+        regime = "curvature" if row["status"] == NOWHERE else "noise"
+        add = "smaller batch sizes or more epochs" if row["status"] == NOWHERE else "larger batch sizes"
+        where = case.extent("curvature")
+        return f"the learning rate {row['status']} between {where}: {regime}-dominated throughout. Add {add}."
+    if row["status"] == AT_EDGE:
+        return f"fewer than {FEWEST_BATCH_SIZES} batch sizes have their best learning rate inside the rates tried."
+    if row["batch_sizes"] < FEWEST_BATCH_SIZES:
+        return f"{row['batch_sizes']} batch sizes of {FEWEST_BATCH_SIZES} needed have an optimum"
+    return "where the rate bends is not identified"
+
+
+# ── Batch sizes at constant steps ────────────────────────────────────────────────────────────────────────────
+
+
+def at_constant_steps(case: Case) -> Iterator[Finding]:
+    """Yield what is found of C8: at the same, score-optimal rate the score falls and the training loss is lower."""
+    sizes = list(case.scores)
+    out = left_out(case.edges())
+    if len(sizes) < FEWEST_IN_REGIME:
+        few = f"{len(sizes)} batch sizes of {FEWEST_IN_REGIME} needed have a score"
+        yield case.found("C8", reason=f"{few}. {out}" if out else few)
+        return
+    if "train_loss" not in measured_criteria(pl.concat(list(case.members.values()))):
+        yield case.found("C8", reason="the training loss was not measured")
+        return
+    last = sizes[-1]
+    peaks = _peaks(case, sizes[:-1])
+    seeds = np.arange(len(peaks))
+    scores = np.array([case.scores[size].scores for size in sizes])
+    drop = scores[peaks, seeds] - scores[-1]
+    where = ", ".join(str(sizes[peak]) for peak in np.unique(peaks))
+    losses = {
+        by: np.array([_log_losses(case.members[size], case.record, by, case.scores[size].seeds) for size in sizes])
+        for by in ("score", "train_loss")
+    }
+    changes = {by: estimated(of[-1] - of[peaks, seeds]) for by, of in losses.items()}
+    n, name = len(seeds), f"training loss at {last} against {where}"
+    strong = in_zone(f"{name}, at the score-optimal rates", changes["score"], DOWN, n, LOG_LOSS)
+    weak = in_zone(f"{name}, at the loss-optimal rates", changes["train_loss"], DOWN, n, LOG_LOSS)
+    # The loss at the largest batch size was reached, and may be lower still; those that it is compared with must stand.
+    against = {sizes[peak] for peak in peaks} | ({last} if weak.verdict != "supported" else set())
+    if any(curve(case.members[size], case.record, "train_loss").censored for size in against):
+        weak = replace(weak, name=f"{weak.name}, one at the edge of the rates tried", verdict="inconclusive")
+        weak = replace(weak, seeds_needed=None)
+    weak_form = strong.verdict != "supported" and weak.verdict == "supported"
+    found = cells_of({size: case.members[size] for size in sizes}, case.record, "score")
+    lower = "weak form: the loss is lower only at the rates that are best for it"
+    reasons = [lower] * weak_form + [out] * bool(out)
+    yield case.found(
+        "C8",
+        in_zone(f"score lost from {where} to {last}", estimated(drop), (case.margin, math.inf), n, SCORE),
+        strong,
+        replace(weak, decides=False),
+        in_zone("growth of ε* with B", slope_of(found), SUBLINEAR, n, SLOPE, grid_error=grid_error(found)),
+        reason=". ".join(reasons),
+    )
+
+
+def _peaks(case: Case, sizes: Sequence[int]) -> np.ndarray:
+    """Return for each seed which batch size has the best score, chosen without that seed's test score."""
+    if case.record.chosen_on == "validation":
+        means = []
+        for size in sizes:
+            found = curve(case.members[size], case.record, "score")
+            means.append(float(found.goodness[found.best()[0]].mean()))
+        return np.full(len(case.scores[sizes[0]].seeds), int(np.argmax(means)))
+    scores = np.array([case.scores[size].scores for size in sizes])
+    n = scores.shape[1]
+    others = (scores.sum(axis=1, keepdims=True) - scores) / max(1, n - 1) if n > 1 else scores
+    peaks: np.ndarray = others.argmax(axis=0)
+    return peaks
+
+
+# ── What they share ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _equal_scores(name: str, sizes: Sequence[int], differences: np.ndarray, margin: float) -> Effect:
+    """Return the largest of several differences in score, with the verdict over all of them."""
+    found = equivalence(differences, margin)
+    worst = int(np.abs(found.mean).argmax())
+    ends = (float(getattr(found, end)[worst]) for end in ("low90", "high90", "low95", "high95"))
+    estimate = Estimate(float(found.mean[worst]), *ends)
+    needed = found.seeds_needed if found.verdict == "inconclusive" else None
+    within = f"all within ±{found.smallest_margin:.2g}" if math.isfinite(found.smallest_margin) else "one seed"
+    described = f"{name}, most at {sizes[worst]} of {sizes[0]} to {sizes[-1]} ({within})"
+    return Effect(described, estimate, (-margin, margin), found.n, SCORE, found.verdict, needed)
+
+
+def _slopes(case: Case, sizes: Sequence[int], zone: tuple[float, float]) -> list[Effect]:
+    """Return the slope of log ε* over batch sizes: by the score, which decides, by it without cold cells, by loss."""
+    effects = []
+    criteria = measured_criteria(pl.concat(list(case.members.values())))
+    for criterion in criteria:
+        by = "test score" if criterion == "score" else "training loss"
+        for kept, where, decides in case.with_and_without_cold(sizes):
+            cells = cells_of({size: case.members[size] for size in kept}, case.record, criterion).inside
+            if len(cells.sizes) < FEWEST_IN_REGIME or not cells.n:
+                continue
+            name, error = f"growth of ε* with B by the {by}{where}", grid_error(cells)
+            decides &= criterion == "score"
+            effects.append(in_zone(name, slope_of(cells), zone, cells.n, SLOPE, grid_error=error, decides=decides))
+    return effects
+
+
+def _best_log_losses(members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> np.ndarray:
+    """Return the logarithm of the best training loss by batch size, seed by seed, shape (k, n)."""
+    curves = on_common_seeds([curve(cell, record, "train_loss") for cell in members.values()])
+    return np.array([-found.goodness[found.best()[0]] for found in curves])
+
+
+def _per_octave(sizes: Sequence[int], values: np.ndarray) -> np.ndarray:
+    """Return for each seed the slope of values, shape (k, n), against log₂ B."""
+    x = np.log2(sizes) - np.log2(sizes).mean()
+    slopes: np.ndarray = np.round(x @ values / (x @ x), 12)  # equal losses have no slope, whatever rounding says
+    return slopes
+
+
+def _log_losses(cell: pl.DataFrame, record: WorkloadRecord, by: str, seeds: np.ndarray) -> np.ndarray:
+    """Return the logarithm of a cell's training losses at the rate that is best by a criterion."""
+    losses = curve(cell, record, "train_loss")
+    chooses: Curve = curve(cell, record, "score") if by == "score" else losses
+    values: np.ndarray = -losses.goodness[chooses.best()[0]][np.isin(losses.seeds, seeds)]
+    return values

@@ -1,0 +1,268 @@
+"""The claims of the study, each with its verdict from data: supported, contradicted, inconclusive or not tested.
+
+Source of the claims: S. L. Smith, E. Elsen, S. De, "On the Generalization Benefit of Noise in Stochastic Gradient
+Descent", ICML 2020 (arXiv 2006.15081), as told in the authors' talk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from sgdscope.analysis.curves import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA, curve, joined, on_common_seeds
+from sgdscope.analysis.margins import margin_at
+from sgdscope.analysis.rate_choice import spread_left_one_out
+from sgdscope.analysis.tables import Tables
+from sgdscope.claims.batch_sizes import cases, sweep
+from sgdscope.claims.epochs import ladders, over_epochs
+from sgdscope.claims.finding import SCORE, Finding, in_zone, rounded, together
+from sgdscope.errors import InputError
+from sgdscope.stats.intervals import estimated
+
+CLAIMS_SCHEMA: dict[str, type[pl.DataType]] = {
+    "claim": pl.String,
+    **OPTIMIZER_SCHEMA,
+    "verdict": pl.String,
+    "effect": pl.String,
+    "decides": pl.Boolean,
+    "effect_verdict": pl.String,
+    "value": pl.Float64,
+    **INTERVALS_SCHEMA,
+    "unit": pl.String,
+    "zone_low": pl.Float64,
+    "zone_high": pl.Float64,
+    "n": pl.Int64,
+    "seeds_needed": pl.Int64,
+    "reason": pl.String,
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the talk, the rule that decides it, which figure shows it and what it takes to test it."""
+
+    sentence: str
+    rule: str
+    figure: str
+    needs: str
+
+
+BATCH_SIZES = "a sweep over batch sizes at a constant epoch budget"
+EQUIVALENCE = (
+    "two one-sided t tests at 5 % against ±δ, paired by seed, of which all must pass; contradicted where one lies "
+    "beyond δ by Holm's p values"
+)
+ZONES = (
+    "A zone decides: supported where the 90 % interval lies inside, contradicted where the 95 % interval lies outside, "
+    "else inconclusive. Intervals are 95 %, over seeds, for this test set, this schedule and this L2."
+)
+CLAIMS: dict[str, Claim] = {
+    "C0": Claim(
+        "The schedule matches or exceeds the original test score of the architecture.",
+        "the best score above the reference less δ",
+        "best-score",
+        "a reference score to compare with",
+    ),
+    "C1": Claim(
+        "Noise-dominated: the best score does not depend on the batch size.",
+        "every batch size against the mean of all of them, in which each has its share (one of k that is d from the "
+        f"others is d(k − 1)/k from it): {EQUIVALENCE}",
+        "best-score",
+        BATCH_SIZES,
+    ),
+    "C2": Claim(
+        "Noise-dominated: SGD and momentum are identical.",
+        f"the difference in score by {EQUIVALENCE}; and the effective optimal rates within half an octave",
+        "best-score",
+        f"{BATCH_SIZES}, with momentum and without",
+    ),
+    "C3": Claim(
+        "Noise-dominated: the optimal learning rate is proportional to the batch size.",
+        "slope of log ε* against log B within 0.75 to 1.25; square-root growth would be 0.25 to 0.75",
+        "optimal-learning-rate",
+        BATCH_SIZES,
+    ),
+    "C4": Claim(
+        "Curvature-dominated, constant epochs: the best score falls with the batch size.",
+        "the score at the largest batch size below the plateau by more than δ, paired by seed",
+        "best-score",
+        BATCH_SIZES,
+    ),
+    "C4b": Claim(
+        "… because the training loss is no longer minimised: the best training loss rises with the batch size.",
+        "slope of the log training loss against log B above 0, seed by seed",
+        "training-loss",
+        BATCH_SIZES,
+    ),
+    "C5": Claim(
+        "Curvature-dominated: momentum outperforms SGD.",
+        "the mean lead at equal batch size above δ, paired by seed",
+        "best-score",
+        f"{BATCH_SIZES}, with momentum and without",
+    ),
+    "C6": Claim(
+        "Curvature-dominated: the optimal learning rate does not depend on the batch size.",
+        "slope of log ε* against log B within ±0.25",
+        "optimal-learning-rate",
+        BATCH_SIZES,
+    ),
+    "C7": Claim(
+        "The transition between the regimes is sharp.",
+        "the exponent k of ε* = ε_max (1 + (B_n/B)^k)^(−1/k), whose smooth form is k = 1: supported where its 95 % "
+        "interval lies above 1, contradicted where below",
+        "optimal-learning-rate",
+        BATCH_SIZES,
+    ),
+    "C7b": Claim(
+        "The transition lies at about 512 for the Wide-ResNet with batch normalization at 200 epochs.",
+        "the 95 % interval of the bend within an octave of 512; contradicted where outside",
+        "optimal-learning-rate",
+        "the study `wide_resnet` at 200 epochs",
+    ),
+    "C8": Claim(
+        "Constant steps: the score falls for large batches although the training loss is lower; the optimal learning "
+        "rate rises sublinearly.",
+        "the score at the largest batch size below the best smaller one by more than δ, the log training loss of the "
+        "same trials below 0, and the slope of log ε* against log B within 0 to 1",
+        "best-score",
+        "a sweep over batch sizes at a constant number of steps",
+    ),
+    "C9": Claim(
+        "As epochs grow the score saturates, the train-optimal learning rate decays, and the test-optimal one hardly "
+        "changes.",
+        "slopes of log ε* against log epochs, test within ±0.25, train below −0.25, and below the other; the score by "
+        "the rule of the unlimited budget",
+        "rates-by-epochs",
+        "three or more epoch budgets at one batch size",
+    ),
+    "C9b": Claim(
+        "Large learning rates generalize well early in training: at the largest budget the test-optimal rate is above "
+        "the train-optimal one.",
+        "octaves between the two above 0",
+        "rates-by-epochs",
+        "three or more epoch budgets at one batch size",
+    ),
+    "C13": Claim(
+        "Behaviour is similar in all cases.",
+        "C1 to C7 decided alike in every workload; contradicted where one is supported here and contradicted there",
+        "",
+        "the constant-epoch sweeps of two or more workloads, whose folders are given together",
+    ),
+}
+SIDE_BY_SIDE = ("C1", "C2", "C3", "C4", "C4b", "C5", "C6", "C7")
+
+
+def findings(tables: Tables, reference: float | None = None) -> list[Finding]:
+    """Return what the trials say of each claim, in their order; one without a case stands for a claim not tested.
+
+    Args:
+        tables: of one study or of several together.
+        reference: the score that the architecture's authors published, for C0.
+    """
+    found: dict[str, list[Finding]] = defaultdict(list)
+    several = [part for part in tables.parts if part.trials["batch_size"].n_unique() > 1]
+    of_ladders = [finding for ladder in ladders(tables) for finding in over_epochs(ladder)]
+    for finding in [f for part in several for f in sweep(part)] + of_ladders:
+        found[finding.claim].append(finding)
+    if reference is not None:
+        found["C0"] = against_reference(tables, reference)
+    found["C13"] = [_alike(found)]
+    return [
+        finding
+        for claim, of in CLAIMS.items()
+        for finding in found[claim] or [Finding(claim, reason=f"it takes {of.needs}")]
+    ]
+
+
+def claims(tables: Tables, reference: float | None = None) -> pl.DataFrame:
+    """Return :func:`findings` as a table: one row for each effect, and one for each finding that has none."""
+    rows: list[dict[str, Any]] = []
+    for finding in findings(tables, reference):
+        row = {name: getattr(finding, name) for name in ("claim", *OPTIMIZER_SCHEMA, "verdict", "reason")}
+        rows += [
+            row
+            | {"effect": effect.name, "decides": effect.decides, "effect_verdict": effect.verdict}
+            | asdict(effect.estimate)
+            | {"unit": effect.unit}
+            | dict(zip(("zone_low", "zone_high"), rounded(effect.zone), strict=True))
+            | {"n": effect.n, "seeds_needed": effect.seeds_needed}
+            for effect in finding.effects
+        ] or [row]
+    return pl.DataFrame(rows, schema=CLAIMS_SCHEMA)
+
+
+def overall(findings: Sequence[Finding]) -> str:
+    """Return the verdict over all cases of a claim; those in which it is not tested say nothing."""
+    return together([finding.verdict for finding in findings if finding.verdict != "not tested"])
+
+
+def against_reference(tables: Tables, reference: float) -> list[Finding]:
+    """Return C0: the best score over budgets, optimizers and batch sizes, chosen without the scores that are compared.
+
+    Where the test scores themselves choose, each seed is scored in the cell, and at the rate, that the others choose.
+
+    Args:
+        tables: of one workload.
+        reference: the score that the architecture's authors published.
+
+    Raises:
+        InputError: where there are several workloads.
+    """
+    found = [(case, size) for part in tables.parts for case in cases(part) for size in case.all_scores]
+    if len({case.record.name for case, _ in found}) > 1:
+        raise InputError("reference: one score cannot be compared with several workloads; give their folders apart.")
+    if not found:
+        return []
+    case, _ = found[0]
+    sign, measured = case.record.score_sign, [curve(c.members[size], case.record, "score") for c, size in found]
+    tested = [curve(c.members[size], case.record, "score", "test_score") for c, size in found]
+    chooses, reports = joined(on_common_seeds(measured)), joined(on_common_seeds(tested))
+    n = len(reports.seeds)
+    if not n:
+        return []
+    best = int((chooses if case.record.chosen_on == "validation" else reports).best()[0])
+    own = reports.goodness[best] if case.record.chosen_on == "validation" else spread_left_one_out(reports)
+    values = sign * own
+    margin = margin_at(float(own.mean()), case.record, tables.score_margin)
+    zone = (reference - margin, math.inf) if sign > 0 else (-math.inf, reference + margin)
+    chosen, size = found[int(np.searchsorted(np.cumsum([len(of.rates) for of in measured]), best, side="right"))]
+    where = Finding("C0", case.record.name, chosen.key["budget"], chosen.key["optimizer"])
+    effect = in_zone(f"best score, at batch size {size}", estimated(values), zone, n, SCORE)
+    if effect.verdict != "supported" and any(of.censored for of in measured):
+        # A score that was reached was reached, but one that was not may be beyond the rates tried.
+        name = f"{effect.name} (better rates may lie beyond an edge of the rates tried)"
+        effect = replace(effect, name=name, verdict="inconclusive", seeds_needed=None)
+    return [replace(where, effects=(effect,))]
+
+
+def _alike(found: dict[str, list[Finding]]) -> Finding:
+    """Return C13: whether each of C1 to C7 is decided alike in all workloads, whose verdicts are its reason."""
+    by_claim = {claim: _by_workload(found[claim]) for claim in SIDE_BY_SIDE}
+    told = {w for verdicts in by_claim.values() for w, verdict in verdicts.items() if verdict != "not tested"}
+    workloads = sorted(told)
+    if len(workloads) < 2:
+        return Finding("C13", reason=f"it takes {CLAIMS['C13'].needs}")
+    apart = any({"supported", "contradicted"} <= set(verdicts.values()) for verdicts in by_claim.values())
+    alike = all(
+        set(workloads) <= verdicts.keys() and set(verdicts.values()) in ({"supported"}, {"contradicted"})
+        for verdicts in by_claim.values()
+    )
+    side_by_side = "; ".join(
+        f"{claim} " + ", ".join(f"{workload} {verdict}" for workload, verdict in verdicts.items())
+        for claim, verdicts in by_claim.items()
+    )
+    verdict = "contradicted" if apart else "supported" if alike else "inconclusive"
+    return Finding("C13", ", ".join(workloads), reason=side_by_side, given=verdict)
+
+
+def _by_workload(findings: Sequence[Finding]) -> dict[str, str]:
+    by_workload: dict[str, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        by_workload[finding.workload].append(finding)
+    return {workload: overall(of) for workload, of in sorted(by_workload.items())}

@@ -1,0 +1,551 @@
+"""Run a study on the devices of this machine: train what the search wants next, commit it, and go on.
+
+Under JAX's distributed runtime every process runs the same study on the same folder, and each trial is shared by the
+devices of all. What to train next follows from the study and the trials so far, which all have from the first of them,
+so all come to the same; each trial is compared nevertheless. The first alone writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+from rich.console import Console
+
+from sgdscope.data.workers import WorkerDiedError
+from sgdscope.engine.plan import Costs, Plan, costs_of, expansion, packs, remaining
+from sgdscope.engine.progress import RunProgress
+from sgdscope.engine.search import search
+from sgdscope.engine.standing import standing
+from sgdscope.errors import InputError
+from sgdscope.optimizers import Optax
+from sgdscope.records import SPLITS
+from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended, stopped_at_once
+from sgdscope.study import Declaration, Study, Trial
+from sgdscope.terminal import Terminal
+from sgdscope.training.checkpoint import Checkpoints
+from sgdscope.training.compiler import CompileTime
+from sgdscope.version import __version__
+
+if TYPE_CHECKING:
+    from sgdscope.training.distributed import World
+    from sgdscope.training.loop import Backend, Outcome
+    from sgdscope.training.step import Kind
+    from sgdscope.training.traced import TracedWorkload
+
+# A pack whose trials come one after the other is committed about so often.
+PACK_SECONDS = 60.0
+EARLIER_FINGERPRINTS = (
+    "An earlier version of sgdscope began {}, so this version cannot check that the functions of workload {} are still "
+    "the same. It records their fingerprint now and compares it from the next run on."
+)
+OTHER_DEVICES = (
+    "{} has trials that were trained on {}, and this run trains on {}. Sums are taken in another order there, so "
+    "results can differ from those of one device alone. The table of trials names the device of each."
+)
+SAME_SCRIPT = "all must run the same script, on the same data and with the same versions"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one run did."""
+
+    trained: int
+    failed: int
+    compile_times: list[CompileTime]
+    seconds: float
+
+
+def train_study(
+    study: Study,
+    folder: str | Path,
+    console: Console | None = None,
+    command: Sequence[str] | None = None,
+    world: World | None = None,
+) -> Ran:
+    """Train what a folder lacks of a study; each pack is committed as soon as it is trained.
+
+    Workloads come one after the other, and only one is on the devices at a time.
+
+    Args:
+        study: what is asked.
+        folder: a new folder, or one that holds this study or a smaller one of its kind.
+        console: where progress is shown. Default: the standard error stream.
+        command: the words after ``sgdscope run`` that ask for this, which the folder keeps.
+        world: the processes that run the study together. Default: those of JAX's distributed runtime.
+
+    Raises:
+        InputError: for what the user can put right, before anything is trained, or where the disk fills up.
+    """
+    from sgdscope.training.distributed import the_world
+    from sgdscope.training.jax_setup import check_jax, pinned
+
+    begun = time.perf_counter()
+    check_jax()
+    with pinned():
+        return _train_study(study, folder, console or Terminal(stderr=True), command, world or the_world(), begun)
+
+
+def _train_study(
+    study: Study, folder: str | Path, console: Console, command: Sequence[str] | None, world: World, begun: float
+) -> Ran:
+    import jax
+
+    from sgdscope.training.jax_setup import idle_cores
+    from sgdscope.training.packed import check_devices
+    from sgdscope.training.traced import trace
+
+    declaration = study.declaration()
+    store = Store(folder)
+    traced = {workload.name: trace(workload) for workload in study.workloads}
+    programs = _fingerprints(study, traced)
+    check_devices(declaration.devices_per_trial, jax.device_count())
+    _check_processes(study, world)
+    world.agree("the study", _told_apart(declaration, programs), SAME_SCRIPT)
+    trials, wrong = pl.DataFrame(schema=TRIALS_SCHEMA), None
+    with (
+        contextlib.ExitStack() as held,
+        RunProgress(console if world.is_leader else Console(quiet=True), declaration.name) as progress,
+    ):
+        if notice := idle_cores():
+            progress.say(notice)
+        if world.is_leader:
+            try:
+                for cannot in held.enter_context(store.writing()):
+                    progress.say(cannot)
+                declaration = _united(store, declaration, progress.say)
+                trials = _opened(store, declaration, programs, progress)
+                if command is not None:
+                    store.note_commands({workload.name: command for workload in study.workloads})
+            except InputError as error:
+                wrong = error
+        world.tell(wrong)
+        if world.is_shared:  # another machine may see the folder as it was a moment ago
+            known = Declaration.from_json(world.broadcast(declaration.to_json().encode()).decode())
+            declaration = known.united(study.declaration())
+            trials = pl.read_parquet(io.BytesIO(world.broadcast(_parquet(trials))))
+        study = study.extended_to(declaration)
+        run = _Run(study, declaration, store, progress, trials, traced, world)
+        for name in traced:
+            if run.pending(name):
+                run.train(name)
+        world.meet("trained")
+    return Ran(run.trained, len(run.failed), run.compile_times, time.perf_counter() - begun)
+
+
+def _united(store: Store, declaration: Declaration, say: Callable[[str], None]) -> Declaration:
+    """Return a study with what its folder holds beside it, and say what that is."""
+    if not store.exists:
+        return declaration
+    known = store.declaration()
+    if known.name != declaration.name:
+        store.check_declaration(declaration)
+    try:
+        united = known.united(declaration)
+    except InputError as error:
+        raise InputError(f"{store.folder} holds a study that does not go together with this one: {error}") from error
+    store.check_declaration(united)
+    if more := known.beyond(declaration):
+        say(f"{store.folder} also holds {'; '.join(more)}. All is kept, and the study goes on with all of it.")
+    return united
+
+
+def _fingerprints(study: Study, traced: Mapping[str, TracedWorkload]) -> dict[str, str]:
+    """Return a hash of what each workload computes, and each optimizer that the user has built."""
+    (first, *_) = traced.values()
+    built = [optimizer for optimizer in study.optimizers if isinstance(optimizer, Optax)]
+    workloads = {f"workload {name}": each.fingerprint for name, each in traced.items()}
+    return workloads | {
+        f"optimizer {optimizer} with workload {first.workload.name}": first.optimizer_fingerprint(optimizer)
+        for optimizer in built
+    }
+
+
+def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str], progress: RunProgress) -> pl.DataFrame:
+    """Return the trials of a folder that this process writes, which is the study's from now on."""
+    import jax
+
+    from sgdscope.training.fingerprint import FINGERPRINT_FORM
+    from sgdscope.training.jax_setup import device_name
+
+    store.check_declaration(declaration)
+    form = f"form {FINGERPRINT_FORM}"
+    workloads = [name.removeprefix("workload ") for name in programs if name.startswith("workload ")]
+    if earlier := [name for name in workloads if store.has_earlier_form(form, name)]:
+        progress.say(EARLIER_FINGERPRINTS.format(store.folder, ", ".join(map(repr, earlier))))
+    for name, program in programs.items():
+        store.check_program(f"jax {jax.__version__}, {form}", name, program)
+    store.declare(declaration)
+    contents = store.read()
+    if contents.damaged:
+        store.set_aside(contents.damaged)
+        for path in contents.damaged:
+            progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
+    for notice in contents.notices("are trained again"):
+        progress.say(notice)
+    here = device_name(jax.devices()[0])
+    if others := sorted(set(contents.trials["device"].drop_nulls()) - {here, jax.devices()[0].device_kind}):
+        progress.say(OTHER_DEVICES.format(store.folder, " and on ".join(others), here))
+    Checkpoints(store.folder, "").drop(ended(contents.trials)["trial_id"])
+    return contents.trials
+
+
+def _check_processes(study: Study, world: World) -> None:
+    import jax
+
+    if not world.is_shared:
+        return
+    counts = Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        raise InputError(
+            f"the processes have {', '.join(str(count) for _, count in sorted(counts.items()))} devices; each trial is "
+            f"shared in equal parts, so give all of them as many."
+        )
+    if study.devices_per_trial != jax.device_count():
+        raise InputError(
+            f"devices_per_trial: {study.devices_per_trial} is not {jax.device_count()}, the devices of all "
+            f"{world.count} processes, which train each trial together."
+        )
+    for workload in study.workloads:
+        if workload.feed is None:
+            raise InputError(
+                f"workload {workload.name!r} has its data on the devices, which processes do not share; run it in "
+                f"one process."
+            )
+
+
+def _told_apart(declaration: Declaration, programs: Mapping[str, str]) -> dict[str, str]:
+    """Return all that decides what a study trains, part by part."""
+    import jax
+
+    fields = json.loads(declaration.to_json())
+    workloads = {
+        f"{field} of workload {record['name']}": value
+        for record in fields.pop("workloads")
+        for field, value in record.items()
+    }
+    functions = {f"functions of {name}, as a hash,": program for name, program in programs.items()}
+    versions = {"versions": f"sgdscope {__version__}, JAX {jax.__version__}"}
+    return {part: str(value) for part, value in (versions | fields | workloads | functions).items()}
+
+
+def _parquet(table: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+class _Run:
+    """One run of a study: what its folder holds by now, and where its search stands."""
+
+    def __init__(
+        self,
+        study: Study,
+        declaration: Declaration,
+        store: Store,
+        progress: RunProgress,
+        trials: pl.DataFrame,
+        traced: Mapping[str, TracedWorkload],
+        world: World,
+    ) -> None:
+        self._study, self._declaration, self._store, self._progress = study, declaration, store, progress
+        self._trials, self._traced, self._world = trials, traced, world
+        self._found = search(declaration, trials)
+        self.failed = set[str]()
+        self.trained = 0
+        self.compile_times: list[CompileTime] = []
+
+    def pending(self, workload: str) -> list[Trial]:
+        """Return the trials of a workload that can be trained now and have not failed in this run."""
+        return [t for t in self._found.pending if t.workload.name == workload and t.id not in self.failed]
+
+    def train(self, workload: str) -> None:
+        """Train all of a workload's trials, with its data on the devices for no longer than that."""
+        backend = _backend(self._study, self._traced[workload], self._world)
+        try:
+            self._train(backend)
+        finally:
+            backend.close()
+
+    def _train(self, backend: Backend) -> None:
+        """Train pack by pack, as the search asks for them."""
+        from sgdscope.training.contract import check_start
+
+        name = backend.workload.name
+        kinds, costs = _kinds(self._declaration, name), self._costs[name]
+        checkpoints = Checkpoints(self._store.folder, backend.circumstances, self._world.is_leader)
+        checkpoints.drop(ended(self._trials)["trial_id"])
+        first = [kind for kind in kinds if kind.optimizer == kinds[0].optimizer]  # which stands for all rules
+        backend.expect([first[-1], first[0]])  # those that are probed
+        self._progress.show(self.trained, self.trained + self._remaining().trials, None)
+        for notice in backend.notices:
+            self._progress.say(notice)
+        if not self._world.is_shared:  # what is probed follows from the time, which is another for each process
+            with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
+                costs.probe(backend, first)
+        backend.expect(kinds[::-1])  # in the order of the search
+        expected = self._remaining(backend)
+        self._progress.show(self.trained, self.trained + expected.trials, expected.seconds)
+        self._show_cells()
+        while pending := self.pending(name):
+            plan = self._remaining(backend)
+            pack = next(packs(pending, partial(_room, backend, costs)))
+            rows, *rest = self._train_pack(backend, pack, plan, costs, checkpoints)
+            if self._world.is_leader:
+                self._store.commit(rows, *rest)
+            checkpoints.drop(ended(rows)["trial_id"])
+            if backend.workload.feed is None and stopped_at_once(rows):
+                check_start(backend.workload, pack[0])
+            failures = rows.filter(pl.col("status") == "failed")
+            self.failed.update(failures["trial_id"])
+            for error in failures["error"].unique():
+                self._progress.say(f"{len(failures)} trials at batch size {pack[0].batch_size} failed: {error}")
+            self.trained += len(rows)
+            self._trials = pl.concat([self._trials, rows])
+            self._found = search(self._declaration, self._trials)
+            self._show_cells()
+        self.compile_times += backend.compile_times
+
+    def _train_pack(
+        self, backend: Backend, pack: Sequence[Trial], plan: Plan, costs: Costs, checkpoints: Checkpoints
+    ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+        """Return the rows of a pack's trials, of their measurements and of their correctness."""
+        from sgdscope.training.loop import Milestones, train
+
+        batch_size, total = pack[0].batch_size, sum(trial.updates for trial in pack)
+        # Of a pack's time, what its updates take: the evaluation after the last of them is still to come.
+        expected = (costs.per_update(batch_size) or 0.0) * total
+        made, resumed = 0, checkpoints.trials().intersection(trial.id for trial in pack)
+
+        def on_progress(updates: int) -> None:
+            nonlocal made
+            made += updates
+            left = None if plan.seconds is None else max(0.0, plan.seconds - expected * made / total)
+            self._progress.show(self.trained + len(pack) * made // total, self.trained + plan.trials, left)
+
+        milestones = Milestones(self._study.evaluate_at, self._study.noise_scale_at)
+        alone = not backend.compiler.pending
+        try:
+            outcomes = train(backend, pack, milestones, checkpoints, on_progress)
+        except InputError:  # a checkpoint that cannot be written
+            raise
+        except Exception as error:  # whatever it is, it is these trials' outcome, and the others go on
+            if self._world.is_shared:  # the other processes know nothing of it
+                raise
+            return _failed(backend, pack, error)
+        # A pack that went on from checkpoints, or whose trials stopped early, tells little of what an update takes.
+        if not resumed and not any(outcome.diverged for outcome in outcomes):
+            rounds = len(pack) / backend.concurrency
+            seconds = sum(outcome.seconds for outcome in outcomes) * rounds / math.ceil(rounds)
+            per_update = costs.training_seconds(seconds, len(pack), total, batch_size) / total
+            # Beside programs that are compiled on the same cores it can only have been slower than it is.
+            if alone or per_update < (costs.per_update(batch_size) or 0.0):
+                costs.note(batch_size, per_update)
+        return _tables(backend, outcomes)
+
+    @cached_property
+    def _costs(self) -> dict[str, Costs]:
+        return costs_of(
+            self._study, self._traced
+        )  # operations take a while to count, and only what is trained needs them
+
+    def _show_cells(self) -> None:
+        if self._progress.is_redrawn:
+            self._progress.show_cells(standing(self._declaration, self._found.trials, self._trials))
+
+    def _remaining(self, backend: Backend | None = None) -> Plan:
+        compiling = backend.compiler.seconds(backend.compiler.pending) if backend else 0.0
+        return remaining(self._declaration, self._found, self._costs, compiling)
+
+
+def plan_study(study: Study, folder: str | Path | None = None, say: Callable[[str], None] = lambda text: None) -> Plan:
+    """Return what a study will cost, or what remains of it in a folder, from a timed probe of a few seconds.
+
+    Where nothing remains, nothing is traced or timed. What the probe itself takes, a run will take too before its first
+    update: the same programs and the same timings.
+
+    Args:
+        study: what is asked.
+        folder: a folder that holds part of the study, or another part of it.
+        say: is told what the folder holds beside the study.
+
+    Args:
+        study: what is asked.
+        folder: the study's folder, where part of it has been trained.
+        costs: what its trials cost. Default: counted here.
+
+    Raises:
+        InputError: where the folder holds another study, or the workload's functions are not the contract's.
+    """
+    from sgdscope.training.jax_setup import check_jax, pinned
+
+    check_jax()
+    with pinned():
+        return _plan_study(study, folder, say)
+
+
+def _plan_study(study: Study, folder: str | Path | None, say: Callable[[str], None]) -> Plan:
+    from sgdscope.training.distributed import the_world
+    from sgdscope.training.traced import trace
+
+    world = the_world()
+    if world.is_shared:  # each would find other times, and so time other things
+        raise InputError("a plan is made by one process; make it for a machine, and divide.")
+    declaration, trials = study.declaration(), pl.DataFrame(schema=TRIALS_SCHEMA)
+    if folder is not None and Store(folder).exists:
+        declaration = _united(Store(folder), declaration, say)
+        study = study.extended_to(declaration)
+        trials = Store(folder).read().trials
+    found = search(declaration, trials)
+    unfinished = {cell.workload.name for cell in found.unfinished}
+    begun = time.perf_counter()
+    costs = costs_of(study, {w.name: trace(w) for w in study.workloads if w.name in unfinished})
+    written = expansion(declaration, costs)
+    compiling = sum(_probe(study, declaration, cost, world) for cost in costs.values())
+    ready = time.perf_counter() - begun
+    plan = replace(remaining(declaration, found, costs, compiling), expansion=written)
+    return replace(plan, seconds=plan.seconds + ready) if plan.trials and plan.seconds is not None else plan
+
+
+def _probe(study: Study, declaration: Declaration, costs: Costs, world: World) -> float:
+    """Time updates of a workload, and return the seconds that the programs of other batch sizes take to compile."""
+    name, backend = costs.traced.workload.name, _backend(study, costs.traced, world)
+    kinds = _kinds(declaration, name)
+    try:
+        costs.probe(backend, [kind for kind in kinds if kind.optimizer == kinds[0].optimizer])
+    except WorkerDiedError as error:
+        raise InputError(f"workload {name!r}: {error}") from error
+    finally:
+        backend.close()
+    return backend.compiler.seconds(len(kinds) - costs.batch_sizes_timed)
+
+
+def _backend(study: Study, traced: TracedWorkload, world: World) -> Backend:
+    """Return what trains a workload: by packs, or from a stream where the host reads its examples."""
+    from sgdscope.training.packed import PackedBackend
+    from sgdscope.training.streamed import StreamedBackend
+
+    if traced.workload.feed is not None:
+        return StreamedBackend(traced, study.devices_per_trial, compute_dtype=study.compute_dtype, world=world)
+    return PackedBackend(
+        traced,
+        study.devices_per_trial,
+        noise_scale=bool(study.noise_scale_at),
+        compute_dtype=study.compute_dtype,
+    )
+
+
+def _kinds(declaration: Declaration, workload: str) -> list[Kind]:
+    """Return the kinds of a workload's trials, batch size by batch size."""
+    from sgdscope.training.step import Kind
+
+    (record,) = (record for record in declaration.workloads if record.name == workload)
+    kinds = (
+        Kind.of(declaration.trial(optimizer, size, 1.0, 0, record))
+        for size in declaration.batch_sizes
+        for optimizer in declaration.trial_optimizers
+    )
+    return list(dict.fromkeys(kinds))
+
+
+def _room(backend: Backend, costs: Costs, trial: Trial) -> int:
+    """Return how many trials a pack may hold: as many as there is room for, or as can be committed soon.
+
+    Where the trials of a device come one after the other, a longer pack saves nothing.
+    """
+    seconds = costs.per_trial(trial.updates, trial.batch_size)
+    if seconds is None:
+        return backend.capacity
+    rounds = int(PACK_SECONDS / max(seconds * backend.concurrency, 1e-9))
+    return min(backend.capacity, backend.concurrency * max(1, rounds))
+
+
+def _tables(backend: Backend, outcomes: Sequence[Outcome]) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return the rows of a pack's trials, of their measurements and of their correctness."""
+    rows = pl.DataFrame([_row(backend, outcome) for outcome in outcomes], schema=TRIALS_SCHEMA)
+    measurements = [
+        {
+            "trial_id": outcome.trial.id,
+            "step": m.step,
+            "examples": m.step * outcome.trial.batch_size,
+            "split": m.split,
+            "metric": m.metric,
+            "value": m.value,
+        }
+        for outcome in outcomes
+        for m in outcome.measurements
+    ]
+    correctness = [
+        {
+            "trial_id": outcome.trial.id,
+            "split": split,
+            "examples": outcome.trial.workload.examples[SPLITS.index(split)],
+            "bits": bits,
+        }
+        for outcome in outcomes
+        for split, bits in outcome.correctness.items()
+    ]
+    return (
+        rows,
+        pl.DataFrame(measurements, schema=MEASUREMENTS_SCHEMA),
+        pl.DataFrame(correctness, schema=CORRECTNESS_SCHEMA),
+    )
+
+
+def _row(backend: Backend, outcome: Outcome) -> dict[str, object]:
+    last = {
+        f"{m.split}_{m.metric}": m.value if math.isfinite(m.value) else None
+        for m in outcome.measurements
+        if m.step == outcome.steps and not outcome.diverged
+    }
+    without = [split for split in SPLITS if last.get(f"{split}_score", 0.0) is None]
+    return (
+        _fields(backend, outcome.trial, outcome.pack_size)
+        | {f"{split}_{metric}": last.get(f"{split}_{metric}") for split in SPLITS for metric in ("loss", "score")}
+        | {
+            "status": "diverged" if outcome.diverged else "complete",
+            "steps": outcome.steps,
+            "examples": outcome.steps * outcome.trial.batch_size,
+            "diverged_at_step": outcome.steps if outcome.diverged else None,
+            "seconds": outcome.seconds,
+            "error": f"the score is not finite on: {', '.join(without)}" if without else None,
+        }
+    )
+
+
+def _failed(
+    backend: Backend, pack: Sequence[Trial], error: Exception
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    # The first line says what kind of error, and the last what it was, where a callback's traceback lies between.
+    text = " … ".join(dict.fromkeys([lines[0], lines[-1].strip()]))
+    if "RESOURCE_EXHAUSTED" in text:
+        text += "; a smaller microbatch_size takes a large batch in parts"
+    rows = [_fields(backend, trial, backend.capacity) | {"status": "failed", "error": text} for trial in pack]
+    nothing = pl.DataFrame(schema=MEASUREMENTS_SCHEMA), pl.DataFrame(schema=CORRECTNESS_SCHEMA)
+    return pl.DataFrame(rows, schema=TRIALS_SCHEMA), *nothing
+
+
+def _fields(backend: Backend, trial: Trial, pack_size: int) -> dict[str, object]:
+    return {
+        "trial_id": trial.id,
+        "workload": trial.workload.name,
+        "optimizer": str(trial.optimizer),
+        "batch_size": trial.batch_size,
+        "learning_rate": trial.learning_rate,
+        "effective_learning_rate": trial.optimizer.effective_learning_rate(trial.learning_rate),
+        "budget": str(trial.budget),
+        "seed": trial.seed,
+        "pack_size": pack_size,
+        **backend.provenance,
+    }

@@ -1,0 +1,1 @@
+"""Intervals, tests and laws: numpy alone, and nothing of trials."""

@@ -1,0 +1,1 @@
+"""Oracles: simulated studies and a model whose every answer has a closed form."""
