@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import optimize, special
 
-from sgdscope.analysis.population import crossed_error, population_difference, population_interval
+from sgdscope.stats.crossed import crossed_error, population_difference, population_interval
 from sgdscope.stats.intervals import t_interval
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(300)

@@ -462,9 +462,9 @@ class Advise:
         advice = result.advice(*(int(_number("batch_sizes", text, int)) for text in self.batch_sizes or ()))
         origin = origin_of(result.declaration)
         if self.json:
-            sys.stdout.write(as_json(advice, result, origin) + "\n")
+            sys.stdout.write(as_json(advice, result.declaration, result.folder, origin) + "\n")
         else:
-            print_advice(advice, result, origin, console)
+            print_advice(advice, result.tables, result.folder, origin, console)
         return DONE
 
 

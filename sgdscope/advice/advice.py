@@ -13,11 +13,12 @@ import polars as pl
 from sgdscope.advice.next_trials import further_trials
 from sgdscope.advice.predicted_rates import rate_for
 from sgdscope.advice.timing import seconds_by_batch_size
-from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records, by_optimizer, curve, joined, on_common_seeds
+from sgdscope.analysis.curve import curve, joined, on_common_seeds
 from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.rate_choice import Chosen, inside, paired, scores_by_batch_size, spread_left_one_out
 from sgdscope.analysis.score_limits import plateau_end, shown_above
 from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, by_optimizer
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.equivalence import ALPHA, equivalence
 from sgdscope.stats.intervals import holm, named, t_interval

@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 
 from sgdscope.advice.timing import seconds_at
-from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, ROUNDED_OCTAVES, Curve, Records, by_optimizer, curve
+from sgdscope.analysis.curve import ROUNDED_OCTAVES, Curve, curve
 from sgdscope.analysis.optima import FLAT_OCTAVES
 from sgdscope.analysis.regimes import batch_sizes_to_add, regime_limits
+from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, by_optimizer
 from sgdscope.budget import MOST_EXAMPLES
 from sgdscope.stats.equivalence import ALPHA, POWER, chance_to_show
 from sgdscope.stats.intervals import LEVEL, fewest_seeds, t_quantile

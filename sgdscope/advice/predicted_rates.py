@@ -11,10 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, ROUNDED_OCTAVES, Records, measured_criteria
+from sgdscope.analysis.curve import ROUNDED_OCTAVES
 from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.optima import FLAT_OCTAVES
-from sgdscope.analysis.regimes import AT_EDGE, FEWEST_BATCH_SIZES, TOO_FEW, Cells, cells_of
+from sgdscope.analysis.sweep import Cells, cells_of
+from sgdscope.analysis.transitions import AT_EDGE, FEWEST_BATCH_SIZES, TOO_FEW
+from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, measured_criteria
 from sgdscope.errors import InputError
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import t_quantile

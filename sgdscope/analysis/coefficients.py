@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import CELL, Records, cells, curve, joined, on_common_seeds
+from sgdscope.analysis.curve import curve, joined, on_common_seeds
+from sgdscope.analysis.trial_table import CELL, Records, cells
 from sgdscope.formatting import exact
 from sgdscope.optimizers import Optimizer
 from sgdscope.store import ended
@@ -19,7 +20,7 @@ def with_chosen_coefficients(trials: pl.DataFrame, optimizers: Sequence[Optimize
     The best value has the rate whose mean validation score is largest. Cells are named by the optimizer as it was
     declared. Two columns are added where an optimizer has a searched coefficient: ``coefficient``, the value, and
     ``coefficient_contenders``, the values that no other leads beyond chance, as of learning rates
-    (:attr:`~sgdscope.analysis.curves.Curve.contenders`).
+    (:attr:`~sgdscope.analysis.curve.Curve.contenders`).
 
     Args:
         trials: a table of trials, named by the optimizers of single values.

@@ -9,17 +9,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import (
-    INTERVALS_SCHEMA,
-    OPTIMIZER_SCHEMA,
-    Records,
-    by_optimizer,
-    measured_criteria,
-)
 from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
-from sgdscope.analysis.margins import margin_at
 from sgdscope.analysis.rate_choice import Chosen, inside, leads_over, scores_by_batch_size
-from sgdscope.analysis.regimes import Cells, cells_of, pair_on_common_seeds
+from sgdscope.analysis.score_limits import margin_at
+from sgdscope.analysis.sweep import Cells, cells_of, pair_on_common_seeds
+from sgdscope.analysis.trial_table import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA, Records, by_optimizer, measured_criteria
 from sgdscope.stats.equivalence import equivalence
 from sgdscope.stats.intervals import Estimate, bootstrapped
 

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from sgdscope.analysis.curves import Records, by_optimizer, curve
+from sgdscope.analysis.curve import curve
+from sgdscope.analysis.trial_table import Records, by_optimizer
 from sgdscope.records import WorkloadRecord
 
 # Of what the best cell gains over the constant predictor.

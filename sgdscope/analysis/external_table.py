@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import Records
 from sgdscope.analysis.derived import momentum_of
-from sgdscope.analysis.margins import PERCENT
 from sgdscope.analysis.rate_groups import grouped
+from sgdscope.analysis.score_limits import PERCENT
 from sgdscope.analysis.text_table import TextTable, number, read_text_table
+from sgdscope.analysis.trial_table import Records
 from sgdscope.budget import MOST_EXAMPLES
 from sgdscope.errors import InputError
 from sgdscope.records import WorkloadRecord

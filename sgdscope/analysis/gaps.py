@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import FEWEST_SHARED, Records, by_optimizer, curve
+from sgdscope.analysis.curve import FEWEST_SHARED, curve
 from sgdscope.analysis.derived import of_sgd
 from sgdscope.analysis.rate_choice import Chosen, scores_by_batch_size
+from sgdscope.analysis.trial_table import Records, by_optimizer
 from sgdscope.formatting import exact
 from sgdscope.store import ended
 

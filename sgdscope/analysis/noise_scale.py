@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import OPTIMIZER_SCHEMA
+from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA
 from sgdscope.stats.intervals import named, t_interval, t_quantile
 
 # The metrics of the table of measurements that it is made of.

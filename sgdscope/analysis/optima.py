@@ -7,18 +7,9 @@ import math
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import (
-    OPTIMIZER_SCHEMA,
-    ROUNDED_OCTAVES,
-    SCORES,
-    Curve,
-    Records,
-    cells,
-    curve,
-    log_losses,
-    measured_criteria,
-)
+from sgdscope.analysis.curve import ROUNDED_OCTAVES, Curve, curve, log_losses
 from sgdscope.analysis.derived import cell_warmed_up, l2_of, momentum_of, temperature
+from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, SCORES, Records, cells, measured_criteria
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import named, t_interval
 from sgdscope.store import ended

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import Curve, Records, cells, curve, middle_of_tied, shared_seeds
+from sgdscope.analysis.curve import Curve, curve, middle_of_tied, shared_seeds
+from sgdscope.analysis.trial_table import Records, cells
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import named, t_interval
 

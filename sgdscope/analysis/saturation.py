@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import CRITERIA, Criterion, Curve, Records, cells, curve
-from sgdscope.analysis.margins import margin_at
+from sgdscope.analysis.curve import Curve, curve
+from sgdscope.analysis.score_limits import margin_at
+from sgdscope.analysis.trial_table import CRITERIA, Criterion, Records, cells
 from sgdscope.budget import Unlimited
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import LEVEL, named, t_interval, t_quantile

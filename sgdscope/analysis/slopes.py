@@ -8,18 +8,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA, Records, measured_criteria
 from sgdscope.analysis.derived import cell_warmed_up
 from sgdscope.analysis.exclusions import learning
-from sgdscope.analysis.regimes import (
-    FARTHEST,
-    FEWEST_BATCH_SIZES,
-    FEWEST_IN_REGIME,
-    Cells,
-    cells_of,
-    knee_interval,
-    slope_of,
-)
+from sgdscope.analysis.regimes import FEWEST_IN_REGIME
+from sgdscope.analysis.sweep import Cells, cells_of
+from sgdscope.analysis.transitions import FARTHEST, FEWEST_BATCH_SIZES, knee_interval, slope_of
+from sgdscope.analysis.trial_table import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA, Records, measured_criteria
 from sgdscope.stats.intervals import bootstrap_t_interval
 from sgdscope.stats.laws import SOFTNESSES, fit_bend
 

@@ -8,16 +8,17 @@ from functools import cached_property
 import polars as pl
 
 from sgdscope.analysis.comparisons import comparisons, rate_differences
-from sgdscope.analysis.curves import CELL, Records
 from sgdscope.analysis.noise_scale import NOISE_SCALE_SCHEMA, noise_scale
 from sgdscope.analysis.optima import learning_rate_curves, optima
-from sgdscope.analysis.population import POPULATION_SCHEMA, population_intervals
 from sgdscope.analysis.rate_choice import choosing, paper_mode
-from sgdscope.analysis.regimes import regime_of_batch_sizes, regimes
+from sgdscope.analysis.regimes import regime_of_batch_sizes
 from sgdscope.analysis.saturation import UNLIMITED_SCHEMA, unlimited
 from sgdscope.analysis.score_limits import thresholds
 from sgdscope.analysis.slopes import sharpness, slopes
+from sgdscope.analysis.test_set import POPULATION_SCHEMA, population_intervals
 from sgdscope.analysis.training_curves import TRAINING_CURVES_SCHEMA, training_curves
+from sgdscope.analysis.transitions import regimes
+from sgdscope.analysis.trial_table import CELL, Records
 from sgdscope.budget import Epochs, Steps, Unlimited, known_budget
 from sgdscope.frames import table
 from sgdscope.records import WorkloadRecord

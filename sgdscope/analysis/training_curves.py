@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import CELL, OPTIMIZER_SCHEMA, Records
 from sgdscope.analysis.optima import geometric_interval
+from sgdscope.analysis.trial_table import CELL, OPTIMIZER_SCHEMA, Records
 from sgdscope.budget import Steps, known_budget
 from sgdscope.stats.intervals import named, t_interval
 from sgdscope.store import ended

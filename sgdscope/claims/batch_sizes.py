@@ -12,29 +12,26 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.comparisons import octaves_between
-from sgdscope.analysis.curves import Curve, curve, measured_criteria, on_common_seeds
+from sgdscope.analysis.curve import Curve, curve, on_common_seeds
 from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.edges import Edges, left_out, listed
 from sgdscope.analysis.exclusions import learning
-from sgdscope.analysis.margins import margin_of
 from sgdscope.analysis.rate_choice import Chosen, edges_of, inside, leads_over, scores_by_batch_size
-from sgdscope.analysis.regimes import (
+from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
+from sgdscope.analysis.score_limits import margin_of, plateau_end
+from sgdscope.analysis.slopes import grid_error, sharpness_of
+from sgdscope.analysis.sweep import cells_of, pair_on_common_seeds
+from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.transitions import (
     AT_EDGE,
     FEWEST_BATCH_SIZES,
-    FEWEST_IN_REGIME,
     IDENTIFIED,
     NOWHERE,
     THROUGHOUT,
-    batch_sizes_to_add,
     bend_of,
-    cells_of,
-    pair_on_common_seeds,
-    regime_limits,
     slope_of,
 )
-from sgdscope.analysis.score_limits import plateau_end
-from sgdscope.analysis.slopes import grid_error, sharpness_of
-from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.trial_table import measured_criteria
 from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
 from sgdscope.claims.finding import (
     CONSTANT,

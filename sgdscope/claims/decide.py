@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA, curve, joined, on_common_seeds
-from sgdscope.analysis.margins import margin_at
+from sgdscope.analysis.curve import curve, joined, on_common_seeds
 from sgdscope.analysis.rate_choice import spread_left_one_out
+from sgdscope.analysis.score_limits import margin_at
 from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.trial_table import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA
 from sgdscope.claims.batch_sizes import cases, sweep
 from sgdscope.claims.epochs import ladders, over_epochs
 from sgdscope.claims.finding import SCORE, Finding, in_zone, rounded, together

@@ -10,14 +10,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import CRITERIA, by_optimizer, measured_criteria
 from sgdscope.analysis.edges import Edges, left_out
 from sgdscope.analysis.exclusions import gains, has_learned, most_of
-from sgdscope.analysis.margins import margin_at
-from sgdscope.analysis.regimes import FEWEST_IN_REGIME, Cells, cells_of, pair_on_common_seeds, slope_of
+from sgdscope.analysis.regimes import FEWEST_IN_REGIME
 from sgdscope.analysis.saturation import outcome_of, saturation
+from sgdscope.analysis.score_limits import margin_at
 from sgdscope.analysis.slopes import grid_error
+from sgdscope.analysis.sweep import Cells, cells_of, pair_on_common_seeds
 from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.transitions import slope_of
+from sgdscope.analysis.trial_table import CRITERIA, by_optimizer, measured_criteria
 from sgdscope.budget import Epochs, Unlimited, known_budget
 from sgdscope.claims.finding import (
     CONSTANT,

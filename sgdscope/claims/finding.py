@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sgdscope.analysis.regimes import Cells
+from sgdscope.analysis.sweep import Cells
 from sgdscope.stats.intervals import Estimate, Verdict, seeds_to_decide
 
 # What effects are counted in: the score's own unit, octaves of a rate or of a batch size, octaves an octave, the

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import COLUMN, CRITERIA, Curve, constant_goodness, goodness
+from sgdscope.analysis.curve import Curve, constant_goodness, goodness
 from sgdscope.analysis.exclusions import has_learned
 from sgdscope.analysis.saturation import Outcome, outcome, stops
+from sgdscope.analysis.trial_table import COLUMN, CRITERIA
 from sgdscope.budget import Budget, Unlimited
 from sgdscope.records import WorkloadRecord
 from sgdscope.store import ended
@@ -87,7 +88,7 @@ def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
     not say that more gain nothing.
 
     An end is bracketed when it is no contender for the best rate, as its interval counts them
-    (:attr:`~sgdscope.analysis.curves.Curve.contenders`); or, at the upper end, when more than 20 % of its trials
+    (:attr:`~sgdscope.analysis.curve.Curve.contenders`); or, at the upper end, when more than 20 % of its trials
     diverge; or when it gains less than a tenth of what the best rate gains over the constant predictor, beyond which
     few seeds would search for ever.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from sgdscope.analysis.curves import CELL
+from sgdscope.analysis.trial_table import CELL
 from sgdscope.formatting import with_half_width
 from sgdscope.stats.intervals import t_interval
 from sgdscope.store import ended

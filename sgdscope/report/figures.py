@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from sgdscope.analysis.curves import CELL
 from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.trial_table import CELL
 from sgdscope.report import seen
 from sgdscope.report.charts import Charts, best_score_by_epochs, optimal_rates_by_epochs
 from sgdscope.report.text.summary import how_chosen

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from sgdscope.analysis.curves import CELL
 from sgdscope.analysis.edges import listed
 from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.trial_table import CELL
 from sgdscope.formatting import interval, number, with_half_width
 from sgdscope.report.charts.by_batch_size import optimal_temperatures
 from sgdscope.report.text.summary import (

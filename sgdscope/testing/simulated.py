@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curves import Criterion, Curve, constant_goodness, goodness
+from sgdscope.analysis.curve import Curve, constant_goodness, goodness
+from sgdscope.analysis.trial_table import Criterion
 from sgdscope.records import WorkloadRecord
 
 # As on the digits: 1,024 examples to train, 256 to validate, 517 to test, ten classes.

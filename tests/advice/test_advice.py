@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from sgdscope.advice.advice import Advice, best_over_batch_sizes
-from sgdscope.analysis.curves import by_optimizer
 from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.trial_table import by_optimizer
 from sgdscope.stats.intervals import holm
 from sgdscope.testing import simulated
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from sgdscope.advice.advice import Advice
 from sgdscope.advice.next_trials import _of_scores, seeds_to_place, seeds_to_show
-from sgdscope.analysis.curves import Curve, curve
+from sgdscope.analysis.curve import Curve, curve
 from sgdscope.analysis.optima import FLAT_OCTAVES, optimum_interval
 from sgdscope.analysis.tables import Tables
 from sgdscope.stats.equivalence import seeds_needed

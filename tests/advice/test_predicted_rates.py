@@ -6,7 +6,7 @@ import pytest
 
 from sgdscope.advice.predicted_rates import MOST_BEYOND, Law, _check, rate_for
 from sgdscope.analysis.optima import optima
-from sgdscope.analysis.regimes import Cells
+from sgdscope.analysis.sweep import Cells
 from sgdscope.errors import InputError
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import t_quantile

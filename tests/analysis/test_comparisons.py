@@ -13,10 +13,10 @@ from sgdscope.analysis.comparisons import (
     octaves_between,
     rate_differences,
 )
-from sgdscope.analysis.curves import by_optimizer
 from sgdscope.analysis.rate_choice import scores_by_batch_size
-from sgdscope.analysis.regimes import Cells
 from sgdscope.analysis.score_limits import thresholds
+from sgdscope.analysis.sweep import Cells
+from sgdscope.analysis.trial_table import by_optimizer
 from sgdscope.stats.equivalence import equivalence
 from sgdscope.testing.simulated import BATCH_SIZES, PLATEAU, RECORD, SimulatedCell, Truth, simulate, trial_table
 

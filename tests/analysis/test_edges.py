@@ -7,10 +7,11 @@ import polars as pl
 import pytest
 
 from sgdscope.advice.advice import Advice
-from sgdscope.analysis.curves import Curve
+from sgdscope.analysis.curve import Curve
 from sgdscope.analysis.external_table import read_results, records_of
-from sgdscope.analysis.regimes import Cells, bend_of
+from sgdscope.analysis.sweep import Cells
 from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.transitions import bend_of
 from sgdscope.claims.decide import against_reference, findings
 from sgdscope.report.figures import figures_of
 from sgdscope.report.text.summary import sentences

@@ -8,7 +8,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from sgdscope.analysis.external_table import Results, check_margin, read_results, records_of
-from sgdscope.analysis.margins import score_margin
+from sgdscope.analysis.score_limits import score_margin
 from sgdscope.analysis.tables import TABLES, Tables
 from sgdscope.errors import InputError
 from sgdscope.testing import simulated

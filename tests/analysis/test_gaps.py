@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sgdscope.analysis.curves import Curve, curve, without_gaps
+from sgdscope.analysis.curve import Curve, curve, without_gaps
 from sgdscope.analysis.gaps import gap_sentences
 from sgdscope.analysis.rate_choice import Chosen, paired, welch_pairs
 from sgdscope.analysis.rate_groups import ROUNDING, binned, grouped, rounded_together

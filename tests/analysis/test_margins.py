@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from sgdscope.analysis.margins import margin_of, score_margin
 from sgdscope.analysis.rate_choice import Chosen
+from sgdscope.analysis.score_limits import margin_of, score_margin
 from sgdscope.records import WorkloadRecord
 
 

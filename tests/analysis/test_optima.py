@@ -8,7 +8,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from scipy import stats
 
-from sgdscope.analysis.curves import Curve, curve, goodness
+from sgdscope.analysis.curve import Curve, curve, goodness
 from sgdscope.analysis.optima import learning_rate_curves, optima, optimum_interval
 from sgdscope.records import WorkloadRecord
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from sgdscope.analysis.curves import Curve, curve
+from sgdscope.analysis.curve import Curve, curve
 from sgdscope.analysis.rate_choice import (
     choosing,
     chosen_scores,

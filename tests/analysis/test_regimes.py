@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from scipy import optimize, stats
 
-from sgdscope.analysis.regimes import regimes
+from sgdscope.analysis.transitions import regimes
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.laws import KNEES_PER_OCTAVE, fit_hinge
 

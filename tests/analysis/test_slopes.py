@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sgdscope.analysis.curves import by_optimizer
-from sgdscope.analysis.regimes import Cells, cells_of
 from sgdscope.analysis.slopes import SHARPNESS_SCHEMA, SLOPES_SCHEMA, sharpness, sharpness_of, slope_of, slopes
+from sgdscope.analysis.sweep import Cells, cells_of
+from sgdscope.analysis.trial_table import by_optimizer
 from sgdscope.testing.simulated import BATCH_SIZES, LAWS, RECORD, Truth, simulate, trial_table
 
 pytestmark = pytest.mark.usefixtures("quick")

@@ -16,8 +16,8 @@ import pytest
 from rich.console import Console
 
 import sgdscope as sg
-from sgdscope.analysis.correctness import correct
 from sgdscope.analysis.saturation import unlimited
+from sgdscope.analysis.test_set import correct
 from sgdscope.engine.plan import Costs
 from sgdscope.engine.run import plan_study
 from sgdscope.report.charts import Charts

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sgdscope.analysis.curves import Curve
+from sgdscope.analysis.curve import Curve
 from sgdscope.analysis.optima import optima
 from sgdscope.budget import Epochs, Steps, Unlimited
 from sgdscope.engine.search import HIGHEST, LOWEST, learning_rate, next_rates, search

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sgdscope.analysis.curves import curve
+from sgdscope.analysis.curve import curve
 from sgdscope.testing.simulated import (
     BATCH_SIZES,
     LAWS,

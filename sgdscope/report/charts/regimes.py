@@ -9,8 +9,9 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.regimes import IDENTIFIED, NOWHERE, THROUGHOUT, regime_limits
+from sgdscope.analysis.regimes import regime_limits
 from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.transitions import IDENTIFIED, NOWHERE, THROUGHOUT
 from sgdscope.report.charts.style import (
     COLOURS,
     DASHES,

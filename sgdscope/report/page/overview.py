@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from sgdscope.advice.advice import Advice
-from sgdscope.analysis.curves import CRITERIA
 from sgdscope.analysis.derived import l2_of
-from sgdscope.analysis.regimes import AT_EDGE, IDENTIFIED, NOWHERE, THROUGHOUT, TOO_FEW
 from sgdscope.analysis.tables import StudyTables, Tables
+from sgdscope.analysis.transitions import AT_EDGE, IDENTIFIED, NOWHERE, THROUGHOUT, TOO_FEW
+from sgdscope.analysis.trial_table import CRITERIA
 from sgdscope.budget import Steps, known_budget
 from sgdscope.formatting import duration, examples
 from sgdscope.report.charts.style import optimizers

@@ -7,22 +7,19 @@ import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 from rich.console import Console
 
 from sgdscope.advice.advice import Advice
 from sgdscope.analysis.derived import l2_of
-from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.formatting import duration, exact, interval, number, with_half_width
 from sgdscope.report.text.summary import edge_sentences, plain_first
 from sgdscope.studies import Origin
 from sgdscope.study import Declaration
 from sgdscope.terminal import TextTable, print_line, print_table, print_text, visible
-
-if TYPE_CHECKING:
-    from sgdscope.result import Result
 
 # Of the ways to extend a study so many are said; the tables have all.
 MOST_SAID = 3
@@ -47,12 +44,13 @@ WORTH = {
 }
 
 
-def print_advice(advice: Advice, result: Result, origin: Origin | None, console: Console) -> None:
+def print_advice(advice: Advice, study: StudyTables, folder: Path, origin: Origin | None, console: Console) -> None:
     """Print what a study advises: a section for each workload and budget, and then the further trials.
 
     Args:
         advice: what it advises.
-        result: the study that does.
+        study: the tables of the study that does.
+        folder: its folder.
         origin: how the command line names it, where it is a built-in one.
         console: where to print.
     """
@@ -73,17 +71,17 @@ def print_advice(advice: Advice, result: Result, origin: Origin | None, console:
         say("")
     say(LEGEND + (f" {RATES_LEGEND}" if advice.batch_sizes else ""))
     say("")
-    if not result.finished:
+    if not study.finished:
         say("The study is not finished; what is said is of the trials that there are, and to go on comes first.")
-    for sentence in further_sentences(advice.further, result.declaration, result.folder, origin):
+    for sentence in further_sentences(advice.further, study.declaration, folder, origin):
         say(sentence)
 
 
-def as_json(advice: Advice, result: Result, origin: Origin | None) -> str:
+def as_json(advice: Advice, declaration: Declaration, folder: Path, origin: Origin | None) -> str:
     """Return every table of the advice as JSON: by its name, a list of rows; numbers that are not finite are null."""
     tables = {name: table.rows(named=True) for name, table in advice.all().items()}
     for row in tables["further"]:
-        row["command"] = command(row, result.declaration, result.folder, origin)
+        row["command"] = command(row, declaration, folder, origin)
     return json.dumps({name: [_plain(row) for row in rows] for name, rows in tables.items()}, indent=2)
 
 

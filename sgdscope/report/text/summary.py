@@ -7,23 +7,15 @@ from typing import Any
 
 import polars as pl
 
-from sgdscope.analysis.curves import CRITERIA, Criterion, Records, smallest_loss
+from sgdscope.analysis.curve import smallest_loss
 from sgdscope.analysis.edges import Edges, listed, sides
 from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.gaps import gap_sentences
 from sgdscope.analysis.optima import without_score
-from sgdscope.analysis.regimes import (
-    AT_EDGE,
-    FEWEST_BATCH_SIZES,
-    FEWEST_IN_REGIME,
-    IDENTIFIED,
-    NOWHERE,
-    THROUGHOUT,
-    TOO_FEW,
-    batch_sizes_to_add,
-    regime_limits,
-)
+from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
 from sgdscope.analysis.tables import Tables
+from sgdscope.analysis.transitions import AT_EDGE, FEWEST_BATCH_SIZES, IDENTIFIED, NOWHERE, THROUGHOUT, TOO_FEW
+from sgdscope.analysis.trial_table import CRITERIA, Criterion, Records
 from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
 from sgdscope.formatting import exact, examples, interval, number, with_half_width
 from sgdscope.optimizers import parse_optimizer

@@ -47,7 +47,7 @@ def advice(n=10, batch_sizes=(), **lost):
 def printed(found, width=80, **result):
     console = Console(width=width, record=True, file=io.StringIO())
     about = {"declaration": DECLARATION, "folder": Path("f"), "finished": True} | result
-    print_advice(found, SimpleNamespace(**about), None, console)
+    print_advice(found, SimpleNamespace(**about), about["folder"], None, console)
     return console.export_text()
 
 

@@ -12,14 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import optimize, special, stats
 
-from sgdscope.analysis.population import (
-    POPULATION_SCHEMA,
-    crossed_error,
-    population_difference,
-    population_interval,
-    population_intervals,
-)
+from sgdscope.analysis.test_set import POPULATION_SCHEMA, population_intervals
 from sgdscope.records import WorkloadRecord
+from sgdscope.stats.crossed import crossed_error, population_difference, population_interval
 from sgdscope.stats.intervals import t_interval
 from sgdscope.store import CORRECTNESS_SCHEMA, TRIALS_SCHEMA
 

@@ -1,35 +1,13 @@
-"""Scores of the population that the examples of a test set were drawn from, and not of that test set alone.
-
-Every seed is scored on the same examples, so what is observed is a table of n seeds by N examples, and both are
-samples. An interval over seeds alone, such as ``test_score_low`` to ``test_score_high`` of the optima, is one for this
-test set: where seeds differ as little as those of the digits do, .35 to .82 of them hold the population's score.
-"""
+"""Means over seeds and examples that are crossed: their errors and intervals."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import polars as pl
 from scipy import special
 
-from sgdscope.analysis.correctness import correct
-from sgdscope.analysis.curves import OPTIMIZER_SCHEMA, Records
 from sgdscope.stats.intervals import LEVEL
-from sgdscope.store import ended
-
-POPULATION_SCHEMA: dict[str, type[pl.DataType]] = {
-    **OPTIMIZER_SCHEMA,
-    "batch_size": pl.Int64,
-    "criterion": pl.String,
-    "learning_rate": pl.Float64,
-    "n": pl.Int64,
-    "examples": pl.Int64,
-    "test_score": pl.Float64,
-    "population_low": pl.Float64,
-    "population_high": pl.Float64,
-}
 
 
 def crossed_error(values: np.ndarray) -> tuple[float, float]:
@@ -125,43 +103,6 @@ def population_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, f
     t = _quantile(degrees)
     half = t * error if error > 0 else t**2 / (difference.shape[1] + t**2)
     return mean, mean - half, mean + half
-
-
-def population_intervals(
-    optima: pl.DataFrame, trials: pl.DataFrame, correctness: pl.DataFrame, records: Records
-) -> pl.DataFrame:
-    """Return the test score at each cell's best rate for the score, with an interval for the population of examples.
-
-    A diverged trial counts as the constant predictor, which scores the constant score on every example. A cell has
-    no row where its workload's scores are not right or wrong, or where a complete trial's correctness is missing,
-    as in a folder from before it was kept.
-
-    Args:
-        optima: columns workload, budget, optimizer, batch_size, criterion and learning_rate; those by the criterion
-            ``score`` are used.
-        trials: the trial table.
-        correctness: which examples each trial scored 1 on.
-        records: the workloads by their names.
-    """
-    rows: list[dict[str, Any]] = []
-    known = correctness.filter(pl.col("split") == "test")
-    where = ("workload", "budget", "optimizer", "batch_size", "learning_rate")
-    chosen = optima.filter(pl.col("criterion") == "score").select(*where, "criterion")
-    for row in chosen.iter_rows(named=True):
-        at_rate = ended(trials).filter(pl.all_horizontal(pl.col(name) == row[name] for name in where)).sort("seed")
-        complete = at_rate.filter(pl.col("status") == "complete")["trial_id"]
-        if complete.is_empty() or not complete.is_in(known["trial_id"].to_list()).all():
-            continue
-        right = correct(known, complete.to_list(), "test")
-        values = np.full((len(at_rate), right.shape[1]), records[row["workload"]].constant_score)
-        values[(at_rate["status"] == "complete").to_numpy()] = right
-        mean, low, high = population_interval(values)
-        rows.append(
-            row
-            | {"n": len(values), "examples": values.shape[1]}
-            | {"test_score": mean, "population_low": low, "population_high": high}
-        )
-    return pl.DataFrame(rows, schema=POPULATION_SCHEMA)
 
 
 def _quantile(degrees: float) -> float:

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 from scipy import special
 
+from sgdscope.analysis.trial_table import COLUMN, SCORES, Criterion
 from sgdscope.errors import InputError
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import resampled_seeds, t_quantile
 from sgdscope.store import ended
-
-CELL = ("workload", "budget", "optimizer", "batch_size")
-# The columns that tables share: whose a row is, and the intervals of an estimate.
-OPTIMIZER_SCHEMA: dict[str, type[pl.DataType]] = dict.fromkeys(CELL[:-1], pl.String)
-INTERVALS_SCHEMA: dict[str, type[pl.DataType]] = dict.fromkeys(("low90", "high90", "low95", "high95"), pl.Float64)
-Criterion = Literal["score", "train_loss"]
-CRITERIA: tuple[Criterion, ...] = ("score", "train_loss")
-# What each criterion chooses by.
-COLUMN: dict[Criterion, str] = {"score": "validation_score", "train_loss": "train_loss"}
-SCORES = {"validation_score", "test_score"}
-# What a table's workloads are, by name.
-Records = Mapping[str, WorkloadRecord]
 
 # A rate at which more than this share of trials diverges is not eligible as the optimum.
 MOST_DIVERGED = 0.2
@@ -369,12 +358,6 @@ def log_losses(losses: np.ndarray, record: WorkloadRecord) -> np.ndarray:
     return logarithms
 
 
-def measured_criteria(trials: pl.DataFrame) -> list[Criterion]:
-    """Return the criteria by which at least one of the trials was measured, or all where every trial diverged."""
-    measured: list[Criterion] = [name for name in CRITERIA if trials[COLUMN[name]].null_count() < len(trials)]
-    return measured or list(CRITERIA)
-
-
 def on_common_seeds(curves: Sequence[Curve]) -> list[Curve]:
     """Return the curves on the seeds that all of them have, so that drawing seeds is the same in each.
 
@@ -422,18 +405,3 @@ def joined(curves: Sequence[Curve]) -> Curve:
         np.concatenate([c.diverged for c in curves]),
         unpaired=any(c.unpaired for c in curves),
     )
-
-
-def cells(trials: pl.DataFrame) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
-    """Yield each cell's key and trials, in the order of the keys."""
-    for key, cell in trials.sort(CELL).group_by(CELL, maintain_order=True):
-        yield dict(zip(CELL, key, strict=True)), cell
-
-
-def by_optimizer(trials: pl.DataFrame) -> Iterator[tuple[dict[str, Any], dict[int, pl.DataFrame]]]:
-    """Yield workload, budget and optimizer, each with its cells by batch size, ascending."""
-    groups: dict[tuple[str, ...], dict[int, pl.DataFrame]] = {}
-    for key, cell in cells(trials):
-        groups.setdefault(tuple(key[name] for name in CELL[:-1]), {})[key["batch_size"]] = cell
-    for names, members in groups.items():
-        yield dict(zip(CELL[:-1], names, strict=True)), members

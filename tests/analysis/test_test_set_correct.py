@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from sgdscope.analysis.correctness import correct
+from sgdscope.analysis.test_set import correct
 from sgdscope.errors import InputError
 from sgdscope.store import CORRECTNESS_SCHEMA
 
