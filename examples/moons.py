@@ -36,8 +36,8 @@ train = moons(512, seed=0)
 loss, score = sg.constant_classifier(train["label"])
 workload = sg.Workload(
     name="moons", version="1", train=train, validation=moons(512, seed=1), test=moons(1024, seed=2), init=init,
-    loss=lambda p, state, batch: jax.nn.softplus(-margin(p, batch)),
-    score=lambda p, state, batch: 1.0 * (margin(p, batch) > 0),
+    loss=lambda p, batch: jax.nn.softplus(-margin(p, batch)),
+    score=lambda p, batch: 1.0 * (margin(p, batch) > 0),
     constant_loss=loss, constant_score=score,
 )  # fmt: skip
 study = sg.Study(name="moons", workloads=workload, batch_sizes=(8, 32, 128, 512), budgets=sg.Epochs(20), seeds=5)

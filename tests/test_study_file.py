@@ -143,10 +143,12 @@ def test_all_cores_are_used_and_no_bit_of_an_array_depends_on_the_users_options(
     text = "import jax, os\nimport jax.numpy as jnp\nx = jnp.linspace(0, 1, 3)\n"
     text += "name = f'{jax.device_count() == len(os.sched_getaffinity(0))} {x.dtype}'\n"
     path = write("study.py", text + STUDY.replace("{name!r}", "name"))
-    program = f"from sgdscope import load_study; print(load_study({str(path)!r}).name)"
+    program = f"import sgdscope as sg; sg.configure_jax(); print(sg.load_study({str(path)!r}).name)"
     environment = os.environ | {"JAX_ENABLE_X64": "1"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "True float32\n"
+    planned = command("plan", path, JAX_ENABLE_X64="1")
+    assert planned.stdout.startswith("study       True float32\n"), planned.stdout + planned.stderr
 
 
 def test_ctrl_c_while_a_file_is_loaded_is_an_interrupt(write):

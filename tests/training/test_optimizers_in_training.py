@@ -18,6 +18,7 @@ from sgdscope.schedules import Constant, Cosine, Halving, WarmupStableDecay
 from sgdscope.study import Study
 from sgdscope.training import loop
 from sgdscope.training.checkpoint import Checkpoints
+from sgdscope.training.jax_setup import PINNED
 from sgdscope.training.packed import PackedBackend
 from sgdscope.training.step import Kind, full_gradient
 from sgdscope.training.traced import trace
@@ -233,8 +234,8 @@ def test_an_optimizer_that_cannot_be_trained_is_refused_in_a_sentence(build, sai
         trace(network()).optimizer_fingerprint(Optax("mine", build))
 
 
-@jax.numpy_dtype_promotion("standard")  # which optax relies on
-def test_what_an_optimizer_of_the_users_computes_can_be_told_apart():
+def test_what_an_optimizer_of_the_users_computes_can_be_told_apart(monkeypatch):
+    monkeypatch.setitem(PINNED, "numpy_dtype_promotion", "standard")  # which optax relies on
     traced = trace(network())
     prints = [
         traced.optimizer_fingerprint(Optax("mine", build))
