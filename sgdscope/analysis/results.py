@@ -446,6 +446,8 @@ def _record(name: str, trials: pl.DataFrame, stated: Mapping[str, Any], minimize
     if scores.size and not down and called in (None, "accuracy", PERCENT):
         whole = 1.0 if scores.max() <= 1 else 100.0
         if scores.min() >= 0 and scores.max() <= whole:
+            if whole == 100 and called is None:
+                _check_one_unit(name, trials, float(scores.max()))
             called = "accuracy" if whole == 1 else PERCENT
             if constant is not None and not 0 <= constant <= whole:
                 raise InputError(
@@ -487,6 +489,19 @@ def _check_direction(name: str, trials: pl.DataFrame, scores: np.ndarray) -> Non
         raise InputError(
             f"The scores of {name!r} may be better where they are smaller: {reason}. Give --minimize, or a column "
             f"score_goal that says maximize."
+        )
+
+
+def _check_one_unit(name: str, trials: pl.DataFrame, highest: float) -> None:
+    """Refuse percentages among which are cells of fractions: none of their scores exceeds 1."""
+    best = trials.group_by("budget", "optimizer", "batch_size").agg(pl.col("test_score").max()).drop_nulls()
+    low = best.filter(pl.col("test_score") <= 1).sort("optimizer", "batch_size")
+    if not low.is_empty():
+        _, optimizer, size, score = low.row(0)
+        raise InputError(
+            f"The scores of {name!r} reach {highest:.4g}, but at batch size {size} with {optimizer} "
+            f"none exceeds {score:.4g}. If those are fractions, multiply them by 100. If all are percentages, add a "
+            f"column score_name that says {PERCENT}."
         )
 
 
