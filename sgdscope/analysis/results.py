@@ -285,13 +285,20 @@ def _with_state(table: TextTable) -> tuple[TextTable, Counter[str]]:
 
 
 def _with_score(table: TextTable, comma: bool, left_out: Counter[str]) -> tuple[TextTable, list[float]]:
-    """Return the rows that diverged or have finite scores, and their scores, NaN where they diverged."""
+    """Return the rows that have an outcome, and their scores, NaN where they diverged.
+
+    In a table that ``export`` wrote, which has the constant baseline's loss, a complete trial whose score alone is
+    missing counts by its training loss, as in its study.
+    """
     diverged = [bool(value) for value in table.columns["diverged"]]
     scores = table.numbers("score", comma)
     chosen_by = table.numbers("validation_score", comma) if "validation_score" in table.columns else scores
+    losses = table.numbers("train_loss", comma) if {"train_loss", "constant_loss"} <= set(table.columns) else []
     rows = []
     for row, (score, other) in enumerate(zip(scores, chosen_by, strict=True)):
-        if not diverged[row] and not math.isfinite(score):
+        if losses and math.isfinite(losses[row]) and not (math.isfinite(score) and math.isfinite(other)):
+            rows.append(row)
+        elif not diverged[row] and not math.isfinite(score):
             left_out["without a score"] += 1
         elif not diverged[row] and not math.isfinite(other):
             left_out["without a validation score"] += 1
