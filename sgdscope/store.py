@@ -330,7 +330,9 @@ class Store:
         if known.get(key, fingerprint) != fingerprint:
             raise InputError(
                 f"workload {workload!r}: its functions compute something else than when {self.folder} was begun; "
-                f"give the workload another version and the study another folder."
+                f"give the workload another version and the study another folder. If nothing was changed, the likely "
+                f"cause is a value that differs from process to process: a random number without a seed, the time, or "
+                f"the order of a set."
             )
         if key not in known:
             atomic.write(self.folder / "programs.json", json.dumps(known | {key: fingerprint}, indent=2).encode())
