@@ -418,6 +418,11 @@ class Analyze:
         records = records_of(results, self.minimize, self.constant_score, self.examples)
         margin = results.score_margin if self.score_margin is None else check_margin(self.score_margin, results.trials)
         tables = Tables(results.trials, records, margin)
+        if (tables.thresholds["margin"] == 0).any():
+            raise InputError(
+                f"{self.file}: no margin follows from the scores, since they reach the best or are 0 at the smallest "
+                f"batch size. Give --score-margin, the largest difference to ignore."
+            )
         if tables.optima.is_empty():
             raise InputError(
                 f"{self.file}: too many trials diverged at every learning rate for any to be the best. Try lower "

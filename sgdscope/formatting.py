@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 
+# A mean of equal floats is off by some 1e-16 of it, and so is what is left of its interval.
+ROUNDED = 1e-12
+MOST_DECIMALS, SMALL = 6, 1e-3
+
 
 def number(value: float, form: str = ".2g") -> str:
     """Return a number as it is written everywhere.
@@ -29,10 +33,19 @@ def interval(low: float, high: float, form: str = ".2g") -> str:
 def with_half_width(mean: float, half: float, sign: str = "") -> str:
     """Return a mean and its interval with enough decimals for a first digit of the interval, at least 3.
 
+    An interval narrower than the rounding of floats is 0. A small mean that takes more than 6 decimals is written with
+    an exponent.
+
     >>> with_half_width(0.97, 0.003), with_half_width(-0.01, 0.0004, sign="+")
     ('0.970 ±0.003', '−0.0100 ±0.0004')
+    >>> with_half_width(0.94, 1e-16), with_half_width(-1.2e-10, 4e-10)
+    ('0.940 ±0.000', '−1.2e-10 ±4e-10')
     """
+    half = 0.0 if half <= ROUNDED * abs(mean) else half
     decimals = 3 if not 0 < half < math.inf else max(3, -math.floor(math.log10(half)))
+    if decimals > MOST_DECIMALS and abs(mean) < SMALL:
+        digits = max(1, math.floor(math.log10(max(abs(mean), half) / half)) + 1)
+        return f"{number(mean, f'{sign}.{digits}e')} ±{number(half, '.0e')}"
     return f"{number(mean, f'{sign}z.{decimals}f')} ±{number(half, f'.{decimals}f')}"
 
 

@@ -106,7 +106,7 @@ class Result:
     def correctness(self) -> pl.DataFrame:
         """Which examples each trial scored 1 on: trial, split, examples, bits; without rows where scores are others.
 
-        :func:`sgdscope.analysis.correctness.correct` unpacks them.
+        :func:`sgdscope.analysis.test_set.correct` unpacks them.
         """
         mine = self.contents.correctness.join(self.trials.select("trial_id"), on="trial_id", how="semi")
         return mine.sort("trial_id", "split")

@@ -340,7 +340,9 @@ class Store:
             kind, _, name = what.partition(" ")
             raise InputError(
                 f"{kind} {name!r}: its functions compute something else than when {self.folder} was begun; "
-                f"give the {kind} another {'version' if kind == 'workload' else 'name'} and the study another folder."
+                f"give the {kind} another {'version' if kind == 'workload' else 'name'} and the study another folder. "
+                f"If nothing was changed, the likely cause is a value that differs from process to process: a random "
+                f"number without a seed, the time, or the order of a set."
             )
         if key not in known:
             atomic.write(self.folder / "programs.json", json.dumps(known | {key: fingerprint}, indent=2).encode())

@@ -475,6 +475,17 @@ def test_options_of_analyze_are_checked(tmp_path, capsys, options):
     assert options[0] in said
 
 
+def test_where_perfect_scores_leave_no_margin_one_is_asked_for(tmp_path, capsys):
+    rows = [(size, rate, seed) for size in (8, 32) for rate in (0.1, 0.2, 0.4) for seed in (0, 1, 2)]
+    lines = [f"{size},{rate},{seed},{(1 if size == 8 else 0.9) if rate == 0.2 else 0.5}" for size, rate, seed in rows]
+    table = tmp_path / "mine.csv"
+    table.write_text("\n".join(["batch_size,learning_rate,seed,score", *lines]))
+    assert main(["analyze", str(table)]) == 2
+    assert "no margin follows from the scores" in capsys.readouterr().err
+    assert main(["analyze", str(table), "--score-margin", "0.05"]) == 0
+    assert "to be lost by 32 (to within 0.05" in capsys.readouterr().out
+
+
 def test_a_table_in_which_all_trials_diverged_has_no_optimum(tmp_path, capsys):
     table = tmp_path / "mine.csv"
     table.write_text("batch_size,learning_rate,seed,score,status\n8,1,0,,diverged\n8,0.5,0,,diverged\n")

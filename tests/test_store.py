@@ -184,8 +184,9 @@ def test_a_changed_program_under_the_same_name_is_refused(store):
     store.check_program("0.10.0", "workload w", "abc")
     store.check_program("0.10.0", "workload w", "abc")
     store.check_program("0.11.0", "workload w", "def")
-    with pytest.raises(InputError, match="workload 'w': its functions compute something else"):
+    with pytest.raises(InputError, match="workload 'w': its functions compute something else") as raised:
         store.check_program("0.11.0", "workload w", "abc")
+    assert "random number without a seed" in str(raised.value)
     store.check_program("0.11.0", "workload another", "abc")
     (store.folder / "programs.json").write_text("{")
     with pytest.raises(InputError, match=r"programs.json is damaged"):

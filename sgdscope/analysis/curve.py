@@ -266,8 +266,9 @@ def without_gaps(
     The rate or seed whose leaving out costs the fewest trials goes first, of equals the rate. The best rate, by the
     mean of its own trials, stays: to leave it out would move the optimum. Its two neighbours, which tell where between
     the rates the optimum lies, stay as long as that leaves 3 seeds. A rate that lacks more than half of the seeds that
-    rates usually have is neither. Of unpaired trials as many of each rate are kept as keep the most in all, at least 2
-    if any rate has them, and no more than the best rate has.
+    rates usually have is neither. Where that leaves no seed, as where two grids were run with seeds of their own, the
+    seeds of the best rate alone count. Of unpaired trials as many of each rate are kept as keep the most in all, at
+    least 2 if any rate has them, and no more than the best rate has.
 
     Args:
         there: which trials there are, shape (rates, seeds).
@@ -288,7 +289,13 @@ def without_gaps(
         return np.flatnonzero(counts >= n), np.arange(n)
     beside = [rate for rate in (best - 1, best, best + 1) if 0 <= rate < len(counts) and 2 * counts[rate] >= usual]
     rates, seeds = _rectangle(there, beside)
-    return (rates, seeds) if len(seeds) >= min(FEWEST_SHARED, usual) else _rectangle(there, [best])
+    if len(seeds) < min(FEWEST_SHARED, usual):
+        rates, seeds = _rectangle(there, [best])
+    if not len(seeds):
+        own = np.flatnonzero(there[best])
+        rates, seeds = _rectangle(there[:, own], [best])
+        seeds = own[seeds]
+    return rates, seeds
 
 
 def _rectangle(there: np.ndarray, staying: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -285,13 +285,20 @@ def _with_state(table: TextTable) -> tuple[TextTable, Counter[str]]:
 
 
 def _with_score(table: TextTable, comma: bool, left_out: Counter[str]) -> tuple[TextTable, list[float]]:
-    """Return the rows that diverged or have finite scores, and their scores, NaN where they diverged."""
+    """Return the rows that have an outcome, and their scores, NaN where they diverged.
+
+    In a table that ``export`` wrote, which has the constant baseline's loss, a complete trial whose score alone is
+    missing counts by its training loss, as in its study.
+    """
     diverged = [bool(value) for value in table.columns["diverged"]]
     scores = table.numbers("score", comma)
     chosen_by = table.numbers("validation_score", comma) if "validation_score" in table.columns else scores
+    losses = table.numbers("train_loss", comma) if {"train_loss", "constant_loss"} <= set(table.columns) else []
     rows = []
     for row, (score, other) in enumerate(zip(scores, chosen_by, strict=True)):
-        if not diverged[row] and not math.isfinite(score):
+        if losses and math.isfinite(losses[row]) and not (math.isfinite(score) and math.isfinite(other)):
+            rows.append(row)
+        elif not diverged[row] and not math.isfinite(score):
             left_out["without a score"] += 1
         elif not diverged[row] and not math.isfinite(other):
             left_out["without a validation score"] += 1
@@ -446,6 +453,8 @@ def _record(name: str, trials: pl.DataFrame, stated: Mapping[str, Any], minimize
     if scores.size and not down and called in (None, "accuracy", PERCENT):
         whole = 1.0 if scores.max() <= 1 else 100.0
         if scores.min() >= 0 and scores.max() <= whole:
+            if whole == 100 and called is None:
+                _check_one_unit(name, trials, float(scores.max()))
             called = "accuracy" if whole == 1 else PERCENT
             if constant is not None and not 0 <= constant <= whole:
                 raise InputError(
@@ -487,6 +496,19 @@ def _check_direction(name: str, trials: pl.DataFrame, scores: np.ndarray) -> Non
         raise InputError(
             f"The scores of {name!r} may be better where they are smaller: {reason}. Give --minimize, or a column "
             f"score_goal that says maximize."
+        )
+
+
+def _check_one_unit(name: str, trials: pl.DataFrame, highest: float) -> None:
+    """Refuse percentages among which are cells of fractions: none of their scores exceeds 1."""
+    best = trials.group_by("budget", "optimizer", "batch_size").agg(pl.col("test_score").max()).drop_nulls()
+    low = best.filter(pl.col("test_score") <= 1).sort("optimizer", "batch_size")
+    if not low.is_empty():
+        _, optimizer, size, score = low.row(0)
+        raise InputError(
+            f"The scores of {name!r} reach {highest:.4g}, but at batch size {size} with {optimizer} "
+            f"none exceeds {score:.4g}. If those are fractions, multiply them by 100. If all are percentages, add a "
+            f"column score_name that says {PERCENT}."
         )
 
 

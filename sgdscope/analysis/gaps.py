@@ -32,9 +32,16 @@ def gap_sentences(trials: pl.DataFrame, records: Records) -> list[str]:
             if lacking.size and found.seeds.size:
                 rates = ", ".join(exact(float(f"{rate:.4g}")) for rate in lacking)
                 which = "learning rate" if lacking.size == 1 else "learning rates"
-                lack = "lacks seeds that the others have" if lacking.size == 1 else "lack seeds that the others have"
+                what = "trials" if found.unpaired else "seeds"
+                lack = f"{'lacks' if lacking.size == 1 else 'lack'} {what} that the others have"
                 left = "is left out" if lacking.size == 1 else "are left out"
-                said.append(f"{name} at batch size {size}: {which} {rates} {lack}, and {left}.")
+                lower = "low" in found.censored and lacking[0] < found.rates[0]
+                higher = "high" in found.censored and lacking[-1] > found.rates[-1]
+                beyond = f" Some lie beyond the others: add their {what} before further rates."
+                said.append(
+                    f"{name} at batch size {size}: {which} {rates} {lack}, and {left}."
+                    + (beyond if lower or higher else "")
+                )
         by_size = scores_by_batch_size(members, record)
         scores.append((key, by_size))
         inside = [size for size, found in curves.items() if found.unpaired]

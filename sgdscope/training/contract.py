@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +11,7 @@ import numpy as np
 
 from sgdscope.errors import InputError
 from sgdscope.study import Trial
+from sgdscope.training.clocks import clocks_ahead
 from sgdscope.training.fingerprint import fingerprint
 from sgdscope.training.flops import nested
 from sgdscope.training.jax_setup import pinned
@@ -24,8 +23,6 @@ from sgdscope.workloads.base import Workload
 WITH_KEYS = ("init", "augment", "training_loss")
 # Host functions that a program calls while it runs: a trace shows nothing of what they do.
 CALLBACKS = ("pure_callback", "io_callback")
-# A clock is read twice within less than float32 tells apart; the second trace reads it a year later.
-YEAR_SECONDS = 365 * 24 * 3600
 
 
 class Call(NamedTuple):
@@ -73,8 +70,14 @@ def check_calls(where: str, calls: Sequence[Call]) -> list[Any]:
                 )
         if last[id(call.function)] != place:
             continue
+        if call.is_gradient and call.name != "penalty" and not _depends(first.jaxpr, call.arguments[0]):
+            raise InputError(
+                f"{where}: the gradient of {call.name} depends neither on the parameters nor on the examples, so that "
+                f"nothing is learned. Comparisons, rounding, argmax and stop_gradient have a gradient of 0. Use a "
+                f"smooth loss, such as a cross-entropy."
+            )
         # Another name for the same precision: functions under jax.jit are traced anew, not taken from JAX's cache.
-        with pinned(), jax.default_matmul_precision("float32"), _a_year_later():
+        with pinned(), jax.default_matmul_precision("float32"), clocks_ahead():
             second = _trace(where, call)
         if traced_differently(first, second):
             keys = call.name in WITH_KEYS
@@ -206,19 +209,37 @@ def _trace(where: str, call: Call) -> Any:
     # JAX remembers what it traced of a function that it has seen, so each trace gets a function of its own.
     function = lambda *arguments: call.function(*arguments)
     try:
-        return jax.make_jaxpr(function)(*call.arguments)
+        traced = jax.make_jaxpr(function)(*call.arguments)
+    except jax.errors.UnexpectedTracerError as error:
+        raise _stored(where, call) from error
     except Exception as error:
         if not call.is_gradient:
             raise
         first_line = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(f"{where}: {call.name} has no gradient in reverse mode: {first_line}") from error
+    if any(
+        isinstance(constant, jax.core.Tracer) for part in _parts(traced) for constant in getattr(part, "consts", ())
+    ):
+        raise _stored(where, call)
+    return traced
 
 
-def _a_year_later() -> Any:
-    now, now_ns = time.time, time.time_ns
-    return mock.patch.multiple(
-        time, time=lambda: now() + YEAR_SECONDS, time_ns=lambda: now_ns() + YEAR_SECONDS * 1_000_000_000
+def _stored(where: str, call: Call) -> InputError:
+    """Return the error of a function that uses what an earlier trace of it has stored, which is no array any more."""
+    return InputError(
+        f"{where}: {call.name} uses a value that an earlier trace stored, in a global variable, an object or a cache. "
+        f"Store nothing in a traced function; make constants with numpy, or before the study is declared."
     )
+
+
+def _depends(jaxpr: Any, parameters: Any) -> bool:
+    """Return whether a gradient, the first results of a traced function, may depend on an argument."""
+    reached = set(jaxpr.invars)
+    for equation in jaxpr.eqns:
+        if any(variable in reached for variable in equation.invars if not hasattr(variable, "val")):
+            reached |= set(equation.outvars)
+    gradient = jaxpr.outvars[: len(jax.tree.leaves(parameters))]
+    return any(variable in reached for variable in gradient if not hasattr(variable, "val"))
 
 
 def _is_key(leaf: Any) -> bool:

@@ -382,3 +382,16 @@ def test_a_margin_that_no_difference_could_exceed_is_refused(tmp_path, margin):
 def test_options_that_cannot_be_are_refused(tmp_path, options):
     with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')}"):
         records_of(read_results(written(tmp_path, as_csv(planted()))), **options)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum:0.9"])
+def test_fractions_among_percentages_are_refused_unless_the_table_says_so(tmp_path, trials, optimizer):
+    fractions = (pl.col("optimizer") == optimizer) & (pl.col("batch_size") == 64)
+    scores = [pl.col(name) * pl.when(fractions).then(1).otherwise(100) for name in ("test_score", "validation_score")]
+    mixed = trials.with_columns(*scores)
+    mixed.write_csv(tmp_path / "mixed.csv")
+    with pytest.raises(InputError, match=f"at batch size 64 with {optimizer} none exceeds 0"):
+        records_of(read_results(tmp_path / "mixed.csv"), constant_score=10.0)
+    mixed.with_columns(score_name=pl.lit("accuracy (%)")).write_csv(tmp_path / "said.csv")
+    (record,) = records_of(read_results(tmp_path / "said.csv"), constant_score=10.0).values()
+    assert record.score_name == "accuracy (%)"

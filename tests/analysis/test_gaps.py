@@ -81,6 +81,28 @@ def test_of_unpaired_trials_as_many_are_kept_as_can_be_of_each_rate(counts, numb
     assert rates.tolist() == [rate for rate, count in enumerate(counts) if count >= len(seeds)]
 
 
+@given(gaps(), st.integers(0, 100))
+def test_two_grids_with_seeds_of_their_own_leave_that_of_the_best_rate(there, number):
+    other = np.zeros_like(there)
+    both = np.block([[there, other], [other, there]])  # rates of one grid above those of the other
+    good = np.where(both, np.random.default_rng(number).normal(size=both.shape), np.nan)
+    rates, seeds = without_gaps(both, good, np.zeros_like(both))
+    assert seeds.size
+    assert both[np.ix_(rates, seeds)].all()
+
+
+def test_a_grid_between_the_rates_of_another_loses_no_batch_size():
+    shifted = pl.when(pl.col("seed") > 2).then(pl.col("learning_rate") * 2**0.5).otherwise(pl.col("learning_rate"))
+    optima = Tables(table().with_columns(learning_rate=shifted), RECORDS).optima
+    assert optima.filter(criterion="score")["batch_size"].sort().to_list() == list(TOPS)
+
+
+def test_where_left_out_rates_lie_beyond_an_optimum_at_the_edge_their_seeds_come_first():
+    lost = (pl.col("batch_size") == 32) & (pl.col("learning_rate") > 2.0**-2) & (pl.col("seed") > 1)
+    (said,) = gap_sentences(table().filter(~lost), RECORDS)
+    assert said.endswith("are left out. Some lie beyond the others: add their seeds before further rates.")
+
+
 def test_a_rate_that_lacks_seeds_is_left_out_and_named_and_the_seeds_of_others_stay():
     trials = table()
     lost = (pl.col("batch_size") == 32) & (pl.col("learning_rate") == 2.0) & (pl.col("seed") > 1)

@@ -10,6 +10,8 @@ import pytest
 from rich.console import Console
 
 import sgdscope as sg
+from sgdscope.analysis.external_table import read_results, records_of
+from sgdscope.analysis.tables import Tables
 from sgdscope.report.text.summary import sentences, summary_rows
 from sgdscope.store import ended
 
@@ -78,6 +80,18 @@ def test_rates_without_a_score_are_left_out_of_the_score_alone(tmp_path):
     row = found.curves.filter(pl.col("without_score") == 0).row(0, named=True)
     mine = ended(found.trials).filter(batch_size=row["batch_size"], learning_rate=row["learning_rate"])
     assert row["test_score"] == pytest.approx(mine["test_score"].mean())
+
+
+@pytest.mark.parametrize("score", [finite_up_to(0.5), finite_up_to(0.0)])
+def test_an_exported_table_says_what_its_study_says(score, tmp_path):
+    found = quietly(study(score, seeds=3), tmp_path / "study")
+    assert found.trials["test_score"].null_count() > 0
+    found.export(tmp_path / "trials.csv")
+    read = read_results(tmp_path / "trials.csv")
+    assert read.notices == ()
+    theirs = Tables(read.trials, records_of(read), read.score_margin)
+    assert summary_rows(theirs) == summary_rows(found.tables)
+    assert sentences(theirs) == sentences(found.tables)
 
 
 def test_a_perplexity_that_overflows_with_its_loss_is_divergence(tmp_path):

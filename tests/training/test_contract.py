@@ -1,9 +1,13 @@
 # ruff: noqa: NPY002 - what users write is what is refused
 """What a workload's functions must be, found out before anything is trained."""
 
+import datetime
+import functools
 import itertools
 import random
 import time
+from datetime import datetime as imported_datetime
+from time import time as imported_time
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +21,7 @@ from sgdscope.optimizers import SGD
 from sgdscope.result import run
 from sgdscope.store import Store
 from sgdscope.study import Study
+from sgdscope.training.clocks import clocks_ahead
 from sgdscope.training.contract import traced_differently
 from sgdscope.training.traced import trace
 from sgdscope.workloads.base import Resident, Workload
@@ -70,6 +75,12 @@ IMPURE = {
     "numpy in augment": {"reader": Resident(lambda key, e: e | {"x": e["x"] + np.random.rand()})},
     "numpy in penalty": {"penalty": lambda p: np.random.rand() * (p["w"] ** 2).sum()},
     "the second in init": {"init": lambda key: {"w": jax.random.normal(jax.random.key(int(time.time())), (3,))}},
+    "the moment by name": {"loss": lambda p, b: losses(p, b) * imported_time()},
+    "the date in init": {
+        "init": lambda key: {"w": jax.random.normal(jax.random.key(imported_datetime.now().day), (3,))}
+    },
+    "the weekday": {"loss": lambda p, b: losses(p, b) * (2 + datetime.datetime.now(datetime.UTC).weekday())},
+    "the day as text": {"loss": lambda p, b: losses(p, b) * int(time.strftime("%j"))},
     "a counter in loss": {"loss": lambda p, b: losses(p, b) * next(COUNTER)},
 }
 
@@ -161,6 +172,60 @@ def test_traces_differ_in_structure_and_in_constants_and_not_in_names():
     closed_over = lambda key: jax.make_jaxpr(lambda a: a * jax.random.normal(key))(jnp.zeros(()))
     assert not traced_differently(closed_over(TYPED), closed_over(jax.random.key(0)))
     assert traced_differently(closed_over(TYPED), closed_over(jax.random.key(1)))
+
+
+def test_clocks_are_set_back():
+    with clocks_ahead():
+        assert imported_datetime.now().year > datetime.date.fromtimestamp(time.monotonic()).year
+        ahead = imported_time()
+    assert ahead - time.time() > 365 * 24 * 3600
+    assert imported_datetime is datetime.datetime
+    assert time.gmtime(0).tm_year == 1970
+
+
+KEPT = []
+
+
+@functools.cache
+def kept_by_a_cache():
+    return jnp.linspace(0.5, 1.0, 3)
+
+
+def with_kept_key(p, batch):
+    KEPT[:], key = jax.random.split(KEPT[0] if KEPT else jax.random.key(0))[:1], jax.random.key(1)
+    return losses(p, batch) * (1 + jax.random.uniform(KEPT[0])) + 0 * jax.random.uniform(key)
+
+
+@pytest.mark.parametrize(
+    "functions",
+    [
+        {"loss": lambda p, b: losses(p, b | {"x": b["x"] * kept_by_a_cache()})},
+        {"loss": with_kept_key},
+        {"score": lambda p, b: losses(p, b | {"x": b["x"] * kept_by_a_cache()})},
+        {"loss": jax.jit(lambda p, b: losses(p, b | {"x": b["x"] * kept_by_a_cache()}))},
+    ],
+)
+def test_a_value_that_a_trace_stored_is_named_in_one_sentence(functions):
+    KEPT.clear()
+    kept_by_a_cache.cache_clear()
+    (which,) = functions
+    with pytest.raises(InputError, match=f"{which} uses a value that an earlier trace stored"):
+        checked(**functions)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda p, b: (losses(p, b) > 0.5).astype(jnp.float32),
+        lambda p, b: jnp.round(losses(p, b)),
+        lambda p, b: jax.lax.stop_gradient(losses(p, b)),
+        lambda p, b: b["y"],
+        lambda p, b: jnp.stack([losses(p, b), b["y"]]).argmax(0).astype(jnp.float32),
+    ],
+)
+def test_a_loss_whose_gradient_is_zero_everywhere_is_refused(loss):
+    with pytest.raises(InputError, match="gradient of loss depends neither on the parameters nor on the examples"):
+        checked(loss=loss)
 
 
 def root_of_zero(p, b):

@@ -165,10 +165,10 @@ def bend_sentences(tables: Tables, *criteria: Criterion) -> list[str]:
         what = "best test score" if row["criterion"] == "score" else "lowest training loss"
         who = f"{row['optimizer']}, learning rate for the {what}"
         if row["status"] == TOO_FEW:
-            few = row["batch_sizes"]
-            said.append(
-                f"{who}: {few} batch size{'s are' if few != 1 else ' is'} too few to find where it stops growing."
-            )
+            few, tried = row["batch_sizes"], tables.trials.filter(optimizer=row["optimizer"])["batch_size"].n_unique()
+            count = f"{few} of {tried} batch sizes can be compared, which" if few < tried else f"{few} batch size"
+            count += " is" if few == 1 or few < tried else "s are"
+            said.append(f"{who}: {count} too few to find where it stops growing.")
             continue
         out = f" Left out: {row['left_out']}, at the edge of the rates tried." if row["left_out"] else ""
         if row["status"] == AT_EDGE:

@@ -75,3 +75,10 @@ def test_a_rate_is_not_best_for_the_training_loss_without_its_exploded_seeds_bei
     whole = Tables(pl.DataFrame(rows).with_columns(train_loss=pl.lit(0.0)), {"w": record}, None)
     assert summary_rows(whole)[0][4] == "≤8.3e-08‡"  # both rates tie, so the best one is at an edge of them
     assert not any("on average" in said for said in sentences(whole))
+
+
+def test_batch_sizes_that_cannot_be_compared_are_not_said_to_be_missing():
+    trials = tables({"sgd": "linear"}).trials
+    without = trials.with_columns(test_score=pl.lit(None, pl.Float64), validation_score=pl.lit(None, pl.Float64))
+    said = sentences(Tables(without, {"simulated": simulated.RECORD}, 0.01))
+    assert any("training loss: 0 of 9 batch sizes can be compared, which is too few" in sentence for sentence in said)
