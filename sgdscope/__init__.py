@@ -48,7 +48,7 @@ _HOME = {
     "Steps": "budget",
     "Unlimited": "budget",
     "run": "result",
-    "plan_study": "engine.local",
+    "plan_study": "engine.run",
     "load_study": "studies",
     "configure_jax": "training.jax_setup",
     "exit_together": "training.distributed",

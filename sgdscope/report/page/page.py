@@ -198,4 +198,4 @@ def _tables(tables: StudyTables) -> dict[str, pl.DataFrame]:
 
 def _own(name: str) -> markupsafe.Markup:
     """Return a file of ours, which stands in the page as it is."""
-    return markupsafe.Markup((files("sgdscope.report.page.page") / name).read_text(encoding="utf-8"))  # noqa: S704
+    return markupsafe.Markup((files("sgdscope.report.page") / name).read_text(encoding="utf-8"))  # noqa: S704

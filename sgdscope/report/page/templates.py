@@ -15,7 +15,7 @@ def rendered(template: str, **values: Any) -> str:
         values: all that it names; what it lacks is an error.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sgdscope.report.page.page", "."),
+        loader=jinja2.PackageLoader("sgdscope.report.page", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
