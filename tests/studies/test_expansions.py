@@ -88,7 +88,7 @@ def test_the_readmes_script_for_several_machines_shares_whole_ghost_batches(devi
     ran = []
     monkeypatch.setattr("jax.distributed.initialize", lambda: None)
     monkeypatch.setattr("jax.device_count", lambda: devices)
-    monkeypatch.setattr("sgdscope.studies.load_study", lambda *of: {("imagenet_resnet50", "full", "DIR"): full}[of])
+    monkeypatch.setattr("sgdscope.studies.get", lambda *of: {("imagenet_resnet50", "full", "DIR"): full}[of])
     monkeypatch.setattr("sgdscope.run", lambda *of: ran.append(of))
     exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
     ((study, folder),) = ran
