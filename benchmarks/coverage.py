@@ -34,9 +34,9 @@ from sgdscope.analysis.optima import optimum_interval
 from sgdscope.analysis.rate_choice import left_one_out, left_one_out_interval
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, bend_limits
 from sgdscope.analysis.score_limits import plateau_end, score_margin, threshold
-from sgdscope.analysis.slopes import sharpness_of, slope_of
+from sgdscope.analysis.slopes import sharpness_of
 from sgdscope.analysis.sweep import Cells
-from sgdscope.analysis.transitions import bend_of, knee_interval
+from sgdscope.analysis.transitions import bend_of, knee_interval, slope_of
 from sgdscope.stats.equivalence import equivalence
 from sgdscope.stats.intervals import resampled_seeds, t_interval
 from sgdscope.stats.laws import fit_hinge, fit_line

@@ -3,6 +3,7 @@
 Declare: Study, Workload, Resident, Streams, Feed, constant_classifier, Epochs, Steps, Unlimited
 Optimizers: SGD, Adam, AdamW, Optax, Values
 Schedules: Halving, Constant, Cosine, WarmupStableDecay
+Built in: studies.get, workloads.digits and others
 Run: run, plan_study, load_study, configure_jax, exit_together
 Read: Result
 Mistakes: InputError
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from sgdscope.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from sgdscope import studies as studies
+    from sgdscope import workloads as workloads
     from sgdscope.budget import Epochs, Steps, Unlimited
     from sgdscope.engine.run import plan_study
     from sgdscope.errors import InputError
@@ -86,6 +89,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("studies", "workloads"):
+        return import_module(f"sgdscope.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'sgdscope' has no attribute {name!r}")
     return getattr(import_module(f"sgdscope.{_HOME[name]}"), name)

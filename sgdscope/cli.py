@@ -91,8 +91,10 @@ class Fields:
 
 @dataclass(frozen=True)
 class Source:
-    """For built-in studies on downloaded data sets, such as lstm."""
+    """For built-in studies; all but --sweep for those on downloaded data sets, such as lstm."""
 
+    sweep: Annotated[Text, option("steps|epochs", "default: batch sizes at constant epochs")] = None
+    """Vary batch sizes at a constant number of steps, or epochs at one batch size."""
     profile: Annotated[Text, option("small|full", "default: small")] = None
     """How large the study is."""
     data: Annotated[Path | None, option("DIR", "default: SGDSCOPE_DATA, or the cache folder")] = None
@@ -653,7 +655,7 @@ def _load(name: str, source: Source, changes: Fields) -> Study:
     from sgdscope.training.jax_setup import configure_jax
 
     configure_jax()  # before a study's file makes an array, which starts JAX
-    return changes.applied_to(load_study(name, source.profile, source.data, source.train_on_all))
+    return changes.applied_to(load_study(name, source.profile, source.data, source.train_on_all, source.sweep))
 
 
 def _read(folder: Path) -> Result:

@@ -50,6 +50,17 @@ def test_fields_in_any_order_table_and_page(command, study_file, tmp_path):
     assert "left" in done.stderr  # plain lines of progress in a pipe
 
 
+def test_a_sweep_is_run_by_its_option_or_its_earlier_name_and_goes_on_as_either(tmp_path, capsys):
+    fields = ["--out", str(tmp_path / "s"), "--budgets", "steps:2", *FAST]
+    assert main(["run", "digits", "--sweep", "steps", *fields]) == 0
+    (commands,) = [json.loads(path.read_text()) for path in (tmp_path / "s").rglob("commands.json")]
+    assert commands["digits"][:3] == ["digits", "--sweep", "steps"]
+    assert sg.Result(tmp_path / "s").declaration.name == "digits-steps"
+    capsys.readouterr()
+    assert main(["run", "digits_steps", *fields]) == 0
+    assert "nothing was left to train" in capsys.readouterr().out
+
+
 def test_status_report_and_export(folder, tmp_path, capsys):
     assert main(["status", str(folder)]) == 0
     assert "16 complete; 0 pending" in capsys.readouterr().out
@@ -216,7 +227,7 @@ def test_plan_and_list(capsys):
         (["report", "/nowhere", "--out", "page.pdf"], "page.pdf must end in .html, as the page is HTML; `sgdscope "),
         (["export", "/nowhere", "t.xlsx"], "t.xlsx must end in .csv or .parquet."),
         (["run"], "Missing from sgdscope run: STUDY"),
-        (["run", "mnist"], "study 'mnist' is neither built in (digits, digits_steps,"),
+        (["run", "mnist"], "study 'mnist' is neither built in (digits, autoencoder,"),
         (["run", "digits", "--colour", "red"], "'--colour' is not an option of sgdscope run. sgdscope run --help"),
         (["run", "digits", "--optimizers", "lion"], "optimizers: 'lion' is not an optimizer"),
         (["run", "digits", "--schedule", "step"], "schedule: 'step' is not a schedule"),

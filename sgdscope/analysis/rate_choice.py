@@ -1,22 +1,17 @@
-"""Choosing the learning rate and reporting its score: three ways, and what separates them."""
+"""Choosing the learning rate and reporting its score, so that choosing flatters nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import Curve, curve, middle_of_tied, shared_seeds
-from sgdscope.analysis.trial_table import Records, cells
+from sgdscope.analysis.curve import Curve, curve, shared_seeds
 from sgdscope.records import WorkloadRecord
-from sgdscope.stats.intervals import named, t_interval
-
-# Smith, Elsen and De (2020), arXiv 2006.15081, as recalled: of 15 trials the best 12 are averaged.
-PAPER_SHARE = 12 / 15
+from sgdscope.stats.intervals import t_interval
 
 
 @dataclass(frozen=True)
@@ -160,70 +155,3 @@ def leads_over(scores: Mapping[int, Chosen], others: Mapping[int, Chosen]) -> di
     """Return by how much scores are better than others at the same batch size, seed by seed; none without a seed."""
     pairs = {size: paired(chosen, others[size]) for size, chosen in scores.items() if size in others}
     return {size: mine - theirs for size, (mine, theirs) in pairs.items() if mine.size}
-
-
-def choosing(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
-    """Return each cell's best score by the three ways of choosing and reporting, one row a cell.
-
-    - ``validated``: the validation split chooses, the test split reports; null where there is none.
-    - ``left_one_out``: the test scores of the other seeds choose, the seed left out is scored; its interval is that of
-      :func:`left_one_out_interval`.
-    - ``talk``: all test scores choose, and the same are reported: ``flattery`` is what that adds to the second, with
-      its paired 95 % t interval (the third's own interval says nothing, since it is of the seeds that chose).
-
-    Intervals are over seeds, for this test set. Scores are as they were measured. Where trials diverge now and then, no
-    interval over a few seeds tells how often: of n seeds of which none diverged it is for the trials that do not
-    (``benchmarks/coverage.py``), and a share of up to 1 − 0.05^(1/n) may.
-    """
-    rows = []
-    for key, cell in cells(trials):
-        record = records[key["workload"]]
-        test, validation = curve(cell, record, "score", "test_score"), curve(cell, record, "score")
-        if not test.seeds.size or not test.eligible.any():
-            continue
-        sign = record.score_sign
-        talk, left = test.goodness[test.best()[0]], left_one_out(test)
-        row: dict[str, Any] = key | {"n": len(test.seeds)}
-        if record.chosen_on == "validation":
-            row |= named("validated", t_interval(sign * test.goodness[validation.best()[0]]))
-        else:
-            row |= dict.fromkeys(("validated", "validated_low", "validated_high"), None)
-        mean, *ends = (sign * end for end in left_one_out_interval(test))
-        row |= {"left_one_out": mean, "left_one_out_low": min(ends), "left_one_out_high": max(ends)}
-        row |= {"talk": sign * float(talk.mean())}
-        row |= named("flattery", t_interval(talk - left))
-        rows.append(row)
-    return pl.DataFrame(rows, infer_schema_length=None)
-
-
-def paper_mode(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
-    """Return the mean of the best 12 of 15 beside the plain figures, one row for each cell and learning rate.
-
-    ``paper_score`` is the mean test score of the best 80 % of a rate's trials, as the paper reports it. It lies about
-    a third of a standard deviation too high and favours noisy rates: it is shown, and decides nothing. ``test_score``
-    and ``median`` are of all trials, ``best`` marks the rate that wins by each of the three, of tied ones the middle.
-    """
-    rows: list[dict[str, Any]] = []
-    for key, cell in cells(trials):
-        record = records[key["workload"]]
-        found = curve(cell, record, "score", "test_score")
-        n = len(found.seeds)
-        if not n:
-            continue
-        kept = max(1, round(PAPER_SHARE * n))
-        values = {
-            "paper_score": np.sort(found.goodness, axis=1)[:, n - kept :].mean(axis=1),
-            "test_score": found.goodness.mean(axis=1),
-            "median": np.median(found.goodness, axis=1),
-        }
-        best = {
-            name: int(middle_of_tied(np.where(found.eligible, value.round(12), -math.inf)[:, None])[0])
-            for name, value in values.items()
-        }
-        for number, rate in enumerate(found.rates):
-            row: dict[str, Any] = key | {"learning_rate": float(rate), "n": n, "kept": kept}
-            row |= {"diverged": int(found.diverged[number].sum())}
-            row |= {name: record.score_sign * float(value[number]) for name, value in values.items()}
-            row |= {"best": " ".join(name for name in values if found.eligible[number] and best[name] == number)}
-            rows.append(row)
-    return pl.DataFrame(rows, infer_schema_length=None)

@@ -7,14 +7,11 @@ from functools import cached_property
 
 import polars as pl
 
-from sgdscope.analysis.comparisons import comparisons, rate_differences
 from sgdscope.analysis.noise_scale import NOISE_SCALE_SCHEMA, noise_scale
 from sgdscope.analysis.optima import learning_rate_curves, optima
-from sgdscope.analysis.rate_choice import choosing, paper_mode
 from sgdscope.analysis.regimes import regime_of_batch_sizes
 from sgdscope.analysis.saturation import UNLIMITED_SCHEMA, unlimited
 from sgdscope.analysis.score_limits import thresholds
-from sgdscope.analysis.slopes import sharpness, slopes
 from sgdscope.analysis.test_set import POPULATION_SCHEMA, population_intervals
 from sgdscope.analysis.training_curves import TRAINING_CURVES_SCHEMA, training_curves
 from sgdscope.analysis.transitions import regimes
@@ -29,13 +26,7 @@ TABLES = (
     "optima",
     "regimes",
     "regime_of_batch_sizes",
-    "slopes",
-    "sharpness",
     "thresholds",
-    "comparisons",
-    "rate_differences",
-    "choosing",
-    "paper_mode",
     "population",
 )
 
@@ -109,39 +100,9 @@ class Tables:
         return regime_of_batch_sizes(self.regimes, self.trials, self.records)
 
     @table
-    def slopes(self) -> pl.DataFrame:
-        """How the optimal learning rate grows with the batch size, one row for each optimizer, criterion and regime."""
-        return slopes(self.trials, self.regime_of_batch_sizes, self.records)
-
-    @table
-    def sharpness(self) -> pl.DataFrame:
-        """How sharply the optimal learning rate bends, one row for each optimizer and criterion."""
-        return sharpness(self.trials, self.records)
-
-    @table
     def thresholds(self) -> pl.DataFrame:
         """B_score, where the plateau of the score ends, and B_mom, where momentum begins to lead."""
         return thresholds(self.trials, self.records, self.score_margin)
-
-    @table
-    def comparisons(self) -> pl.DataFrame:
-        """Differences in score from the plateau and from SGD, one row for each batch size of a regime."""
-        return comparisons(self.trials, self.regime_of_batch_sizes, self.records, self.score_margin)
-
-    @table
-    def rate_differences(self) -> pl.DataFrame:
-        """By how many octaves momentum's effective rate lies above SGD's, one row for each regime and criterion."""
-        return rate_differences(self.trials, self.regime_of_batch_sizes, self.records)
-
-    @table
-    def choosing(self) -> pl.DataFrame:
-        """Each cell's best score by the three ways of choosing and reporting."""
-        return choosing(self.trials, self.records)
-
-    @table
-    def paper_mode(self) -> pl.DataFrame:
-        """The mean of the best 12 of 15 trials beside the plain figures, one row for each cell and learning rate."""
-        return paper_mode(self.trials, self.records)
 
     @table
     def population(self) -> pl.DataFrame:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +13,79 @@ from sgdscope.errors import InputError, did_you_mean
 from sgdscope.study import Declaration, Study
 from sgdscope.study_file import read_study
 
-BUILT_IN = tuple(
-    f"{workload}{sweep}"
-    for workload in ("digits", "autoencoder", "lstm", "wide_resnet", "wide_resnet_skipinit", "imagenet_resnet50")
-    for sweep in ("", "_steps", "_epochs")
-)
+BUILT_IN = ("digits", "autoencoder", "lstm", "wide_resnet", "wide_resnet_skipinit", "imagenet_resnet50")
+SWEEPS = ("steps", "epochs")
+# Folders and commands of earlier versions name a sweep of a study as a study of its own.
+EARLIER = {f"{name}_{sweep}": (name, sweep) for name in BUILT_IN for sweep in SWEEPS}
 
 
 def load_study(
-    name: str, profile: str | None = None, data: str | Path | None = None, train_on_all: bool = False
+    name: str,
+    profile: str | None = None,
+    data: str | Path | None = None,
+    train_on_all: bool = False,
+    sweep: str | None = None,
 ) -> Study:
     """Return a built-in study by its name, or the ``study`` that a Python file defines.
 
     Args:
-        name: a built-in study's name, or the path of a Python file.
-        profile: how large a built-in study on a published data set is: ``small``, which is also meant where none
-            is given, or ``full``.
-        data: where that data set is; SGDSCOPE_DATA, or the user's cache folder, unless told otherwise.
-        train_on_all: train on all examples and choose on the test set, as the talk does, rather than hold out a
+        name: A built-in study's name, or the path of a Python file.
+        profile: The size of a built-in study on a published data set, ``small`` or ``full``. Default: ``small``.
+        data: The folder of that data set. Default: SGDSCOPE_DATA, or the user's cache folder.
+        train_on_all: Train on all examples and choose on the test set, as the talk does, instead of holding out a
             validation split.
+        sweep: What a built-in study varies: ``steps`` for batch sizes at a constant number of steps, ``epochs`` for
+            epoch budgets at one batch size. Default: batch sizes at a constant number of epochs.
 
     Raises:
-        InputError: where there is no such study or profile, the data are not there or not right, or the file
-            fails: its own error, with its line.
+        InputError: If there is no such study, profile or sweep, if the data are missing or wrong, or if the file
+            fails: with its own error and line.
+
+    >>> load_study("digits", sweep="steps").name
+    'digits-steps'
     """
-    module: Any = importlib.import_module(f"sgdscope.studies.{name}") if name in BUILT_IN else None
-    if hasattr(module, "PROFILES"):
-        profile = profile or "small"
-        if profile not in module.PROFILES:
-            meant = did_you_mean(profile, module.PROFILES)
-            raise InputError(
-                f"profile: {profile!r} is not one of {name}'s; there are {', '.join(module.PROFILES)}.{meant}"
-            )
-        where = None if data is None else Path(data)
-        declared: Study = module.study(module.read(where, train_on_all=train_on_all), profile)
-        return declared
+    named, (name, implied) = name, EARLIER.get(name, (name, None))
+    if implied and sweep:
+        raise InputError(f"sweep: study {named!r} is a sweep already; give {name} with the sweep {sweep!r}.")
+    sweep = sweep or implied
+    if name not in BUILT_IN:
+        if sweep:
+            raise InputError(f"sweep: study {name!r} has none; it is for built-in studies.")
+        _check_ungiven(name, profile, data, train_on_all)
+        path = Path(name)
+        if not path.exists():
+            raise InputError(_no_study(name, path))
+        return read_study(path)
+    if sweep not in (None, *SWEEPS):
+        meant = did_you_mean(str(sweep), SWEEPS)
+        raise InputError(f"sweep: {sweep!r} is not one of {name}'s; there are {' and '.join(SWEEPS)}.{meant}")
+    module: Any = import_module(f"sgdscope.studies.{name}")
+    if not hasattr(module, "PROFILES"):
+        _check_ungiven(name, profile, data, train_on_all)
+        study: Study = module.study
+        return module.SWEEPS.applied_to(study, sweep) if sweep else study
+    profile = profile or "small"
+    if profile not in module.PROFILES:
+        meant = did_you_mean(profile, module.PROFILES)
+        raise InputError(f"profile: {profile!r} is not one of {name}'s; there are {', '.join(module.PROFILES)}.{meant}")
+    read = module.read(None if data is None else Path(data), train_on_all=train_on_all)
+    return declared(name, read, profile, sweep)
+
+
+def declared(name: str, data: Any, profile: str, sweep: str | None = None) -> Study:
+    """Return a built-in study on a published data set that has been read."""
+    module: Any = import_module(f"sgdscope.studies.{name}")
+    study: Study = module.study(data, profile)
+    return module.SWEEPS[profile].applied_to(study, sweep) if sweep else study
+
+
+get = load_study
+
+
+def _check_ungiven(name: str, profile: str | None, data: str | Path | None, train_on_all: bool) -> None:
     for field, value in (("profile", profile), ("data", data), ("train_on_all", train_on_all)):
         if value:
             raise InputError(f"{field}: study {name!r} has none; it is for built-in studies on published data sets.")
-    if module is not None:
-        built_in: Study = module.study
-        return built_in
-    path = Path(name)
-    if not path.exists():
-        raise InputError(_no_study(name, path))
-    return read_study(path)
 
 
 @dataclass(frozen=True)
@@ -69,21 +98,19 @@ class Origin:
 
 def origin_of(declaration: Declaration) -> Origin | None:
     """Return the built-in study that a folder's declaration is a form of, by its name; None where it is another's."""
-    for built_in in BUILT_IN:
-        workload, sweep = next(
-            (built_in.removesuffix(end), end) for end in ("_steps", "_epochs", "") if built_in.endswith(end)
-        )
-        for profile in ("",) if workload == "digits" else ("small", "full"):
-            if declaration.name != "-".join(filter(None, (workload, profile, sweep[1:]))).replace("_", "-"):
+    for workload, sweep in product(BUILT_IN, (None, *SWEEPS)):
+        words = (workload, "--sweep", sweep) if sweep else (workload,)
+        for profile in (None,) if workload == "digits" else ("small", "full"):
+            if declaration.name != "-".join(filter(None, (workload, profile, sweep))).replace("_", "-"):
                 continue
             if profile:  # its data may not be there to read the fields by
                 on_all = ("--train-on-all",) if declaration.workloads[0].chosen_on == "test" else ()
-                return Origin((built_in, "--profile", profile, *on_all), {})
-            theirs = load_study(built_in).declaration()
+                return Origin((*words, "--profile", profile, *on_all), {})
+            theirs = load_study(workload, sweep=sweep).declaration()
             if theirs.workloads != declaration.workloads:
                 return None
             names = ("optimizers", "batch_sizes", "learning_rates", "budgets")
-            return Origin((built_in,), {name: getattr(theirs, name) for name in names} | {"seeds": (theirs.seeds,)})
+            return Origin(words, {name: getattr(theirs, name) for name in names} | {"seeds": (theirs.seeds,)})
     return None
 
 
@@ -93,6 +120,6 @@ def _no_study(name: str, path: Path) -> str:
         near = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
         where = "" if path.parent.is_dir() else f", since there is no folder {path.parent}"
         return f"{name}: there is no such file{where}.{did_you_mean(path.name, near)}"
-    if meant := did_you_mean(name, BUILT_IN):
+    if meant := did_you_mean(name, (*BUILT_IN, *EARLIER)):
         return f"study {name!r} is neither built in nor the path of a Python file.{meant}"
     return f"study {name!r} is neither built in ({', '.join(BUILT_IN)}) nor the path of a Python file."

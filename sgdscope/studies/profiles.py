@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sgdscope.budget import Epochs, Steps
@@ -26,33 +27,36 @@ def profiled(workload: Workload, profile: str, profiles: Mapping[str, Mapping[st
     return Study(name=name, workloads=(workload,), optimizers=(SGD(), SGD(momentum=0.9)), **profiles[profile])
 
 
-def at_constant_steps(study: Study, steps: int | None = None) -> Study:
-    """Return the talk's sweep (b): momentum alone, at the same number of steps for every batch size.
+@dataclass(frozen=True)
+class Sweeps:
+    """What a study's other two sweeps vary, the talk's (b) and (c); both train with momentum alone.
 
     Args:
-        study: the sweep (a) of the same workload, batch size at one epoch budget.
-        steps: how many; those of its epoch budget at the batch size nearest to 1,024 unless told otherwise.
+        steps: the steps of every trial of the sweep ``steps``. Default: those of the study's epochs at the batch size
+            nearest to `steps_of`.
+        steps_of: a batch size.
+        largest: the largest batch size of the sweep ``steps``. Default: the study's.
+        epochs: the budgets of the sweep ``epochs``, at the batch size nearest to 64. Default: half, once, twice and
+            four times the study's.
     """
-    if steps is None:
-        (workload,), (budget,) = study.workloads, study.trial_budgets
-        steps = budget.updates(_nearest(study.batch_sizes, 1024), examples_in(workload.train))
-    changes = {"name": f"{study.name}-steps", "budgets": (Steps(steps),)}
-    return study.changed(changes | {"optimizers": (SGD(momentum=0.9),)})
 
+    steps: int | None = None
+    steps_of: int = 1024
+    largest: int | None = None
+    epochs: tuple[float, ...] | None = None
 
-def over_epochs(study: Study, epochs: Sequence[float] | None = None) -> Study:
-    """Return the talk's sweep (c): momentum alone, at the batch size nearest to 64 and several epoch budgets.
-
-    Args:
-        study: the sweep (a) of the same workload, batch size at one epoch budget.
-        epochs: the budgets; half to four times that of sweep (a) unless told otherwise.
-    """
-    if epochs is None:
-        epochs = [factor * budget.n for budget in study.trial_budgets for factor in (0.5, 1, 2, 4)]
-    changes = {"name": f"{study.name}-epochs", "budgets": tuple(map(Epochs, epochs))}
-    return study.changed(
-        changes | {"optimizers": (SGD(momentum=0.9),), "batch_sizes": (_nearest(study.batch_sizes, 64),)}
-    )
+    def applied_to(self, study: Study, sweep: str) -> Study:
+        """Return the sweep ``steps`` or ``epochs`` of a study over batch sizes at one epoch budget."""
+        (workload,), (budget,), sizes = study.workloads, study.trial_budgets, study.batch_sizes
+        changes: dict[str, Any] = {"name": f"{study.name}-{sweep}", "optimizers": (SGD(momentum=0.9),)}
+        if sweep == "epochs":
+            epochs = self.epochs or [factor * budget.n for factor in (0.5, 1, 2, 4)]
+            return study.changed(
+                changes | {"budgets": tuple(map(Epochs, epochs)), "batch_sizes": (_nearest(sizes, 64),)}
+            )
+        steps = self.steps or budget.updates(_nearest(sizes, self.steps_of), examples_in(workload.train))
+        kept = tuple(size for size in sizes if size <= (self.largest or size))
+        return study.changed(changes | {"budgets": (Steps(steps),), "batch_sizes": kept})
 
 
 def _nearest(batch_sizes: Sequence[int], wanted: int) -> int:

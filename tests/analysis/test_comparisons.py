@@ -1,23 +1,14 @@
-"""Batch sizes against their plateau and momentum against SGD, with what is planted between them."""
-
-import math
+"""Momentum's learning rates against SGD's, with what is planted between them."""
 
 import numpy as np
 import polars as pl
 import pytest
 
-from sgdscope.analysis.comparisons import (
-    COMPARISONS_SCHEMA,
-    RATE_DIFFERENCES_SCHEMA,
-    comparisons,
-    octaves_between,
-    rate_differences,
-)
+from sgdscope.analysis.comparisons import octaves_between
 from sgdscope.analysis.rate_choice import scores_by_batch_size
 from sgdscope.analysis.score_limits import thresholds
-from sgdscope.analysis.sweep import Cells
+from sgdscope.analysis.sweep import Cells, cells_of, pair_on_common_seeds
 from sgdscope.analysis.trial_table import by_optimizer
-from sgdscope.stats.equivalence import equivalence
 from sgdscope.testing.simulated import BATCH_SIZES, PLATEAU, RECORD, SimulatedCell, Truth, simulate, trial_table
 
 RECORDS = {RECORD.name: RECORD}
@@ -48,82 +39,27 @@ def table(momentum_lost=falling, octaves=0.0, seed=0, n=6, **fields):
     return trial_table({"sgd": sgd, "momentum:0.9": momentum})
 
 
-def regimes_of(trials):
-    where = dict.fromkeys(NOISE, "noise") | dict.fromkeys(CURVATURE, "curvature")
-    return pl.DataFrame(
-        [
-            key | {"batch_size": size, "regime": where.get(size, "unassigned")}
-            for key, members in by_optimizer(trials)
-            for size in members
-        ]
-    )
+def rates_of(trials, criterion="train_loss", sizes=NOISE):
+    """The rates of momentum and of SGD at some batch sizes, on the seeds that both have."""
+    members = {key["optimizer"]: of for key, of in by_optimizer(trials)}
+    pair = pair_on_common_seeds(*(cells_of(members[of], RECORD, criterion) for of in ("momentum:0.9", "sgd")))
+    return [cells.of(sizes) for cells in pair]
 
 
-def rows(found, **values):
-    return found.filter(pl.all_horizontal(pl.col(name) == value for name, value in values.items()))
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("octaves", [0.0, 1.5, -1.0])
+def test_planted_octaves_between_effective_rates_are_found(octaves):
+    trials = table(octaves=octaves)
+    for sizes in (NOISE, CURVATURE):
+        found = octaves_between(*rates_of(trials, sizes=sizes), M)
+        assert found.value == pytest.approx(octaves, abs=0.05)
+        assert found.low95 < found.low90 < octaves < found.high90 < found.high95
 
 
-# ── Scores ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_equal_optimizers_are_called_equal_and_unequal_ones_are_not():
-    equal, unequal = (
-        comparisons(trials, regimes_of(trials), RECORDS)
-        for trials in (table(n=15), table(momentum_lost=lambda x: 0.0, n=15))
-    )
-    for found in (equal, unequal):
-        assert dict(found.schema) == COMPARISONS_SCHEMA
-        assert set(rows(found, regime="noise")["verdict"]) == {"supported"}
-    # In the curvature-dominated regime both fall, so that there is no plateau.
-    assert set(rows(equal, regime="curvature", compared_with="plateau")["verdict"]) == {"contradicted"}
-    assert set(rows(equal, regime="curvature", compared_with="sgd")["verdict"]) == {"supported"}
-    leads = rows(unequal, regime="curvature", compared_with="sgd")
-    assert set(leads["verdict"]) == {"contradicted"}
-    assert leads["batch_size"].to_list() == list(CURVATURE)
-    for size, difference, low, high in leads.select("batch_size", "difference", "low95", "high95").rows():
-        assert difference == pytest.approx(falling(math.log2(size)), abs=0.004)
-        assert low < difference < high
-
-
-def test_the_rows_are_those_of_the_scores():
-    trials = table(momentum_lost=lambda x: 0.0)
-    found = comparisons(trials, regimes_of(trials), RECORDS)
-    scores = {
-        key["optimizer"]: {size: of.scores for size, of in scores_by_batch_size(members, RECORD).items()}
-        for key, members in by_optimizer(trials)
-    }
-    assert set(rows(found, compared_with="sgd")["optimizer"]) == {"momentum:0.9"}
-    for regime, sizes in (("noise", NOISE), ("curvature", CURVATURE)):
-        for optimizer, mine in scores.items():
-            plateau = sum(mine[size] for size in sizes) / len(sizes)
-            groups = {"plateau": [mine[size] - plateau for size in sizes]}
-            if optimizer != "sgd":
-                groups["sgd"] = [mine[size] - scores["sgd"][size] for size in sizes]
-            for compared_with, differences in groups.items():
-                of = rows(found, optimizer=optimizer, regime=regime, compared_with=compared_with)
-                margin = max(0.05 * (1 - np.mean([mine[size] for size in sizes])), 2 / 517)
-                assert of["margin"].to_list() == pytest.approx([margin] * len(sizes))
-                expected = equivalence(np.array(differences), margin)
-                np.testing.assert_allclose(of["difference"], expected.mean, atol=1e-12)
-                np.testing.assert_allclose(of["p_equivalent"], expected.p_equivalent)
-                np.testing.assert_allclose(of["p_beyond"], expected.p_beyond)
-                assert set(of["verdict"]) == {expected.verdict}
-                assert set(of["n"]) == {6}
-
-
-def test_batch_sizes_where_momentum_did_not_warm_up_are_marked():
-    trials = table()
-    found = comparisons(trials, regimes_of(trials), RECORDS)
-    marked = rows(found, optimizer="momentum:0.9", warmed_up=False)
-    assert set(marked["batch_size"]) == {256, 512, 1024}
-    assert set(rows(found, optimizer="sgd")["warmed_up"]) == {True}
-
-
-def test_only_seeds_that_both_have_are_compared():
+@pytest.mark.usefixtures("quick")
+def test_rates_are_compared_on_the_seeds_that_both_have():
     trials = table().filter((pl.col("optimizer") == "sgd") | (pl.col("seed") >= 2))
-    found = comparisons(trials, regimes_of(trials), RECORDS)
-    counts = found.select("optimizer", "compared_with", "n").unique()
-    assert set(counts.rows()) == {("sgd", "plateau", 6), ("momentum:0.9", "plateau", 4), ("momentum:0.9", "sgd", 4)}
+    assert [cells.n for cells in rates_of(trials)] == [4, 4]
 
 
 @pytest.mark.usefixtures("quick")
@@ -131,58 +67,13 @@ def test_where_no_seed_is_common_nothing_is_compared():
     """As where each of two optimizers, or of two batch sizes, has lost another of two trials."""
     trials, of_sgd = table(n=2), pl.col("optimizer") == "sgd"
     apart = trials.filter(of_sgd == (pl.col("seed") == 0))
-    assert set(comparisons(apart, regimes_of(apart), RECORDS)["compared_with"]) == {"plateau"}
-    assert rate_differences(apart, regimes_of(apart), RECORDS).is_empty()
+    assert [cells.n for cells in rates_of(apart)] == [0, 0]
     leads = thresholds(apart, RECORDS).filter(pl.col("quantity") == "B_mom")
     assert set(leads.select("n", "estimate").rows()) == {(0, None)}
     lost = pl.struct("batch_size", "seed").is_in([{"batch_size": 4, "seed": 0}, {"batch_size": 8, "seed": 1}])
     holes = trials.filter(~lost)
-    for of in (comparisons, rate_differences):
-        assert of(holes, regimes_of(holes), RECORDS).is_empty()
+    assert [cells.n for cells in rates_of(holes)] == [0, 0]
     assert thresholds(holes, RECORDS).is_empty()
-
-
-def test_a_declared_margin_is_taken():
-    trials = table()
-    found = comparisons(trials, regimes_of(trials), RECORDS, margin=0.2)
-    assert set(found["margin"]) == {0.2}
-    assert set(found["verdict"]) == {"supported"}
-
-
-def test_what_has_no_regime_gives_empty_tables_with_their_columns():
-    trials = table()
-    nowhere = regimes_of(trials).with_columns(regime=pl.lit("unassigned"))
-    for of, schema in ((comparisons, COMPARISONS_SCHEMA), (rate_differences, RATE_DIFFERENCES_SCHEMA)):
-        found = of(trials, nowhere, RECORDS)
-        assert (found.height, dict(found.schema)) == (0, schema)
-    alone = trials.filter(pl.col("optimizer") == "sgd")
-    assert dict(rate_differences(alone, regimes_of(alone), RECORDS).schema) == RATE_DIFFERENCES_SCHEMA
-
-
-# ── Rates ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("octaves", [0.0, 1.5, -1.0])
-def test_planted_octaves_between_effective_rates_are_found(octaves):
-    trials = table(octaves=octaves)
-    found = rate_differences(trials, regimes_of(trials), RECORDS)
-    assert dict(found.schema) == RATE_DIFFERENCES_SCHEMA
-    keys = found.select("optimizer", "criterion", "regime", "batch_sizes", "n").rows()
-    assert keys == [
-        ("momentum:0.9", criterion, regime, sizes, 6)
-        for criterion in ("score", "train_loss")
-        for regime, sizes in (("noise", 4), ("curvature", 3))
-    ]
-    for row in rows(found, criterion="train_loss").iter_rows(named=True):
-        assert row["value"] == pytest.approx(octaves, abs=0.05)
-        assert row["low95"] < row["low90"] < octaves < row["high90"] < row["high95"]
-
-
-@pytest.mark.usefixtures("quick")
-def test_rates_are_compared_on_the_seeds_that_both_have():
-    trials = table().filter((pl.col("optimizer") == "sgd") | (pl.col("seed") >= 2))
-    assert set(rate_differences(trials, regimes_of(trials), RECORDS)["n"]) == {4}
 
 
 @pytest.mark.usefixtures("quick")

@@ -147,8 +147,6 @@ def test_where_all_cells_are_at_an_edge_nothing_is_decided(low, high):
     advice = Advice(of)
     assert set(advice.costs["verdict"]) == set(advice.leads["verdict"]) == {"at the edge"}
     assert of.thresholds.select(pl.col("low", "high", "estimate").null_count()).row(0) == (len(of.thresholds),) * 3
-    assert of.comparisons.is_empty()
-    assert of.rate_differences.is_empty()
 
 
 @pytest.mark.usefixtures("quick")

@@ -46,7 +46,7 @@ def test_it_gives_what_the_studys_own_table_gives(tmp_path, trials, ending):
     own = Tables(trials, {"simulated": simulated.RECORD}, score_margin=0.004)
     records = records_of(read, constant_score=0.11, examples=1024)
     theirs = Tables(read.trials, records, score_margin=0.004)
-    for name in ("curves", "optima", "regimes", "slopes", "thresholds", "choosing"):
+    for name in ("curves", "optima", "regimes", "regime_of_batch_sizes", "thresholds"):
         assert_frame_equal(getattr(theirs, name), getattr(own, name))
 
 

@@ -9,11 +9,9 @@ from scipy import stats
 
 from sgdscope.analysis.curve import Curve, curve
 from sgdscope.analysis.rate_choice import (
-    choosing,
     chosen_scores,
     left_one_out,
     left_one_out_interval,
-    paper_mode,
     scores_by_batch_size,
     spread_left_one_out,
 )
@@ -64,13 +62,12 @@ def test_each_seed_is_scored_at_the_rate_that_the_others_choose(seed, n):
     np.testing.assert_allclose(left, naive_left_one_out(scores))
     found = chosen_scores(cell(scores), ON_TEST)
     assert found.seeds.tolist() == list(range(n))
-    # The same, but further apart: t over them is the interval of the table.
+    # The same, but further apart: t over them is the interval.
     away, of_left = found.scores - found.scores.mean(), left - left.mean()
     np.testing.assert_allclose(away * of_left[0], of_left * away[0], atol=1e-12)
-    row = choosing(cell(scores), {"w": ON_TEST}).row(0, named=True)
-    assert found.scores.mean() == pytest.approx(row["left_one_out"])
     interval = stats.ttest_1samp(found.scores, 0).confidence_interval(0.95)
-    np.testing.assert_allclose([row["left_one_out_low"], row["left_one_out_high"]], interval)
+    expected = left_one_out_interval(curve(cell(scores), ON_TEST, "score"))
+    np.testing.assert_allclose([found.scores.mean(), *interval], expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -83,37 +80,20 @@ def test_the_validation_split_chooses_and_the_test_split_reports(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("record", "sign"), [(VALIDATED, 1), (PERPLEXITY, -1)])
-def test_the_three_ways_in_the_table(seed, record, sign):
-    test, validation = random_scores(seed), random_scores(seed + 100)
-    row = choosing(cell(test, validation), {"w": record}).row(0, named=True)
-    best = lambda of: max(range(5), key=lambda k: sign * sum(of[k]))
-    chosen, left, talk = test[best(validation)], naive_left_one_out(test, sign), test[best(test)]
-    assert row["n"] == 6
-    assert row["validated"] == pytest.approx(np.mean(chosen))
-    interval = stats.ttest_1samp(chosen, 0).confidence_interval(0.95)
-    np.testing.assert_allclose([row["validated_low"], row["validated_high"]], interval)
-    assert row["left_one_out"] == pytest.approx(np.mean(left))
-    assert row["talk"] == pytest.approx(np.mean(talk))
-    assert row["flattery"] == pytest.approx(sign * (np.mean(talk) - np.mean(left)))
+def test_the_interval_with_one_left_out_is_as_much_wider_as_the_seeds_that_choose_flatter(seed, record, sign):
+    test = random_scores(seed)
+    left, talk = naive_left_one_out(test, sign), max(sign * np.mean(row) for row in test)
     t = stats.ttest_1samp(left, 0).confidence_interval(0.95)
-    half = math.hypot((t.high - t.low) / 2, 2 * row["flattery"])
-    np.testing.assert_allclose(
-        [row["left_one_out_low"], row["left_one_out_high"]], [np.mean(left) - half, np.mean(left) + half]
-    )
-
-
-def test_without_a_validation_split_none_is_validated():
-    row = choosing(cell(random_scores(0)), {"w": ON_TEST}).row(0, named=True)
-    assert (row["validated"], row["validated_low"], row["validated_high"]) == (None, None, None)
-    assert row["left_one_out_low"] < row["left_one_out"] < row["left_one_out_high"]
+    half, mean = math.hypot((t.high - t.low) / 2, 2 * (talk - sign * np.mean(left))), sign * np.mean(left)
+    found = left_one_out_interval(curve(cell(test), record, "score", "test_score"))
+    np.testing.assert_allclose(found, [mean, mean - half, mean + half])
 
 
 def test_one_seed_is_scored_at_its_best_rate_with_no_certainty():
     found = chosen_scores(cell([[0.5], [0.9], [0.6]]), ON_TEST)
     assert found.scores.tolist() == [0.9]
-    row = choosing(cell([[0.5], [0.9], [0.6]]), {"w": ON_TEST}).row(0, named=True)
-    assert (row["n"], row["talk"], row["left_one_out"]) == (1, 0.9, 0.9)
-    assert (row["left_one_out_low"], row["left_one_out_high"]) == (-math.inf, math.inf)
+    one = curve(cell([[0.5], [0.9], [0.6]]), ON_TEST, "score")
+    assert left_one_out_interval(one) == (0.9, -math.inf, math.inf)
 
 
 def test_a_diverged_trial_counts_as_the_constant_predictor():
@@ -128,7 +108,6 @@ def test_a_rate_that_is_not_eligible_is_chosen_by_no_seed():
     scores = [[0.3] * 5, [0.9, 0.9, 0.9, None, None]]
     assert chosen_scores(cell(scores), ON_TEST).scores.tolist() == [0.3] * 5
     assert chosen_scores(cell([[None] * 3, [None] * 3]), VALIDATED) is None
-    assert choosing(cell([[None] * 3, [None] * 3]), {"w": VALIDATED}).is_empty()
 
 
 def test_batch_sizes_are_compared_on_the_seeds_that_all_have():
@@ -139,42 +118,6 @@ def test_batch_sizes_are_compared_on_the_seeds_that_all_have():
         assert chosen.seeds.tolist() == [0, 1, 3, 4, 5]
         assert chosen.scores.shape == (5,)
     np.testing.assert_array_equal(found[16].scores, np.delete(chosen_scores(members[16], VALIDATED).scores, 2))
-
-
-# ── The paper's best 12 of 15 ────────────────────────────────────────────────────────────────────────────────
-
-
-def test_paper_mode_by_hand():
-    """Of five trials the best four are averaged; the second rate wins by them and by the median, the first by all."""
-    scores = [[0.80, 0.81, 0.82, 0.83, 0.84], [0.84, 0.85, 0.86, 0.87, 0.20]]
-    first, second = paper_mode(cell(scores), {"w": VALIDATED}).iter_rows(named=True)
-    assert (first["n"], first["kept"], first["diverged"]) == (5, 4, 0)
-    assert first["paper_score"] == pytest.approx((0.81 + 0.82 + 0.83 + 0.84) / 4)
-    assert (first["test_score"], first["median"]) == (pytest.approx(0.82), pytest.approx(0.82))
-    assert second["paper_score"] == pytest.approx((0.84 + 0.85 + 0.86 + 0.87) / 4)
-    assert (second["test_score"], second["median"]) == (pytest.approx(0.724), pytest.approx(0.85))
-    assert (first["best"], second["best"]) == ("test_score", "paper_score median")
-
-
-def test_paper_mode_of_a_score_that_is_better_when_smaller_and_of_a_diverged_trial():
-    rows = paper_mode(cell([[100.0, 110.0, 120.0, 130.0, None]]), {"w": PERPLEXITY}).row(0, named=True)
-    assert (rows["diverged"], rows["kept"]) == (1, 4)
-    assert rows["paper_score"] == pytest.approx(115.0)
-    assert rows["test_score"] == pytest.approx((460 + 400) / 5)
-    assert rows["median"] == pytest.approx(120.0)
-
-
-def test_of_tied_rates_paper_mode_marks_the_middle_one_as_all_do():
-    rows = paper_mode(cell([[0.8] * 5, [0.9] * 5, [0.9] * 5, [0.9] * 5]), {"w": VALIDATED})
-    assert rows["best"].to_list() == ["", "", "paper_score test_score median", ""]
-
-
-def test_twelve_of_fifteen_add_a_third_of_a_standard_deviation():
-    rng = np.random.default_rng(0)
-    table = pl.concat([cell(rng.normal(0.8, 0.01, (1, 15)).tolist(), size=size) for size in range(1, 301)])
-    rows = paper_mode(table, {"w": VALIDATED})
-    assert set(rows["kept"]) == {12}
-    assert (rows["paper_score"] - rows["test_score"]).mean() / 0.01 == pytest.approx(0.34, abs=0.04)
 
 
 # ── Whom it flatters ─────────────────────────────────────────────────────────────────────────────────────────

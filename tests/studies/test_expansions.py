@@ -4,7 +4,6 @@ After a change that is meant: SGDSCOPE_WRITE_GOLDEN=1 pytest tests/studies, and 
 """
 
 import functools
-import importlib
 import os
 import re
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from sgdscope.engine.plan import Costs, expansion
 from sgdscope.errors import InputError
 from sgdscope.imagenet.index import ImageNet
-from sgdscope.studies import BUILT_IN, load_study
+from sgdscope.studies import BUILT_IN, SWEEPS, declared, load_study
 from sgdscope.training.traced import trace
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -29,13 +28,12 @@ SHAPES = {
 }
 # ImageNet's pictures are files, of which only numbers, classes and sizes are asked.
 PICTURES = {"train": 1_271_167, "validation": 10_000, "test": 50_000}
-SWEEPS = ("", "_steps", "_epochs")
-OWN = [(f"digits{sweep}", None) for sweep in SWEEPS]
+OWN = [("digits", None, sweep) for sweep in (None, *SWEEPS)]
 PUBLISHED = [
-    (f"{name}{sweep}", profile)
+    (name, profile, sweep)
     for name in (*SHAPES, "imagenet_resnet50")
     for profile in ("full", "small")
-    for sweep in SWEEPS
+    for sweep in (None, *SWEEPS)
 ]
 
 
@@ -64,13 +62,13 @@ def blank(name):
 
 
 def test_all_published_studies_are_here():
-    assert {name for name, _ in OWN + PUBLISHED} == set(BUILT_IN)
+    assert {name for name, _, _ in OWN + PUBLISHED} == set(BUILT_IN)
 
 
 @functools.cache
 def costs_of(name, profile):
     """Counting operations takes a while; all sweeps have the same workload."""
-    study = load_study(name) if profile is None else of_blank_data(name, profile)
+    study = load_study(name) if profile is None else declared(name, blank(name), profile)
     return {workload.name: Costs(trace(workload), len(study.evaluate_at)) for workload in study.workloads}
 
 
@@ -80,17 +78,17 @@ def test_batch_sizes_that_the_pictures_are_too_few_for_are_left_out(examples, si
     split = {"label": labels, "sha256": np.arange(examples, dtype=np.uint64)}
     splits, files = (dict.fromkeys(PICTURES, of) for of in (split, range(examples)))
     data = ImageNet(Path(), tuple("abcdefg"), splits, files, dict.fromkeys(PICTURES, 10))
-    assert importlib.import_module("sgdscope.studies.imagenet_resnet50").study(data, "full").batch_sizes == sizes
+    assert declared("imagenet_resnet50", data, "full").batch_sizes == sizes
 
 
 @pytest.mark.parametrize(("devices", "smallest"), [(1, 256), (4, 256), (8, 512), (64, 4096)])
 def test_the_readmes_script_for_several_machines_shares_whole_ghost_batches(devices, smallest, monkeypatch):
     (code,) = re.findall(r"```py\n(.*?)```", README.read_text(), re.DOTALL)
-    full = of_blank_data("imagenet_resnet50", "full")
+    full = declared("imagenet_resnet50", blank("imagenet_resnet50"), "full")
     ran = []
     monkeypatch.setattr("jax.distributed.initialize", lambda: None)
     monkeypatch.setattr("jax.device_count", lambda: devices)
-    monkeypatch.setattr("sgdscope.studies.load_study", lambda *of: {("imagenet_resnet50", "full", "DIR"): full}[of])
+    monkeypatch.setattr("sgdscope.studies.get", lambda *of: {("imagenet_resnet50", "full", "DIR"): full}[of])
     monkeypatch.setattr("sgdscope.run", lambda *of: ran.append(of))
     exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
     ((study, folder),) = ran
@@ -100,18 +98,10 @@ def test_the_readmes_script_for_several_machines_shares_whole_ghost_batches(devi
     assert all(part == min(size, 256 * devices) for size, part in sizes.items())
 
 
-def of_blank_data(name, profile):
-    return importlib.import_module(f"sgdscope.studies.{name}").study(blank(workload_of(name)), profile)
-
-
-def workload_of(name):
-    return name.removesuffix("_steps").removesuffix("_epochs")
-
-
-@pytest.mark.parametrize(("name", "profile"), [*OWN, *PUBLISHED])
-def test_a_built_in_study_is_what_it_was(name, profile):
-    study = load_study(name) if profile is None else of_blank_data(name, profile)
-    text = expansion(study.declaration(), costs_of(workload_of(name), profile)) + "\n"
+@pytest.mark.parametrize(("name", "profile", "sweep"), [*OWN, *PUBLISHED])
+def test_a_built_in_study_is_what_it_was(name, profile, sweep):
+    study = load_study(name, sweep=sweep) if profile is None else declared(name, blank(name), profile, sweep)
+    text = expansion(study.declaration(), costs_of(name, profile)) + "\n"
     path = GOLDEN / f"{study.name}.txt"
     if os.environ.get("SGDSCOPE_WRITE_GOLDEN"):
         path.write_text(text)
@@ -125,11 +115,24 @@ def test_a_built_in_study_is_what_it_was(name, profile):
         ({"name": "digits", "profile": "small"}, "profile: study 'digits' has none"),
         ({"name": "digits", "data": "somewhere"}, "data: study 'digits' has none"),
         ({"name": "digits", "train_on_all": True}, "train_on_all: study 'digits' has none"),
+        ({"name": "digits_steps", "profile": "small"}, "profile: study 'digits' has none"),
+        (
+            {"name": "digits", "sweep": "step"},
+            r"sweep: 'step' is not one of digits's; there are steps and epochs\. .*steps",
+        ),
+        ({"name": "digits_steps", "sweep": "steps"}, "sweep: study 'digits_steps' is a sweep already; give digits"),
+        ({"name": "study.py", "sweep": "steps"}, "sweep: study 'study.py' has none"),
+        ({"name": "lstm_epoch"}, "study 'lstm_epoch' is neither .* lstm_epochs"),
     ],
 )
 def test_a_profile_or_data_that_a_study_has_not_are_named(arguments, sentence):
     with pytest.raises(InputError, match=sentence):
         load_study(**arguments)
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_the_earlier_name_of_a_sweep_is_that_sweep(sweep):
+    assert load_study(f"digits_{sweep}").declaration() == load_study("digits", sweep=sweep).declaration()
 
 
 def test_a_study_whose_data_are_not_there_says_how_to_get_them(tmp_path):

@@ -1,6 +1,7 @@
 """The language model as a workload: every token counts once, in evaluation as in training."""
 
 from functools import partial
+from importlib import import_module
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,6 @@ import pytest
 from sgdscope.data.ptb import END
 from sgdscope.errors import InputError
 from sgdscope.models.lstm import lstm_init, zero_state
-from sgdscope.workloads import lstm as module
 from sgdscope.workloads.lstm import UNROLL, evaluation_loss, lstm, training_loss
 
 VOCABULARY, UNITS, LAYERS = 13, 40, 2
@@ -67,7 +67,7 @@ def test_the_number_of_parameters(size, units, expected):
 
 
 def test_one_stream_is_the_plain_chain_rule(parameters, monkeypatch):
-    monkeypatch.setattr(module, "EVALUATION_STREAMS", 1)
+    monkeypatch.setattr(import_module("sgdscope.workloads.lstm"), "EVALUATION_STREAMS", 1)
     tokens = text(40)
     ours = jax.jit(partial(evaluation_loss, begin=begin))(parameters, (), {"token": tokens})
     expected = by_hand(parameters, tokens, first=END)
@@ -122,7 +122,7 @@ def test_two_updates_with_the_carry_are_one_pass_over_seventy_tokens(parameters)
 
 
 def test_without_dropout_training_and_evaluation_have_the_same_losses(parameters, monkeypatch):
-    monkeypatch.setattr(module, "EVALUATION_STREAMS", 1)
+    monkeypatch.setattr(import_module("sgdscope.workloads.lstm"), "EVALUATION_STREAMS", 1)
     tokens = np.concatenate([[END], text(35)]).astype(np.uint16)
     training, _ = training_loss(
         parameters, begin(1), {"token": tokens[None]}, jax.random.split(jax.random.key(0), 1), 0.0

@@ -21,7 +21,7 @@ from sgdscope.report.text.advice import (
     print_advice,
     rates_table,
 )
-from sgdscope.studies import BUILT_IN, Origin, origin_of
+from sgdscope.studies import Origin, load_study, origin_of
 from sgdscope.study import Declaration
 from sgdscope.testing import simulated
 
@@ -147,13 +147,11 @@ def test_built_in_studies_are_known_by_their_names():
     def named(name, record=RECORD):
         return Declaration(**(vars(DECLARATION) | {"name": name, "workloads": [record]}))
 
-    from sgdscope.studies.digits_steps import study
-
-    assert origin_of(study.declaration()).words == ("digits_steps",)
+    study = load_study("digits", sweep="steps")
+    assert origin_of(study.declaration()).words == ("digits", "--sweep", "steps")
     assert origin_of(study.declaration()).fields["seeds"] == (study.seeds,)
     assert origin_of(named("digits")) is None  # another's workload
     assert origin_of(named("mine")) is None
     found = {origin_of(named(f"{name}-{profile}")).words for name in ("lstm", "wide-resnet") for profile in ("small",)}
     assert found == {("lstm", "--profile", "small"), ("wide_resnet", "--profile", "small")}
-    assert origin_of(named("autoencoder-full-steps")).words == ("autoencoder_steps", "--profile", "full")
-    assert "autoencoder_steps" in BUILT_IN
+    assert origin_of(named("autoencoder-full-steps")).words == ("autoencoder", "--sweep", "steps", "--profile", "full")
