@@ -70,9 +70,9 @@ def check_calls(where: str, calls: Sequence[Call]) -> list[Any]:
                 )
         if last[id(call.function)] != place:
             continue
-        if call.is_gradient and call.name != "penalty" and not _depends(first.jaxpr, call.arguments[0]):
+        if call.is_gradient and call.name != "penalty" and _is_zero(first, call.arguments[0]):
             raise InputError(
-                f"{where}: the gradient of {call.name} depends neither on the parameters nor on the examples, so that "
+                f"{where}: the gradient of {call.name} is 0 whatever the parameters and the examples are, so that "
                 f"nothing is learned. Comparisons, rounding, argmax and stop_gradient have a gradient of 0. Use a "
                 f"smooth loss, such as a cross-entropy."
             )
@@ -232,14 +232,19 @@ def _stored(where: str, call: Call) -> InputError:
     )
 
 
-def _depends(jaxpr: Any, parameters: Any) -> bool:
-    """Return whether a gradient, the first results of a traced function, may depend on an argument."""
+def _is_zero(traced: Any, parameters: Any) -> bool:
+    """Return whether a gradient, the first results of a traced function, depends on no argument and is 0."""
+    jaxpr = traced.jaxpr
     reached = set(jaxpr.invars)
     for equation in jaxpr.eqns:
         if any(variable in reached for variable in equation.invars if not hasattr(variable, "val")):
             reached |= set(equation.outvars)
     gradient = jaxpr.outvars[: len(jax.tree.leaves(parameters))]
-    return any(variable in reached for variable in gradient if not hasattr(variable, "val"))
+    # A function with effects, such as a callback, is not evaluated a second time.
+    if jaxpr.effects or any(variable in reached for variable in gradient if not hasattr(variable, "val")):
+        return False
+    values = jax.core.eval_jaxpr(jaxpr, traced.consts, *(jnp.zeros(v.aval.shape, v.aval.dtype) for v in jaxpr.invars))
+    return not any(np.asarray(value).any() for value in values[: len(gradient)])
 
 
 def _is_key(leaf: Any) -> bool:

@@ -224,7 +224,7 @@ def test_a_value_that_a_trace_stored_is_named_in_one_sentence(functions):
     ],
 )
 def test_a_loss_whose_gradient_is_zero_everywhere_is_refused(loss):
-    with pytest.raises(InputError, match="gradient of loss depends neither on the parameters nor on the examples"):
+    with pytest.raises(InputError, match="gradient of loss is 0 whatever the parameters and the examples are"):
         checked(loss=loss)
 
 
