@@ -32,11 +32,11 @@ from sgdscope.analysis.comparisons import octaves_between
 from sgdscope.analysis.curve import constant_goodness
 from sgdscope.analysis.optima import optimum_interval
 from sgdscope.analysis.rate_choice import left_one_out, left_one_out_interval
-from sgdscope.analysis.regimes import FEWEST_IN_REGIME, bend_limits
+from sgdscope.analysis.regimes import FEWEST_IN_REGIME, transition_limits
 from sgdscope.analysis.score_limits import plateau_end, score_margin, threshold
 from sgdscope.analysis.slopes import sharpness_of
 from sgdscope.analysis.sweep import Cells
-from sgdscope.analysis.transitions import bend_of, knee_interval, slope_of
+from sgdscope.analysis.transitions import knee_interval, slope_of, transition_of
 from sgdscope.stats.equivalence import equivalence
 from sgdscope.stats.intervals import resampled_seeds, t_interval
 from sgdscope.stats.laws import fit_hinge, fit_line
@@ -148,8 +148,8 @@ def _rates(setting: Setting, truth: Truth, sgd: dict[int, SimulatedCell], moment
     found: Found = {}
     cells = _cells(sgd)
     planted = np.array([truth.octave(size) for size in sgd])
-    row = bend_of(cells)
-    low, _ = bend_limits(row)
+    row = transition_of(cells)
+    low, _ = transition_limits(row)
     for regime, sizes in (("true", NOISE), ("found", [s for s in sgd if low is not None and s < low])):
         if regime == "found":
             found[TRUE, "three batch sizes found noise-dominated"] = float(len(sizes) >= FEWEST_IN_REGIME), math.nan
@@ -168,10 +168,10 @@ def _rates(setting: Setting, truth: Truth, sgd: dict[int, SimulatedCell], moment
     if setting.law in ("constant", "no knee in range"):
         found[FALSE, "B_ε identified without a bend"] = identified
     else:
-        bend = float(fit_hinge(cells.x, planted[None]).knee[0])
+        transition = float(fit_hinge(cells.x, planted[None]).knee[0])
         found[TRUE, "B_ε identified"] = identified
-        found[HELD, "B_ε"] = _holds(math.log2(row["bend_low"]), bend, math.log2(row["bend_high"]))
-        found[HELD, "B_ε by winners on the grid"] = _holds(*_by_winners(cells, setting.n, bend))
+        found[HELD, "B_ε"] = _holds(math.log2(row["transition_low"]), transition, math.log2(row["transition_high"]))
+        found[HELD, "B_ε by winners on the grid"] = _holds(*_by_winners(cells, setting.n, transition))
     if setting.law in ("linear", "smooth") and setting.shape != "flat":
         sharp = sharpness_of(cells)
         soft_low, soft_high = (1 / sharp[end] if sharp[end] else 2.0 for end in ("k_high", "k_low"))
@@ -190,7 +190,7 @@ def _rates(setting: Setting, truth: Truth, sgd: dict[int, SimulatedCell], moment
     return found
 
 
-def _by_winners(cells: Cells, n: int, bend: float) -> tuple[float, float, float]:
+def _by_winners(cells: Cells, n: int, transition: float) -> tuple[float, float, float]:
     """Return the interval of B_ε by another rule: the winners, moved by up to half a step of the grid at random."""
     drawn = resampled_seeds(n)
     whole, draws = (np.array([c.octaves[c.best(seeds)] for c in cells.curves]).T for seeds in (None, drawn))
@@ -198,7 +198,7 @@ def _by_winners(cells: Cells, n: int, bend: float) -> tuple[float, float, float]
     moved = np.random.default_rng(1).uniform(-step / 2, step / 2, draws.shape)
     knee = float(fit_hinge(cells.x, whole, cells.bounds).knee[0])
     low, high = knee_interval(knee, fit_hinge(cells.x, draws + moved, cells.drawn_vertices()[1]).knee, n)
-    return low, bend, high
+    return low, transition, high
 
 
 def _scores(truth: Truth, sgd: dict[int, SimulatedCell], momentum: dict[int, SimulatedCell]) -> Found:

@@ -17,7 +17,7 @@ import time
 from rich.console import Console
 
 import sgdscope as sg
-from sgdscope.report.text.summary import bend_sentences, noise_scale_sentences
+from sgdscope.report.text.summary import noise_scale_sentences, transition_sentences
 from sgdscope.studies.digits import study
 from sgdscope.training.jax_setup import configure_jax
 from sgdscope.training.loop import Milestones, train
@@ -82,7 +82,7 @@ def along_training() -> None:
         ]
         print(f"| {size[0]} | {rows['learning_rate'][0]:.3g} | {' | '.join(cells)} |")
     print(f"n = {table['n'].min()} to {table['n'].max()}")
-    for sentence in bend_sentences(tables) + noise_scale_sentences(tables):
+    for sentence in transition_sentences(tables) + noise_scale_sentences(tables):
         print(sentence)
 
 

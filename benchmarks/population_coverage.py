@@ -71,7 +71,7 @@ def main(count: int) -> None:
                 else:
                     (values,) = found
                     intervals = {
-                        "population": population_interval(values)[1:],
+                        "test_set": population_interval(values)[1:],
                         "plain": plain(values),
                         "bootstrap": pigeonhole(rng, values),
                         "seeds": t_interval(values.mean(axis=1))[1:],

@@ -139,7 +139,7 @@ class Run:
         study = _load(self.study, self.source, self.fields)
 
         from sgdscope.engine.run import train_study
-        from sgdscope.report.text.summary import unlimited_sentences
+        from sgdscope.report.text.summary import saturation_sentences
         from sgdscope.result import Result
         from sgdscope.training.distributed import exit_together
 
@@ -165,7 +165,7 @@ class Run:
             _say(f"All {ran.failed} trials failed; running the same command again tries them again.")
             return FAILED
         _print_findings(result.tables, console)
-        for sentence in unlimited_sentences(result.tables.unlimited, result.tables.records):
+        for sentence in saturation_sentences(result.tables.saturation, result.tables.records):
             print_text(console, sentence)
         if isinstance(page, InputError):
             raise page
@@ -420,7 +420,7 @@ class Analyze:
         records = records_of(results, self.minimize, self.constant_score, self.examples)
         margin = results.score_margin if self.score_margin is None else check_margin(self.score_margin, results.trials)
         tables = Tables(results.trials, records, margin)
-        if (tables.thresholds["margin"] == 0).any():
+        if (tables.score_limits["margin"] == 0).any():
             raise InputError(
                 f"{self.file}: no margin follows from the scores, since they reach the best or are 0 at the smallest "
                 f"batch size. Give --score-margin, the largest difference to ignore."

@@ -122,9 +122,9 @@ class Result:
         return self.tables.optima
 
     @property
-    def regimes(self) -> pl.DataFrame:
+    def transitions(self) -> pl.DataFrame:
         """One row for each optimizer and criterion: the batch size at which the learning rate stops growing."""
-        return self.tables.regimes
+        return self.tables.transitions
 
     @table
     def claims(self) -> pl.DataFrame:

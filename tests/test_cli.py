@@ -100,7 +100,7 @@ def test_an_exported_table_says_what_its_study_says(wide, tmp_path, capsys, endi
     assert theirs.record.constant_score == result.tables.record.constant_score
     assert read.notices == ()
     for name in TABLES:
-        if name != "population":  # it takes which examples were right, which a table of trials does not hold
+        if name != "test_set":  # it takes which examples were right, which a table of trials does not hold
             assert_frame_equal(getattr(theirs, name), getattr(result.tables, name), rel_tol=1e-12)
     assert sentences(theirs) == sentences(result.tables)
     assert len(sentences(theirs)) > 5
@@ -147,8 +147,8 @@ def test_anybodys_table_is_analyzed_and_a_studys_own_as_it_was(folder, tmp_path,
     said = capsys.readouterr().out
     assert "94.500" in said  # the mean of 94 and 95 at batch size 32
     assert "sgd: test accuracy (%) is shown to hold up to batch size" in said
-    thresholds = pl.read_csv(tmp_path / "tables" / "thresholds.csv")
-    assert thresholds.row(0, named=True)["margin"] == pytest.approx(0.05 * (100 - 91.5))
+    score_limits = pl.read_csv(tmp_path / "tables" / "thresholds.csv")
+    assert score_limits.row(0, named=True)["margin"] == pytest.approx(0.05 * (100 - 91.5))
     exported = tmp_path / "own.parquet"
     assert main(["export", str(folder), str(exported)]) == 0
     assert main(["analyze", str(exported)]) == 0

@@ -248,9 +248,9 @@ def test_a_study_is_the_product_of_its_fields():
     assert [str(budget) for budget in declared.budgets] == ["epochs:0.5", "epochs:2", "steps:7"]
     assert len(declared.cells) == len(set(declared.cells)) == 2 * 3 * 2 * 2
     assert Declaration.from_json(declared.to_json()) == declared
-    unlimited = study(budgets=(Unlimited(1, 4, 0.5), Epochs(2), Steps(3))).declaration()
-    assert [str(budget) for budget in unlimited.trial_budgets] == ["epochs:1", "epochs:2", "epochs:4", "steps:3"]
-    assert Declaration.from_json(unlimited.to_json()) == unlimited
+    saturation = study(budgets=(Unlimited(1, 4, 0.5), Epochs(2), Steps(3))).declaration()
+    assert [str(budget) for budget in saturation.trial_budgets] == ["epochs:1", "epochs:2", "epochs:4", "steps:3"]
+    assert Declaration.from_json(saturation.to_json()) == saturation
     trials = {
         declared.trial(SGD(), 2, 0.1, 0, record, budget).id
         for record in declared.workloads

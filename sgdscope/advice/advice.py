@@ -89,19 +89,19 @@ class Advice:
     @cached_property
     def costs(self) -> pl.DataFrame:
         """What each batch size costs in time and in score, one row for each optimizer and batch size."""
-        return batch_size_costs(self.tables.trials, self.tables.thresholds, self.seconds, self.tables.records)
+        return batch_size_costs(self.tables.trials, self.tables.score_limits, self.seconds, self.tables.records)
 
     @cached_property
     def leads(self) -> pl.DataFrame:
         """By how much momentum is ahead of SGD, at each batch size and at each optimizer's best."""
-        return leads(self.tables.trials, self.tables.thresholds, self.tables.records)
+        return leads(self.tables.trials, self.tables.score_limits, self.tables.records)
 
     @cached_property
     def further(self) -> pl.DataFrame:
         """Which further trials would settle what is open, those that settle most for their cost first."""
         t = self.tables
         return further_trials(
-            t.trials, t.optima, t.regimes, t.thresholds, self.costs, self.leads, self.seconds, t.records,
+            t.trials, t.optima, t.transitions, t.score_limits, self.costs, self.leads, self.seconds, t.records,
             self.learning_rates,
         )  # fmt: skip
 
@@ -111,7 +111,7 @@ class Advice:
 
 
 def batch_size_costs(
-    trials: pl.DataFrame, thresholds: pl.DataFrame, seconds: pl.DataFrame, records: Records
+    trials: pl.DataFrame, score_limits: pl.DataFrame, seconds: pl.DataFrame, records: Records
 ) -> pl.DataFrame:
     """Return what each batch size costs in time and in score, with 95 % intervals, one row for each optimizer's.
 
@@ -127,7 +127,7 @@ def batch_size_costs(
 
     Args:
         trials: a table of trials.
-        thresholds: their B_score.
+        score_limits: their B_score.
         seconds: what their trials took.
         records: what their workloads are, by name.
     """
@@ -136,7 +136,7 @@ def batch_size_costs(
         by_size = scores_by_batch_size(members, records[key["workload"]])
         if not by_size:
             continue
-        margin = _margin(thresholds, key)
+        margin = _margin(score_limits, key)
         scores = np.array([chosen.scores for chosen in by_size.values()])
         verdicts = np.full(len(by_size), "at the edge")
         known = inside(by_size)
@@ -181,7 +181,7 @@ def _verdicts(
     return verdicts
 
 
-def leads(trials: pl.DataFrame, thresholds: pl.DataFrame, records: Records) -> pl.DataFrame:
+def leads(trials: pl.DataFrame, score_limits: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return by how much test scores with momentum are ahead of SGD's, paired by seed, with 95 % intervals.
 
     ``over`` is ``equal batch sizes``, one row for each that both have, or ``best batch sizes``, one row with each
@@ -194,7 +194,7 @@ def leads(trials: pl.DataFrame, thresholds: pl.DataFrame, records: Records) -> p
 
     Args:
         trials: a table of trials.
-        thresholds: their thresholds, whose δ is taken.
+        score_limits: their thresholds, whose δ is taken.
         records: what their workloads are, by name.
     """
     studied = list(by_optimizer(trials))
@@ -212,14 +212,14 @@ def leads(trials: pl.DataFrame, thresholds: pl.DataFrame, records: Records) -> p
             of = [size for size in sizes if bool(mine[size].censored or theirs[size].censored) == at_edge]
             pairs = [paired(mine[size], theirs[size]) for size in of]
             places = [{"batch_size": s, "sgd_batch_size": s, "warmed_up": cell_warmed_up(members[s])} for s in of]
-            compared += _compared(equal, places, pairs, thresholds, record, at_edge)
+            compared += _compared(equal, places, pairs, score_limits, record, at_edge)
         rows += sorted(compared, key=lambda row: row["batch_size"])
         best, of_sgds_best = best_over_batch_sizes(members, record), best_over_batch_sizes(sgd, record)
         if best is not None and of_sgds_best is not None:
             (size, chosen), (sgds_size, of_sgd_) = best, of_sgds_best
             place = {"batch_size": size, "sgd_batch_size": sgds_size, "warmed_up": cell_warmed_up(members[size])}
             pair, at_edge = paired(chosen, of_sgd_), bool(chosen.censored or of_sgd_.censored)
-            rows += _compared(key | {"over": "best batch sizes"}, [place], [pair], thresholds, record, at_edge)
+            rows += _compared(key | {"over": "best batch sizes"}, [place], [pair], score_limits, record, at_edge)
     return pl.DataFrame(rows, schema=LEADS_SCHEMA)
 
 
@@ -255,13 +255,13 @@ def _compared(
     row: dict[str, Any],
     places: Sequence[dict[str, Any]],
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
-    thresholds: pl.DataFrame,
+    score_limits: pl.DataFrame,
     record: WorkloadRecord,
     at_edge: bool,
 ) -> list[dict[str, Any]]:
     if not pairs or not pairs[0][0].size:
         return []
-    margin = _margin(thresholds, row)
+    margin = _margin(score_limits, row)
     found = equivalence(np.array([mine - theirs for mine, theirs in pairs]), margin)
     same = holm(found.p_equivalent)
     rows = []
@@ -290,10 +290,10 @@ def _compared(
     return rows
 
 
-def _margin(thresholds: pl.DataFrame, key: Mapping[str, Any]) -> float:
+def _margin(score_limits: pl.DataFrame, key: Mapping[str, Any]) -> float:
     """Return δ of an optimizer, as its B_score has it."""
     mine = {name: key[name] for name in OPTIMIZER_SCHEMA}
-    return float(thresholds.filter(**mine, quantity="B_score")["margin"][0])
+    return float(score_limits.filter(**mine, quantity="B_score")["margin"][0])
 
 
 def _turned(name: str, goodness: np.ndarray, sign: int) -> dict[str, float]:

@@ -50,8 +50,8 @@ class Question:
 def further_trials(
     trials: pl.DataFrame,
     optima: pl.DataFrame,
-    regimes: pl.DataFrame,
-    thresholds: pl.DataFrame,
+    transitions: pl.DataFrame,
+    score_limits: pl.DataFrame,
     costs: pl.DataFrame,
     leads: pl.DataFrame,
     seconds: pl.DataFrame,
@@ -75,8 +75,8 @@ def further_trials(
     Args:
         trials: a table of trials.
         optima: the optimal rates of its cells.
-        regimes: where they stop growing.
-        thresholds: its B_score.
+        transitions: where they stop growing.
+        score_limits: its B_score.
         costs: what its batch sizes cost.
         leads: by how much momentum is ahead.
         seconds: what its trials took.
@@ -85,8 +85,8 @@ def further_trials(
     """
     cells = _cells(trials, seconds)
     options = [*_more_rates(optima, learning_rates, cells)]
-    options += _more_seeds(trials, optima, costs, leads, thresholds, records, cells)
-    options += _more_batch_sizes(trials, regimes, thresholds, seconds, records, cells)
+    options += _more_seeds(trials, optima, costs, leads, score_limits, records, cells)
+    options += _more_batch_sizes(trials, transitions, score_limits, seconds, records, cells)
     found = pl.DataFrame(options, schema=FURTHER_SCHEMA)
     each = pl.when(pl.col("seconds") > 0).then(pl.col("seconds")).otherwise(pl.col("trials")) / pl.col("questions")
     rates = pl.col("field") == "learning_rates"
@@ -203,7 +203,7 @@ def _more_seeds(
     optima: pl.DataFrame,
     costs: pl.DataFrame,
     leads: pl.DataFrame,
-    thresholds: pl.DataFrame,
+    score_limits: pl.DataFrame,
     records: Records,
     cells: Sequence[_Cell],
 ) -> Iterator[dict[str, Any]]:
@@ -221,7 +221,7 @@ def _more_seeds(
         )
         return
     questions = [
-        *_of_scores(costs, thresholds),
+        *_of_scores(costs, score_limits),
         *_of_leads(leads),
         *_of_flat(trials, optima, records),
     ]
@@ -230,9 +230,9 @@ def _more_seeds(
         yield option(seeds, [q for q in known if (q.seeds or 0) <= seeds])
 
 
-def _of_scores(costs: pl.DataFrame, thresholds: pl.DataFrame) -> Iterator[Question]:
+def _of_scores(costs: pl.DataFrame, score_limits: pl.DataFrame) -> Iterator[Question]:
     """What is open between the two ends of B_score."""
-    for row in thresholds.filter(quantity="B_score").iter_rows(named=True):
+    for row in score_limits.filter(quantity="B_score").iter_rows(named=True):
         key = {name: row[name] for name in OPTIMIZER_SCHEMA}
         between = costs.filter(**key, verdict="not shown").filter(pl.col("batch_size") < (row["high"] or math.inf))
         below: int | None = 0  # upward from the smallest: a batch size is shown to hold only where all below it are
@@ -281,8 +281,8 @@ def _deviation(row: dict[str, Any]) -> float:
 
 def _more_batch_sizes(
     trials: pl.DataFrame,
-    regimes: pl.DataFrame,
-    thresholds: pl.DataFrame,
+    transitions: pl.DataFrame,
+    score_limits: pl.DataFrame,
     seconds: pl.DataFrame,
     records: Records,
     cells: Sequence[_Cell],
@@ -293,10 +293,10 @@ def _more_batch_sizes(
     for key, sizes in measured.items():
         if len(sizes) < 2:
             continue
-        low, high = regime_limits(regimes, *key)
+        low, high = regime_limits(transitions, *key)
         add = batch_sizes_to_add(sizes, low, high, possible)
         of_key = dict(zip(OPTIMIZER_SCHEMA, key, strict=True))
-        ends = thresholds.filter(**of_key, quantity="B_score") if len(thresholds) else thresholds
+        ends = score_limits.filter(**of_key, quantity="B_score") if len(score_limits) else score_limits
         row = ends.row(0, named=True) if len(ends) else None
         wanted = [(add[name], f"three {name}-dominated batch sizes for {{optimizer}}") for name in add]
         if row is not None:

@@ -17,7 +17,7 @@ from sgdscope.analysis.trial_table import Records
 FEWEST_IN_REGIME = 3
 
 
-def regime_of_batch_sizes(regimes: pl.DataFrame, trials: pl.DataFrame, records: Records) -> pl.DataFrame:
+def regimes(transitions: pl.DataFrame, trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return which regime each batch size of each optimizer is in: ``noise``, ``curvature`` or ``unassigned``.
 
     Noise-dominated are the batch sizes below the lower limit of SGD's B_ε, curvature-dominated those above the upper
@@ -25,13 +25,13 @@ def regime_of_batch_sizes(regimes: pl.DataFrame, trials: pl.DataFrame, records: 
     bend to have limits, and that side is left unassigned, as is a batch size at which next to nothing was learned.
 
     Args:
-        regimes: the table of :func:`regimes`.
+        transitions: the table of :func:`transitions`.
         trials: the table of trials that it was made from.
         records: what their workloads are, by name.
     """
     rows: list[dict[str, Any]] = []
     for of in learning(trials, records):
-        low, high = regime_limits(regimes, *of.key.values())
+        low, high = regime_limits(transitions, *of.key.values())
         for size in of.members:
             regime = _regime(size, low, high) if size in of.learned else "unassigned"
             rows.append(of.key | {"batch_size": size, "regime": regime})
@@ -39,27 +39,27 @@ def regime_of_batch_sizes(regimes: pl.DataFrame, trials: pl.DataFrame, records: 
 
 
 def regime_limits(
-    regimes: pl.DataFrame, workload: str, budget: str, optimizer: str
+    transitions: pl.DataFrame, workload: str, budget: str, optimizer: str
 ) -> tuple[float | None, float | None]:
     """Return the lower limit of SGD's B_ε and the upper of an optimizer's own, by the score; None if unknown."""
-    studied = regimes.filter(workload=workload, budget=budget, criterion="score").iter_rows(named=True)
-    ends = {row["optimizer"]: bend_limits(row) for row in studied}
+    studied = transitions.filter(workload=workload, budget=budget, criterion="score").iter_rows(named=True)
+    ends = {row["optimizer"]: transition_limits(row) for row in studied}
     plain = next((low for name, (low, _) in ends.items() if momentum_of(name) == 0), None)
     return plain, ends.get(optimizer, (None, None))[1]
 
 
-def bend_limits(row: dict[str, Any]) -> tuple[float | None, float | None]:
-    """Return both limits of B_ε from a row of :func:`regimes`; None where the rate is not shown to grow below it.
+def transition_limits(row: dict[str, Any]) -> tuple[float | None, float | None]:
+    """Return both limits of B_ε from a row of :func:`transitions`; None where the rate is not shown to grow below it.
 
     Where the rate grows nowhere no batch size is below the lower limit, 0, and all of the study are above the upper;
     where it grows throughout all are below the lower limit and none is above the upper, ∞.
     """
     if row["status"] == NOWHERE:
-        return 0.0, math.nextafter(row["bend_high"], 0.0)
+        return 0.0, math.nextafter(row["transition_high"], 0.0)
     if row["status"] == THROUGHOUT:
-        return math.nextafter(row["bend_low"], math.inf), math.inf
+        return math.nextafter(row["transition_low"], math.inf), math.inf
     growing = row.get("slope_low") is not None and row["slope_low"] > 0
-    return (row["bend_low"], row["bend_high"]) if growing else (None, None)
+    return (row["transition_low"], row["transition_high"]) if growing else (None, None)
 
 
 def batch_sizes_to_add(

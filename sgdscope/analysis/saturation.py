@@ -92,7 +92,7 @@ def outcome(found: Curve, reported: np.ndarray, epochs: float) -> Outcome | None
     return Outcome(epochs, found.seeds, reported[best], float(found.goodness[best].mean()))
 
 
-def saturation(
+def saturated(
     outcomes: Sequence[Outcome | None],
     record: WorkloadRecord,
     criterion: Criterion,
@@ -136,10 +136,10 @@ def stops(
     declared_margin: float | None = None,
 ) -> bool:
     """Return whether no criterion gains by a further doubling, given the outcomes of the budgets that are finished."""
-    return all(saturation(outcomes[c], record, c, budget, declared_margin).saturated_at is not None for c in CRITERIA)
+    return all(saturated(outcomes[c], record, c, budget, declared_margin).saturated_at is not None for c in CRITERIA)
 
 
-def unlimited(
+def saturation(
     trials: pl.DataFrame, records: Records, budget: Unlimited, declared_margin: float | None = None
 ) -> pl.DataFrame:
     """Return one row for each workload, optimizer, batch size and criterion: where it saturated and what it reached.
@@ -183,7 +183,7 @@ def _row(
             break
         finished.append(by_epochs[one.n])
     outcomes = [outcome_of(cell, record, criterion, b.n) for cell, b in zip(finished, budget.budgets, strict=False)]
-    stopped = saturation(outcomes, record, criterion, budget, declared_margin)
+    stopped = saturated(outcomes, record, criterion, budget, declared_margin)
     tried = budget.budgets[len(finished) - 1].n if finished else None
     row: dict[str, Any] = {
         "saturated_at": stopped.saturated_at,

@@ -118,7 +118,7 @@ def plateau_end(scores: np.ndarray, margin: float) -> tuple[Threshold, np.ndarra
     return Threshold(min(max(found.first + 1, passed), beyond), passed, beyond), plateau
 
 
-def thresholds(trials: pl.DataFrame, records: Records, margin: float | None = None) -> pl.DataFrame:
+def score_limits(trials: pl.DataFrame, records: Records, margin: float | None = None) -> pl.DataFrame:
     """Return B_score of each optimizer and B_mom of each with momentum, with 95 % intervals, one row each.
 
     - ``B_score``: the largest batch size whose test score is not worse than the plateau by δ. It is at least ``low``

@@ -35,9 +35,9 @@ def sharpness_of(found: Cells) -> dict[str, float]:
     knee = float(estimate.knee[0])
     knee_low, knee_high = knee_interval(knee, drawn.knee, found.n)
     return {
-        "bend": 2.0**knee,
-        "bend_low": 2.0 ** max(knee_low, -FARTHEST),
-        "bend_high": 2.0 ** min(knee_high, FARTHEST),
+        "transition": 2.0**knee,
+        "transition_low": 2.0 ** max(knee_low, -FARTHEST),
+        "transition_high": 2.0 ** min(knee_high, FARTHEST),
         "k": _inverse(softness),
         "k_low": _inverse(high) if high < SOFTNESSES[-1] else 0.0,
         "k_high": _inverse(low),

@@ -9,12 +9,12 @@ import polars as pl
 
 from sgdscope.analysis.noise_scale import NOISE_SCALE_SCHEMA, noise_scale
 from sgdscope.analysis.optima import learning_rate_curves, optima
-from sgdscope.analysis.regimes import regime_of_batch_sizes
-from sgdscope.analysis.saturation import UNLIMITED_SCHEMA, unlimited
-from sgdscope.analysis.score_limits import thresholds
-from sgdscope.analysis.test_set import POPULATION_SCHEMA, population_intervals
+from sgdscope.analysis.regimes import regimes
+from sgdscope.analysis.saturation import UNLIMITED_SCHEMA, saturation
+from sgdscope.analysis.score_limits import score_limits
+from sgdscope.analysis.test_set import POPULATION_SCHEMA, over_test_examples
 from sgdscope.analysis.training_curves import TRAINING_CURVES_SCHEMA, training_curves
-from sgdscope.analysis.transitions import regimes
+from sgdscope.analysis.transitions import transitions
 from sgdscope.analysis.trial_table import CELL, Records
 from sgdscope.budget import Epochs, Steps, Unlimited, known_budget
 from sgdscope.frames import table
@@ -24,10 +24,10 @@ from sgdscope.study import Declaration
 TABLES = (
     "curves",
     "optima",
+    "transitions",
     "regimes",
-    "regime_of_batch_sizes",
-    "thresholds",
-    "population",
+    "score_limits",
+    "test_set",
 )
 
 
@@ -90,26 +90,26 @@ class Tables:
         return optima(self.trials, self.records)
 
     @table
-    def regimes(self) -> pl.DataFrame:
+    def transitions(self) -> pl.DataFrame:
         """One row for each optimizer and criterion, B_ε: the batch size at which the learning rate stops growing."""
-        return regimes(self.trials, self.records)
+        return transitions(self.trials, self.records)
 
     @table
-    def regime_of_batch_sizes(self) -> pl.DataFrame:
+    def regimes(self) -> pl.DataFrame:
         """One row for each optimizer and batch size: noise-dominated, curvature-dominated or unassigned."""
-        return regime_of_batch_sizes(self.regimes, self.trials, self.records)
+        return regimes(self.transitions, self.trials, self.records)
 
     @table
-    def thresholds(self) -> pl.DataFrame:
+    def score_limits(self) -> pl.DataFrame:
         """B_score, where the plateau of the score ends, and B_mom, where momentum begins to lead."""
-        return thresholds(self.trials, self.records, self.score_margin)
+        return score_limits(self.trials, self.records, self.score_margin)
 
     @table
     def population(self) -> pl.DataFrame:
         """Intervals of the best scores on the population that the test examples are from, where they are known."""
         if self.correctness is None:
             return pl.DataFrame(schema=POPULATION_SCHEMA)
-        return population_intervals(self.optima, self.trials, self.correctness, self.records)
+        return over_test_examples(self.optima, self.trials, self.correctness, self.records)
 
     @table
     def noise_scale(self) -> pl.DataFrame:
@@ -147,10 +147,10 @@ class StudyTables(Tables):
     cells_waiting: int
 
     @table
-    def unlimited(self) -> pl.DataFrame:
+    def saturation(self) -> pl.DataFrame:
         """Where each criterion saturated under the study's unlimited budgets, and the best that was reached."""
         budgets = [budget for budget in self.declaration.budgets if isinstance(budget, Unlimited)]
-        tables = [unlimited(self.trials, self.records, budget, self.score_margin) for budget in budgets]
+        tables = [saturation(self.trials, self.records, budget, self.score_margin) for budget in budgets]
         return pl.concat(tables) if tables else pl.DataFrame(schema=UNLIMITED_SCHEMA)
 
     @property

@@ -31,7 +31,7 @@ POPULATION_SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-def population_intervals(
+def over_test_examples(
     optima: pl.DataFrame, trials: pl.DataFrame, correctness: pl.DataFrame, records: Records
 ) -> pl.DataFrame:
     """Return the test score at each cell's best rate for the score, with an interval for the population of examples.

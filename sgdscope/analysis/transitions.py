@@ -39,9 +39,9 @@ REGIMES_SCHEMA: dict[str, type[pl.DataType]] = {
     "batch_sizes": pl.Int64,
     "n": pl.Int64,
     "status": pl.String,
-    "bend": pl.Float64,
-    "bend_low": pl.Float64,
-    "bend_high": pl.Float64,
+    "transition": pl.Float64,
+    "transition_low": pl.Float64,
+    "transition_high": pl.Float64,
     "slope": pl.Float64,
     "slope_low": pl.Float64,
     "slope_high": pl.Float64,
@@ -50,7 +50,7 @@ REGIMES_SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-def regimes(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
+def transitions(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return B_ε, the batch size where log ε* bends against log B, for each optimizer, budget and criterion.
 
     The hinge is fitted to log₂ ε* of all batch sizes, each the vertex of a parabola within an octave of the winning
@@ -67,10 +67,10 @@ def regimes(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     - ``identified``: that interval lies inside the batch sizes of the study, and the slope's interval above 0.
     - ``grows nowhere``: the 90 % interval of the slope over all batch sizes lies within ±0.25, and the 95 % interval of
       what the other rates lie above the smallest batch size's within ±1 octave. The study is curvature-dominated
-      throughout; the transition is at most ``bend_high``, the smallest batch size.
+      throughout; the transition is at most ``transition_high``, the smallest batch size.
     - ``grows throughout``: the fitted transition is the largest batch size, its interval lies above the second largest,
       the slope's above 0, and so does the 90 % interval of the growth between these two. The study is noise-dominated
-      throughout; the transition is at least ``bend_low``, the largest batch size.
+      throughout; the transition is at least ``transition_low``, the largest batch size.
     - ``at the edge of the rates tried``: at fewer than 4 batch sizes does the optimum lie inside the rates tried.
     - ``too few batch sizes``: the study has fewer than 4.
     - ``not identified``: none of these.
@@ -83,15 +83,15 @@ def regimes(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
         records: what their workloads are, by name.
     """
     rows = [
-        of.key | {"criterion": criterion} | bend_of(cells_of(of.learned, records[of.key["workload"]], criterion))
+        of.key | {"criterion": criterion} | transition_of(cells_of(of.learned, records[of.key["workload"]], criterion))
         for of in learning(trials, records)
         for criterion in measured_criteria(trials)
     ]
     return pl.DataFrame(rows, schema=REGIMES_SCHEMA)
 
 
-def bend_of(found: Cells) -> dict[str, Any]:
-    """Return the row of :func:`regimes` for one optimizer's cells, but for their key."""
+def transition_of(found: Cells) -> dict[str, Any]:
+    """Return the row of :func:`transitions` for one optimizer's cells, but for their key."""
     inside = found.inside
     row: dict[str, Any] = {"batch_sizes": len(found.sizes), "n": found.n, "status": TOO_FEW}
     row["left_out"] = listed(f"{size:g}" for size in found.censored)
@@ -110,21 +110,21 @@ def bend_of(found: Cells) -> dict[str, Any]:
         line = slope_of(fitted)
         level = 2.0 ** float(inside.vertices.mean())
         slopes = {"slope": line.value, "slope_low": line.low95, "slope_high": line.high95}
-        return row | {"status": NOWHERE, "bend_high": 2.0 ** x[0], "level": level} | slopes
+        return row | {"status": NOWHERE, "transition_high": 2.0 ** x[0], "level": level} | slopes
     fit = {"slope": slope, "slope_low": slope_low, "slope_high": slope_high, "level": 2.0 ** float(estimate.level[0])}
     if growing and knee >= x[-1] and knee_low >= x[-2] and _rise(inside, slice(-2, -1), slice(-1, None)).low90 > 0:
         # The line at the largest batch size at which it is known.
         level = float(estimate.level[0]) - slope * (knee - x[-1])
-        return row | fit | {"status": THROUGHOUT, "bend_low": 2.0 ** x[-1], "level": 2.0**level}
+        return row | fit | {"status": THROUGHOUT, "transition_low": 2.0 ** x[-1], "level": 2.0**level}
     identified = growing and knee_low >= x[0] and knee_high < x[-1]
     return (
         row
         | fit
         | {
             "status": IDENTIFIED if identified else NOT_IDENTIFIED,
-            "bend": 2.0**knee,
-            "bend_low": 2.0 ** max(knee_low, -FARTHEST),
-            "bend_high": 2.0 ** min(knee_high, FARTHEST),
+            "transition": 2.0**knee,
+            "transition_low": 2.0 ** max(knee_low, -FARTHEST),
+            "transition_high": 2.0 ** min(knee_high, FARTHEST),
         }
     )
 

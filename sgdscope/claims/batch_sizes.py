@@ -28,8 +28,8 @@ from sgdscope.analysis.transitions import (
     IDENTIFIED,
     NOWHERE,
     THROUGHOUT,
-    bend_of,
     slope_of,
+    transition_of,
 )
 from sgdscope.analysis.trial_table import measured_criteria
 from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
@@ -81,7 +81,7 @@ class Case:
     @cached_property
     def limits(self) -> tuple[float | None, float | None]:
         """Where the noise-dominated regime ends and the optimizer's curvature-dominated one begins; None if unknown."""
-        return regime_limits(self.part.regimes, *self.key.values())
+        return regime_limits(self.part.transitions, *self.key.values())
 
     @cached_property
     def all_scores(self) -> dict[int, Chosen]:
@@ -317,7 +317,7 @@ def _rising_loss(case: Case) -> Finding:
 def transition(case: Case) -> Iterator[Finding]:
     """Yield what is found of C7, whether the rate bends sharply, and of where it bends."""
     found = cells_of(case.members, case.record, "score")
-    row = bend_of(found)
+    row = transition_of(found)
     out = left_out(found.censored)
     if row["status"] != IDENTIFIED:
         yield from case.untested(("C7", "C7b"), f"{_no_transition(case, row)} {out}".rstrip())
@@ -327,10 +327,10 @@ def transition(case: Case) -> Iterator[Finding]:
     verdict: Verdict = "supported" if low > 1 else "contradicted" if high < 1 else "inconclusive"
     k = Estimate(sharp["k"], low, high, low, high)
     yield case.found("C7", Effect("exponent k", k, (1.0, math.inf), found.n, EXPONENT, verdict), reason=out)
-    place = [math.log2(row[name]) for name in ("bend", "bend_low", "bend_high")]
-    bend = Estimate(place[0], place[1], place[2], place[1], place[2])
+    place = [math.log2(row[name]) for name in ("transition", "transition_low", "transition_high")]
+    transition = Estimate(place[0], place[1], place[2], place[1], place[2])
     talk = math.log2(TALKS_BEND)
-    effect = in_zone("where it bends", bend, (talk - 1, talk + 1), found.n, LOG_BATCH_SIZE)
+    effect = in_zone("where it bends", transition, (talk - 1, talk + 1), found.n, LOG_BATCH_SIZE)
     if (case.record.name, case.key["budget"]) == (TALKS_WORKLOAD, TALKS_BUDGET):
         yield case.found("C7b", effect, reason=out)
         return

@@ -13,7 +13,7 @@ import polars as pl
 from sgdscope.analysis.edges import Edges, left_out
 from sgdscope.analysis.exclusions import gains, has_learned, most_of
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME
-from sgdscope.analysis.saturation import outcome_of, saturation
+from sgdscope.analysis.saturation import outcome_of, saturated
 from sgdscope.analysis.score_limits import margin_at
 from sgdscope.analysis.slopes import grid_error
 from sgdscope.analysis.sweep import Cells, cells_of, pair_on_common_seeds
@@ -143,7 +143,7 @@ def _saturation(ladder: Ladder) -> list[Effect]:
         undecided = effect.verdict != "contradicted"
         return [replace(effect, verdict="inconclusive", seeds_needed=None) if undecided else effect]
     ladder_of = Unlimited(epochs[0], epochs[-1])
-    stopped = saturation(known, ladder.record, "score", ladder_of, ladder.declared_margin)
+    stopped = saturated(known, ladder.record, "score", ladder_of, ladder.declared_margin)
     effect = in_zone("score gained by the last doubling", gain, zone, len(common), SCORE)
     if stopped.saturated_at is not None:
         name = f"score gained by the last doubling; it has saturated at {stopped.saturated_at:g} epochs"

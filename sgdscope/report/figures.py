@@ -127,7 +127,7 @@ def _scores_against_batch_size(part: Tables) -> Iterator[Figure]:
         f"and bands: 95 % intervals over n = {n} seeds. Lines: fitted hinge, free slope and then 0. Dotted: in "
         f"proportion to the batch size. Arrow: the interval reaches the edge of the rates tried, and the best rate "
         f"may lie beyond.",
-        "regimes",
+        "transitions",
         charts.optimal_learning_rate(),
     )
     yield Figure(
@@ -138,7 +138,7 @@ def _scores_against_batch_size(part: Tables) -> Iterator[Figure]:
         f"95 % limit of where SGD's rate bends. Curvature-dominated: above the upper limit of where the optimizer's "
         f"own does. What lies between, or has no limit that is known, is in neither. Arrow: the interval reaches "
         f"the edge of the rates tried.",
-        "regime_of_batch_sizes",
+        "regimes",
         charts.two_regimes(),
     )
 

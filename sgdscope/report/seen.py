@@ -15,10 +15,10 @@ from sgdscope.analysis.trial_table import CELL
 from sgdscope.formatting import interval, number, with_half_width
 from sgdscope.report.charts.by_batch_size import optimal_temperatures
 from sgdscope.report.text.summary import (
-    bend_sentences,
     noise_scale_sentences,
     plain_first,
     regime_sentences,
+    transition_sentences,
 )
 
 # What the words between two numbers mean; it stands with the rules.
@@ -57,7 +57,7 @@ def best_rate(part: Tables, criterion: str) -> str:
 
 def optimal_learning_rate(part: Tables) -> str:
     """Say where the learning rate for the score bends."""
-    return " ".join(bend_sentences(part, "score"))
+    return " ".join(transition_sentences(part, "score"))
 
 
 def two_regimes(part: Tables) -> str:

@@ -84,7 +84,7 @@ def test_small_batch_sizes_that_lose_are_told_by_the_best_one():
     of = verdicts(found.costs, "momentum:0.9")
     assert [of[4], of[8]] == ["lost"] * 2
     assert [of[size] for size in (64, 128, 256)] == ["holds"] * 3
-    assert found.tables.thresholds.filter(quantity="B_score")["low"].item() == 1024
+    assert found.tables.score_limits.filter(quantity="B_score")["low"].item() == 1024
     assert found.leads.is_empty()
 
 

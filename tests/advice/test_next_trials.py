@@ -103,8 +103,8 @@ def test_a_batch_size_is_not_shown_to_hold_before_those_below_it():
             for size, d in ((8, -0.8), (16, 0.0), (32, -3.0))
         ]
     )  # fmt: skip
-    thresholds = pl.DataFrame([key | {"quantity": "B_score", "low": 4, "high": None, "margin": 1.0}])
-    first, second, third = _of_scores(costs, thresholds)
+    score_limits = pl.DataFrame([key | {"quantity": "B_score", "low": 4, "high": None, "margin": 1.0}])
+    first, second, third = _of_scores(costs, score_limits)
     alone = seeds_to_show([1.0], 1.0 * math.sqrt(5) / stats.t.ppf(0.975, 4), 0.025)
     assert second.seeds == first.seeds > alone
     assert third.seeds < first.seeds  # it is shown to lose whatever the others do

@@ -6,7 +6,7 @@ import pytest
 
 from sgdscope.analysis.comparisons import octaves_between
 from sgdscope.analysis.rate_choice import scores_by_batch_size
-from sgdscope.analysis.score_limits import thresholds
+from sgdscope.analysis.score_limits import score_limits
 from sgdscope.analysis.sweep import Cells, cells_of, pair_on_common_seeds
 from sgdscope.analysis.trial_table import by_optimizer
 from sgdscope.testing.simulated import BATCH_SIZES, PLATEAU, RECORD, SimulatedCell, Truth, simulate, trial_table
@@ -68,12 +68,12 @@ def test_where_no_seed_is_common_nothing_is_compared():
     trials, of_sgd = table(n=2), pl.col("optimizer") == "sgd"
     apart = trials.filter(of_sgd == (pl.col("seed") == 0))
     assert [cells.n for cells in rates_of(apart)] == [0, 0]
-    leads = thresholds(apart, RECORDS).filter(pl.col("quantity") == "B_mom")
+    leads = score_limits(apart, RECORDS).filter(pl.col("quantity") == "B_mom")
     assert set(leads.select("n", "estimate").rows()) == {(0, None)}
     lost = pl.struct("batch_size", "seed").is_in([{"batch_size": 4, "seed": 0}, {"batch_size": 8, "seed": 1}])
     holes = trials.filter(~lost)
     assert [cells.n for cells in rates_of(holes)] == [0, 0]
-    assert thresholds(holes, RECORDS).is_empty()
+    assert score_limits(holes, RECORDS).is_empty()
 
 
 @pytest.mark.usefixtures("quick")

@@ -65,8 +65,8 @@ def naive_vertex(found, seeds):
     near = [k for k, octave in enumerate(octaves) if abs(octave - octaves[best]) < 1 + 1e-6 and lost[k] == 0]
     if len(near) < 3 or not near[0] < best < near[-1]:
         return octaves[best]
-    bend, slope, _ = np.polyfit([octaves[k] - octaves[best] for k in near], [means[k] for k in near], 2)
-    return octaves[best] + (min(1.0, max(-1.0, -slope / (2 * bend))) if bend < -1e-9 else 0.0)
+    transition, slope, _ = np.polyfit([octaves[k] - octaves[best] for k in near], [means[k] for k in near], 2)
+    return octaves[best] + (min(1.0, max(-1.0, -slope / (2 * transition))) if transition < -1e-9 else 0.0)
 
 
 @settings(max_examples=150)

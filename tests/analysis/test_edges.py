@@ -11,7 +11,7 @@ from sgdscope.analysis.curve import Curve
 from sgdscope.analysis.external_table import read_results, records_of
 from sgdscope.analysis.sweep import Cells
 from sgdscope.analysis.tables import Tables
-from sgdscope.analysis.transitions import bend_of
+from sgdscope.analysis.transitions import transition_of
 from sgdscope.claims.decide import against_reference, findings
 from sgdscope.report.figures import figures_of
 from sgdscope.report.text.summary import sentences
@@ -82,9 +82,9 @@ def edge(tmp_path_factory):
 def test_nothing_that_rests_on_the_edge_is_a_verdict(edge):
     at_edge = edge.optima.filter(criterion="score", censored="high")["batch_size"].to_list()
     assert at_edge == [64, 256, 512, 1024, 2048]
-    assert edge.regimes["status"].to_list() == ["at the edge of the rates tried"]
-    assert edge.regimes["bend"].null_count() == 1
-    (row,) = edge.thresholds.rows(named=True)
+    assert edge.transitions["status"].to_list() == ["at the edge of the rates tried"]
+    assert edge.transitions["transition"].null_count() == 1
+    (row,) = edge.score_limits.rows(named=True)
     assert (row["batch_sizes"], row["low"], row["high"]) == (1, 16, None)
     assert row["left_out"] == "64, 256, 512, 1024 and 2048"
     costs = Advice(edge).costs
@@ -143,10 +143,10 @@ def test_where_all_cells_are_at_an_edge_nothing_is_decided(low, high):
     of = tables(sweep(low, high))
     assert set(of.optima["censored"]) == {"low+high" if low == high else "high" if high < 0 else "low"}
     assert set(verdicts(of.trials).values()) == {"not tested"}
-    assert set(of.regimes["status"]) == {"at the edge of the rates tried"}
+    assert set(of.transitions["status"]) == {"at the edge of the rates tried"}
     advice = Advice(of)
     assert set(advice.costs["verdict"]) == set(advice.leads["verdict"]) == {"at the edge"}
-    assert of.thresholds.select(pl.col("low", "high", "estimate").null_count()).row(0) == (len(of.thresholds),) * 3
+    assert of.score_limits.select(pl.col("low", "high", "estimate").null_count()).row(0) == (len(of.score_limits),) * 3
 
 
 @pytest.mark.usefixtures("quick")
@@ -157,7 +157,9 @@ def test_only_the_training_loss_at_the_edge():
     assert found["C4b", "sgd"].verdict == "not tested"
     assert "Add larger rates." in found["C4b", "sgd"].reason
     assert all(found[claim, "sgd"].verdict == "supported" for claim in ("C1", "C3", "C4", "C6", "C7"))
-    assert set(tables(trials).regimes.filter(criterion="train_loss")["status"]) == {"at the edge of the rates tried"}
+    assert set(tables(trials).transitions.filter(criterion="train_loss")["status"]) == {
+        "at the edge of the rates tried"
+    }
 
 
 @pytest.mark.usefixtures("quick")
@@ -172,7 +174,7 @@ def test_momentum_alone_at_the_edge():
     assert equal.filter(pl.col("batch_size") >= 16)["verdict"].unique().to_list() == ["at the edge"]
     assert "at the edge" not in equal.filter(pl.col("batch_size") < 16)["verdict"].to_list()
     assert leads.filter(over="best batch sizes")["verdict"].to_list() == ["at the edge"]
-    (row,) = tables(trials).thresholds.filter(quantity="B_mom").rows(named=True)
+    (row,) = tables(trials).score_limits.filter(quantity="B_mom").rows(named=True)
     assert (row["left_out"], row["high"]) == ("16, 32, 64, 128, 256, 512 and 1024", None)
 
 
@@ -191,7 +193,7 @@ def test_rates_beyond_an_edge_never_turn_a_verdict_round(low, high):
     assert not [of for of in cut.keys() & whole.keys() if (cut[of], whole[of]) in turned]
     for optimizer in ("sgd", "momentum:0.9"):
         ends, all_ends = (
-            tables(sweep(*grid)).thresholds.filter(optimizer=optimizer, quantity="B_score").row(0, named=True)
+            tables(sweep(*grid)).score_limits.filter(optimizer=optimizer, quantity="B_score").row(0, named=True)
             for grid in ((low, high), (-12, 4))
         )
         if ends["high"] is not None:
@@ -226,7 +228,9 @@ def statuses(monkeypatch, law, sizes, n, studies, shape="symmetric"):
     found = []
     for _ in range(studies):
         study = simulate(rng, n, Truth(law="planted", shape=shape, grid=0.5), sizes)
-        found.append(bend_of(Cells(list(study), [cell.curve("validation_score") for cell in study.values()]))["status"])
+        found.append(
+            transition_of(Cells(list(study), [cell.curve("validation_score") for cell in study.values()]))["status"]
+        )
     return found
 
 
@@ -268,12 +272,12 @@ def test_claims_about_the_other_regime_are_not_tested_and_say_what_to_add(law, s
     rng = np.random.default_rng(2)
     truth = Truth(law=law, spread=0.001, loss_spread=0.02, grid=0.5)
     of = tables(trial_table({"sgd": simulate(rng, 8, truth), "momentum:0.9": simulate(rng, 8, truth)}))
-    score = of.regimes.filter(criterion="score")
+    score = of.transitions.filter(criterion="score")
     assert set(score["status"]) == {status}
     found = [f for f in findings(of) if f.claim in CLAIMS]
     assert {f.claim for f in found if f.verdict == "not tested"} == set(untested)
     assert all(status in f.reason for f in found if f.claim in untested)
     assert all(add in f.reason for f in found if f.claim in untested and f.claim != "C7")
     regime = "curvature" if status == "grows nowhere" else "noise"
-    assert set(of.regime_of_batch_sizes["regime"]) == {regime}
+    assert set(of.regimes["regime"]) == {regime}
     assert any(f"{status} between 4 and 1024: {regime}-dominated throughout" in s for s in sentences(of))

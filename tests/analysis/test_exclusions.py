@@ -38,11 +38,11 @@ def test_they_take_part_in_no_fit(trials, spoilt):
     without = Tables(spoilt.filter(~pl.col("batch_size").is_in(SIZES)), RECORDS)
     with_them = Tables(spoilt, RECORDS)
     # Of the losses, too: it is the score that tells whether a network has learned.
-    assert_frame_equal(with_them.regimes, without.regimes)
-    assert not with_them.regimes.equals(Tables(trials, RECORDS).regimes)
-    regime = with_them.regime_of_batch_sizes
+    assert_frame_equal(with_them.transitions, without.transitions)
+    assert not with_them.transitions.equals(Tables(trials, RECORDS).transitions)
+    regime = with_them.regimes
     assert set(regime.filter(pl.col("batch_size").is_in(SIZES))["regime"]) == {"unassigned"}
-    assert_frame_equal(regime.filter(~pl.col("batch_size").is_in(SIZES)), without.regime_of_batch_sizes)
+    assert_frame_equal(regime.filter(~pl.col("batch_size").is_in(SIZES)), without.regimes)
 
 
 @pytest.mark.usefixtures("quick")

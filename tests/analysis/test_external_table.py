@@ -46,7 +46,7 @@ def test_it_gives_what_the_studys_own_table_gives(tmp_path, trials, ending):
     own = Tables(trials, {"simulated": simulated.RECORD}, score_margin=0.004)
     records = records_of(read, constant_score=0.11, examples=1024)
     theirs = Tables(read.trials, records, score_margin=0.004)
-    for name in ("curves", "optima", "regimes", "regime_of_batch_sizes", "thresholds"):
+    for name in ("curves", "optima", "transitions", "regimes", "score_limits"):
         assert_frame_equal(getattr(theirs, name), getattr(own, name))
 
 
@@ -111,9 +111,9 @@ def test_a_diverged_trial_needs_a_constant_baseline(tmp_path):
 def test_a_table_without_the_constant_predictors_score_has_its_bends_all_the_same(trials):
     results = Results(trials, {})
     known, unknown = (Tables(trials, records_of(results, constant_score=score)) for score in (0.1, None))
-    assert set(known.regimes["status"]) != {"too few batch sizes"}
+    assert set(known.transitions["status"]) != {"too few batch sizes"}
+    assert_frame_equal(unknown.transitions, known.transitions)
     assert_frame_equal(unknown.regimes, known.regimes)
-    assert_frame_equal(unknown.regime_of_batch_sizes, known.regime_of_batch_sizes)
 
 
 def test_scores_up_to_100_are_percentages_and_their_margin_is_one(tmp_path):
@@ -135,7 +135,7 @@ def test_workloads_and_budgets_are_parts_of_their_own(trials):
         "simulated at epochs:120",
         "simulated at steps:9",
     ]
-    assert_frame_equal(tables.parts[0].regimes, Tables(trials, tables.records).regimes)
+    assert_frame_equal(tables.parts[0].transitions, Tables(trials, tables.records).transitions)
 
 
 # ── What a table may look like ───────────────────────────────────────────────────────────────────────────────

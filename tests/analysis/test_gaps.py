@@ -11,7 +11,7 @@ from sgdscope.analysis.curve import Curve, curve, without_gaps
 from sgdscope.analysis.gaps import gap_sentences
 from sgdscope.analysis.rate_choice import Chosen, paired, welch_pairs
 from sgdscope.analysis.rate_groups import ROUNDING, binned, grouped, rounded_together
-from sgdscope.analysis.score_limits import thresholds
+from sgdscope.analysis.score_limits import score_limits
 from sgdscope.analysis.tables import Tables
 from sgdscope.records import WorkloadRecord
 
@@ -111,7 +111,7 @@ def test_a_rate_that_lacks_seeds_is_left_out_and_named_and_the_seeds_of_others_s
     assert gap_sentences(holes, RECORDS) == [
         "sgd at batch size 32: learning rate 2 lacks seeds that the others have, and is left out."
     ]
-    assert set(thresholds(holes, RECORDS)["n"]) == {5}
+    assert set(score_limits(holes, RECORDS)["n"]) == {5}
     assert best_rates(holes) == best_rates(trials) == [2.0**top for top in TOPS.values()]
 
 
@@ -132,7 +132,7 @@ def test_seeds_that_are_run_numbers_give_unpaired_statistics():
     assert found.unpaired
     assert found.goodness.shape == (9, 5)
     assert best_rates(trials) == [2.0**top for top in TOPS.values()]
-    assert set(thresholds(trials, RECORDS)["n"]) == {5}
+    assert set(score_limits(trials, RECORDS)["n"]) == {5}
     (said,) = gap_sentences(trials, RECORDS)
     assert "too few seeds were run at two learning rates" in said
     assert "Statistics are unpaired there (Welch's t test)" in said
@@ -143,7 +143,7 @@ def test_optimizers_that_share_no_seeds_are_compared_unpaired():
         return seed + 100 * (optimizer != "sgd")
 
     trials = table(apart, ("sgd", "momentum:0.9"))
-    lead = thresholds(trials, RECORDS).filter(quantity="B_mom")
+    lead = score_limits(trials, RECORDS).filter(quantity="B_mom")
     assert set(lead["n"]) == {5}
     assert gap_sentences(trials, RECORDS) == [
         "momentum:0.9 and sgd share fewer than 3 seeds. Statistics are unpaired there (Welch's t test), which takes "
@@ -153,7 +153,7 @@ def test_optimizers_that_share_no_seeds_are_compared_unpaired():
 
 def test_batch_sizes_that_share_no_seeds_are_compared_unpaired():
     trials = table(lambda size, octave, seed, optimizer: 1000 * size + seed)
-    assert set(thresholds(trials, RECORDS)["n"]) == {5}
+    assert set(score_limits(trials, RECORDS)["n"]) == {5}
     (said,) = gap_sentences(trials, RECORDS)
     assert said.startswith("sgd: batch sizes share fewer than 3 seeds. Statistics are unpaired")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from scipy import optimize, stats
 
-from sgdscope.analysis.transitions import regimes
+from sgdscope.analysis.transitions import transitions
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.laws import KNEES_PER_OCTAVE, fit_hinge
 
@@ -185,7 +185,7 @@ def simulated(shape, n, studies, knees):
     rows = []
     for _ in range(studies // 2):
         planted = rng.uniform(*knees, 2)
-        found = regimes(trials(rng, n, [law(rng, knee) for knee in planted], shape), RECORDS)
+        found = transitions(trials(rng, n, [law(rng, knee) for knee in planted], shape), RECORDS)
         assert found["criterion"].to_list() == ["score", "train_loss"]
         rows += zip(found.iter_rows(named=True), planted, strict=True)
     return rows
@@ -205,7 +205,7 @@ def simulated(shape, n, studies, knees):
 def test_the_interval_covers_the_planted_knee(shape, n, studies):
     rows = simulated(shape, n, studies, (4, 8))
     assert len(rows) == studies
-    assert np.mean([row["bend_low"] <= 2**knee <= row["bend_high"] for row, knee in rows]) >= 0.93
+    assert np.mean([row["transition_low"] <= 2**knee <= row["transition_high"] for row, knee in rows]) >= 0.93
 
 
 @pytest.mark.usefixtures("quick")
@@ -236,7 +236,7 @@ def test_a_knee_within_the_batch_sizes_can_be_identified():
     assert np.mean([row["status"] == "identified" for row in rows]) >= 0.7
     for row in rows:
         if row["status"] == "identified":
-            assert SIZES[0] <= row["bend_low"] <= row["bend"] <= row["bend_high"] <= SIZES[-1]
+            assert SIZES[0] <= row["transition_low"] <= row["transition"] <= row["transition_high"] <= SIZES[-1]
             assert row["slope_low"] > 0
 
 
@@ -249,8 +249,8 @@ def parabola_vertex(total):
     near = [best - 1, best, best + 1]
     if any(2.0**octave not in total for octave in near):
         return best
-    bend, slope, _ = np.polyfit([-1, 0, 1], [total[2.0**octave] for octave in near], 2)
-    return best - slope / (2 * bend)
+    transition, slope, _ = np.polyfit([-1, 0, 1], [total[2.0**octave] for octave in near], 2)
+    return best - slope / (2 * transition)
 
 
 def own_bootstrap(table, n, draws):
@@ -281,15 +281,15 @@ def test_the_interval_is_that_of_a_bootstrap_of_seeds(n):
     """Estimate ± t(n−1)·SE·√(n/(n−1)), against draws by another generator."""
     rng = np.random.default_rng(10 + n)
     table = trials(rng, n, [law(rng, 6.0), law(rng, 6.0)], "score")
-    row = regimes(table, RECORDS).row(0, named=True)
+    row = transitions(table, RECORDS).row(0, named=True)
     own = own_bootstrap(table, n, 150)
-    np.testing.assert_allclose([math.log2(row["bend"]), row["slope"], math.log2(row["level"])], own[0], atol=1e-6)
+    np.testing.assert_allclose([math.log2(row["transition"]), row["slope"], math.log2(row["level"])], own[0], atol=1e-6)
     scale = stats.t.ppf(0.975, n - 1) * math.sqrt(n / (n - 1))
-    half_of_bend = math.log2(row["bend_high"] / row["bend_low"]) / 2 - 0.5 / KNEES_PER_OCTAVE
+    half_of_bend = math.log2(row["transition_high"] / row["transition_low"]) / 2 - 0.5 / KNEES_PER_OCTAVE
     half_of_slope = (row["slope_high"] - row["slope_low"]) / 2
     # Two standard deviations, of 200 draws and of 150.
     np.testing.assert_allclose([half_of_bend, half_of_slope], scale * own[1:, :2].std(axis=0), rtol=0.25)
-    assert math.sqrt(row["bend_low"] * row["bend_high"]) == pytest.approx(row["bend"])
+    assert math.sqrt(row["transition_low"] * row["transition_high"]) == pytest.approx(row["transition"])
     assert (row["slope_low"] + row["slope_high"]) / 2 == pytest.approx(row["slope"])
 
 
@@ -326,10 +326,10 @@ def trial(size, rate, seed, score, loss=1.0, optimizer="sgd", budget="epochs:1")
 @pytest.mark.usefixtures("quick")
 def test_seeds_are_drawn_jointly_over_all_batch_sizes():
     """What a seed shifts at all batch sizes alike moves the level and leaves the knee where it is."""
-    row = regimes(shifted_seeds(5), RECORDS).row(0, named=True)
-    assert row["bend"] == pytest.approx(2**6)
-    agreeing = regimes(shifted_seeds(5, by=0), RECORDS).row(0, named=True)
-    for end in ("bend_low", "bend_high", "slope_low", "slope_high"):
+    row = transitions(shifted_seeds(5), RECORDS).row(0, named=True)
+    assert row["transition"] == pytest.approx(2**6)
+    agreeing = transitions(shifted_seeds(5, by=0), RECORDS).row(0, named=True)
+    for end in ("transition_low", "transition_high", "slope_low", "slope_high"):
         assert row[end] == pytest.approx(agreeing[end])
     assert row["status"] == "identified"
 
@@ -338,9 +338,9 @@ def test_seeds_are_drawn_jointly_over_all_batch_sizes():
 def test_seeds_are_drawn_jointly_where_one_is_missing():
     """As in a study that is still running, or in which a trial failed."""
     without = {(SIZES[3], 0), (SIZES[7], 2)}
-    row, agreeing = (regimes(shifted_seeds(5, without, by), RECORDS).row(0, named=True) for by in (1, 0))
-    assert (row["n"], row["bend"]) == (3, pytest.approx(2**6))
-    for end in ("bend_low", "bend_high"):
+    row, agreeing = (transitions(shifted_seeds(5, without, by), RECORDS).row(0, named=True) for by in (1, 0))
+    assert (row["n"], row["transition"]) == (3, pytest.approx(2**6))
+    for end in ("transition_low", "transition_high"):
         assert row[end] == pytest.approx(agreeing[end])
 
 
@@ -360,12 +360,12 @@ def sure(rates, sizes=SIZES, n=3, **fields):
     )
 
 
-NUMBERS = ("bend", "bend_low", "bend_high", "slope", "slope_low", "slope_high", "level")
+NUMBERS = ("transition", "transition_low", "transition_high", "slope", "slope_low", "slope_high", "level")
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_fewer_than_four_batch_sizes_are_too_few(count):
-    found = regimes(sure(range(-8, -8 + count), SIZES[:count]), RECORDS)
+    found = transitions(sure(range(-8, -8 + count), SIZES[:count]), RECORDS)
     for row in found.iter_rows(named=True):
         assert (row["status"], row["batch_sizes"], row["n"]) == ("too few batch sizes", count, 3)
         assert [row[name] for name in NUMBERS] == [None] * 7
@@ -380,8 +380,8 @@ def test_batch_sizes_at_which_everything_diverges_do_not_count():
     ).with_columns(
         pl.when(pl.col("batch_size") == SIZES[0]).then(pl.lit("diverged")).otherwise(pl.col("status")).alias("status")
     )
-    assert set(regimes(good, RECORDS)["status"]) != {"too few batch sizes"}
-    found = regimes(dead, RECORDS)
+    assert set(transitions(good, RECORDS)["status"]) != {"too few batch sizes"}
+    found = transitions(dead, RECORDS)
     assert found["status"].to_list() == ["too few batch sizes"] * 2
     assert found["batch_sizes"].to_list() == [3, 3]
 
@@ -389,21 +389,21 @@ def test_batch_sizes_at_which_everything_diverges_do_not_count():
 @pytest.mark.usefixtures("quick")
 def test_one_seed_identifies_nothing():
     """With warnings as errors, as everywhere in these tests."""
-    for row in regimes(sure([-8, -7, -6, -5, -5, -5, -5, -5, -5], n=1), RECORDS).iter_rows(named=True):
+    for row in transitions(sure([-8, -7, -6, -5, -5, -5, -5, -5, -5], n=1), RECORDS).iter_rows(named=True):
         assert (row["status"], row["n"]) == ("not identified", 1)
-        assert row["bend"] == pytest.approx(32)
-        assert row["bend_low"] < 1e-9
-        assert row["bend_high"] > 1e9
+        assert row["transition"] == pytest.approx(32)
+        assert row["transition_low"] < 1e-9
+        assert row["transition_high"] > 1e9
         assert (row["slope_low"], row["slope_high"]) == (-math.inf, math.inf)
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("sizes", [SIZES, SIZES[:4], SIZES[::2]], ids=["nine", "four", "factors of four"])
 def test_a_line_without_a_bend_grows_throughout(sizes):
-    line = regimes(sure([round(math.log2(size)) - 8 for size in sizes], sizes), RECORDS)
+    line = transitions(sure([round(math.log2(size)) - 8 for size in sizes], sizes), RECORDS)
     assert set(line["status"]) == {"grows throughout"}
-    np.testing.assert_allclose(line["bend_low"], sizes[-1])
-    assert line["bend"].null_count() == line["bend_high"].null_count() == len(line)
+    np.testing.assert_allclose(line["transition_low"], sizes[-1])
+    assert line["transition"].null_count() == line["transition_high"].null_count() == len(line)
     np.testing.assert_allclose(line["slope"], 1)
     np.testing.assert_allclose(line["level"], sizes[-1] / 256)
 
@@ -411,10 +411,10 @@ def test_a_line_without_a_bend_grows_throughout(sizes):
 @pytest.mark.usefixtures("quick")
 def test_a_rate_that_never_grows_grows_nowhere():
     for octave in range(-10, 3):
-        level = regimes(sure([octave] * 9), RECORDS)
+        level = transitions(sure([octave] * 9), RECORDS)
         assert set(level["status"]) == {"grows nowhere"}
-        np.testing.assert_allclose(level["bend_high"], SIZES[0])
-        assert level["bend"].null_count() == level["bend_low"].null_count() == len(level)
+        np.testing.assert_allclose(level["transition_high"], SIZES[0])
+        assert level["transition"].null_count() == level["transition_low"].null_count() == len(level)
         np.testing.assert_allclose(level["level"], 2.0**octave)
 
 
@@ -428,11 +428,11 @@ def test_optimizers_budgets_and_criteria_are_kept_apart():
         sure([min(k, knee) - 8 for k in range(2, 11)], optimizer=optimizer, budget=budget)
         for (optimizer, budget), knee in knees.items()
     ]
-    found = regimes(pl.concat(parts), RECORDS)
+    found = transitions(pl.concat(parts), RECORDS)
     keys = found.select("optimizer", "budget", "criterion").rows()
     assert sorted(keys) == sorted((*key, criterion) for key in knees for criterion in ("score", "train_loss"))
     for row in found.iter_rows(named=True):
-        assert row["bend"] == pytest.approx(2 ** knees[row["optimizer"], row["budget"]])
+        assert row["transition"] == pytest.approx(2 ** knees[row["optimizer"], row["budget"]])
         assert row["slope"] == pytest.approx(1)
         assert row["level"] == pytest.approx(2.0 ** (knees[row["optimizer"], row["budget"]] - 8))
         assert (row["batch_sizes"], row["n"]) == (9, 3)
@@ -443,7 +443,7 @@ def test_the_table_does_not_depend_on_the_order_of_the_trials():
     rng = np.random.default_rng(4)
     table = trials(rng, 5, [law(rng, 6.0), law(rng, 7.0)], "score")
     shuffled = table.sample(fraction=1, shuffle=True, seed=2)
-    assert_frame_equal(regimes(table, RECORDS), regimes(shuffled, RECORDS))
+    assert_frame_equal(transitions(table, RECORDS), transitions(shuffled, RECORDS))
 
 
 @pytest.mark.usefixtures("quick")
@@ -452,4 +452,4 @@ def test_a_score_that_is_better_when_smaller_bends_at_the_same_place():
     table = trials(rng, 5, [law(rng, 6.0), law(rng, 7.0)], "score")
     mirrored = WorkloadRecord("w", "1", (), "0" * 64, (2048, 256, 517), "error", "minimize", 2.3, 1 - 0.11)
     of_error = table.with_columns((1 - pl.col(name)).alias(name) for name in ("validation_score", "test_score"))
-    assert_frame_equal(regimes(table, RECORDS), regimes(of_error, {"w": mirrored}))
+    assert_frame_equal(transitions(table, RECORDS), transitions(of_error, {"w": mirrored}))

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from sgdscope.analysis.saturation import LEAST_FALL, Outcome, saturation, stops, unlimited
+from sgdscope.analysis.saturation import LEAST_FALL, Outcome, saturated, saturation, stops
 from sgdscope.budget import Unlimited
 from sgdscope.records import WorkloadRecord
 from sgdscope.store import TRIALS_SCHEMA
@@ -38,7 +38,7 @@ def test_the_score_saturates_where_both_gains_are_bounded_below_the_margin():
     level = 1 - 0.05 / 3
     for gains, saturates in (((0, 0), True), ((0, 0.01), False), ((0.01, 0), False), ((-0.05, -0.1), True)):
         values = 0.9 + noise + np.array([0.0, *gains])[:, None]
-        found = saturation(outcomes(values), RECORD, "score", BUDGET)
+        found = saturated(outcomes(values), RECORD, "score", BUDGET)
         upper = max(bound(values[1] - values[0], level), bound(values[2] - values[0], level))
         assert found.upper_bound == pytest.approx(upper)
         assert found.margin == pytest.approx(MARGIN)
@@ -48,18 +48,18 @@ def test_the_score_saturates_where_both_gains_are_bounded_below_the_margin():
 
 def test_two_doublings_are_needed_for_the_score_and_one_for_the_loss():
     values = np.full((1, 4), 0.9)
-    assert saturation(outcomes(values), RECORD, "train_loss", BUDGET).saturated_at is None
+    assert saturated(outcomes(values), RECORD, "train_loss", BUDGET).saturated_at is None
     values = np.full((2, 4), 0.9)
-    assert saturation(outcomes(values), RECORD, "score", BUDGET).saturated_at is None
-    assert saturation(outcomes(values), RECORD, "train_loss", BUDGET).saturated_at == 5.0
-    assert saturation(outcomes(np.full((3, 4), 0.9)), RECORD, "score", BUDGET).saturated_at == 5.0
+    assert saturated(outcomes(values), RECORD, "score", BUDGET).saturated_at is None
+    assert saturated(outcomes(values), RECORD, "train_loss", BUDGET).saturated_at == 5.0
+    assert saturated(outcomes(np.full((3, 4), 0.9)), RECORD, "score", BUDGET).saturated_at == 5.0
 
 
 def test_the_loss_saturates_where_its_fall_is_bounded_below_a_tenth():
     noise = np.array([0.01, -0.01, 0.02, -0.02])
     for fall in (0.05, 0.2):
         values = np.array([1.0 + noise, 1.5 + 2 * noise, 1.5 + fall + noise])  # minus log losses
-        found = saturation(outcomes(values), RECORD, "train_loss", BUDGET)
+        found = saturated(outcomes(values), RECORD, "train_loss", BUDGET)
         upper = bound(values[2] - values[1], 1 - 0.05 / 4)
         assert found.upper_bound == pytest.approx(upper)
         assert found.margin == LEAST_FALL
@@ -70,26 +70,26 @@ def test_the_loss_saturates_where_its_fall_is_bounded_below_a_tenth():
 def test_a_loss_floor_stops_at_the_first_budget_that_meets_it():
     floor = Unlimited(5, 80, loss_floor=0.01)
     values = -np.log([[0.1, 0.2, 0.1], [0.005, 0.02, 0.01], [1e-4, 1e-4, 1e-4]])  # the second's geometric mean is 0.01
-    assert saturation(outcomes(values[:1]), RECORD, "train_loss", floor).saturated_at is None
+    assert saturated(outcomes(values[:1]), RECORD, "train_loss", floor).saturated_at is None
     for there in (2, 3):
-        found = saturation(outcomes(values[:there] + 1e-9), RECORD, "train_loss", floor)
+        found = saturated(outcomes(values[:there] + 1e-9), RECORD, "train_loss", floor)
         assert (found.saturated_at, found.upper_bound) == (10.0, None)
-    assert saturation(outcomes(values), RECORD, "score", floor).saturated_at is None
+    assert saturated(outcomes(values), RECORD, "score", floor).saturated_at is None
 
 
 def test_the_margin_follows_the_best_score_so_far_in_the_scores_own_sign():
     perplexity = WorkloadRecord("w", "1", (), "0" * 64, (9, 9, 9), "perplexity", "minimize", 7.0, 900.0)
     values = -np.array([[120.0] * 3, [104.0] * 3, [101.0] * 3, [100.0] * 3, [100.0] * 3])
-    found = saturation(outcomes(values), perplexity, "score", BUDGET)
+    found = saturated(outcomes(values), perplexity, "score", BUDGET)
     assert found.saturated_at == 10.0  # 104 − 100 is within 5 % of 100, 120 is not
     assert found.margin == pytest.approx(5.0)
 
 
 def test_one_seed_and_budgets_at_which_everything_diverges_never_say_that_it_has_saturated():
-    assert saturation(outcomes(np.full((5, 1), 0.9)), RECORD, "score", BUDGET).saturated_at is None
+    assert saturated(outcomes(np.full((5, 1), 0.9)), RECORD, "score", BUDGET).saturated_at is None
     without = outcomes(np.full((4, 3), 0.9))
     without[1] = None
-    assert saturation(without, RECORD, "score", BUDGET).saturated_at is None
+    assert saturated(without, RECORD, "score", BUDGET).saturated_at is None
 
 
 @pytest.mark.parametrize("n", [5, 10, 15])
@@ -110,7 +110,7 @@ def test_it_is_called_saturated_too_early_in_at_most_one_study_of_twenty(n, gain
     wrong = 0
     for _ in range(studies):
         seed, each = rng.normal(0, 0.004, n), rng.normal(0, 0.004, (len(gains), n))
-        found = saturation(
+        found = saturated(
             outcomes(0.9 + MARGIN * np.array(gains)[:, None] + seed + each, budget), RECORD, "score", budget
         )
         epochs = found.saturated_at
@@ -125,7 +125,7 @@ def test_a_falling_loss_is_called_saturated_in_at_most_one_study_of_twenty(n):
     rng, studies = np.random.default_rng(n), 1000
     falls = LEAST_FALL * np.arange(5)[:, None]
     wrong = sum(
-        saturation(outcomes(falls + rng.normal(0, 0.1, (5, n))), RECORD, "train_loss", BUDGET).saturated_at is not None
+        saturated(outcomes(falls + rng.normal(0, 0.1, (5, n))), RECORD, "train_loss", BUDGET).saturated_at is not None
         for _ in range(studies)
     )
     assert wrong / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
@@ -156,7 +156,7 @@ def trials(trial_row):
 
 
 def test_the_table_has_the_maximum_over_budgets_and_the_later_fall(trials):
-    table = unlimited(trials, {"w": RECORD}, BUDGET)
+    table = saturation(trials, {"w": RECORD}, BUDGET)
     score, loss = table.rows(named=True)
     assert (score["criterion"], loss["criterion"]) == ("score", "train_loss")
     # 80 epochs are of another question: 40 were not tried.
@@ -185,7 +185,7 @@ def test_it_stops_where_both_criteria_have():
 def test_a_ceiling_that_was_reached_is_told(trials):
     better = 0.05 * (pl.col("budget") == "epochs:20")
     short = trials.with_columns(pl.col("test_score") + better, pl.col("validation_score") + better)
-    score, loss = unlimited(short, {"w": RECORD}, Unlimited(5, 20)).rows(named=True)
+    score, loss = saturation(short, {"w": RECORD}, Unlimited(5, 20)).rows(named=True)
     assert (score["saturated_at"], score["ceiling_reached"], score["best_epochs"]) == (None, True, 20.0)
     assert (loss["saturated_at"], loss["ceiling_reached"]) == (5.0, False)
 
@@ -194,6 +194,6 @@ def test_where_everything_diverged_there_is_a_row_without_numbers(trials):
     gone = trials.with_columns(status=pl.lit("diverged"), train_loss=None, test_score=None, validation_score=None).cast(
         TRIALS_SCHEMA
     )
-    for row in unlimited(gone, {"w": RECORD}, BUDGET).rows(named=True):
+    for row in saturation(gone, {"w": RECORD}, BUDGET).rows(named=True):
         assert (row["saturated_at"], row["best"], row["epochs_tried"]) == (None, None, 20.0)
-    assert unlimited(trials.clear(), {"w": RECORD}, BUDGET).is_empty()
+    assert saturation(trials.clear(), {"w": RECORD}, BUDGET).is_empty()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sgdscope.analysis.score_limits import THRESHOLDS_SCHEMA, plateau_end, threshold, thresholds
+from sgdscope.analysis.score_limits import THRESHOLDS_SCHEMA, plateau_end, score_limits, threshold
 from sgdscope.testing.simulated import BATCH_SIZES, PLATEAU, RECORD, Truth, simulate, trial_table
 
 RECORDS = {RECORD.name: RECORD}
@@ -138,7 +138,7 @@ def row(table, **values):
 
 
 def test_momentum_leads_where_sgd_falls():
-    table = thresholds(study(sgd=falling, momentum=flat), RECORDS)
+    table = score_limits(study(sgd=falling, momentum=flat), RECORDS)
     assert dict(table.schema) == THRESHOLDS_SCHEMA
     ends = row(table, optimizer="sgd", quantity="B_score")
     # 0.012 is lost at 256, and δ is 5 % of the error: 0.0039.
@@ -155,33 +155,33 @@ def test_momentum_leads_where_sgd_falls():
 
 
 def test_optimizers_that_are_equal_lead_nowhere():
-    table = thresholds(study(sgd=falling, momentum=falling), RECORDS)
+    table = score_limits(study(sgd=falling, momentum=falling), RECORDS)
     lead = row(table, optimizer="momentum:0.9", quantity="B_mom", warmed_up=False)
     assert (lead["low"], lead["estimate"], lead["high"]) == (1024, None, None)
 
 
 def test_a_declared_margin_is_taken():
-    table = thresholds(study(sgd=falling, momentum=flat), RECORDS, margin=0.02)
+    table = score_limits(study(sgd=falling, momentum=flat), RECORDS, margin=0.02)
     assert set(table["margin"]) == {0.02}
     assert row(table, optimizer="sgd", quantity="B_score")["estimate"] == 256
     assert row(table, optimizer="momentum:0.9", quantity="B_mom", warmed_up=False)["estimate"] == 512
 
 
 def test_an_optimizer_that_is_not_ours_has_a_plateau_and_no_lead():
-    with_adam = thresholds(study(sgd=falling, momentum=flat, adam=flat), RECORDS)
+    with_adam = score_limits(study(sgd=falling, momentum=flat, adam=flat), RECORDS)
     assert with_adam.filter(pl.col("optimizer") == "adam")["quantity"].to_list() == ["B_score"]
-    alone = thresholds(study(adam=falling), RECORDS)
+    alone = score_limits(study(adam=falling), RECORDS)
     assert alone.select("optimizer", "quantity").rows() == [("adam", "B_score")]
 
 
 def test_without_sgd_momentum_has_none_to_lead():
-    assert thresholds(study(momentum=falling), RECORDS)["quantity"].to_list() == ["B_score"]
+    assert score_limits(study(momentum=falling), RECORDS)["quantity"].to_list() == ["B_score"]
 
 
 def test_seeds_that_one_of_the_two_lacks_are_not_compared():
     table = study(sgd=falling, momentum=flat)
     table = table.filter((pl.col("optimizer") == "sgd") | (pl.col("seed") > 1))
-    found = thresholds(table, RECORDS)
+    found = score_limits(table, RECORDS)
     assert row(found, quantity="B_mom", warmed_up=False)["n"] == 6
     assert row(found, optimizer="sgd", quantity="B_score")["n"] == 8
 
@@ -189,5 +189,5 @@ def test_seeds_that_one_of_the_two_lacks_are_not_compared():
 @pytest.mark.parametrize("seed", range(3))
 def test_more_batch_sizes_than_one_are_needed_for_a_threshold(seed):
     table = study(seed, sgd=falling).filter(pl.col("batch_size") == BATCH_SIZES[0])
-    only = thresholds(table, RECORDS).row(0, named=True)
+    only = score_limits(table, RECORDS).row(0, named=True)
     assert (only["batch_sizes"], only["low"], only["estimate"], only["high"]) == (1, 4, None, None)

@@ -62,15 +62,15 @@ def test_the_smooth_form_is_told_from_the_hinge(seed):
     assert hinge["k_low"] > 1
     assert hinge["k_high"] == math.inf
     for found in (smooth, hinge):
-        assert math.log2(found["bend"]) == pytest.approx(6.3, abs=0.2)
-        assert found["bend_low"] <= 2**6.3 <= found["bend_high"]
+        assert math.log2(found["transition"]) == pytest.approx(6.3, abs=0.2)
+        assert found["transition_low"] <= 2**6.3 <= found["transition_high"]
         assert found["k_low"] <= found["k"] <= found["k_high"]
 
 
 def test_where_nothing_bends_the_bend_is_at_an_edge():
     line, constant = (sharpness_of(cells(law, **SURE)) for law in ("no knee in range", "constant"))
-    assert line["bend_high"] >= BATCH_SIZES[-1]
-    assert constant["bend_low"] <= BATCH_SIZES[0]
+    assert line["transition_high"] >= BATCH_SIZES[-1]
+    assert constant["transition_low"] <= BATCH_SIZES[0]
 
 
 def test_one_seed_says_nothing_of_the_sharpness():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import optimize, special, stats
 
-from sgdscope.analysis.test_set import POPULATION_SCHEMA, population_intervals
+from sgdscope.analysis.test_set import POPULATION_SCHEMA, over_test_examples
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.crossed import crossed_error, population_difference, population_interval
 from sgdscope.stats.intervals import t_interval
@@ -231,7 +231,7 @@ def test_each_cell_gets_the_interval_of_its_chosen_rate_and_a_diverged_seed_coun
     parts = [cell(chosen, diverged=(2,)), cell(other, rate=1.0), cell(larger, batch_size=16)]
     trials, correctness = (pl.concat(tables) for tables in zip(*parts, strict=True))
     optima = optima_of(("w", "epochs:1", "sgd", 16, "score", 0.5), None, ("w", "epochs:1", "sgd", 8, "train_loss", 1.0))
-    found = population_intervals(optima, trials, correctness, {"w": record("w")})
+    found = over_test_examples(optima, trials, correctness, {"w": record("w")})
     assert found.schema == pl.Schema(POPULATION_SCHEMA)
     assert found["batch_size"].to_list() == [16, 8]
     counted = chosen.astype(float)
@@ -246,12 +246,12 @@ def test_no_row_is_made_where_correctness_is_missing(cell):
     (trials, whole), (others, _) = cell(random_right(0)), cell(random_right(1), workload="float")
     optima = optima_of(None, ("float", "epochs:1", "sgd", 8, "score", 0.5))
     records = {name: record(name) for name in ("w", "float")}
-    found = population_intervals(optima, pl.concat([trials, others]), whole, records)
+    found = over_test_examples(optima, pl.concat([trials, others]), whole, records)
     assert found["workload"].to_list() == ["w"]
     of_one_trial = pl.col("trial_id") == trials["trial_id"][0]
     for partly in (whole.filter(~of_one_trial), whole.filter(split="validation"), whole.clear()):
-        assert population_intervals(optima, trials, partly, records).schema == pl.Schema(POPULATION_SCHEMA)
-        assert population_intervals(optima, trials, partly, records).is_empty()
+        assert over_test_examples(optima, trials, partly, records).schema == pl.Schema(POPULATION_SCHEMA)
+        assert over_test_examples(optima, trials, partly, records).is_empty()
 
 
 def test_every_pair_of_small_tables_gives_a_finite_interval():

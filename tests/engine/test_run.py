@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 import sgdscope as sg
-from sgdscope.analysis.saturation import unlimited
+from sgdscope.analysis.saturation import saturation
 from sgdscope.analysis.test_set import correct
 from sgdscope.engine.plan import Costs
 from sgdscope.engine.run import plan_study
@@ -366,7 +366,7 @@ def test_an_unlimited_budget_ends_and_its_table_says_where(tmp_path):
     result, _ = quietly(quadratic_study(budgets=budget, **common), tmp_path / "s")
     assert result.finished
     (record,) = result.declaration.workloads
-    score, loss = unlimited(result.trials, {record.name: record}, budget).rows(named=True)
+    score, loss = saturation(result.trials, {record.name: record}, budget).rows(named=True)
     tried = [1.0, 2.0, 4.0][: result.trials["budget"].n_unique()]
     for row in (score, loss):
         assert row["epochs_tried"] == tried[-1]

@@ -145,19 +145,19 @@ def test_all_of_it_is_reached_by_keyboard(page):
 
 def test_tables_sort_by_number_and_copy_as_csv(page, study_tables):
     page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
-    table = page.locator("#table-regimes")
+    table = page.locator("#table-transitions")
     if table.get_attribute("open") is None:
         table.locator("summary").click()
-    heading = table.get_by_role("button", name="bend", exact=True)
+    heading = table.get_by_role("button", name="transition", exact=True)
     heading.click()
     heading.click()
-    assert table.locator('th[aria-sort="descending"]').inner_text().startswith("bend")
+    assert table.locator('th[aria-sort="descending"]').inner_text().startswith("transition")
     table.get_by_role("button", name="Copy as CSV").click()
     page.wait_for_function("window.copied")
     copied = list(csv.DictReader(page.evaluate("window.copied").splitlines()))
-    assert list(copied[0]) == study_tables.regimes.columns[1:]  # of one workload
-    bends = [float(row["bend"]) for row in copied if row["bend"]]
-    known = sorted(study_tables.regimes["bend"].drop_nulls(), reverse=True)
+    assert list(copied[0]) == study_tables.transitions.columns[1:]  # of one workload
+    bends = [float(row["transition"]) for row in copied if row["transition"]]
+    known = sorted(study_tables.transitions["transition"].drop_nulls(), reverse=True)
     assert bends == pytest.approx(known, rel=1e-4)
     assert "Copied" in table.get_by_role("status").inner_text()
 

@@ -80,18 +80,20 @@ def test_a_notebook_draws_a_chart_without_a_network():
 
 def test_the_regimes_are_those_of_the_tables_and_reach_the_full_batch():
     of = tables(study())
-    bend = of.regimes.filter(criterion="score").row(0, named=True)
+    transition = of.transitions.filter(criterion="score").row(0, named=True)
     shown = rows(talk_figures(of)["simulated-epochs-30-two-regimes"])
     bands = {row["regime"]: (row["batch_size"], row["to"]) for row in shown if "regime" in row}
     assert bands == {
-        "noise-dominated": (4, pytest.approx(bend["bend_low"])),
-        "curvature-dominated": (pytest.approx(bend["bend_high"]), 1024),
+        "noise-dominated": (4, pytest.approx(transition["transition_low"])),
+        "curvature-dominated": (pytest.approx(transition["transition_high"]), 1024),
     }
     line = {
         row["batch_size"]: row["effective_learning_rate"] for row in shown if "n" not in row and "regime" not in row
     }
     assert max(line) == 1024
-    assert math.log2(line[1024] / line[4]) == pytest.approx(bend["slope"] * math.log2(bend["bend"] / 4))
+    assert math.log2(line[1024] / line[4]) == pytest.approx(
+        transition["slope"] * math.log2(transition["transition"] / 4)
+    )
     without = rows(talk_figures(tables(study(law="constant")))["simulated-epochs-30-two-regimes"])
     bands = [(row["regime"], row["batch_size"], row["to"]) for row in without if "regime" in row]
     assert bands == [("curvature-dominated", pytest.approx(4), 1024)] * len(bands) != []

@@ -98,9 +98,9 @@ def test_an_optimizer_has_one_colour_in_every_figure(study_tables):
 def test_the_first_screen_has_the_numbers_of_the_tables(study_tables):
     rows = {heading: cells for heading, *cells in bends(study_tables.parts[0])}
     assert rows[""] == ["sgd", "momentum:0.9"]
-    regimes = study_tables.parts[0].regimes.filter(criterion="score", optimizer="sgd").row(0, named=True)
+    transitions = study_tables.parts[0].transitions.filter(criterion="score", optimizer="sgd").row(0, named=True)
     assert rows["Learning rate for the score bends at"][0] == (
-        f"{regimes['bend']:.0f} [{regimes['bend_low']:.0f}, {regimes['bend_high']:.0f}]"
+        f"{transitions['transition']:.0f} [{transitions['transition_low']:.0f}, {transitions['transition_high']:.0f}]"
     )
     assert rows["Score is shown to hold to"][0] == "128"
     assert rows["Shown to be ahead of SGD from"] == ["", "none"]

@@ -55,11 +55,11 @@ class Charts:
     def best_score(self) -> alt.LayerChart:
         """Best test score against batch size, with the plateau where the score is shown to hold."""
         record = self.tables.record
-        return best_score(self.tables.optima, self.tables.thresholds, record.score_name, record.score_sign)
+        return best_score(self.tables.optima, self.tables.score_limits, record.score_name, record.score_sign)
 
     def optimal_learning_rate(self) -> alt.LayerChart:
         """Score-optimal effective learning rate against batch size, with the fitted regimes."""
-        return optimal_learning_rate(self.tables.optima, self.tables.regimes)
+        return optimal_learning_rate(self.tables.optima, self.tables.transitions)
 
     def two_regimes(self) -> alt.HConcatChart:
         """Optimal learning rate against batch size up to N, with both regimes, one panel for each optimizer."""
@@ -88,7 +88,7 @@ class Charts:
 
     def noise_scale_along_training(self) -> alt.HConcatChart:
         """Gradient noise scale along training at each batch size's best rate, beside the bend."""
-        return noise_scale_along_training(self.tables.noise_scale_at_best, self.tables.regimes)
+        return noise_scale_along_training(self.tables.noise_scale_at_best, self.tables.transitions)
 
     def optimal_temperature(self) -> alt.LayerChart:
         """Temperature at the best rate against batch size."""

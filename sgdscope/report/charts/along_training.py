@@ -38,12 +38,12 @@ def score_along_training(training_curves: pl.DataFrame, score_name: str) -> alt.
     return _along(rows, alt.Y("value:Q", title=f"test {score_name}", scale=_shared(rows, zero=False)))
 
 
-def noise_scale_along_training(noise_scale: pl.DataFrame, regimes: pl.DataFrame) -> alt.HConcatChart:
+def noise_scale_along_training(noise_scale: pl.DataFrame, transitions: pl.DataFrame) -> alt.HConcatChart:
     """Return tr Σ/|G|² along training where it is identified, beside the batch size at which the rate bends.
 
     Args:
         noise_scale: at the rates that are shown, one for each cell.
-        regimes: where the learning rate for the score bends.
+        transitions: where the learning rate for the score bends.
     """
     rows = drawable(noise_scale.filter("identified").sort("batch_size"))
     panels = []
@@ -67,13 +67,17 @@ def noise_scale_along_training(noise_scale: pl.DataFrame, regimes: pl.DataFrame)
                 tooltip=[*cell_tooltip(), "step:Q", *interval_tooltip("noise_scale"), rate_tooltip()[0]],
             ),
         ]
-        panels.append(sized(*_knee(regimes.filter(optimizer=optimizer)), *layers))
+        panels.append(sized(*_knee(transitions.filter(optimizer=optimizer)), *layers))
     return side_by_side(panels)
 
 
-def _knee(regimes: pl.DataFrame) -> list[alt.Chart]:
+def _knee(transitions: pl.DataFrame) -> list[alt.Chart]:
     """Return where the rate for the score bends, as a line with its interval, where that is identified."""
-    found = drawable(regimes).filter(criterion="score", status="identified").select("bend", "bend_low", "bend_high")
+    found = (
+        drawable(transitions)
+        .filter(criterion="score", status="identified")
+        .select("transition", "transition_low", "transition_high")
+    )
     if found.is_empty():
         return []
     base = alt.Chart(found.with_columns(text=pl.lit("bend of ε*")))

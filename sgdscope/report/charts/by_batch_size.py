@@ -26,7 +26,9 @@ from sgdscope.report.charts.style import (
 )
 
 
-def best_score(optima: pl.DataFrame, thresholds: pl.DataFrame, score_name: str, score_sign: int = 1) -> alt.LayerChart:
+def best_score(
+    optima: pl.DataFrame, score_limits: pl.DataFrame, score_name: str, score_sign: int = 1
+) -> alt.LayerChart:
     """Return the mean test score at the rate that is best on validation, with its 95 % t interval over seeds.
 
     The thick line is the plateau: the mean of the batch sizes that are shown to hold. The thin one beside it goes on
@@ -34,7 +36,7 @@ def best_score(optima: pl.DataFrame, thresholds: pl.DataFrame, score_name: str, 
     an edge of the rates tried, so that the best score may be better: larger, or smaller where ``score_sign`` is −1.
     """
     rows = drawable(optima.filter(pl.col("criterion") == "score"))
-    plateaus = _plateaus(rows, thresholds)
+    plateaus = _plateaus(rows, score_limits)
     better = dict.fromkeys(("low", "high"), "up" if score_sign > 0 else "down")
     chart = _points_with_intervals(
         rows, "test_score", f"test {score_name}", alt.Scale(zero=False, nice=False), arrows=better
@@ -83,14 +85,14 @@ def optimal_temperatures(optima: pl.DataFrame) -> pl.DataFrame:
     ).with_columns(pl.when(pl.col("temperature_high").is_not_null()).then("temperature_low").alias("temperature_low"))
 
 
-def _plateaus(rows: pl.DataFrame, thresholds: pl.DataFrame) -> pl.DataFrame:
+def _plateaus(rows: pl.DataFrame, score_limits: pl.DataFrame) -> pl.DataFrame:
     """Return each optimizer's plateau up to where its score is shown to hold, and on to where it is shown to be lost.
 
     Where it is shown of a batch size besides the smallest; a plateau of one is none. At a constant number of steps the
     smallest batch sizes learn least: there is no plateau that begins with them.
     """
     found = []
-    for row in thresholds.filter(quantity="B_score").iter_rows(named=True):
+    for row in score_limits.filter(quantity="B_score").iter_rows(named=True):
         if isinstance(known_budget(row["budget"]), Steps):
             continue
         mine = rows.filter(optimizer=row["optimizer"]).sort("batch_size")

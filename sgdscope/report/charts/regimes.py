@@ -38,7 +38,7 @@ KNOWN = (IDENTIFIED, NOWHERE, THROUGHOUT)
 BANDS = ["#56b4e9", "#e6b800"]
 
 
-def optimal_learning_rate(optima: pl.DataFrame, regimes: pl.DataFrame) -> alt.LayerChart:
+def optimal_learning_rate(optima: pl.DataFrame, transitions: pl.DataFrame) -> alt.LayerChart:
     """Return ε*/(1 − m) against B on logarithmic axes, with interval bands, the fitted hinges and a guide of slope 1.
 
     Where an interval reaches the edge of what was tried, its end is a bound, and has an arrow.
@@ -57,7 +57,7 @@ def optimal_learning_rate(optima: pl.DataFrame, regimes: pl.DataFrame) -> alt.La
         tooltip=[*cell_tooltip(), *_rate_interval_tooltip()],
     )
     layers: list[Any] = [batch_size_columns(rows, x), bands, *_slope_1(rows, x)]
-    lines = hinge_lines(rows, regimes)
+    lines = hinge_lines(rows, transitions)
     if not lines.is_empty():
         dash = of_optimizer(rows, alt.StrokeDash, DASHES)
         fitted = alt.Chart(lines).mark_line(opacity=0.85).encode(x=x, color=colour, strokeDash=dash)
@@ -84,8 +84,8 @@ def two_regimes(tables: Tables) -> alt.HConcatChart:
         axis=alt.Axis(grid=False, labelOverlap=True),
     )
     for optimizer in optimizers(tables.optima):
-        rows, fits = everyone.filter(optimizer=optimizer), tables.regimes.filter(optimizer=optimizer)
-        low, high = regime_limits(tables.regimes.filter(pl.col("status").is_in(KNOWN)), workload, budget, optimizer)
+        rows, fits = everyone.filter(optimizer=optimizer), tables.transitions.filter(optimizer=optimizer)
+        low, high = regime_limits(tables.transitions.filter(pl.col("status").is_in(KNOWN)), workload, budget, optimizer)
         bands = pl.DataFrame(
             [("noise-dominated", smallest, min(low or smallest, largest)), ("curvature-dominated", high, largest)],
             schema={"regime": pl.String, "batch_size": pl.Float64, "to": pl.Float64},
@@ -129,22 +129,24 @@ def effective_intervals(optima: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def hinge_lines(rows: pl.DataFrame, regimes: pl.DataFrame, up_to: int = 0) -> pl.DataFrame:
+def hinge_lines(rows: pl.DataFrame, transitions: pl.DataFrame, up_to: int = 0) -> pl.DataFrame:
     """Return the fitted line of each optimizer as points at the batch sizes, at the bend and at ``up_to``.
 
     Of a study in one regime it is a line without a bend; if it grows throughout it ends at the largest batch size.
     """
     found = []
-    for row in regimes.filter((pl.col("criterion") == "score") & pl.col("level").is_not_null()).iter_rows(named=True):
+    for row in transitions.filter((pl.col("criterion") == "score") & pl.col("level").is_not_null()).iter_rows(
+        named=True
+    ):
         mine = rows.filter(pl.col("optimizer") == row["optimizer"])
         factor = mine["effective_learning_rate"][0] / mine["learning_rate"][0]
-        bend = row["bend"] or row["bend_low"] or row["bend_high"]
-        sizes = [*mine["batch_size"], bend, max(up_to, mine["batch_size"][0])]
+        transition = row["transition"] or row["transition_low"] or row["transition_high"]
+        sizes = [*mine["batch_size"], transition, max(up_to, mine["batch_size"][0])]
         if row["status"] == THROUGHOUT:
-            sizes = [size for size in sizes if size <= bend]
+            sizes = [size for size in sizes if size <= transition]
         x = np.sort(np.log2(sizes))
         slope = 0.0 if row["status"] == NOWHERE else row["slope"]
-        y = np.log2(row["level"]) - slope * np.maximum(0, np.log2(bend) - x)
+        y = np.log2(row["level"]) - slope * np.maximum(0, np.log2(transition) - x)
         found += [
             {"optimizer": row["optimizer"], "batch_size": 2.0**a, "effective_learning_rate": factor * 2.0**b}
             for a, b in zip(x, y, strict=True)

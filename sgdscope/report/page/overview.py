@@ -54,15 +54,15 @@ def facts(tables: StudyTables) -> dict[str, str]:
 
 def bends(part: Tables) -> list[tuple[str, ...]]:
     """Return where things change along the batch size: a row of headings, and a row each, a column an optimizer."""
-    names = optimizers(part.regimes)
+    names = optimizers(part.transitions)
     sizes = part.trials["batch_size"]
     largest = int(sizes.max())  # type: ignore[arg-type]
     at_steps = isinstance(known_budget(part.trials["budget"][0]), Steps)  # the smallest batch sizes learn least there
     rows: dict[str, list[str]] = {"": names}
     for criterion, what in zip(CRITERIA, ("score", "training loss"), strict=True):
-        of = {row["optimizer"]: row for row in part.regimes.filter(criterion=criterion).rows(named=True)}
+        of = {row["optimizer"]: row for row in part.transitions.filter(criterion=criterion).rows(named=True)}
         rows[f"Learning rate for the {what} bends at"] = [_bend(of.get(name), largest) for name in names]
-    ends = {(row["optimizer"], row["quantity"]): row for row in part.thresholds.rows(named=True)[::-1]}
+    ends = {(row["optimizer"], row["quantity"]): row for row in part.score_limits.rows(named=True)[::-1]}
     if not at_steps:
         tried = {name: inside_of(part, name) for name in names}
         rows["Score is shown to hold to"] = [_held(ends.get((name, "B_score")), tried[name]) for name in names]
@@ -100,12 +100,12 @@ def _bend(row: dict[str, Any] | None, largest: int) -> str:
     if row["status"] in (TOO_FEW, AT_EDGE):
         return str(row["status"])
     if row["status"] == NOWHERE:
-        return f"grows nowhere from {examples(row['bend_high'])}, the smallest, on"
+        return f"grows nowhere from {examples(row['transition_high'])}, the smallest, on"
     if row["status"] == THROUGHOUT:
-        return f"grows up to {examples(row['bend_low'])}, the largest"
-    if row["bend"] >= largest:
+        return f"grows up to {examples(row['transition_low'])}, the largest"
+    if row["transition"] >= largest:
         return f"not up to {largest}"
-    at = f"{examples(row['bend'])} [{examples(row['bend_low'])}, {examples(row['bend_high'])}]"
+    at = f"{examples(row['transition'])} [{examples(row['transition_low'])}, {examples(row['transition_high'])}]"
     return at if row["status"] == IDENTIFIED else f"({at})"
 
 

@@ -22,7 +22,7 @@ from sgdscope.report.page.templates import rendered
 from sgdscope.report.page.vega import bundle
 from sgdscope.report.seen import CHANGES
 from sgdscope.report.text.claims import answers, on_page
-from sgdscope.report.text.summary import CAPTION, headings, how_chosen, sentences, summary_rows, unlimited_sentences
+from sgdscope.report.text.summary import CAPTION, headings, how_chosen, saturation_sentences, sentences, summary_rows
 
 RULES = (
     "Schedule: the learning rate is held for half the budget, then halved every twentieth of it, ten times. "
@@ -57,9 +57,9 @@ RULES = (
 TABLES = {
     "optima": "Optimal learning rates, and what is best with them",
     "curves": "Every learning rate of every cell",
-    "regimes": "Where the learning rate bends",
-    "regime_of_batch_sizes": "Which regime each batch size is in",
-    "thresholds": "Where the score falls, and where momentum leads",
+    "transitions": "Where the learning rate bends",
+    "regimes": "Which regime each batch size is in",
+    "score_limits": "Where the score falls, and where momentum leads",
     "training_curves": "Along training",
     "noise_scale": "Gradient noise scale along training",
     "trials": "Trials",
@@ -149,7 +149,7 @@ def _against_epochs(tables: StudyTables, embedded: Embedded) -> list[dict[str, A
     parts = []
     for number, record in enumerate(tables.declaration.workloads):
         if figures := figures_against_epochs(tables, record.name):
-            said = unlimited_sentences(tables.unlimited.filter(workload=record.name), tables.records)
+            said = saturation_sentences(tables.saturation.filter(workload=record.name), tables.records)
             parts.append(_drawn(f"{record.name} against epochs", said, figures, number, embedded))
     return parts
 

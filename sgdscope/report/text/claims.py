@@ -113,7 +113,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     "C5": ("mean lead",),
     "C6": ("slope",),
     "C7": ("k",),
-    "C7b": ("bend",),
+    "C7b": ("transition",),
     "C8": ("score lost", "training loss", "slope"),
     "C9": ("slope for the test", "for the training loss", "difference", "score gained at last"),
     "C9b": ("octaves above",),

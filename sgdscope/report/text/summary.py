@@ -106,7 +106,7 @@ def sentences(tables: Tables) -> list[str]:
     """Say what was found for one workload and budget: where rates bend, where scores fall, where momentum leads."""
     several = tables.trials["batch_size"].n_unique() > 1
     found = edge_sentences(tables.optima)
-    found += bend_sentences(tables) if several else []
+    found += transition_sentences(tables) if several else []
     found += noise_scale_sentences(tables)
     found += regime_sentences(tables) + threshold_sentences(tables) if several else []
     found += coefficient_sentences(tables)
@@ -157,10 +157,10 @@ def coefficient_sentences(tables: Tables) -> list[str]:
     return said
 
 
-def bend_sentences(tables: Tables, *criteria: Criterion) -> list[str]:
+def transition_sentences(tables: Tables, *criteria: Criterion) -> list[str]:
     """Say for each optimizer and criterion where the learning rate stops growing, or that this is not identified."""
     said = []
-    wanted = tables.regimes.filter(pl.col("criterion").is_in(criteria or CRITERIA))
+    wanted = tables.transitions.filter(pl.col("criterion").is_in(criteria or CRITERIA))
     for row in plain_first(wanted, "criterion").iter_rows(named=True):
         what = "best test score" if row["criterion"] == "score" else "lowest training loss"
         who = f"{row['optimizer']}, learning rate for the {what}"
@@ -180,14 +180,14 @@ def bend_sentences(tables: Tables, *criteria: Criterion) -> list[str]:
         if row["status"] in (NOWHERE, THROUGHOUT):
             said.append(f"{who}: {_one_regime(row, tables)}{out}")
             continue
-        ends = f"95 % interval {examples(row['bend_low'])} to {examples(row['bend_high'])}"
+        ends = f"95 % interval {examples(row['transition_low'])} to {examples(row['transition_high'])}"
         slope = f"{number(row['slope'], '.2f')} {interval(row['slope_low'], row['slope_high'], '.2f')}"
         growth = f"slope below it {slope}"
-        fit = f"bend at {row['bend']:.0f}, {ends}; {growth}; n = {row['n']}"
-        if row["bend"] >= tables.trials["batch_size"].max():
+        fit = f"bend at {row['transition']:.0f}, {ends}; {growth}; n = {row['n']}"
+        if row["transition"] >= tables.trials["batch_size"].max():
             said.append(f"{who}: no bend was found within the batch sizes ({growth}; n = {row['n']}).{out}")
         elif row["status"] == IDENTIFIED:
-            said.append(f"{who}: stops growing with the batch size at about {row['bend']:.0f} ({fit}).{out}")
+            said.append(f"{who}: stops growing with the batch size at about {row['transition']:.0f} ({fit}).{out}")
         else:
             said.append(
                 f"{who}: where it stops growing is not identified ({fit}); more seeds or batch sizes would tell.{out}"
@@ -223,11 +223,11 @@ def noise_scale_sentences(tables: Tables) -> list[str]:
     who = plain_first(measured, "batch_size")["optimizer"][0]
     sizes = measured.filter(optimizer=who)["batch_size"].unique().sort().to_list()
     near, beside = sizes[(len(sizes) - 1) // 2], ""
-    for row in tables.regimes.filter(criterion="score", optimizer=who).iter_rows(named=True):
-        if row["bend"] is not None and row["bend"] < tables.trials["batch_size"].max():
-            near = min(sizes, key=lambda size: abs(math.log(size / row["bend"])))
-            bend, low, high = (examples(row[f"bend{end}"]) for end in ("", "_low", "_high"))
-            beside = f"; the bend is at {bend} [{low}, {high}], {row['status']}"
+    for row in tables.transitions.filter(criterion="score", optimizer=who).iter_rows(named=True):
+        if row["transition"] is not None and row["transition"] < tables.trials["batch_size"].max():
+            near = min(sizes, key=lambda size: abs(math.log(size / row["transition"])))
+            transition, low, high = (examples(row[f"transition{end}"]) for end in ("", "_low", "_high"))
+            beside = f"; the bend is at {transition} [{low}, {high}], {row['status']}"
     said = []
     for row in measured.filter(optimizer=who, batch_size=near).sort("step").iter_rows(named=True):
         part = row["fraction"]
@@ -251,10 +251,10 @@ def regime_sentences(tables: Tables) -> list[str]:
     The one regime ends at SGD's bend and the other begins at the optimizer's own: what is unknown is not said.
     """
     said: list[str] = []
-    for row in plain_first(tables.regimes.filter(criterion="score"), "criterion").iter_rows(named=True):
-        mine = tables.regime_of_batch_sizes.filter(optimizer=row["optimizer"])
+    for row in plain_first(tables.transitions.filter(criterion="score"), "criterion").iter_rows(named=True):
+        mine = tables.regimes.filter(optimizer=row["optimizer"])
         multiple, most = tables.record.batch_multiple, tables.record.examples[0] or MOST_EXAMPLES
-        low, high = regime_limits(tables.regimes, row["workload"], row["budget"], row["optimizer"])
+        low, high = regime_limits(tables.transitions, row["workload"], row["budget"], row["optimizer"])
         possible = range(multiple, most + 1, multiple)
         add = batch_sizes_to_add(mine["batch_size"].to_list(), low, high, possible)
         parts = []
@@ -279,7 +279,7 @@ def threshold_sentences(tables: Tables) -> list[str]:
     """
     said = []
     at_steps = isinstance(known_budget(tables.trials["budget"][0]), Steps)
-    for row in plain_first(tables.thresholds, "quantity").iter_rows(named=True):
+    for row in plain_first(tables.score_limits, "quantity").iter_rows(named=True):
         if at_steps and row["quantity"] == "B_score":
             continue
         out = f" Left out: {row['left_out']}, at the edge of the rates tried." if row["left_out"] else ""
@@ -317,10 +317,10 @@ def inside_of(tables: Tables, optimizer: str) -> list[int]:
     return mine["batch_size"].sort().to_list() or [0]
 
 
-def unlimited_sentences(unlimited: pl.DataFrame, records: Records) -> list[str]:
+def saturation_sentences(saturation: pl.DataFrame, records: Records) -> list[str]:
     """Say at how many epochs each criterion stopped gaining under an unlimited budget, or that it did not."""
     said = []
-    for row in plain_first(unlimited, "batch_size").iter_rows(named=True):
+    for row in plain_first(saturation, "batch_size").iter_rows(named=True):
         what = f"test {records[row['workload']].score_name}" if row["criterion"] == "score" else "training loss"
         who = f"{row['workload']}, {row['optimizer']} at batch size {row['batch_size']}: {what}"
         if row["best"] is None:
