@@ -12,11 +12,11 @@ import polars as pl
 from sgdscope import atomic
 from sgdscope.analysis.coefficients import with_chosen_coefficients
 from sgdscope.analysis.derived import l2_of
-from sgdscope.analysis.tables import StudyTables, Tables
+from sgdscope.analysis.tables import COLUMNS, StudyTables, Tables
 from sgdscope.converters import whole
 from sgdscope.engine.search import search
 from sgdscope.errors import InputError
-from sgdscope.frames import table
+from sgdscope.frames import described, table
 from sgdscope.store import CIRCUMSTANCES, Store, check_not_of_a_study, ended, stopped_at_once
 from sgdscope.study import Declaration, Study
 
@@ -132,6 +132,25 @@ class Result:
         from sgdscope.claims.decide import claims
 
         return claims(self.tables)
+
+    def describe(self, table: str) -> pl.DataFrame:
+        """Describe the columns of a table of the study.
+
+        Args:
+            table: Name of the table, such as ``optima``.
+
+        Returns:
+            One row for each column: ``column``, ``description`` and ``unit``.
+
+        Raises:
+            InputError: If the study has no table of that name.
+        """
+        from sgdscope.claims.decide import CLAIMS_COLUMNS
+
+        known = COLUMNS | {"claims": CLAIMS_COLUMNS}
+        if table not in known:
+            raise InputError(f"{table!r} is not a table of a study. The tables are {', '.join(known)}.")
+        return described(known[table])
 
     @property
     def charts(self) -> Charts:

@@ -12,53 +12,61 @@ import polars as pl
 
 from sgdscope.advice.next_trials import further_trials
 from sgdscope.advice.predicted_rates import rate_for
-from sgdscope.advice.timing import seconds_by_batch_size
+from sgdscope.advice.timing import SECONDS_COLUMNS, seconds_by_batch_size
 from sgdscope.analysis.curve import curve, joined, on_common_seeds
 from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.rate_choice import Chosen, inside, paired, scores_by_batch_size, spread_left_one_out
 from sgdscope.analysis.score_limits import plateau_end, shown_above
 from sgdscope.analysis.tables import Tables
-from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, by_optimizer
+from sgdscope.analysis.trial_table import (
+    BATCH_SIZE,
+    CELL_COLUMNS,
+    MARGIN,
+    OPTIMIZER_COLUMNS,
+    OPTIMIZER_SCHEMA,
+    SEEDS,
+    Records,
+    by_optimizer,
+)
+from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.equivalence import ALPHA, equivalence
 from sgdscope.stats.intervals import holm, named, t_interval
 
-COSTS_SCHEMA: dict[str, type[pl.DataType]] = {
-    **OPTIMIZER_SCHEMA,
-    "batch_size": pl.Int64,
-    "n": pl.Int64,
-    "test_score": pl.Float64,
-    "test_score_low": pl.Float64,
-    "test_score_high": pl.Float64,
-    "difference": pl.Float64,
-    "difference_low": pl.Float64,
-    "difference_high": pl.Float64,
-    "margin": pl.Float64,
-    "verdict": pl.String,
-    "fastest": pl.Boolean,
-    "packs": pl.Int64,
-    "seconds": pl.Float64,
-    "seconds_low": pl.Float64,
-    "seconds_high": pl.Float64,
-    "relative": pl.Float64,
+COSTS_COLUMNS: Columns = {
+    **CELL_COLUMNS,
+    "n": SEEDS,
+    **with_interval("test_score", "Mean test score over seeds, at the optimal learning rate.", "score"),
+    **with_interval(
+        "difference", "Test score minus that of the equivalent batch sizes, paired by seed; larger is better.", "score"
+    ),
+    "margin": MARGIN,
+    "verdict": Column(
+        pl.String, "`holds` (equivalent within the margin), `lost` (worse), `not shown` (undecided) or `at the edge`."
+    ),
+    "fastest": Column(pl.Boolean, "Whether it takes the fewest seconds of all equivalent batch sizes."),
+    **{name: SECONDS_COLUMNS[name] for name in ("packs", "seconds", "seconds_low", "seconds_high", "relative")},
 }
-LEADS_SCHEMA: dict[str, type[pl.DataType]] = {
-    **OPTIMIZER_SCHEMA,
-    "over": pl.String,
-    "batch_size": pl.Int64,
-    "sgd_batch_size": pl.Int64,
-    "warmed_up": pl.Boolean,
-    "n": pl.Int64,
-    "test_score": pl.Float64,
-    "sgd_test_score": pl.Float64,
-    "difference": pl.Float64,
-    "difference_low": pl.Float64,
-    "difference_high": pl.Float64,
-    "p_beyond": pl.Float64,
-    "p_same": pl.Float64,
-    "margin": pl.Float64,
-    "verdict": pl.String,
+COSTS_SCHEMA = schema(COSTS_COLUMNS)
+LEADS_COLUMNS: Columns = {
+    **OPTIMIZER_COLUMNS,
+    "over": Column(pl.String, "`equal batch sizes` or `best batch sizes` (each optimizer at its own)."),
+    "batch_size": BATCH_SIZE,
+    "sgd_batch_size": Column(pl.Int64, "Batch size of SGD that it is compared with.", "examples"),
+    "warmed_up": Column(pl.Boolean, "Whether training was long enough for momentum's steady state."),
+    "n": SEEDS,
+    "test_score": Column(pl.Float64, "Mean test score of the optimizer.", "score"),
+    "sgd_test_score": Column(pl.Float64, "Mean test score of SGD.", "score"),
+    **with_interval("difference", "Test score minus SGD's, paired by seed; larger is better.", "score"),
+    "p_beyond": Column(pl.Float64, "p value of a difference beyond the margin."),
+    "p_same": Column(pl.Float64, "p value of equivalence within the margin."),
+    "margin": MARGIN,
+    "verdict": Column(
+        pl.String,
+        "`ahead` (better), `behind` (worse), `same` (equivalent), `not shown` (undecided) or `at the edge`.",
+    ),
 }
+LEADS_SCHEMA = schema(LEADS_COLUMNS)
 
 
 @dataclass(frozen=True)

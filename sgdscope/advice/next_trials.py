@@ -16,6 +16,7 @@ from sgdscope.analysis.optima import FLAT_OCTAVES
 from sgdscope.analysis.regimes import batch_sizes_to_add, regime_limits
 from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, by_optimizer
 from sgdscope.budget import MOST_EXAMPLES
+from sgdscope.frames import Column, Columns, schema
 from sgdscope.stats.equivalence import ALPHA, POWER, chance_to_show
 from sgdscope.stats.intervals import LEVEL, fewest_seeds, t_quantile
 
@@ -24,14 +25,15 @@ ABOUT = {"score": "", "train_loss": " for the training loss"}
 # With one seed nothing has an interval, and nothing says how many seeds will do: as many as a study has by default.
 FIRST_SEEDS = 5
 
-FURTHER_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "field": pl.String,
-    "added": pl.List(pl.Float64),
-    "settles": pl.List(pl.String),
-    "questions": pl.Int64,
-    "trials": pl.Int64,
-    "seconds": pl.Float64,
+FURTHER_COLUMNS: Columns = {
+    "field": Column(pl.String, "Field of the study to extend: `seeds`, `batch_sizes` or `learning_rates`."),
+    "added": Column(pl.List(pl.Float64), "Values to add."),
+    "settles": Column(pl.List(pl.String), "Questions that the trials would decide."),
+    "questions": Column(pl.Int64, "Number of these questions.", "questions"),
+    "trials": Column(pl.Int64, "Number of further trials.", "trials"),
+    "seconds": Column(pl.Float64, "Expected time of the further trials.", "s"),
 }
+FURTHER_SCHEMA = schema(FURTHER_COLUMNS)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.optima import FLAT_OCTAVES
 from sgdscope.analysis.sweep import Cells, cells_of
 from sgdscope.analysis.transitions import AT_EDGE, FEWEST_BATCH_SIZES, TOO_FEW
-from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, measured_criteria
+from sgdscope.analysis.trial_table import BATCH_SIZE, CRITERION, OPTIMIZER_COLUMNS, SEEDS, Records, measured_criteria
 from sgdscope.errors import InputError
+from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import t_quantile
 from sgdscope.stats.laws import Hinge, fit_hinge
@@ -31,22 +32,19 @@ PARAMETERS = 3
 
 Place = Literal["measured", "between", "extrapolated"]
 
-RATES_SCHEMA: dict[str, type[pl.DataType]] = {
-    **OPTIMIZER_SCHEMA,
-    "criterion": pl.String,
-    "batch_size": pl.Int64,
-    "place": pl.String,
-    "batch_sizes": pl.Int64,
-    "n": pl.Int64,
-    "learning_rate": pl.Float64,
-    "learning_rate_low": pl.Float64,
-    "learning_rate_high": pl.Float64,
-    "flat": pl.Boolean,
-    "measured": pl.Float64,
-    "measured_low": pl.Float64,
-    "measured_high": pl.Float64,
-    "censored": pl.String,
+RATES_COLUMNS: Columns = {
+    **OPTIMIZER_COLUMNS,
+    "criterion": CRITERION,
+    "batch_size": BATCH_SIZE,
+    "place": Column(pl.String, "`measured`, `between` measured batch sizes, or `extrapolated` beyond them."),
+    "batch_sizes": Column(pl.Int64, "Number of batch sizes that the prediction is fitted to.", "batch sizes"),
+    "n": SEEDS,
+    **with_interval("learning_rate", "Predicted optimal learning rate ε*."),
+    "flat": Column(pl.Boolean, "Whether its interval is wider than 3 octaves (a factor of 8)."),
+    **with_interval("measured", "Measured optimal learning rate ε*, where the batch size was trained."),
+    "censored": Column(pl.String, "Edges of the tested rates that the interval of the measured rate reaches."),
 }
+RATES_SCHEMA = schema(RATES_COLUMNS)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import polars as pl
 
 from sgdscope.analysis.curve import ROUNDED_OCTAVES, Curve, curve, log_losses
 from sgdscope.analysis.derived import cell_warmed_up, l2_of, momentum_of, temperature
-from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, SCORES, Records, cells, measured_criteria
+from sgdscope.analysis.trial_table import CELL_COLUMNS, CRITERION, SCORES, SEEDS, Records, cells, measured_criteria
+from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import named, t_interval
 from sgdscope.store import ended
@@ -19,39 +20,60 @@ FLAT_OCTAVES = 3.0
 # An interval over seeds that differ wildly may reach beyond what a float can hold.
 LARGEST_EXPONENT = 709.0
 
-OPTIMA_SCHEMA: dict[str, type[pl.DataType]] = {
-    **OPTIMIZER_SCHEMA,
-    "batch_size": pl.Int64,
-    "criterion": pl.String,
-    "coefficient": pl.Float64,
-    "coefficient_contenders": pl.String,
-    "learning_rate": pl.Float64,
-    "learning_rate_low": pl.Float64,
-    "learning_rate_high": pl.Float64,
-    "effective_learning_rate": pl.Float64,
-    "temperature": pl.Float64,
-    "learning_rate_times_l2": pl.Float64,
-    "warmed_up": pl.Boolean,
-    "median_learning_rate": pl.Float64,
-    "censored": pl.String,
-    "flat": pl.Boolean,
-    "rates": pl.Int64,
-    "trials": pl.Int64,
-    "cell_diverged": pl.Int64,
-    "n": pl.Int64,
-    "diverged": pl.Int64,
-    "test_score": pl.Float64,
-    "test_score_low": pl.Float64,
-    "test_score_high": pl.Float64,
-    "validation_score": pl.Float64,
-    "validation_score_low": pl.Float64,
-    "validation_score_high": pl.Float64,
-    "train_loss": pl.Float64,
-    "train_loss_low": pl.Float64,
-    "train_loss_high": pl.Float64,
-    "without_score": pl.Int64,
-    "above_constant": pl.Int64,
+# What curves and optima say of one learning rate of a cell.
+_RATE: Columns = {
+    "learning_rate": Column(pl.Float64, "Learning rate ε: its value before the schedule lowers it."),
+    "effective_learning_rate": Column(
+        pl.Float64, "ε/(1 − m) with momentum m; missing if the optimizer has no effective learning rate."
+    ),
+    "temperature": Column(pl.Float64, "Temperature ε(N/B − 1)/(N(1 − m)) with N training examples and momentum m."),
+    "learning_rate_times_l2": Column(
+        pl.Float64, "ε·λ, with λ the coefficient of the workload's L2 penalty; missing without a penalty."
+    ),
+    "warmed_up": Column(
+        pl.Boolean, "Whether training was long enough for momentum's steady state: 20/(1 − m) updates."
+    ),
 }
+_OUTCOME: Columns = {
+    "n": SEEDS,
+    "diverged": Column(pl.Int64, "Trials at this learning rate that diverged.", "trials"),
+    **with_interval(
+        "test_score", "Mean test score over seeds; a diverged trial counts as the constant baseline.", "score"
+    ),
+    **with_interval(
+        "validation_score",
+        "Mean validation score over seeds; a diverged trial counts as the constant baseline.",
+        "score",
+    ),
+    **with_interval(
+        "train_loss", "Geometric mean of the training loss over seeds, on the whole training split at the end.", "loss"
+    ),
+    "without_score": Column(pl.Int64, "Complete trials whose score is not finite.", "trials"),
+    "above_constant": Column(
+        pl.Int64, "Trials that diverged or ended with a training loss above the constant baseline's.", "trials"
+    ),
+}
+CURVES_COLUMNS: Columns = {**CELL_COLUMNS, **_RATE, **_OUTCOME}
+OPTIMA_COLUMNS: Columns = {
+    **CELL_COLUMNS,
+    "criterion": CRITERION,
+    "coefficient": Column(pl.Float64, "Chosen value of the optimizer's searched coefficient; missing if it has none."),
+    "coefficient_contenders": Column(
+        pl.String, "Values of the searched coefficient that no other value beats significantly, separated by |."
+    ),
+    **with_interval("learning_rate", "Optimal learning rate ε*: the rate with the best mean over seeds."),
+    **{name: _RATE[name] for name in ("effective_learning_rate", "temperature", "learning_rate_times_l2", "warmed_up")},
+    "median_learning_rate": Column(pl.Float64, "The rate with the best median over seeds instead of the best mean."),
+    "censored": Column(
+        pl.String, "Edges of the tested rates that the interval of ε* reaches: `low`, `high`, `low+high` or empty."
+    ),
+    "flat": Column(pl.Boolean, "Whether the interval of ε* is wider than 3 octaves (a factor of 8)."),
+    "rates": Column(pl.Int64, "Number of learning rates compared in the cell.", "rates"),
+    "trials": Column(pl.Int64, "Number of trials in the cell.", "trials"),
+    "cell_diverged": Column(pl.Int64, "Trials of the cell that diverged, at any learning rate.", "trials"),
+    **_OUTCOME,
+}
+CURVES_SCHEMA, OPTIMA_SCHEMA = schema(CURVES_COLUMNS), schema(OPTIMA_COLUMNS)
 
 
 def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
@@ -88,7 +110,7 @@ def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame
                 | _training_loss(group, record)
                 | {"without_score": without_score(group).height, "above_constant": above_constant(group, record)}
             )
-    return pl.DataFrame(rows, schema_overrides={"learning_rate_times_l2": pl.Float64}, infer_schema_length=None)
+    return pl.DataFrame(rows, schema=CURVES_SCHEMA)
 
 
 def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:

@@ -19,29 +19,33 @@ from sgdscope.analysis.curve import curve, joined, on_common_seeds
 from sgdscope.analysis.rate_choice import spread_left_one_out
 from sgdscope.analysis.score_limits import margin_at
 from sgdscope.analysis.tables import Tables
-from sgdscope.analysis.trial_table import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA
+from sgdscope.analysis.trial_table import INTERVALS_COLUMNS, OPTIMIZER_COLUMNS, OPTIMIZER_SCHEMA, SEEDS
 from sgdscope.claims.batch_sizes import cases, sweep
 from sgdscope.claims.epochs import ladders, over_epochs
 from sgdscope.claims.finding import SCORE, Finding, in_zone, rounded, together
 from sgdscope.errors import InputError
+from sgdscope.frames import Column, Columns, schema
 from sgdscope.stats.intervals import estimated
 
-CLAIMS_SCHEMA: dict[str, type[pl.DataType]] = {
-    "claim": pl.String,
-    **OPTIMIZER_SCHEMA,
-    "verdict": pl.String,
-    "effect": pl.String,
-    "decides": pl.Boolean,
-    "effect_verdict": pl.String,
-    "value": pl.Float64,
-    **INTERVALS_SCHEMA,
-    "unit": pl.String,
-    "zone_low": pl.Float64,
-    "zone_high": pl.Float64,
-    "n": pl.Int64,
-    "seeds_needed": pl.Int64,
-    "reason": pl.String,
+CLAIMS_COLUMNS: Columns = {
+    "claim": Column(pl.String, "Number of the claim, such as C4."),
+    **OPTIMIZER_COLUMNS,
+    "verdict": Column(pl.String, "`supported`, `contradicted`, `inconclusive` or `not tested`."),
+    "effect": Column(pl.String, "What was measured."),
+    "decides": Column(pl.Boolean, "Whether the verdict rests on this number; the others are context."),
+    "effect_verdict": Column(pl.String, "Verdict of this number alone."),
+    "value": Column(pl.Float64, "Estimate of the effect.", "see `unit`"),
+    **INTERVALS_COLUMNS,
+    "unit": Column(pl.String, "Unit of the effect."),
+    "zone_low": Column(pl.Float64, "Lower end of the zone in which the effect supports the claim.", "see `unit`"),
+    "zone_high": Column(pl.Float64, "Upper end of the zone in which the effect supports the claim.", "see `unit`"),
+    "n": SEEDS,
+    "seeds_needed": Column(
+        pl.Int64, "Seeds that would decide, if the estimate stays; missing if decided or if no number would.", "seeds"
+    ),
+    "reason": Column(pl.String, "Why the claim was not tested, or what else to know."),
 }
+CLAIMS_SCHEMA = schema(CLAIMS_COLUMNS)
 
 
 @dataclass(frozen=True)
