@@ -236,7 +236,7 @@ def _of_scores(costs: pl.DataFrame, score_limits: pl.DataFrame) -> Iterator[Ques
     """What is open between the two ends of B_score."""
     for row in score_limits.filter(quantity="B_score").iter_rows(named=True):
         key = {name: row[name] for name in OPTIMIZER_SCHEMA}
-        between = costs.filter(**key, verdict="not shown").filter(pl.col("batch_size") < (row["high"] or math.inf))
+        between = costs.filter(**key, verdict="undecided").filter(pl.col("batch_size") < (row["high"] or math.inf))
         below: int | None = 0  # upward from the smallest: a batch size is shown to hold only where all below it are
         for cost in between.iter_rows(named=True):
             if cost["difference"] is None:
@@ -253,7 +253,7 @@ def _of_scores(costs: pl.DataFrame, score_limits: pl.DataFrame) -> Iterator[Ques
 def _of_leads(leads: pl.DataFrame) -> Iterator[Question]:
     """Where momentum is neither shown to be ahead or behind nor the same; of so many together each by Holm."""
     for names, rows in leads.group_by(*OPTIMIZER_SCHEMA, "over", maintain_order=True):
-        among = rows.filter(verdict="not shown")
+        among = rows.filter(verdict="undecided")
         for row in among.iter_rows(named=True):
             away, margin, alpha = abs(row["difference"]), row["margin"], ALPHA / len(among)
             beyond = away > margin
