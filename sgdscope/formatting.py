@@ -33,9 +33,9 @@ def interval(low: float, high: float, form: str = ".2g") -> str:
 def estimate(value: float, low: float, high: float, form: str = "", sign: str = "") -> str:
     """Return a number with its interval: ``value [low, high]``.
 
-    It has the decimals that show the first digit of half the interval; a difference, which has a sign, also the second
-    where the first is 1 or 2, so that its ends keep their signs. An interval narrower than the rounding of floats is 0.
-    A small number that takes more than 6 decimals has an exponent.
+    It has the decimals that show the first digit of half the interval, and one more where the number has fewer than
+    three digits. An interval narrower than the rounding of floats is 0. A small number that takes more than 6 decimals
+    has an exponent.
 
     Args:
         value: The number.
@@ -44,8 +44,8 @@ def estimate(value: float, low: float, high: float, form: str = "", sign: str = 
         form: Format of each number. Default: by the interval.
         sign: ``+`` for a sign before a positive number too.
 
-    >>> estimate(0.97, 0.967, 0.973), estimate(-0.0112, -0.0116, -0.0108), estimate(0.91, 0.89, 0.93, sign="+")
-    ('0.970 [0.967, 0.973]', '−0.0112 [−0.0116, −0.0108]', '+0.910 [+0.890, +0.930]')
+    >>> estimate(0.97, 0.967, 0.973), estimate(97.53, 97.37, 97.69), estimate(0.09, -0.04, 0.22, sign="+")
+    ('0.970 [0.967, 0.973]', '97.5 [97.4, 97.7]', '+0.09 [−0.04, +0.22]')
     >>> estimate(0.94, 0.94, 0.94 + 1e-16), estimate(-1.2e-10, -5.2e-10, 2.8e-10), estimate(0.5, float("-inf"), 9.0)
     ('0.94 [0.94, 0.94]', '−1.2e-10 [−5.2e-10, 2.8e-10]', '0.5 [−∞, 9]')
     """
@@ -54,8 +54,9 @@ def estimate(value: float, low: float, high: float, form: str = "", sign: str = 
         if not ROUNDED * abs(value) < half < math.inf:
             form = ".3g"
         else:
-            power = math.floor(math.log10(half))
-            decimals = max(0, (1 if sign and half < 2.5 * 10.0**power else 0) - power)
+            first = -math.floor(math.log10(half))
+            third = 2 - math.floor(math.log10(abs(value))) if value else first
+            decimals = max(0, first, min(first + 1, third))
             form = f"z.{decimals}f" if decimals <= MOST_DECIMALS or abs(value) >= SMALL else ".2g"
     return f"{number(value, sign + form)} {interval(low, high, sign + form)}"
 

@@ -1,4 +1,4 @@
-"""What to choose: which batch sizes lose nothing, what each costs in time and score, is momentum worth it."""
+"""What to choose: which batch sizes are equivalent, what each costs in time and score, and whether momentum helps."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Advice:
 
     @cached_property
     def leads(self) -> pl.DataFrame:
-        """By how much momentum is ahead of SGD, at each batch size and at each optimizer's best."""
+        """Score of momentum minus that of SGD, at each batch size and at each optimizer's best."""
         return leads(self.tables.trials, self.tables.score_limits, self.tables.records)
 
     @cached_property
@@ -121,15 +121,14 @@ def batch_size_costs(
 ) -> pl.DataFrame:
     """Return what each batch size costs in time and in score, with 95 % intervals, one row for each optimizer's.
 
-    ``verdict`` is ``worse`` where a batch size is shown to lose more than δ against the plateau, or against the best
-    batch size (:func:`best_over_batch_sizes`), each by Holm over the batch sizes; ``equivalent`` up to the lower end of
-    B_score, where each is shown to lose less than δ, the smallest by definition; else ``undecided``. Where a budget
-    gives large batches more examples, small ones lose: the plateau, which grows upward from the smallest, takes them
-    in, and it is the best batch size that tells. Then those alone hold that are shown to lose less than δ against it,
-    too. A batch size whose best rate lies at an edge of the rates tried is ``at the edge``, and nothing is compared
-    with it: better rates may lie beyond. ``difference`` is what the test score lies above the mean of the batch sizes
-    that hold, paired by seed and so that larger is better. ``fastest`` is the one of those that took the fewest
-    seconds.
+    ``verdict`` is ``worse`` if a batch size is worse by more than δ than the plateau, or than the best batch size
+    (:func:`best_over_batch_sizes`), each by Holm's p values over the batch sizes. It is ``equivalent`` up to the lower
+    end of B_score, where each is worse by less than δ, the smallest by definition; else ``undecided``. If a budget
+    gives large batches more examples, small ones are worse, though the plateau begins with them: then only those are
+    equivalent that are also worse by less than δ than the best batch size. If the best rate of a batch size lies at an
+    edge of the rates tried, the batch size is ``at the edge`` and not compared, since better rates may lie beyond.
+    ``difference`` is the test score minus the mean of the equivalent batch sizes, paired by seed; larger is better.
+    ``fastest`` marks the equivalent batch size that took the fewest seconds.
 
     Args:
         trials: a table of trials.
@@ -188,12 +187,12 @@ def _verdicts(
 
 
 def leads(trials: pl.DataFrame, score_limits: pl.DataFrame, records: Records) -> pl.DataFrame:
-    """Return by how much test scores with momentum are ahead of SGD's, paired by seed, with 95 % intervals.
+    """Return test scores with momentum minus SGD's, paired by seed, with 95 % intervals.
 
     ``over`` is ``equal batch sizes``, one row for each that both have, or ``best batch sizes``, one row with each
     optimizer's own: batch size and learning rate are chosen together by the validation score, or where there is
     none by the scores of the other seeds, so that choosing flatters neither. ``difference`` is turned so that
-    larger is better. ``verdict`` is ``better`` or ``worse`` where the difference is shown to exceed δ, two-sided at
+    larger is better. ``verdict`` is ``better`` or ``worse`` where the difference exceeds δ significantly, two-sided at
     5 %; ``equivalent`` where two one-sided tests at 5 % show it within ±δ; ``at the edge`` where the best rate of
     either lies at an edge of the rates tried, and over best batch sizes where that of any batch size does; else
     ``undecided``. Over equal batch sizes p values are Holm's, so that of all verdicts of a kind one is false in at
