@@ -105,7 +105,7 @@ class Tables:
         return score_limits(self.trials, self.records, self.score_margin)
 
     @table
-    def population(self) -> pl.DataFrame:
+    def test_set(self) -> pl.DataFrame:
         """Intervals of the best scores on the population that the test examples are from, where they are known."""
         if self.correctness is None:
             return pl.DataFrame(schema=POPULATION_SCHEMA)
