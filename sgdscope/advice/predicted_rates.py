@@ -84,14 +84,14 @@ class Law:
         the two neighbours says: where one of them is wrong, at a smooth transition or at a noisy neighbour, the
         other is not by as much. Left out one at a time, the measured optima of the digits (15 seeds) are predicted to
         0.13 octaves so, root mean square, and to 0.15 by the hinge alone. Beyond them it is the hinge. Above the
-        largest, where no transition was found, ε* may go on growing or stop there: the middle is given, with an interval
+        largest, without a transition, ε* may go on growing or stop there: the middle is given, with an interval
         over both.
 
         The interval is estimate ± (√((t(n−1)·SE)²·n/(n−1) + (t(n−1)·τ)²) + s/2 + d/4): SE by drawing seeds jointly
         over all batch sizes and fitting everything anew; τ² the mean square by which the hinge misses the optima
         beyond what seeds explain; s the step of the rates around the best, which no seed refines; d the octaves
         beyond the batch sizes measured. Simulated studies of every law and shape of curve have the planted rate in it
-        in .99, with a batch size held out between, or one or two at an end; least, in 10 of 12, at the corner of a hinge
+        in .99, with a batch size held out between, or one or two at an end; least, in 10 of 12, at a hinge
         whose curves are steeper on one side. It is that wide for those: vertices of such curves stray alike everywhere.
 
         Args:

@@ -154,7 +154,8 @@ CLAIMS: dict[str, Claim] = {
     ),
     "C13": Claim(
         "Behaviour is similar in all cases.",
-        "C1 to C7 have the same verdict in every workload; contradicted if one is supported in one and contradicted in another",
+        "C1 to C7 have the same verdict in every workload; contradicted if one of them is both supported and "
+        "contradicted",
         "",
         "sweeps at constant epochs of two or more workloads",
     ),
@@ -220,9 +221,7 @@ def against_reference(tables: Tables, reference: float) -> list[Finding]:
     """
     found = [(case, size) for part in tables.parts for case in cases(part) for size in case.all_scores]
     if len({case.record.name for case, _ in found}) > 1:
-        raise InputError(
-            "--reference is the score of one workload, but the folders have several. Name one folder at a time."
-        )
+        raise InputError("--reference is the score of one workload, but the folders have several. Name one at a time.")
     if not found:
         return []
     case, _ = found[0]
