@@ -74,7 +74,7 @@ def bends(part: Tables) -> list[tuple[str, ...]]:
 
 def bends_caption(tables: Tables) -> str:
     """Say what the numbers of :func:`bends` are."""
-    return f"Batch sizes, with 95 % intervals, n = {seeds(tables.regimes)}; in parentheses: the bend is not identified."
+    return f"Batch sizes, with 95 % intervals, n = {seeds(tables.transitions)}; in parentheses: the bend is not identified."
 
 
 def advice(tables: StudyTables, folder: Path) -> dict[str, Any]:
