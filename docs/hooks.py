@@ -25,7 +25,7 @@ from sgdscope.claims.decide import CLAIMS, CLAIMS_COLUMNS, ZONES
 
 ROOT = Path(__file__).parent.parent
 # As many columns as a page is wide.
-HELP_WIDTH = 88
+HELP_WIDTH = 80
 RESULT_TABLES = COLUMNS | {"claims": CLAIMS_COLUMNS}
 ADVICE_TABLES = {
     "costs": COSTS_COLUMNS,
@@ -57,6 +57,13 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Make links to the repository's results, which are beside the pages' folder, links within the site."""
     return markdown.replace("](../results/", "](results/").replace("](../../results/", "](../results/")
+
+
+def on_post_build(config: Any) -> None:
+    """Refuse a site that would load anything from the network."""
+    for path in sorted(Path(config.site_dir).rglob("*.html")):
+        if found := re.search(r'<(?:script|link|img)[^>]*(?:src|href)="?https?://[^>]*>', path.read_text()):
+            raise ValueError(f"{path} loads from the network: {found[0]}")
 
 
 def command_line() -> str:

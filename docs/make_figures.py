@@ -56,8 +56,7 @@ def main(folder: Path) -> None:
     write_figures(drawn, PICTURES, "svg")
 
     charts = Charts(results["epochs"].tables)
-    first = alt.hconcat(charts.best_score(), charts.optimal_learning_rate(), charts.training_loss())
-    first.save(PICTURES / "digits.png", ppi=110)
+    write_figures({"digits": alt.hconcat(charts.best_score(), charts.optimal_learning_rate())}, PICTURES, "png")
     photograph(results["epochs"])
 
     write_table(results["epochs"])

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ import sgdscope as sg
 from sgdscope import cli
 from sgdscope.budget import Epochs, Steps
 from sgdscope.testing.simulated import Truth, simulate, trial_table
+from sgdscope.training.jax_setup import PINNED
 
 pytest.importorskip("flax", reason="the extra docs is not installed")
 pytest.importorskip("equinox", reason="the extra docs is not installed")
@@ -78,7 +80,10 @@ def workplace(tmp_path, monkeypatch, digits_folder):
     monkeypatch.chdir(tmp_path)
     load = cli._load
     monkeypatch.setattr(cli, "_load", lambda *arguments: small(load(*arguments)))
-    return tmp_path
+    # Our own code must not rely on silent changes of type; a reader's may.
+    monkeypatch.setitem(PINNED, "numpy_dtype_promotion", "standard")
+    with jax.numpy_dtype_promotion("standard"):
+        yield tmp_path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
