@@ -74,7 +74,8 @@ def bends(part: Tables) -> list[tuple[str, ...]]:
 
 def bends_caption(tables: Tables) -> str:
     """Say what the numbers of :func:`bends` are."""
-    return f"Batch sizes, with 95 % intervals, n = {seeds(tables.transitions)}; in parentheses: the bend is not identified."
+    n = seeds(tables.transitions)
+    return f"Batch sizes, with 95 % intervals, n = {n}; in parentheses: the bend is not identified."
 
 
 def advice(tables: StudyTables, folder: Path) -> dict[str, Any]:
