@@ -19,7 +19,6 @@ from rich.console import Console
 
 import sgdscope as sg
 from sgdscope.claims.decide import findings
-from sgdscope.report.charts import Charts
 from sgdscope.report.export import page_figures, write_figures
 from sgdscope.report.text.claims import print_claims
 from sgdscope.report.text.summary import sentences, summary_table
@@ -55,8 +54,8 @@ def main(folder: Path) -> None:
     drawn |= {name: figures["budgets"][name] for name in OF_EPOCHS}
     write_figures(drawn, PICTURES, "svg")
 
-    charts = Charts(results["epochs"].tables)
-    write_figures({"digits": alt.hconcat(charts.best_score(), charts.optimal_learning_rate())}, PICTURES, "png")
+    charts = page_figures(results["epochs"].tables)
+    write_figures({"digits": alt.hconcat(charts["best-score"], charts["optimal-learning-rate"])}, PICTURES, "png")
     photograph(results["epochs"])
 
     write_table(results["epochs"])
