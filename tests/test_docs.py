@@ -29,22 +29,12 @@ PAGES = [
     if "```python" in path.read_text() or "```sh" in path.read_text()
 ]
 NOT_RUN = "<!-- not run: "
-INCLUDED = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
 
 
 def blocks(path):
     """Return the examples of a page in their order: language, code, and whether it runs."""
     found = re.findall(r"(<!-- not run: [^>]+ -->\n)?```(python|sh)\n(.*?)```", path.read_text(), re.DOTALL)
     return [(language, code, not not_run) for not_run, language, code in found]
-
-
-def python_of(path):
-    """Return the Python of a page: what its examples are together, and each file that it shows, by name."""
-    codes = [code for language, code, _ in blocks(path) if language == "python"]
-    name = re.sub(r"\W", "_", path.relative_to(ROOT).as_posix())
-    shown = [INCLUDED.findall(code) for code in codes]
-    files = {Path(file).stem: (ROOT / file).read_text() for names in shown for file in names}
-    return {name: "\n".join(code for code, names in zip(codes, shown, strict=True) if not names)} | files
 
 
 def small(study):
@@ -94,8 +84,6 @@ def test_the_examples_of_a_page_run_in_their_order(page, workplace):
         if language == "sh":
             for line in code.replace("\\\n", " ").splitlines():
                 run_line(line, runs)
-        elif INCLUDED.search(code):
-            exec(compile(INCLUDED.sub(lambda found: (ROOT / found[1]).read_text(), code), str(page), "exec"), {})
         elif runs:
             exec(compile(code, str(page), "exec"), names)
 
@@ -120,9 +108,8 @@ def run_line(line, runs):
 def test_the_python_of_all_pages_passes_a_strict_type_checker(tmp_path):
     files = []
     for page in PAGES:
-        for name, code in python_of(page).items():
-            files.append(tmp_path / f"{name}.py")
-            files[-1].write_text(code)
+        files.append(tmp_path / (re.sub(r"\W", "_", page.relative_to(ROOT).as_posix()) + ".py"))
+        files[-1].write_text("\n".join(code for language, code, _ in blocks(page) if language == "python"))
     # Of the libraries that only examples use, the types are not read: it takes a minute.
     lenient = ["--allow-subclassing-any", "--no-warn-return-any"]
     done = subprocess.run(
@@ -145,3 +132,13 @@ def test_the_changelog_says_of_each_version_whether_numbers_change():
         assert numbers.startswith("**Numbers:** ")
         groups = set(re.findall(r"^### (.+)$", version, re.MULTILINE))
         assert groups <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_docstrings_become_markdown(monkeypatch):
+    pytest.importorskip("griffe", reason="the extra docs is not installed")
+    monkeypatch.syspath_prepend(DOCS)
+    from griffe_docstrings import as_markdown
+
+    text = "See :func:`run`. With t::\n\n    t + 1\n\n>>> [1]\n[1]\n\n>>> [2]\n[2]"
+    fenced = "```pycon\n>>> [1]\n[1]\n```\n\n```pycon\n>>> [2]\n[2]\n```"
+    assert as_markdown(text) == f"See `run`. With t:\n\n    t + 1\n\n{fenced}"
