@@ -125,10 +125,10 @@ def tables() -> str:
 def table(name: str, access: str, columns: Any) -> str:
     """Return one table's section."""
     rows = [
-        f"| `{column}` | {of.dtype} | {of.unit or '–'} | {of.description.replace('|', chr(92) + '|')} |"
+        f"| `{column}` | {of.description.replace('|', chr(92) + '|')} | {of.unit or '–'} | {of.dtype} |"
         for column, of in columns.items()
     ]
-    head = "| column | type | unit | meaning |\n| --- | --- | --- | --- |"
+    head = "| column | meaning | unit | type |\n| --- | --- | --- | --- |"
     return "\n".join([f"### `{name}` {{ #{name} }}\n", head, *rows, ""])
 
 
