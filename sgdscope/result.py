@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from sgdscope.advice.advice import Advice
     from sgdscope.engine.run import Ran
     from sgdscope.records import WorkloadRecord
-    from sgdscope.report.charts import Charts
 
 
 def run(study: Study, folder: str | Path, console: Console | None = None) -> Result:
@@ -153,17 +152,12 @@ class Result:
         return described(known[table])
 
     @property
-    def charts(self) -> Charts:
-        """The figures, each an Altair chart; raises InputError where the study has several workloads or budgets."""
-        from sgdscope.report.charts import Charts
+    def charts(self) -> dict[str, Any]:
+        """The figures of the report by name, such as ``best-score``, each an Altair chart."""
+        from sgdscope.report.export import page_figures
 
         self.check_not_empty()
-        if len(self.tables.parts) > 1:
-            raise InputError(
-                f"{self.folder} has several workloads or budgets, which one figure would mix; "
-                f"take sgdscope.report.charts.Charts(part) of one of result.tables.parts."
-            )
-        return Charts(self.tables)
+        return page_figures(self.tables)
 
     def advice(self, *batch_sizes: int) -> Advice:
         """Return what the study advises, with the learning rates for the batch sizes that are asked for.

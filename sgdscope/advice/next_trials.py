@@ -64,7 +64,7 @@ def further_trials(
 
     ``field`` is what is extended: to so many ``seeds``, by the ``batch_sizes`` or by the ``learning_rates`` in
     ``added``. ``settles`` says what for. Open are: batch sizes between both ends of B_score; batch sizes, and the best
-    ones, at which momentum is neither shown to be ahead or behind nor the same; optimal rates that are flat; these ask
+    ones, at which momentum against SGD is undecided; optimal rates that are flat; these ask
     for seeds (:func:`seeds_to_show`), as many as would do if what was measured so far were the truth, and the option
     says how many questions that many settle. Also open are regimes of fewer than three batch sizes, an end of B_score
     that no batch size tells or that lies between two far apart, which ask for batch sizes; and optima at an end of a
@@ -80,7 +80,7 @@ def further_trials(
         transitions: where they stop growing.
         score_limits: its B_score.
         costs: what its batch sizes cost.
-        leads: by how much momentum is ahead.
+        leads: scores of momentum minus those of SGD.
         seconds: what its trials took.
         records: what their workloads are, by name.
         learning_rates: the grid that was declared, where rates were not searched.
@@ -236,7 +236,7 @@ def _of_scores(costs: pl.DataFrame, score_limits: pl.DataFrame) -> Iterator[Ques
     """What is open between the two ends of B_score."""
     for row in score_limits.filter(quantity="B_score").iter_rows(named=True):
         key = {name: row[name] for name in OPTIMIZER_SCHEMA}
-        between = costs.filter(**key, verdict="not shown").filter(pl.col("batch_size") < (row["high"] or math.inf))
+        between = costs.filter(**key, verdict="undecided").filter(pl.col("batch_size") < (row["high"] or math.inf))
         below: int | None = 0  # upward from the smallest: a batch size is shown to hold only where all below it are
         for cost in between.iter_rows(named=True):
             if cost["difference"] is None:
@@ -253,7 +253,7 @@ def _of_scores(costs: pl.DataFrame, score_limits: pl.DataFrame) -> Iterator[Ques
 def _of_leads(leads: pl.DataFrame) -> Iterator[Question]:
     """Where momentum is neither shown to be ahead or behind nor the same; of so many together each by Holm."""
     for names, rows in leads.group_by(*OPTIMIZER_SCHEMA, "over", maintain_order=True):
-        among = rows.filter(verdict="not shown")
+        among = rows.filter(verdict="undecided")
         for row in among.iter_rows(named=True):
             away, margin, alpha = abs(row["difference"]), row["margin"], ALPHA / len(among)
             beyond = away > margin

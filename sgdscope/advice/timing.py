@@ -41,7 +41,7 @@ def seconds_by_batch_size(trials: pl.DataFrame) -> pl.DataFrame:
     made, evaluations included and compiling not. So they are what a trial takes on average while the devices are kept
     full, which is what a study costs; a trial by itself takes longer. The trials of a pack have one time between them,
     and so the number of packs is what there is: ``seconds`` is the median over packs, with the interval of
-    :func:`median_interval`. Optimizers are one program and share their packs, and are not told apart.
+    :func:`median_interval`. Optimizers are one program and share their packs, and are timed together.
 
     Only trials that made all their updates count, and of those the ones run as most were (by method, device and number
     of devices), since others do not compare.
@@ -75,7 +75,7 @@ def median_interval(values: np.ndarray) -> tuple[float, float, float]:
 
     The interval is of the order statistics k and n + 1 − k, with k the largest such that 2·P(X < k) is at most 5 %
     where X ~ Bin(n, ½). Fewer than 6 values cannot give it: then it is their range, which holds the median in
-    1 − 2^(1−n) of cases, and for n = 1 infinitely wide.
+    1 − 2^(1−n) of cases, and for a single value infinitely wide.
 
     >>> median_interval(np.array([3.0, 1.0, 2.0, 9.0, 4.0, 5.0]))
     (3.5, 1.0, 9.0)

@@ -7,8 +7,9 @@ from functools import cached_property
 
 import polars as pl
 
+from sgdscope.analysis.curves import CURVES_COLUMNS, learning_rate_curves
 from sgdscope.analysis.noise_scale import NOISE_SCALE_COLUMNS, NOISE_SCALE_SCHEMA, noise_scale
-from sgdscope.analysis.optima import CURVES_COLUMNS, OPTIMA_COLUMNS, learning_rate_curves, optima
+from sgdscope.analysis.optima import OPTIMA_COLUMNS, optima
 from sgdscope.analysis.regimes import REGIMES_COLUMNS, regimes
 from sgdscope.analysis.saturation import SATURATION_COLUMNS, SATURATION_SCHEMA, saturation
 from sgdscope.analysis.score_limits import SCORE_LIMITS_COLUMNS, score_limits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.optima import geometric_interval
+from sgdscope.analysis.curves import geometric_interval
 from sgdscope.analysis.trial_table import CELL, CELL_COLUMNS, SEEDS, Records
 from sgdscope.budget import Steps, known_budget
 from sgdscope.frames import Column, Columns, schema, with_interval

@@ -1,4 +1,4 @@
-"""The talk's figures by name: which there are, and that they show the tables' numbers."""
+"""The paper's figures by name: which there are, and that they show the tables' numbers."""
 
 import json
 import math
@@ -13,7 +13,6 @@ import pytest
 
 from sgdscope.analysis.tables import Tables
 from sgdscope.errors import InputError
-from sgdscope.report.charts import Charts
 from sgdscope.report.export import COLUMN_INCHES, PAGE_INCHES, page_figures, talk_figures, write_figures
 from sgdscope.testing.simulated import RECORD, Truth, simulate, trial_table
 
@@ -66,8 +65,9 @@ def test_workloads_of_different_scores_share_no_axis():
 
 
 def test_a_notebook_draws_a_chart_without_a_network():
-    charts = Charts(tables(study()))
-    for chart in (charts.best_score(), charts.two_regimes(), charts.best_score().properties(height=99)):
+    charts = page_figures(tables(study()))
+    best_score, two_regimes = charts["best-score"], charts["two-regimes"]
+    for chart in (best_score, two_regimes, best_score.properties(height=99)):
         (kind, html), *more = chart._repr_mimebundle_().items()
         assert (kind, more) == ("text/html", [])
         assert "vegaEmbed(" in html
@@ -75,7 +75,7 @@ def test_a_notebook_draws_a_chart_without_a_network():
         assert not re.search(r"(cdn|unpkg)\.", html)
         assert not re.search(r"<script[^>]*src=|import\(|require\(\[", html)
     with alt.renderers.enable("mimetype"):
-        assert "text/html" not in charts.best_score()._repr_mimebundle_()[0]
+        assert "text/html" not in best_score._repr_mimebundle_()[0]
 
 
 def test_the_regimes_are_those_of_the_tables_and_reach_the_full_batch():
@@ -103,7 +103,7 @@ def test_files_and_refusals(tmp_path):
     paths = write_figures(talk_figures(tables(study())), tmp_path / "f", "svg")
     assert [path.name for path in paths] == [f"simulated-epochs-30-{kind}.svg" for kind in KINDS]
     assert all(path.read_text().startswith("<svg") for path in paths)
-    with pytest.raises(InputError, match="it takes several batch sizes"):
+    with pytest.raises(InputError, match="Run several batch sizes"):
         write_figures(talk_figures(tables(study(sizes=(64,)))), tmp_path, "svg")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):

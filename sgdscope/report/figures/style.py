@@ -1,4 +1,4 @@
-"""What all figures share: colours, axes, what hovering tells, and how a chosen batch size stands out."""
+"""What all figures share: colours, axes, tooltips, and how a chosen batch size stands out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-# Of optimizers, plain SGD first: apart for colour-blind readers, and dark and light in turn for grey print, where
-# shapes and dashes tell them apart too.
+from sgdscope.records import WorkloadRecord
+
+# Of optimizers, plain SGD first: distinct for colour-blind readers, and dark and light in turn for grey print, where
+# shapes and dashes differ too.
 COLOURS = ["#1273b5", "#e07400", "#00785a", "#cc79a7", "#8a4b08", "#56b4e9"]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
 DASHES = [[1, 0], [7, 3], [2, 2], [7, 3, 2, 3], [12, 3], [4, 4]]
@@ -29,6 +31,23 @@ CHOSEN = alt.param(name="chosen", value=0)
 STANDS_OUT = "chosen == 0 || datum.batch_size == chosen"
 # A column about as wide as a fingertip.
 COLUMN_WIDTH = 24
+
+
+class _Offline(alt.TopLevelMixin):
+    """Show a chart in a notebook with Vega's scripts inside, unless the user chose another of Altair's renderers."""
+
+    def _repr_mimebundle_(self, *include: Any, **exclude: Any) -> Any:
+        if alt.renderers.active != "default":
+            return super()._repr_mimebundle_(*include, **exclude)
+        return {"text/html": self.to_html(inline=True, fullhtml=False)}
+
+
+class LayerChart(_Offline, alt.LayerChart):
+    """A chart that a notebook shows without a network."""
+
+
+class HConcatChart(_Offline, alt.HConcatChart):
+    """Charts beside each other that a notebook shows without a network."""
 
 
 def stands_out(normally: float, otherwise: float = 0.12) -> Any:
@@ -93,10 +112,10 @@ def optimizers(rows: pl.DataFrame) -> list[str]:
     return names
 
 
-def of_optimizer(rows: pl.DataFrame, kind: type[Any], marks: list[Any]) -> Any:
-    """Return the encoding that tells optimizers apart by colour, shape or dash.
+def by_optimizer(rows: pl.DataFrame, kind: type[Any], marks: list[Any]) -> Any:
+    """Return the encoding of optimizers by colour, shape or dash.
 
-    The first of the marks is plain SGD's, and no other's where that is absent.
+    The first of the marks is plain SGD's alone.
     """
     domain = optimizers(rows)
     first = 0 if "sgd" in domain else 1
@@ -104,7 +123,7 @@ def of_optimizer(rows: pl.DataFrame, kind: type[Any], marks: list[Any]) -> Any:
     return kind("optimizer:N", title=None, legend=LEGEND, scale=scale)
 
 
-def of_batch_size(rows: pl.DataFrame) -> alt.Color:
+def by_batch_size(rows: pl.DataFrame) -> alt.Color:
     """Return the colour of batch sizes, in steps from the smallest to the largest."""
     domain = rows["batch_size"].unique().sort().to_list()
     scale, legend = alt.Scale(domain=domain, scheme=BATCH_SIZES), alt.Legend(symbolOpacity=1)
@@ -112,16 +131,16 @@ def of_batch_size(rows: pl.DataFrame) -> alt.Color:
 
 
 def cell_tooltip() -> list[alt.Tooltip]:
-    """Return what hovering tells first: the cell and n."""
+    """Return the tooltip's first lines: the cell and its seeds."""
     return [
         alt.Tooltip("optimizer:N"),
         alt.Tooltip("batch_size:Q", title="batch size"),
-        alt.Tooltip("n:Q", title="n (seeds)"),
+        alt.Tooltip("n:Q", title="seeds"),
     ]
 
 
 def interval_tooltip(value: str) -> list[alt.Tooltip]:
-    """Return what hovering tells of a mean and its interval."""
+    """Return the tooltip's lines of a mean and its interval."""
     return [
         alt.Tooltip(f"{value}:Q", title="mean", format=".4~g"),
         alt.Tooltip(f"{value}_low:Q", title="95 % low", format=".4~g"),
@@ -130,19 +149,26 @@ def interval_tooltip(value: str) -> list[alt.Tooltip]:
 
 
 def rate_tooltip(name: str = "learning_rate") -> list[alt.Tooltip]:
-    """Return what hovering tells of the rate, and of how many trials diverged with it."""
+    """Return the tooltip's lines of the learning rate, and of how many trials diverged with it."""
     return [alt.Tooltip(f"{name}:Q", title="learning rate ε", format=".4~g"), alt.Tooltip("diverged:Q")]
 
 
-def sized(*layers: Any) -> alt.LayerChart:
+def layered(*layers: Any) -> LayerChart:
     """Return layers as one figure."""
-    return alt.LayerChart(layer=list(layers), width=WIDTH, height=HEIGHT).add_params(CHOSEN)
-
-
-def side_by_side(panels: list[alt.LayerChart]) -> alt.HConcatChart:
-    """Return panels as one figure."""
-    chart: alt.HConcatChart = alt.hconcat(*panels).resolve_scale(color="shared")
+    chart: LayerChart = LayerChart(layer=list(layers), width=WIDTH, height=HEIGHT).add_params(CHOSEN)
     return chart
+
+
+def side_by_side(panels: list[LayerChart]) -> HConcatChart:
+    """Return panels as one figure."""
+    chart: HConcatChart = HConcatChart(hconcat=panels).resolve_scale(color="shared")
+    return chart
+
+
+def score_axis(record: WorkloadRecord, **scale: Any) -> alt.Y:
+    """Return the axis of the test score."""
+    axis = alt.Axis(format="~%") if record.in_percent else alt.Axis()
+    return alt.Y("test_score:Q", title=f"test {record.score_name}", scale=alt.Scale(nice=False, **scale), axis=axis)
 
 
 def edge_arrows(rows: pl.DataFrame, y: alt.Y, shown: dict[str, str], **channels: Any) -> list[alt.Chart]:
