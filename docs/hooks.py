@@ -104,7 +104,9 @@ def python() -> str:
     if missing := set(sgdscope.__all__) - shown:
         raise ValueError(f"the docstring of sgdscope does not list {', '.join(sorted(missing))}")
     text += ["## Built-in studies and workloads\n", named("sgdscope.studies.get", "studies.get")]
-    text += [named(f"sgdscope.workloads.{name}.{name}", f"workloads.{name}") for name in sgdscope.workloads.__all__]
+    for name in sgdscope.workloads.__all__:
+        home = getattr(sgdscope.workloads, name).__module__
+        text.append(named(f"{home}.{name}", f"workloads.{name}"))
     return "\n".join(text)
 
 

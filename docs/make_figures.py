@@ -18,7 +18,6 @@ import altair as alt
 from playwright.sync_api import sync_playwright
 
 import sgdscope as sg
-from sgdscope.report.charts import Charts
 from sgdscope.report.export import page_figures, write_figures
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -27,6 +26,8 @@ ALONG_TRAINING = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # Of the sweeps over steps and over epochs, the figures that differ from those of the sweep over batch sizes.
 OF_STEPS = ("best-score", "optimal-learning-rate", "training-loss")
 OF_EPOCHS = ("score-by-epochs", "rates-by-epochs")
+# In the README.
+FIRST = ("best-score", "optimal-learning-rate")
 
 
 def studies() -> dict[str, sg.Study]:
@@ -51,8 +52,7 @@ def main(folder: Path) -> None:
     drawn |= {name: figures["budgets"][name] for name in OF_EPOCHS} | {"noise-scale": figures["noise"]["noise-scale"]}
     write_figures(drawn, PICTURES, "svg")
 
-    charts = Charts(results["epochs"].tables)
-    write_figures({"digits": alt.hconcat(charts.best_score(), charts.optimal_learning_rate())}, PICTURES, "png")
+    write_figures({"digits": alt.hconcat(*(drawn[name] for name in FIRST))}, PICTURES, "png")
     photograph(results["epochs"])
 
     keep_output("table.txt", "show", folder / "epochs")

@@ -15,6 +15,7 @@ import pytest
 import sgdscope as sg
 from sgdscope import cli
 from sgdscope.budget import Epochs, Steps
+from sgdscope.report import figures
 from sgdscope.testing.simulated import Truth, simulate, trial_table
 from sgdscope.training.jax_setup import PINNED
 
@@ -120,6 +121,15 @@ def test_the_python_of_all_pages_passes_a_strict_type_checker(tmp_path):
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_figure_has_a_section_of_its_name():
+    modules = (*figures.OF_ONE_BUDGET, *figures.OF_SEVERAL_BUDGETS)
+    names = [module.__name__.rpartition(".")[2].replace("_", "-") for module in modules]
+    page = (DOCS / "figures.md").read_text()
+    sections = re.findall(r"^## ([\w-]+) \{ #\1 \}$", page, re.MULTILINE)
+    assert sorted(sections) == sorted(names)
+    assert all(f"(pictures/{name}.svg)" in page for name in names)
 
 
 def test_the_changelog_says_of_each_version_whether_numbers_change():
