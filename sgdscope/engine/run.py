@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import polars as pl
 from rich.console import Console
 
-from sgdscope.data.workers import WorkerDiedError
 from sgdscope.engine.plan import Costs, Plan, costs_of, expansion, packs, remaining
 from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import search
@@ -31,6 +30,7 @@ from sgdscope.errors import InputError
 from sgdscope.optimizers import Optax
 from sgdscope.records import SPLITS
 from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended, stopped_at_once
+from sgdscope.streaming.workers import WorkerDiedError
 from sgdscope.study import Declaration, Study, Trial
 from sgdscope.terminal import Terminal
 from sgdscope.training.checkpoint import Checkpoints
@@ -38,7 +38,7 @@ from sgdscope.training.compiler import CompileTime
 from sgdscope.version import __version__
 
 if TYPE_CHECKING:
-    from sgdscope.training.distributed import World
+    from sgdscope.streaming.distributed import World
     from sgdscope.training.loop import Backend, Outcome
     from sgdscope.training.step import Kind
     from sgdscope.training.traced import TracedWorkload
@@ -87,7 +87,7 @@ def train_study(
     Raises:
         InputError: for what the user can put right, before anything is trained, or where the disk fills up.
     """
-    from sgdscope.training.distributed import the_world
+    from sgdscope.streaming.distributed import the_world
     from sgdscope.training.jax_setup import check_jax, pinned
 
     begun = time.perf_counter()
@@ -395,7 +395,7 @@ def plan_study(study: Study, folder: str | Path | None = None, say: Callable[[st
 
 
 def _plan_study(study: Study, folder: str | Path | None, say: Callable[[str], None]) -> Plan:
-    from sgdscope.training.distributed import the_world
+    from sgdscope.streaming.distributed import the_world
     from sgdscope.training.traced import trace
 
     world = the_world()
@@ -432,8 +432,8 @@ def _probe(study: Study, declaration: Declaration, costs: Costs, world: World) -
 
 def _backend(study: Study, traced: TracedWorkload, world: World) -> Backend:
     """Return what trains a workload: by packs, or from a stream where the host reads its examples."""
+    from sgdscope.streaming.streamed import StreamedBackend
     from sgdscope.training.packed import PackedBackend
-    from sgdscope.training.streamed import StreamedBackend
 
     if traced.workload.feed is not None:
         return StreamedBackend(traced, study.devices_per_trial, compute_dtype=study.compute_dtype, world=world)

@@ -28,9 +28,9 @@ from rich.progress import track
 from sgdscope import atomic
 from sgdscope.data.order import examples_at
 from sgdscope.data.published import data_place
-from sgdscope.data.workers import end, leave_to_parent, obituary, pool, without_interrupts
 from sgdscope.errors import InputError
 from sgdscope.imagenet.images import looked_at, need_libraries
+from sgdscope.streaming.workers import end, leave_to_parent, obituary, pool, without_interrupts
 from sgdscope.system import cache_folder, cores
 
 # Of 1,281,167 pictures one of the study's authors holds out 10,000 in later code (github.com/google-deepmind/

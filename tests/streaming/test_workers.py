@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sgdscope.data import workers as pipeline
-from sgdscope.data.workers import WorkerDiedError, Workers
 from sgdscope.errors import InputError
+from sgdscope.streaming import workers as pipeline
+from sgdscope.streaming.workers import WorkerDiedError, Workers
 
 LAYOUT = {"x": ((3,), np.dtype(np.float32)), "label": ((), np.dtype(np.uint16))}
 

@@ -7,26 +7,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from trainers import StreamedTrainer, Trainer, kind_of
+from trainers import Trainer, kind_of
 
 from sgdscope.budget import Steps
 from sgdscope.data.order import examples_at
-from sgdscope.data.workers import WorkerDiedError, Workers
 from sgdscope.engine.plan import Costs
 from sgdscope.engine.run import plan_study
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD
 from sgdscope.records import SPLITS
+from sgdscope.streaming.streamed import AddMicrobatch, StreamedBackend
+from sgdscope.streaming.workers import WorkerDiedError, Workers
 from sgdscope.study import Study
 from sgdscope.training import loop
 from sgdscope.training.checkpoint import Checkpoint, Checkpoints
 from sgdscope.training.jax_setup import COMPILER_OPTIONS
-from sgdscope.training.streamed import AddMicrobatch
+from sgdscope.training.loop import Milestones
 from sgdscope.training.traced import trace
 from sgdscope.workloads.base import Feed, examples_in
 from sgdscope.workloads.digits import digits
 
 AT = (0.3, 1.0)
+
+
+class StreamedTrainer(Trainer):
+    """Train the trials of a workload with a feed."""
+
+    def __init__(self, workload, evaluate_at=(1.0,), **how):
+        self.workload, self.milestones = workload, Milestones(evaluate_at)
+        self.backend = StreamedBackend(trace(workload), **how)
 
 
 class KilledError(Exception):

@@ -23,14 +23,14 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sgdscope.data.order import examples_at
-from sgdscope.data.workers import TASK, Request, Workers, check_example
 from sgdscope.errors import InputError
 from sgdscope.optimizers import Optimizer, Oracle
 from sgdscope.records import SPLITS
+from sgdscope.streaming.distributed import World
+from sgdscope.streaming.workers import TASK, Request, Workers, check_example
 from sgdscope.study import NUMERICS_VERSION, Trial
 from sgdscope.system import cores
 from sgdscope.training.compiler import Compiler, CompileTime
-from sgdscope.training.distributed import World
 from sgdscope.training.evaluate import Evaluation, of_chunk, of_sums, tells_each
 from sgdscope.training.jax_setup import device_name, machine, pinned
 from sgdscope.training.loop import Pack

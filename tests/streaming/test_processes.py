@@ -17,8 +17,8 @@ import together
 
 import sgdscope as sg
 from sgdscope.engine import run as local
-from sgdscope.training import streamed
-from sgdscope.training.distributed import World
+from sgdscope.streaming import streamed
+from sgdscope.streaming.distributed import World
 from sgdscope.workloads.digits import digits
 
 
