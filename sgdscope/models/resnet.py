@@ -114,7 +114,7 @@ def resnet(
     Args:
         parameters: as of :func:`resnet_init`.
         state: as of :func:`resnet_state`.
-        x: standardised pictures.
+        x: standardised images.
         strides: of the blocks, as :func:`channels_of_blocks` has them.
         normalize: ``ghost_batch_norm`` at a ghost batch size in training, ``running_norm`` in evaluation.
     """
@@ -141,7 +141,7 @@ def resnet(
 
 
 def _largest_of_nine(x: jax.Array) -> jax.Array:
-    """Return the maxima over 3 × 3 pixels, at every second, with nothing around the picture."""
+    """Return the maxima over 3 × 3 pixels, at every second, with nothing around the image."""
     largest: jax.Array = lax.reduce_window(
         x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), [(0, 0), (1, 1), (1, 1), (0, 0)]
     )

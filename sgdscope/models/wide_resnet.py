@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from sgdscope.errors import InputError
 from sgdscope.models.convolution import convolution
 from sgdscope.models.layers import dense, dense_init
-from sgdscope.models.normalization import Norm, Running, norm_init, running_init
+from sgdscope.models.normalization import Norm, Running, channels, norm_init, running_init
 
 Tree = dict[str, Any]
 Normalize = Callable[[Norm, Running, jax.Array], tuple[jax.Array, Running]]
@@ -111,7 +111,7 @@ def wide_resnet(parameters: Tree, state: Tree, x: jax.Array, normalize: Normaliz
     Args:
         parameters: as of :func:`wide_resnet_init`.
         state: as of :func:`wide_resnet_state`.
-        x: standardised pictures.
+        x: standardised images.
         normalize: ``ghost_batch_norm`` at a ghost batch size in training, ``running_norm`` in evaluation.
     """
     x = convolution(x, parameters["stem"])
@@ -165,11 +165,11 @@ def skipinit(parameters: Tree, x: jax.Array) -> jax.Array:
 
     Args:
         parameters: as of :func:`skipinit_init`.
-        x: standardised pictures.
+        x: standardised images.
     """
 
     def convolved(layer: Tree, x: jax.Array, stride: int = 1) -> jax.Array:
-        y: jax.Array = convolution(x, layer["weight"], stride) + layer["bias"]
+        y: jax.Array = convolution(x, layer["weight"], stride) + channels(layer["bias"], 4)
         return y
 
     x = convolved(parameters["stem"], x)
