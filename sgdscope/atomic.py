@@ -20,9 +20,9 @@ LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file aside, synchronise it and rename it into place; leave nothing behind where that fails.
+    """Write a file aside, synchronise it and rename it into place; leaves nothing behind where that fails.
 
-    A symbolic link stays, and its target is replaced. A device, named pipe or socket is never replaced.
+    A symbolic link stays, and the file that it names is replaced. A device, named pipe or socket is never replaced.
 
     Raises:
         OSError: where it cannot be written.
@@ -54,7 +54,7 @@ def write(path: Path, content: bytes) -> None:
     except OSError as error:
         what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else why(error)
         raise InputError(
-            f"{path} cannot be written: {what}; what was committed before is valid. Run the same command to resume."
+            f"{path} cannot be written: {what}. What was committed before is valid; run the same command to resume."
         ) from error
 
 

@@ -16,6 +16,7 @@ from sgdscope.analysis.optima import FLAT_OCTAVES
 from sgdscope.analysis.regimes import batch_sizes_to_add, regime_limits
 from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, by_optimizer
 from sgdscope.budget import MOST_EXAMPLES
+from sgdscope.frames import Column, Columns, schema
 from sgdscope.stats.equivalence import ALPHA, POWER, chance_to_show
 from sgdscope.stats.intervals import LEVEL, fewest_seeds, t_quantile
 
@@ -24,14 +25,15 @@ ABOUT = {"score": "", "train_loss": " for the training loss"}
 # With one seed nothing has an interval, and nothing says how many seeds will do: as many as a study has by default.
 FIRST_SEEDS = 5
 
-FURTHER_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "field": pl.String,
-    "added": pl.List(pl.Float64),
-    "settles": pl.List(pl.String),
-    "questions": pl.Int64,
-    "trials": pl.Int64,
-    "seconds": pl.Float64,
+FURTHER_COLUMNS: Columns = {
+    "field": Column(pl.String, "Field of the study to extend: `seeds`, `batch_sizes` or `learning_rates`."),
+    "added": Column(pl.List(pl.Float64), "Values to add."),
+    "settles": Column(pl.List(pl.String), "Questions that the trials would decide."),
+    "questions": Column(pl.Int64, "Number of these questions.", "questions"),
+    "trials": Column(pl.Int64, "Number of further trials.", "trials"),
+    "seconds": Column(pl.Float64, "Expected time of the further trials.", "s"),
 }
+FURTHER_SCHEMA = schema(FURTHER_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def further_trials(
 
     ``field`` is what is extended: to so many ``seeds``, by the ``batch_sizes`` or by the ``learning_rates`` in
     ``added``. ``settles`` says what for. Open are: batch sizes between both ends of B_score; batch sizes, and the best
-    ones, at which momentum is neither shown to be ahead or behind nor the same; optimal rates that are flat; these ask
+    ones, at which momentum against SGD is undecided; optimal rates that are flat; these ask
     for seeds (:func:`seeds_to_show`), as many as would do if what was measured so far were the truth, and the option
     says how many questions that many settle. Also open are regimes of fewer than three batch sizes, an end of B_score
     that no batch size tells or that lies between two far apart, which ask for batch sizes; and optima at an end of a
@@ -78,7 +80,7 @@ def further_trials(
         transitions: where they stop growing.
         score_limits: its B_score.
         costs: what its batch sizes cost.
-        leads: by how much momentum is ahead.
+        leads: scores of momentum minus those of SGD.
         seconds: what its trials took.
         records: what their workloads are, by name.
         learning_rates: the grid that was declared, where rates were not searched.
@@ -234,7 +236,7 @@ def _of_scores(costs: pl.DataFrame, score_limits: pl.DataFrame) -> Iterator[Ques
     """What is open between the two ends of B_score."""
     for row in score_limits.filter(quantity="B_score").iter_rows(named=True):
         key = {name: row[name] for name in OPTIMIZER_SCHEMA}
-        between = costs.filter(**key, verdict="not shown").filter(pl.col("batch_size") < (row["high"] or math.inf))
+        between = costs.filter(**key, verdict="undecided").filter(pl.col("batch_size") < (row["high"] or math.inf))
         below: int | None = 0  # upward from the smallest: a batch size is shown to hold only where all below it are
         for cost in between.iter_rows(named=True):
             if cost["difference"] is None:
@@ -251,7 +253,7 @@ def _of_scores(costs: pl.DataFrame, score_limits: pl.DataFrame) -> Iterator[Ques
 def _of_leads(leads: pl.DataFrame) -> Iterator[Question]:
     """Where momentum is neither shown to be ahead or behind nor the same; of so many together each by Holm."""
     for names, rows in leads.group_by(*OPTIMIZER_SCHEMA, "over", maintain_order=True):
-        among = rows.filter(verdict="not shown")
+        among = rows.filter(verdict="undecided")
         for row in among.iter_rows(named=True):
             away, margin, alpha = abs(row["difference"]), row["margin"], ALPHA / len(among)
             beyond = away > margin

@@ -44,7 +44,7 @@ def measured(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def study_tables():
+def study_tables(tmp_path_factory):
     """A study that shows every figure: two optimizers at all batch sizes, and one batch size at another budget."""
     rng = np.random.default_rng(0)
     truth = simulated.Truth(lost=lambda x: 0.02 * max(0.0, x - 7), spread=0.002, shape="cliff", grid=0.5)
@@ -65,10 +65,13 @@ def study_tables():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "RESAMPLES", 200)
         patch.setattr("sgdscope.stats.laws.KNEES_PER_OCTAVE", 5)
-        yield StudyTables(
+        tables = StudyTables(
             trials, {"simulated": simulated.RECORD}, 0.01, measurements=measured(trials),
             declaration=declaration, pending=0, cells_waiting=0,
         )  # fmt: skip
+        # Its tables are computed once, here: other tests of the session take all draws.
+        write_page(tables, tmp_path_factory.mktemp("tables") / "report.html", Path("my folder"))
+    return tables
 
 
 @pytest.fixture(scope="session")
