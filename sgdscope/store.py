@@ -131,7 +131,7 @@ class Contents:
     incomplete: dict[str, int] = field(default_factory=dict)
 
     def notices(self, again: str) -> list[str]:
-        """Say what was found besides whole and damaged commits, and what becomes of trials that are lost."""
+        """Say what was found besides whole and damaged commits, and what becomes of missing trials."""
         said = [
             f"Commit {name} lacks a file, because it was deleted or its writing was cut short: {count} trials {again}."
             for name, count in self.incomplete.items()

@@ -1,4 +1,4 @@
-"""Data-loading workers: processes of the host that read examples ahead of training.
+"""Data-loading workers: processes of the host that read examples before training needs them.
 
 Batches come in the order in which they were asked for, whatever the number of workers. Nothing here imports JAX.
 """

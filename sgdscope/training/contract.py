@@ -133,7 +133,7 @@ def check_examples(where: str, name: str, value: Any, n: int) -> None:
     if getattr(value, "shape", None) != (n,):
         raise InputError(
             f"{where}: {name} must return one number for each example, shape (n,), but returns {_described(value)} "
-            f"for a batch of n = {n}."
+            f"for a batch of {n}."
         )
     real = jnp.issubdtype(value.dtype, jnp.floating)
     if name == "loss" and not real:

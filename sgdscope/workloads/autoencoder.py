@@ -44,7 +44,7 @@ def autoencoder(splits: Mapping[str, Split]) -> Workload:
         picture = splits[split]["picture"]
         if picture.dtype != np.uint8 or picture.shape[1:] != (28, 28):
             raise InputError(
-                f"picture of the {split} split must be uint8 of shape (n, 28, 28), not {picture.dtype} of shape "
+                f"'picture' of the {split} split must be uint8 of shape (n, 28, 28), not {picture.dtype} of shape "
                 f"{picture.shape}."
             )
     train, validation, test = ({"picture": splits[split]["picture"]} for split in SPLITS)
