@@ -141,7 +141,7 @@ class Run:
         from sgdscope.engine.run import train_study
         from sgdscope.report.text.summary import saturation_sentences
         from sgdscope.result import Result
-        from sgdscope.training.distributed import exit_together
+        from sgdscope.streaming.distributed import exit_together
 
         folder = _given("out", self.out) or Path(f"sgdscope-{OBEYED.sub('-', study.name).replace('/', '-')}")
         with exit_together():
