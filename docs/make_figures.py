@@ -24,7 +24,7 @@ from sgdscope.report.export import page_figures, write_figures
 PICTURES = Path(__file__).parent / "pictures"
 SEEDS = 15
 WIDTH = 86
-WRAPPED = textwrap.TextWrapper(WIDTH, drop_whitespace=False, replace_whitespace=False, subsequent_indent="  ")
+WRAPPED = textwrap.TextWrapper(WIDTH, subsequent_indent="  ")
 ALONG_TRAINING = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # Of the sweeps over steps and over epochs, the figures that differ from those of the sweep over batch sizes.
 OF_STEPS = ("best-score", "optimal-learning-rate", "training-loss")
