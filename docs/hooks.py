@@ -25,7 +25,7 @@ from sgdscope.claims.decide import CLAIMS, CLAIMS_COLUMNS, ZONES
 
 ROOT = Path(__file__).parent.parent
 # As many columns as a page is wide.
-HELP_WIDTH = 80
+HELP_WIDTH = 86
 RESULT_TABLES = COLUMNS | {"claims": CLAIMS_COLUMNS}
 ADVICE_TABLES = {
     "costs": COSTS_COLUMNS,

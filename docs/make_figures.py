@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import altair as alt
@@ -22,6 +23,8 @@ from sgdscope.report.export import page_figures, write_figures
 
 PICTURES = Path(__file__).parent / "pictures"
 SEEDS = 15
+WIDTH = 86
+WRAPPED = textwrap.TextWrapper(WIDTH, subsequent_indent="  ")
 ALONG_TRAINING = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # Of the sweeps over steps and over epochs, the figures that differ from those of the sweep over batch sizes.
 OF_STEPS = ("best-score", "optimal-learning-rate", "training-loss")
@@ -60,10 +63,10 @@ def main(folder: Path) -> None:
 
 
 def keep_output(file: str, *words: str | Path) -> None:
-    """Keep what a command prints on a terminal of 80 columns."""
+    """Keep what a command prints on a terminal as wide as a page, with its long lines wrapped."""
     command = [sys.executable, "-m", "sgdscope.cli", *map(str, words)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"COLUMNS": "80"})  # noqa: S603
-    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"COLUMNS": f"{WIDTH}"})  # noqa: S603
+    lines = [part for line in done.stdout.splitlines() for part in WRAPPED.wrap(line) or [""]]
     (PICTURES / file).write_text("\n".join(lines) + "\n")
 
 
