@@ -1,6 +1,7 @@
-"""The command line: run · plan · status · report · export · claims · advise · figures · analyze · data · list.
+"""The command line: run · plan · show · report · figures · claims · advise · analyze · export · data · studies.
 
-Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 130 interrupted and safe to run again.
+Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 70 a defect of sgdscope, 130 interrupted and safe to run
+again.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
 
 from sgdscope.converters import shown
-from sgdscope.errors import InputError, did_you_mean
-from sgdscope.terminal import OBEYED, Terminal, outputs, print_line, print_table, print_text, visible
+from sgdscope.errors import InputError, did_you_mean, keep_traceback
+from sgdscope.terminal import OBEYED, Terminal, TextTable, outputs, print_line, print_table, print_text, visible
 
 if TYPE_CHECKING:
     from sgdscope.analysis.tables import Tables
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from sgdscope.study import Study
 
 DATA_COMMANDS = ("fetch", "check")
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
+# Commands and options of earlier versions, and what does their work now.
+REPLACED = {"status": "show", "list": "studies"}
+REPLACED_OPTIONS = {("report", "--format"): "`sgdscope figures DIR --format svg`, png or pdf writes figures."}
 
 
 def option(metavar: str | None, otherwise: str) -> Any:
@@ -103,8 +107,16 @@ class Source:
     """Train on all examples and choose learning rates on the test set."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Debuggable:
+    """What every command has."""
+
+    debug: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
+    """Show the traceback of any error, also of one that makes trials fail."""
+
+
 @dataclass(frozen=True)
-class Run:
+class Run(Debuggable):
     """Train what a study still lacks, print what it found, and write its page.
 
     Safe to interrupt: the same command goes on from what was committed.
@@ -145,7 +157,7 @@ class Run:
 
         folder = _given("out", self.out) or Path(f"sgdscope-{OBEYED.sub('-', study.name).replace('/', '-')}")
         with exit_together():
-            ran = train_study(study, folder, Terminal(file=sys.stderr), self.words)
+            ran = train_study(study, folder, Terminal(file=sys.stderr), self.words, debug=self.debug)
         result = Result(folder, ran)
         page: Path | InputError | None = None
         if ran.failed < len(result.trials):
@@ -177,7 +189,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Debuggable):
     """Tell what a study will cost, from a timed probe of a few seconds; trains nothing."""
 
     study: StudyName
@@ -221,8 +233,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Status:
-    """Tell what a study's folder holds and what is missing."""
+class Show(Debuggable):
+    """Show what a study's folder holds, what is missing, and what it has found so far."""
 
     folder: Folder
     """The study's folder."""
@@ -262,6 +274,9 @@ class Status:
             text += [f"go on      {command}" for command in _going_on(result, store)]
         for line in text:
             (print_line if line.startswith("go on") else print_text)(console, line)
+        if not result.optima.is_empty():
+            console.print()
+            _print_findings(result.tables, console)
         return DONE
 
 
@@ -286,35 +301,26 @@ def _going_on(result: Result, store: Store) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Report:
-    """Write the page of a study's folder again, or its figures as files, as wide as a paper's column."""
+class Report(Debuggable):
+    """Write the report of a study's folder, one HTML page, again."""
 
     folder: Folder
     """The study's folder."""
-    out: Annotated[Text, option("PATH", "default: report.html or figures in DIR")] = None
-    """The page, or the folder of the files."""
-    format: Literal["html", "svg", "png", "pdf"] = "html"
-    """The page, or what kind of files."""
+    out: Annotated[Text, option("FILE", "default: report.html in DIR")] = None
+    """The page."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.result import check_page_name
 
         out = _given("out", self.out)
-        if self.format == "html":
-            check_page_name(out)
-        result = _read(self.folder)
-        if self.format == "html":
-            paths = [result.report(out or self.folder / "report.html")]
-        else:
-            paths = result.figures(out or self.folder / "figures", self.format)
-        for path in paths:
-            print_line(console, str(path))
+        check_page_name(out)
+        print_line(console, str(_read(self.folder).report(out or self.folder / "report.html")))
         return DONE
 
 
 @dataclass(frozen=True)
-class Export:
+class Export(Debuggable):
     """Write the trial table of a study's folder."""
 
     folder: Folder
@@ -332,7 +338,7 @@ class Export:
 
 
 @dataclass(frozen=True)
-class Claims:
+class Claims(Debuggable):
     """Say of each claim of the study whether these folders support it, contradict it or do not decide it.
 
     Several folders together answer what takes two budgets or workloads.
@@ -362,10 +368,11 @@ class Claims:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Write the talk's figures, each a file: against batch size at epochs and at steps, and against epochs.
+class Figures(Debuggable):
+    """Write figures as files, as wide as a paper's column or page.
 
-    Several folders together show workloads side by side, as with and without batch normalization.
+    One folder: the figures of its report. Several: the talk's figures, against batch size at epochs and at steps and
+    against epochs, with workloads side by side, as with and without batch normalization.
     """
 
     folders: Annotated[Positional[tuple[Path, ...]], option("DIR ...", "at least one")]
@@ -377,18 +384,19 @@ class Figures:
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        from sgdscope.report.export import talk_figures, write_figures
+        from sgdscope.report.export import page_figures, talk_figures, write_figures
         from sgdscope.result import read_folders
 
         out, tables = _given("out", self.out), read_folders(self.folders, _say)
         assert out is not None  # noqa: S101 - it has a default
-        for path in write_figures(talk_figures(tables), out, self.format):
+        figures = page_figures(tables) if len(self.folders) == 1 else talk_figures(tables)
+        for path in write_figures(figures, out, self.format):
             print_line(console, str(path))
         return DONE
 
 
 @dataclass(frozen=True)
-class Analyze:
+class Analyze(Debuggable):
     """Analyze a table of your own trials: batch_size, learning_rate, seed and score are enough.
 
     One row a trial. Further columns that are read: optimizer (sgd, momentum:M or any other name), budget, workload,
@@ -450,7 +458,7 @@ class Analyze:
 
 
 @dataclass(frozen=True)
-class Advise:
+class Advise(Debuggable):
     """Say what a study advises: batch size, learning rate, momentum, their cost, and which trials would tell more."""
 
     folder: Folder
@@ -476,7 +484,7 @@ class Advise:
 
 
 @dataclass(frozen=True)
-class Fetch:
+class Fetch(Debuggable):
     """Fetch a published data set; what is there and right is left alone."""
 
     name: Annotated[Positional[str], arg(metavar="NAME")]
@@ -494,7 +502,7 @@ class Fetch:
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Debuggable):
     """Tell which published data sets are there; exits with 2 where one is there that is incomplete or wrong."""
 
     data: Annotated[Path | None, option("DIR", "default: SGDSCOPE_DATA, or the cache folder")] = None
@@ -531,19 +539,16 @@ class Data:
 
 
 @dataclass(frozen=True)
-class List:
-    """List the built-in studies."""
+class Studies(Debuggable):
+    """List the built-in studies: their data, models, sweeps and profiles, and what they need."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        from importlib import import_module
-
-        from sgdscope.studies import BUILT_IN
+        from sgdscope.studies import overview
 
         _load_jax()
-        for name in BUILT_IN:
-            first_line = (import_module(f"sgdscope.studies.{name}").__doc__ or "").splitlines()[0]
-            print_text(console, f"{name}  {first_line}")
+        headings, *rows = overview()
+        print_table(console, TextTable(headings, rows, left=len(headings), names=1))
         return DONE
 
 
@@ -562,17 +567,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    command: Command | None = None
     try:
-        return _parsed(arguments)(Terminal(file=sys.stdout))
+        command = _parsed(arguments)
+        return command(Terminal(file=sys.stdout))
     except InputError as error:
+        if _debugs(command):
+            raise
         _say(str(error))
         return BAD_INPUT
+    except Exception as error:
+        if _debugs(command):
+            raise
+        _say(_defect(error, command))
+        return DEFECT
     except KeyboardInterrupt:
         _say("Interrupted; what was committed is safe, and the same command goes on from there.")
         return INTERRUPTED
 
 
-Command = Run | Plan | Status | Report | Export | Claims | Advise | Figures | Analyze | Data | List
+def _debugs(command: Command | None) -> bool:
+    part = command.command if isinstance(command, Data) else command
+    return part is not None and part.debug
+
+
+def _defect(error: Exception, command: Command | None) -> str:
+    """Keep the traceback of a defect of sgdscope, in the study's folder where the command has one, and say where."""
+    from sgdscope.system import cache_folder
+
+    named = [getattr(command, name, None) for name in ("folder", "out")]
+    named += [*getattr(command, "folders", ())]
+    studies = [Path(folder) for folder in named if folder and (Path(folder) / "study.json").is_file()]
+    path = keep_traceback(error, [folder / "errors" for folder in (*studies, cache_folder())])
+    where = f"its traceback is in {path}" if path else "its traceback could not be written; --debug shows it"
+    return f"sgdscope failed ({type(error).__name__}), which is a defect of sgdscope: {where}. Please report it."
+
+
+Command = Run | Plan | Show | Report | Figures | Claims | Advise | Analyze | Export | Data | Studies
 
 
 def _parsed(arguments: Sequence[str] | None) -> Command:
@@ -584,6 +615,11 @@ def _parsed(arguments: Sequence[str] | None) -> Command:
         raise SystemExit(DONE)
     commands = {kind.__name__.lower(): kind for kind in get_args(Command)}
     if given and not given[0].startswith("-") and given[0] not in commands:
+        if given[0] in REPLACED:
+            now = REPLACED[given[0]]
+            raise InputError(
+                f"{given[0]} is now called {now}. Did you mean `{shlex.join(['sgdscope', now, *given[1:]])}`?"
+            )
         meant = did_you_mean(given[0], commands)
         raise InputError(f"{shown(given[0])} is not a command; there are {', '.join(commands)}.{meant}")
     if given[:1] == ["data"] and len(given) > 1 and not given[1].startswith("-") and given[1] not in DATA_COMMANDS:
@@ -614,7 +650,10 @@ def _unknown_option(given: Sequence[str], commands: Mapping[str, type]) -> str |
     for word in given[1:]:
         name = word.split("=")[0].replace("_", "-")
         if word.startswith("--") and name not in known:
-            meant = did_you_mean(name, known) or f" sgdscope {given[0]} --help tells what there is."
+            now = REPLACED_OPTIONS.get((given[0], name))
+            meant = (
+                f" {now}" if now else did_you_mean(name, known) or f" sgdscope {given[0]} --help tells what there is."
+            )
             return f"{shown(word)} is not an option of sgdscope {given[0]}.{meant}"
     return None
 

@@ -320,8 +320,8 @@ def check_page_name(path: Path | None) -> None:
     """Refuse a name for the page that promises something else than HTML."""
     if path is not None and path.suffix not in ("", ".html", ".htm"):
         raise InputError(
-            f"{path} must end in .html, as the page is HTML; `sgdscope report DIR --format svg`, png or pdf writes its "
-            f"figures into a folder."
+            f"{path} must end in .html, as the page is HTML; `sgdscope figures DIR --format svg`, png or pdf writes "
+            f"its figures into a folder."
         )
     if path is not None:
         check_not_of_a_study(path)

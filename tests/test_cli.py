@@ -17,6 +17,7 @@ from sgdscope.analysis.external_table import read_results, records_of
 from sgdscope.analysis.tables import TABLES, Tables
 from sgdscope.cli import main
 from sgdscope.report.text.summary import sentences
+from sgdscope.studies import BUILT_IN
 
 COLUMNS = {"trial_id", "workload", "optimizer", "batch_size", "learning_rate", "effective_learning_rate", "budget"}
 COLUMNS |= {"seed", "status", "steps", "examples", "train_loss", "validation_score", "test_score", "diverged_at_step"}
@@ -61,13 +62,13 @@ def test_a_sweep_is_run_by_its_option_or_its_earlier_name_and_goes_on_as_either(
     assert "nothing was left to train" in capsys.readouterr().out
 
 
-def test_status_report_and_export(folder, tmp_path, capsys):
-    assert main(["status", str(folder)]) == 0
+def test_show_report_figures_and_export(folder, tmp_path, capsys):
+    assert main(["show", str(folder)]) == 0
     assert "16 complete; 0 pending" in capsys.readouterr().out
     assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").exists()
     capsys.readouterr()
-    assert main(["report", str(folder), "--format", "svg", "--out", str(tmp_path / "figures")]) == 0
+    assert main(["figures", str(folder), "--out", str(tmp_path / "figures")]) == 0
     written = capsys.readouterr().out.split()
     assert str(tmp_path / "figures" / "best-score.svg") in written
     for name, read in (("t.csv", pl.read_csv), ("t.parquet", pl.read_parquet)):
@@ -183,18 +184,20 @@ def test_a_command_that_advice_gives_extends_the_folder(folder, tmp_path, capsys
     assert f"trained {row['trials']} trials" in capsys.readouterr().out
 
 
-def test_plan_and_list(capsys):
+def test_plan_and_studies(capsys):
     assert main(["plan", "digits", "--budgets", "epochs:1", *FAST]) == 0
     assert "trials     16" in capsys.readouterr().out
-    assert main(["list"]) == 0
-    assert capsys.readouterr().out.startswith("digits  Batch size at a constant epoch budget")
+    assert main(["studies"]) == 0
+    heading, _, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["study", "data", "model", "sweep", "profiles", "needs"]
+    assert [row.split()[0] for row in rows] == list(BUILT_IN)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["frob"], "'frob' is not a command; there are run, plan,"),
-        (["runn", "digits"], "'runn' is not a command; there are run, plan, status, report, export, claims, advise, "),
+        (["runn", "digits"], "'runn' is not a command; there are run, plan, show, report, figures, claims, advise, "),
         (
             ["data", "fech", "mnist"],
             "'fech' is not a command of sgdscope data; there are fetch and check. Did you mean",
@@ -223,7 +226,12 @@ def test_plan_and_list(capsys):
             "budgets: steps: a number of over 60 digits is too large",
         ),
         (["figures", "/nowhere", "--format", "tiff"], "invalid choice 'tiff' for argument '--format'. Expected one of"),
-        (["report", "/nowhere", "--format", "tiff"], "invalid choice 'tiff' for argument '--format'. Expected one of"),
+        (
+            ["report", "/nowhere", "--format", "pdf"],
+            "'--format' is not an option of sgdscope report. `sgdscope figures",
+        ),
+        (["status", "my folder"], "status is now called show. Did you mean `sgdscope show 'my folder'`?"),
+        (["list"], "list is now called studies. Did you mean `sgdscope studies`?"),
         (["report", "/nowhere", "--out", "page.pdf"], "page.pdf must end in .html, as the page is HTML; `sgdscope "),
         (["export", "/nowhere", "t.xlsx"], "t.xlsx must end in .csv or .parquet."),
         (["run"], "Missing from sgdscope run: STUDY"),
@@ -249,7 +257,7 @@ def test_plan_and_list(capsys):
         (["data"], "Expected one of {fetch, check}; sgdscope --help tells what there is."),
         (["data", "fetch"], "Missing from sgdscope data fetch: NAME"),
         (["data", "fetch", "imagenet"], "data set 'imagenet' is not one of mnist, cifar10, ptb"),
-        (["status", "/nowhere"], "/nowhere holds no study"),
+        (["show", "/nowhere"], "/nowhere holds no study"),
         (["report", "/nowhere"], "/nowhere holds no study"),
         (["advise", "/nowhere"], "/nowhere holds no study"),
         (["advise", "/nowhere", "--colour"], "'--colour' is not an option of sgdscope advise. sgdscope advise --help"),
@@ -355,7 +363,7 @@ def test_data_check_has_a_line_for_each_set(tmp_path, capsys):
 
 
 def test_help_status_and_data_load_no_jax(folder):
-    for arguments in (["--help"], ["run", "--help"], ["status", str(folder)], ["data", "check", "--data", "/nowhere"]):
+    for arguments in (["--help"], ["run", "--help"], ["show", str(folder)], ["data", "check", "--data", "/nowhere"]):
         program = (
             "import sys\nfrom sgdscope.cli import main\n"
             f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
@@ -386,7 +394,7 @@ def test_interrupting_exits_with_130_and_the_same_command_goes_on(study_file, co
     assert process.returncode == 130
     assert "Interrupted; what was committed is safe" in process.stderr.read()
     process.stderr.close()
-    assert "not finished" in command("status", folder).stdout
+    assert "not finished" in command("show", folder).stdout
     assert command("run", study_file, "--out", folder).returncode == 0
 
 
@@ -403,25 +411,25 @@ def test_status_tells_what_is_there_and_its_command_goes_on(study_file, tmp_path
     (commit,) = (folder / "trials").iterdir()
     commit.rename(tmp_path / "kept")
     capsys.readouterr()
-    assert main(["status", str(folder)]) == 0
+    assert main(["show", str(folder)]) == 0
     said = capsys.readouterr().out
     assert "trials     none; 3 pending" in said
     (command,) = (line.split(maxsplit=2)[2] for line in said.splitlines() if line.startswith("go on"))
     monkeypatch.chdir("/")
     assert main(shlex.split(command)[1:]) == 0
     assert "trained 3 trials" in capsys.readouterr().out
-    assert main(["status", str(folder)]) == 0
+    assert main(["show", str(folder)]) == 0
     assert "3 complete; 0 pending\nstate      finished" in capsys.readouterr().out
     moved = study_file.rename(study_file.with_name("moved.py"))
     for path in (folder / "trials").iterdir():
         path.unlink()
-    assert main(["status", str(folder)]) == 0
+    assert main(["show", str(folder)]) == 0
     assert f"go on      {study_file} is no longer there: name its new place" in capsys.readouterr().out
     (folder / "commands.json").unlink()
-    assert main(["status", str(folder)]) == 0
+    assert main(["show", str(folder)]) == 0
     assert "go on      run the script that trains workload digits into this folder again" in capsys.readouterr().out
     (folder / "study.json").unlink()
-    assert main(["status", str(folder)]) == 2
+    assert main(["show", str(folder)]) == 2
     assert "holds no study: it has no study.json." in capsys.readouterr().err
     assert moved.exists()
 
@@ -430,14 +438,14 @@ def test_status_counts_all_trials_of_the_folder(folder, tmp_path, capsys):
     mine = shutil.copytree(folder, tmp_path / "mine")
     declared = json.loads((mine / "study.json").read_text())
     (mine / "study.json").write_text(json.dumps(declared | {"batch_sizes": [256]}))
-    assert main(["status", str(mine)]) == 0
+    assert main(["show", str(mine)]) == 0
     said = capsys.readouterr().out
     assert "trials     16 complete; 0 pending" in said
     assert "beside     8 of these trials are not asked for by the study as it is declared now" in said
     (mine / "study.json").unlink()
-    assert main(["status", str(mine)]) == 2
+    assert main(["show", str(mine)]) == 2
     assert "it has trials but no study.json; the command that began it" in capsys.readouterr().err
-    assert main(["status", str(tmp_path / "min")]) == 2
+    assert main(["show", str(tmp_path / "min")]) == 2
     assert "there is no such folder." in capsys.readouterr().err
 
 
@@ -508,3 +516,35 @@ def test_a_table_in_which_all_trials_diverged_has_no_optimum(tmp_path, capsys):
 def test_a_reference_that_is_no_score_is_refused(folder, capsys, reference):
     assert main(["claims", str(folder), "--reference", reference]) == 2
     assert "is not a finite number" in capsys.readouterr().err
+
+
+def test_a_defect_is_one_sentence_with_its_traceback_in_a_file(folder, tmp_path, capsys, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("sgdscope.result.Result.report", broken)
+    mine = shutil.copytree(folder, tmp_path / "mine")
+    assert main(["report", str(mine)]) == 70
+    (said,) = capsys.readouterr().err.splitlines()
+    (kept,) = (mine / "errors").iterdir()
+    assert said.startswith("sgdscope: sgdscope failed (ZeroDivisionError)")
+    assert str(kept) in said
+    assert "in broken" in kept.read_text()
+    with pytest.raises(ZeroDivisionError):
+        main(["report", str(mine), "--debug"])
+    monkeypatch.setattr("sgdscope.studies.overview", broken)
+    assert main(["studies"]) == 70
+    assert os.environ["SGDSCOPE_CACHE_DIR"] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["show", "/nowhere"], ["data", "fetch", "imagenet"], ["plan", "nothere.py"]])
+def test_debug_raises_a_users_mistake_too(arguments):
+    with pytest.raises(sg.InputError):
+        main([*arguments, "--debug"])
+
+
+def test_show_has_the_table_and_the_sentences_of_a_finished_study(wide, capsys):
+    assert main(["show", str(wide)]) == 0
+    said = capsys.readouterr().out
+    assert "state      finished" in said
+    assert all(sentence in said for sentence in sentences(sg.Result(wide).tables))

@@ -41,7 +41,7 @@ MOST_TASKS = 512
 GUARD = "A Python script that calls sgdscope on images needs `if __name__ == '__main__':` above the call."
 
 
-class WorkerDiedError(Exception):
+class WorkerDiedError(RuntimeError):
     """A data-loading worker has ended, and the training that waits for it stops."""
 
 

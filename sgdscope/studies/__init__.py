@@ -15,6 +15,15 @@ from sgdscope.study_file import read_study
 
 BUILT_IN = ("digits", "autoencoder", "lstm", "wide_resnet", "wide_resnet_skipinit", "imagenet_resnet50")
 SWEEPS = ("steps", "epochs")
+# Data, model, and what a study needs beside the package.
+ABOUT = {
+    "digits": ("UCI digits", "fully connected", "nothing"),
+    "autoencoder": ("MNIST", "autoencoder", "sgdscope data fetch mnist"),
+    "lstm": ("Penn TreeBank", "LSTM", "sgdscope data fetch ptb"),
+    "wide_resnet": ("CIFAR-10", "Wide ResNet with batch normalization", "sgdscope data fetch cifar10"),
+    "wide_resnet_skipinit": ("CIFAR-10", "Wide ResNet with SkipInit", "sgdscope data fetch cifar10"),
+    "imagenet_resnet50": ("ImageNet", "ResNet-50", "--data DIR with ImageNet, a cluster"),
+}
 # Folders and commands of earlier versions name a sweep of a study as a study of its own.
 EARLIER = {f"{name}_{sweep}": (name, sweep) for name in BUILT_IN for sweep in SWEEPS}
 
@@ -123,3 +132,14 @@ def _no_study(name: str, path: Path) -> str:
     if meant := did_you_mean(name, (*BUILT_IN, *EARLIER)):
         return f"study {name!r} is neither built in nor the path of a Python file.{meant}"
     return f"study {name!r} is neither built in ({', '.join(BUILT_IN)}) nor the path of a Python file."
+
+
+def overview() -> list[tuple[str, ...]]:
+    """Return a table of the built-in studies, its headings first: study, data, model, sweep, profiles, needs."""
+    rows: list[tuple[str, ...]] = [("study", "data", "model", "sweep", "profiles", "needs")]
+    for name in BUILT_IN:
+        module: Any = import_module(f"sgdscope.studies.{name}")
+        data, model, needs = ABOUT[name]
+        profiles = ", ".join(sorted(getattr(module, "PROFILES", ()), reverse=True)) or "–"
+        rows.append((name, data, model, ", ".join(("batch sizes", *SWEEPS)), profiles, needs))
+    return rows

@@ -19,7 +19,7 @@ import sgdscope as sg
 from sgdscope.analysis.saturation import saturation
 from sgdscope.analysis.test_set import correct
 from sgdscope.engine.plan import Costs
-from sgdscope.engine.run import plan_study
+from sgdscope.engine.run import plan_study, train_study
 from sgdscope.report.text.summary import sentences, summary_rows
 from sgdscope.store import Store
 from sgdscope.testing.quadratic import NoisyQuadratic
@@ -172,6 +172,24 @@ def test_trials_that_fail_are_recorded_and_tried_again(tmp_path, out_of_memory):
     assert result.ran.trained == 4
     assert (result.trials["status"] == "complete").all()
     assert result.finished
+
+
+def test_a_failed_trial_keeps_its_traceback_and_a_defect_of_ours_is_none(tmp_path, out_of_memory, monkeypatch):
+    study = quadratic_study(learning_rates=(0.5,), batch_sizes=(32, 64), seeds=2)
+    with out_of_memory():
+        result, said = quietly(study, tmp_path / "s")
+        with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+            train_study(study, tmp_path / "debug", Console(quiet=True), debug=True)
+    for error in result.trials.filter(status="failed")["error"]:
+        (name,) = re.findall(r"\(traceback: (errors/.*\.txt)\)", error)
+        assert name in said
+        kept = (tmp_path / "s" / name).read_text()
+        assert "4 EiB" in kept
+        assert "in start" in kept
+    monkeypatch.setattr("sgdscope.engine.run.Checkpoints.trials", lambda self: self.no_such_name)
+    monkeypatch.setattr(PackedBackend, "start", lambda self, trials: 1 / 0)
+    with pytest.raises(AttributeError):
+        quietly(study, tmp_path / "t")
 
 
 def test_a_batch_size_that_fails_does_not_hold_up_the_others(tmp_path, out_of_memory):

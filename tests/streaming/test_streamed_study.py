@@ -75,7 +75,7 @@ def test_it_is_run_reported_and_not_run_again(finished, study_of_pictures, capsy
     capsys.readouterr()
     assert main(["run", str(study_of_pictures), "--out", str(folder)]) == 0
     assert "nothing was left to train" in capsys.readouterr().out
-    assert main(["status", str(folder)]) == 0
+    assert main(["show", str(folder)]) == 0
     assert "4 complete, 4 diverged; 0 pending" in capsys.readouterr().out
     assert main(["report", str(folder)]) == 0
     assert (folder / "report.html").exists()
