@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right, what a typo may have meant, and tracebacks kept in files."""
+"""The exceptions of sgdscope, suggestions for typos, and tracebacks kept in files."""
 
 import hashlib
 import sysconfig
@@ -11,8 +11,26 @@ HERE = Path(__file__).parent
 INSTALLED = tuple(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib"))
 
 
-class InputError(ValueError):
-    """A mistake in what was asked for, told in one sentence: what, where, and what would do."""
+class SgdscopeError(Exception):
+    """The base of every exception that sgdscope raises itself.
+
+    >>> import sgdscope as sg
+    >>> try:
+    ...     sg.studies.get("digts")
+    ... except sg.SgdscopeError as error:
+    ...     print(error)
+    study 'digts' is neither built in nor the path of a Python file. Did you mean digits?
+    """
+
+
+class InputError(SgdscopeError, ValueError):
+    """An input that the user can correct. The message names the input, what is wrong with it, and what to do.
+
+    >>> import sgdscope as sg
+    >>> sg.Epochs(0)
+    Traceback (most recent call last):
+    sgdscope.errors.InputError: budgets: epochs must be a positive finite number, not 0.
+    """
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

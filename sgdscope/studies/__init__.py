@@ -1,4 +1,9 @@
-"""The built-in studies, one file each, and how a study is found by name or path."""
+"""The built-in studies, one file each, found by name.
+
+>>> import sgdscope as sg
+>>> sg.studies.get("digits").batch_sizes
+(4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""
 
 from __future__ import annotations
 
@@ -28,7 +33,7 @@ ABOUT = {
 EARLIER = {f"{name}_{sweep}": (name, sweep) for name in BUILT_IN for sweep in SWEEPS}
 
 
-def load_study(
+def get(
     name: str,
     profile: str | None = None,
     data: str | Path | None = None,
@@ -41,16 +46,17 @@ def load_study(
         name: A built-in study's name, or the path of a Python file.
         profile: The size of a built-in study on a published data set, ``small`` or ``full``. Default: ``small``.
         data: The folder of that data set. Default: SGDSCOPE_DATA, or the user's cache folder.
-        train_on_all: Train on all examples and choose on the test set, as the talk does, instead of holding out a
-            validation split.
+        train_on_all: Train on all examples and choose on the test set, as the paper does, instead of holding out a
+            validation split. Default: False.
         sweep: What a built-in study varies: ``steps`` for batch sizes at a constant number of steps, ``epochs`` for
             epoch budgets at one batch size. Default: batch sizes at a constant number of epochs.
 
     Raises:
-        InputError: If there is no such study, profile or sweep, if the data are missing or wrong, or if the file
-            fails: with its own error and line.
+        InputError: If there is no study, profile or sweep of that name, if the data are missing or wrong, or if the
+            file fails. The message then has the file's own error and line.
 
-    >>> load_study("digits", sweep="steps").name
+    >>> import sgdscope as sg
+    >>> sg.studies.get("digits", sweep="steps").name
     'digits-steps'
     """
     named, (name, implied) = name, EARLIER.get(name, (name, None))
@@ -88,9 +94,6 @@ def declared(name: str, data: Any, profile: str, sweep: str | None = None) -> St
     return module.SWEEPS[profile].applied_to(study, sweep) if sweep else study
 
 
-get = load_study
-
-
 def _check_ungiven(name: str, profile: str | None, data: str | Path | None, train_on_all: bool) -> None:
     for field, value in (("profile", profile), ("data", data), ("train_on_all", train_on_all)):
         if value:
@@ -115,7 +118,7 @@ def origin_of(declaration: Declaration) -> Origin | None:
             if profile:  # its data may not be there to read the fields by
                 on_all = ("--train-on-all",) if declaration.workloads[0].chosen_on == "test" else ()
                 return Origin((*words, "--profile", profile, *on_all), {})
-            theirs = load_study(workload, sweep=sweep).declaration()
+            theirs = get(workload, sweep=sweep).declaration()
             if theirs.workloads != declaration.workloads:
                 return None
             names = ("optimizers", "batch_sizes", "learning_rates", "budgets")
