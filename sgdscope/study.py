@@ -132,7 +132,7 @@ class _Design:
         if self.microbatch_size is not None:
             self._set("microbatch_size", whole("microbatch_size", self.microbatch_size, least=1))
         self._set("devices_per_trial", whole("devices_per_trial", self.devices_per_trial, least=1))
-        if self.compute_dtype not in COMPUTE_DTYPES:
+        if not (isinstance(self.compute_dtype, str) and self.compute_dtype in COMPUTE_DTYPES):
             raise InputError(f"compute_dtype: {shown(self.compute_dtype)} is neither float32 nor bfloat16.")
         if self.score_margin is not None:
             self._set("score_margin", positive("score_margin", self.score_margin))
@@ -289,7 +289,7 @@ class Declaration(_Design):
         workload: WorkloadRecord | None = None,
         budget: TrialBudget | None = None,
     ) -> Trial:
-        """Return one trial, of the first workload and budget unless told otherwise."""
+        """Return one trial. Default: of the first workload and budget."""
         workload, budget = workload or self.workloads[0], budget or self.trial_budgets[0]
         return Trial(
             workload,
@@ -376,8 +376,8 @@ class Declaration(_Design):
 
         Args:
             other: the study that is asked for.
-            trained: the workloads' names and batch sizes that have trials, all of them unless told otherwise; only
-                there must the microbatch size be what it was.
+            trained: The workloads' names and batch sizes that have trials. Only there must the microbatch size be what
+                it was. Default: all.
         """
         said = []
         for f in fields(self):
@@ -452,40 +452,44 @@ def _read_record(plain: dict[str, Any]) -> WorkloadRecord:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Study(_Design):
-    """A declared set of trials: the product of its fields, learning rates searched, seeds paired.
+    """Declare the trials that answer one question: every combination of the fields.
 
-    ``workloads``, ``budgets``, ``optimizers`` and ``batch_sizes`` take several values or a single one; each
-    combination of them is a cell.
+    ``workloads``, ``optimizers``, ``batch_sizes`` and ``budgets`` take one value or several. Each combination of their
+    values is a cell.
 
     Args:
-        name: how the folder and the page call it.
-        workloads: models and their data, each with a name of its own.
-        optimizers: SGD and momentum 0.9 unless told otherwise.
-        batch_sizes: examples per parameter update, each between 1 and the size of the training set.
-        budgets: ``Epochs(n)``, ``Steps(n)`` or ``Unlimited(first, ceiling)``.
-        seeds: how many; seed s gives the same initialization everywhere and the same order of examples at
-            the same batch size, so that differences are taken seed by seed.
-        learning_rates: the initial learning rates to try; none means that they are searched, in factors of
-            2, until the optimum is bracketed for the score and for the training loss, and then around it in
-            factors of √2.
-        evaluate_at: the fractions of the budget at which the whole splits are evaluated; the last is 1.
-        microbatch_size: the most examples of a device's forward pass, where a batch does not fit in memory: it is then
-            cut into the largest equal parts that the devices of a trial can take so, and their gradients are averaged.
-        devices_per_trial: how many devices share each trial, each taking a part of every batch.
-        compute_dtype: ``float32``, or ``bfloat16``, in which the matrix products and convolutions of every gradient
-            are then taken; all else, and every evaluation, stays in float32. It is meant for GPUs, where its speed has
-            not been measured; on a CPU it is slower.
-        score_margin: δ, how much of a score is too little to matter, in its units; declared with the study, so that
-            it cannot be chosen after the fact. Unless told otherwise, for an accuracy the larger of 5 % of the errors
-            and two test examples, for another score 5 % of it.
-        noise_scale_at: the fractions of the budget at which the gradient noise scale is estimated, 0 being before the
-            first update; it is context beside the batch size at which the learning rate stops growing, takes time,
-            and changes no trial.
-        schedule: how the learning rate falls along the budget: ``Halving()``, ``Constant()``, ``Cosine()`` or
+        name: The name of the study in its folder and report.
+        workloads: Models with their data. Each workload has a name of its own.
+        optimizers: Update rules. Default: SGD, and SGD with momentum 0.9.
+        batch_sizes: Examples per parameter update, each between 1 and the size of the training split.
+        budgets: The compute budget of a trial: ``Epochs(n)``, ``Steps(n)`` or ``Unlimited(first, ceiling)``.
+        seeds: The number of seeds. A seed gives the same initialization in all cells, and the same order of examples
+            at one batch size, so that differences are paired by seed. Default: 5.
+        learning_rates: Initial learning rates to try. Default: none. The rates are then searched in factors of 2 until
+            the optimum is bracketed for the score and for the training loss, and around the optimum in factors of √2.
+        evaluate_at: The fractions of the budget at which the whole splits are evaluated. The last is 1.
+            Default: (0.5, 1).
+        microbatch_size: The most examples in a device's forward pass, where a batch does not fit in memory. A batch is
+            cut into the largest equal parts that fit, and their gradients are averaged. Default: the whole batch.
+        devices_per_trial: The number of devices that share each batch of a trial. Default: 1.
+        compute_dtype: The type of the matrix products and convolutions in gradients, ``float32`` or ``bfloat16``.
+            Everything else stays in float32. bfloat16 is for GPUs, and slower on a CPU. Default: ``float32``.
+        score_margin: δ, the largest difference in score to ignore, in units of the score. Default: for an accuracy the
+            larger of 5 % of the errors and two test examples, for another score 5 % of it.
+        noise_scale_at: The fractions of the budget at which the gradient noise scale is estimated. 0 is before the
+            first update. The estimates take time and change no trial. Default: never.
+        schedule: How the learning rate changes along the budget: ``Halving()``, ``Constant()``, ``Cosine()`` or
             ``WarmupStableDecay(warmup, decay)``. Default: ``Halving()``.
 
     Raises:
-        InputError: where a field cannot be what it is, before anything is trained.
+        InputError: If a field has a wrong type or value. Nothing has been trained then.
+
+    >>> import sgdscope as sg
+    >>> study = sg.Study(
+    ...     name="two-sizes", workloads=sg.workloads.digits(), batch_sizes=(256, 1024), budgets=sg.Epochs(5)
+    ... )
+    >>> study.batch_sizes, study.seeds
+    ((256, 1024), 5)
     """
 
     workloads: Sequence[Workload]

@@ -23,7 +23,7 @@ from sgdscope.engine.plan import Costs, Plan, costs_of, expansion, packs, remain
 from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import search
 from sgdscope.engine.standing import standing
-from sgdscope.errors import InputError
+from sgdscope.errors import InputError, is_defect, keep_traceback
 from sgdscope.optimizers import Optax
 from sgdscope.records import SPLITS
 from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended, stopped_at_once
@@ -67,6 +67,7 @@ def train_study(
     console: Console | None = None,
     command: Sequence[str] | None = None,
     world: World | None = None,
+    debug: bool = False,
 ) -> Ran:
     """Train what a folder lacks of a study; each pack is committed as soon as it is trained.
 
@@ -78,6 +79,8 @@ def train_study(
         console: where progress is shown. Default: the standard error stream.
         command: the words after ``sgdscope run`` that ask for this, which the folder keeps.
         world: the processes that run the study together. Default: those of JAX's distributed runtime.
+        debug: raise what makes a trial fail. Default: the trial is recorded as failed, and its traceback kept in
+            the folder's ``errors``.
 
     Raises:
         InputError: for what the user can put right, before anything is trained, or where the disk fills up.
@@ -88,11 +91,18 @@ def train_study(
     begun = time.perf_counter()
     check_jax()
     with pinned():
-        return _train_study(study, folder, console or Terminal(stderr=True), command, world or the_world(), begun)
+        shown = console or Terminal(stderr=True)
+        return _train_study(study, folder, shown, command, world or the_world(), begun, debug)
 
 
 def _train_study(
-    study: Study, folder: str | Path, console: Console, command: Sequence[str] | None, world: World, begun: float
+    study: Study,
+    folder: str | Path,
+    console: Console,
+    command: Sequence[str] | None,
+    world: World,
+    begun: float,
+    debug: bool,
 ) -> Ran:
     import jax
 
@@ -129,7 +139,7 @@ def _train_study(
             declaration = known.united(study.declaration())
             trials = world.broadcast_table(trials)
         study = study.extended_to(declaration)
-        run = _Run(study, declaration, store, progress, trials, traced, world)
+        run = _Run(study, declaration, store, progress, trials, traced, world, debug)
         for name in traced:
             if run.pending(name):
                 run.train(name)
@@ -206,7 +216,9 @@ class _Run:
         trials: pl.DataFrame,
         traced: Mapping[str, TracedWorkload],
         world: World,
+        debug: bool,
     ) -> None:
+        self._debug = debug
         self._study, self._declaration, self._store, self._progress = study, declaration, store, progress
         self._trials, self._traced, self._world = trials, traced, world
         self._found = search(declaration, trials)
@@ -240,8 +252,10 @@ class _Run:
         for notice in backend.notices:
             self._progress.say(notice)
         if not self._world.is_shared:  # what is probed follows from the time, which is another for each process
-            with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
+            try:
                 costs.probe(backend, first)
+            except Exception as failure:  # a program that fails is told of when its trials fail
+                self._keep(failure)
         backend.expect(kinds[::-1])  # in the order of the search
         expected = self._remaining(backend)
         self._progress.show(self.trained, self.trained + expected.trials, expected.seconds)
@@ -291,7 +305,7 @@ class _Run:
         except Exception as error:  # whatever it is, it is these trials' outcome, and the others go on
             if self._world.is_shared:  # the other processes know nothing of it
                 raise
-            return _failed(backend, pack, error)
+            return _failed(backend, pack, error, self._keep(error))
         # A pack that went on from checkpoints, or whose trials stopped early, tells little of what an update takes.
         if not resumed and not any(outcome.diverged for outcome in outcomes):
             rounds = len(pack) / backend.concurrency
@@ -301,6 +315,13 @@ class _Run:
             if alone or per_update < (costs.per_update(batch_size) or 0.0):
                 costs.note(batch_size, per_update)
         return _tables(backend, outcomes)
+
+    def _keep(self, error: Exception) -> str:
+        """Keep the traceback of what a program raised, and say where; raise what is no outcome of a trial."""
+        if self._debug or is_defect(error):
+            raise error
+        kept = keep_traceback(error, [self._store.folder / "errors"])
+        return f" (traceback: {kept.relative_to(self._store.folder)})" if kept else ""
 
     @cached_property
     def _costs(self) -> dict[str, Costs]:
@@ -466,14 +487,14 @@ def _row(backend: Backend, outcome: Outcome) -> dict[str, object]:
 
 
 def _failed(
-    backend: Backend, pack: Sequence[Trial], error: Exception
+    backend: Backend, pack: Sequence[Trial], error: Exception, kept: str
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     lines = (str(error).strip() or type(error).__name__).splitlines()
     # The first line says what kind of error, and the last what it was, where a callback's traceback lies between.
     text = " … ".join(dict.fromkeys([lines[0], lines[-1].strip()]))
     if "RESOURCE_EXHAUSTED" in text:
         text += "; a smaller microbatch_size takes a large batch in parts"
-    rows = [_fields(backend, trial, backend.capacity) | {"status": "failed", "error": text} for trial in pack]
+    rows = [_fields(backend, trial, backend.capacity) | {"status": "failed", "error": text + kept} for trial in pack]
     nothing = pl.DataFrame(schema=MEASUREMENTS_SCHEMA), pl.DataFrame(schema=CORRECTNESS_SCHEMA)
     return pl.DataFrame(rows, schema=TRIALS_SCHEMA), *nothing
 

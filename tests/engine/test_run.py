@@ -19,7 +19,7 @@ import sgdscope as sg
 from sgdscope.analysis.saturation import saturation
 from sgdscope.analysis.test_set import correct
 from sgdscope.engine.plan import Costs
-from sgdscope.engine.run import plan_study
+from sgdscope.engine.run import train_study
 from sgdscope.report.text.summary import sentences, summary_rows
 from sgdscope.store import Store
 from sgdscope.testing.quadratic import NoisyQuadratic
@@ -167,11 +167,29 @@ def test_trials_that_fail_are_recorded_and_tried_again(tmp_path, out_of_memory):
         "4 trials at batch size 64 failed: RESOURCE_EXHAUSTED: out of memory … 4 EiB; a smaller microbatch_size" in said
     )
     assert not result.finished
-    result.report(tmp_path / "page.html")
+    result.save_report(tmp_path / "page.html")
     result, _ = quietly(study, tmp_path / "s")
     assert result.ran.trained == 4
     assert (result.trials["status"] == "complete").all()
     assert result.finished
+
+
+def test_a_failed_trial_keeps_its_traceback_and_a_defect_of_ours_is_none(tmp_path, out_of_memory, monkeypatch):
+    study = quadratic_study(learning_rates=(0.5,), batch_sizes=(32, 64), seeds=2)
+    with out_of_memory():
+        result, said = quietly(study, tmp_path / "s")
+        with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+            train_study(study, tmp_path / "debug", Console(quiet=True), debug=True)
+    for error in result.trials.filter(status="failed")["error"]:
+        (name,) = re.findall(r"\(traceback: (errors/.*\.txt)\)", error)
+        assert name in said
+        kept = (tmp_path / "s" / name).read_text()
+        assert "4 EiB" in kept
+        assert "in start" in kept
+    monkeypatch.setattr("sgdscope.engine.run.Checkpoints.trials", lambda self: self.no_such_name)
+    monkeypatch.setattr(PackedBackend, "start", lambda self, trials: 1 / 0)
+    with pytest.raises(AttributeError):
+        quietly(study, tmp_path / "t")
 
 
 def test_a_batch_size_that_fails_does_not_hold_up_the_others(tmp_path, out_of_memory):
@@ -190,7 +208,7 @@ def test_one_seed_is_enough_to_run_and_shows_no_interval(tmp_path):
     result, _ = quietly(quadratic_study(seeds=1, batch_sizes=(8, 16, 32, 64)), tmp_path / "s")
     assert result.finished
     assert result.optima["test_score_high"].is_infinite().all()
-    result.report(tmp_path / "page.html")
+    result.save_report(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "Infinity" not in page.split('id="data">')[1].split("</script>")[0]
     assert "one seed has no interval, so nothing is shown: more seeds would tell." in page
@@ -286,7 +304,7 @@ def test_cells_in_which_everything_diverged_are_named(tmp_path):
     said = "sgd at batch size 16: no learning rate tried can be the best, because 2 of 2 trials diverged."
     assert sentences(result.tables)[-1] == said
     with pytest.raises(sg.InputError, match="too many trials diverged at every learning rate"):
-        result.report(tmp_path / "page.html")
+        result.save_report(tmp_path / "page.html")
 
 
 def test_few_seeds_do_not_search_for_ever(tmp_path):
@@ -304,12 +322,12 @@ def test_a_negative_loss_is_refused_with_what_would_do(tmp_path):
 
 def test_a_plan_counts_what_remains(finished, tmp_path):
     study = quadratic_study(learning_rates=(0.25, 0.5), batch_sizes=(4, 16), seeds=3)
-    plan = plan_study(study)
+    plan = sg.plan(study)
     assert (plan.cells, plan.trials) == (4, 24)
     assert plan.updates == 2 * 2 * 3 * (64 + 16)
     assert plan.examples == 24 * 256
     assert plan.seconds > 0
-    done = plan_study(quadratic_study(), finished.folder)
+    done = sg.plan(quadratic_study(), finished.folder)
     assert done.trials == done.seconds == 0
 
 
@@ -340,8 +358,9 @@ def test_workloads_and_budgets_are_each_what_they_are_alone(tmp_path, monkeypatc
     assert result.ran.trained == len(result.trials) == 2 * 2 * 2 * 2 * 2
     assert "0 of about 32 trials" in said
     # One figure would mix them; each has figures of its own.
-    charts = {name: chart for name, chart in result.charts.items() if name.endswith("score-by-learning-rate")}
-    assert len(charts) == len({json.dumps(chart.to_dict()["datasets"]) for chart in charts.values()}) == 2 * 2
+    names = [f"{name}-{budget}-best-score" for name in ("quadratic", "other") for budget in ("epochs-1", "steps-8")]
+    drawn = [json.dumps(result.figures[name].to_dict()["datasets"]) for name in names]
+    assert len(set(drawn)) == 2 * 2
     # Each cell has a row of its own, named by all that the study has several of.
     rows = summary_rows(result.tables)
     assert len({row[:4] for row in rows}) == len(rows) == 2 * 2 * 2
@@ -382,7 +401,7 @@ def test_a_folder_grows_by_budgets_and_workloads(tmp_path):
     more = quadratic_study(
         workloads=(plain, replace(plain, name="other")), budgets=(sg.Epochs(1), sg.Epochs(2)), **common
     )
-    plan = plan_study(more, tmp_path / "s")
+    plan = sg.plan(more, tmp_path / "s")
     assert (plan.cells, plan.trials) == (6, 24)
     result, _ = quietly(more, tmp_path / "s")
     assert result.ran.trained == 24
@@ -409,7 +428,7 @@ def test_a_folder_grows_by_budgets_and_workloads(tmp_path):
 def test_what_is_asked_alone_is_added_to_what_the_folder_holds(changes, trained, kept, tmp_path):
     common = {"batch_sizes": (16,), "learning_rates": (0.25, 0.5), "seeds": 2, "optimizers": sg.SGD()}
     first, _ = quietly(quadratic_study(**common), tmp_path / "s")
-    assert plan_study(quadratic_study(**(common | changes)), tmp_path / "s").trials == trained
+    assert sg.plan(quadratic_study(**(common | changes)), tmp_path / "s").trials == trained
     assert Store(tmp_path / "s").declaration() == first.declaration  # a plan changes nothing
     second, said = quietly(quadratic_study(**(common | changes)), tmp_path / "s")
     assert second.ran.trained == trained
@@ -444,9 +463,9 @@ def test_a_plan_of_what_is_finished_traces_and_times_nothing_and_another_does_on
     counted(traced, "trace")
     counted(traced, "operations")
     counted(Costs, "probe")
-    assert plan_study(quadratic_study(), finished.folder).trials == 0
+    assert sg.plan(quadratic_study(), finished.folder).trials == 0
     assert calls == {"record": 1}
-    assert plan_study(quadratic_study(seeds=7), finished.folder).expansion.startswith("study       quadratic")
+    assert sg.plan(quadratic_study(seeds=7), finished.folder).expansion.startswith("study       quadratic")
     assert calls == {"record": 2, "trace": 1, "operations": 1 + 3, "probe": 1}  # of a gradient and three splits
 
 
@@ -489,7 +508,7 @@ def test_a_study_killed_again_and_again_ends_as_one_that_never_was(study_file, c
     assert len(list(folder.glob("trials/*.parquet"))) == 2
     done = command(*run, SGDSCOPE_CACHE_DIR=str(cache))
     assert done.returncode == 0, done.stderr
-    killed, (never, _) = sg.Result(folder), quietly(sg.load_study(study_file), tmp_path / "whole")
+    killed, (never, _) = sg.Result(folder), quietly(sg.studies.get(study_file), tmp_path / "whole")
     assert killed.numbers().equals(never.numbers())
     assert killed.measurements.equals(never.measurements)
     assert killed.correctness.equals(never.correctness)
