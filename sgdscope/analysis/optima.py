@@ -9,6 +9,7 @@ import polars as pl
 
 from sgdscope.analysis.curve import ROUNDED_OCTAVES, Curve, curve, log_losses
 from sgdscope.analysis.derived import cell_warmed_up, l2_of, momentum_of, temperature
+from sgdscope.analysis.reporting import reporting_trials
 from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, SCORES, Records, cells, measured_criteria
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import named, t_interval
@@ -100,7 +101,8 @@ def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     octaves.
 
     The score criterion chooses on the validation split; ``test_score`` is then reported at the chosen rate,
-    which keeps the choice from flattering it.
+    which keeps the choice from flattering it. Where the best rate has at least 10 seeds that did not choose it, these
+    report (:func:`~sgdscope.analysis.reporting.reporting_trials`), and ``n`` is their number.
 
     Args:
         trials: a table of trials.
@@ -113,13 +115,15 @@ def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
             found = curve(cell, records[key["workload"]], criterion)
             if found.seeds.size == 0:
                 continue
-            best = int(found.best()[0])
+            reports = reporting_trials(cell) if criterion == "score" else None
+            best = int(found.best()[0]) if reports is None else _place(found, reports)
             if best < 0:
                 continue
             median = int(found.best(statistic=np.median)[0])
             low, high, censored = optimum_interval(found)
             rate = float(found.rates[best])
-            values = curves.filter(
+            of_rate = curves if reports is None else learning_rate_curves(reports, records)
+            values = of_rate.filter(
                 pl.all_horizontal(pl.col(name) == value for name, value in key.items())
                 & (pl.col("learning_rate") == rate)
             ).row(0, named=True)
@@ -143,6 +147,12 @@ def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
                 | {name: value for name, value in values.items() if name not in key and "learning_rate" not in name}
             )
     return pl.DataFrame(rows, schema=OPTIMA_SCHEMA)
+
+
+def _place(found: Curve, reports: pl.DataFrame) -> int:
+    """Return the index of the rate that trials report; −1 where the curve lacks it."""
+    places = np.flatnonzero(found.rates == reports["learning_rate"][0])
+    return int(places[0]) if places.size else -1
 
 
 def optimum_interval(found: Curve) -> tuple[float, float, list[str]]:
