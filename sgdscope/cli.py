@@ -56,8 +56,12 @@ class Fields:
     """Initial learning rates to try."""
     budgets: Annotated[Texts, option("epochs:N|steps:N|unlimited:N:N ...", "default: the study's")] = None
     """The compute budgets of a trial."""
-    seeds: Annotated[Text, option("N", "default: the study's")] = None
-    """How many seeds."""
+    seeds: Annotated[Text, option("N|SEARCH,NEAR_BEST,BEST", "default: the study's")] = None
+    """How many seeds; 5,10,30 is 5 at every rate, 10 beside the best and 30 at the best."""
+    first_seed: Annotated[Text, option("N", "default: the study's")] = None
+    """The number of the first seed. Another number draws other seeds."""
+    seeds_at: Annotated[Texts, option("OPTIMIZER@B=SEEDS ...", "default: the study's")] = None
+    """More seeds at single optimizers and batch sizes, such as sgd@256=5,10,60."""
 
     microbatch_size: Annotated[Text, option("N", "default: the whole batch")] = None
     """The most examples of a device's forward pass, where a batch does not fit in memory."""
@@ -73,13 +77,16 @@ class Fields:
         from sgdscope.budget import parse_budget
         from sgdscope.optimizers import parse_optimizer
         from sgdscope.schedules import parse_schedule
+        from sgdscope.seeds import parse_seeds, parse_seeds_at
 
         readers: dict[str, Callable[[Any], Any]] = {
             "optimizers": lambda texts: tuple(map(parse_optimizer, texts)),
             "batch_sizes": lambda texts: tuple(_number("batch_sizes", text, int) for text in texts),
             "learning_rates": lambda texts: tuple(_number("learning_rates", text, float) for text in texts),
             "budgets": lambda texts: tuple(map(parse_budget, texts)),
-            "seeds": lambda text: _number("seeds", text, int),
+            "seeds": parse_seeds,
+            "first_seed": lambda text: _number("first_seed", text, int),
+            "seeds_at": lambda texts: tuple(map(parse_seeds_at, texts)),
             "microbatch_size": lambda text: _number("microbatch_size", text, int),
             "devices_per_trial": lambda text: _number("devices_per_trial", text, int),
             "schedule": parse_schedule,
@@ -116,6 +123,10 @@ class Run:
     fields: Annotated[OmitArgPrefixes[Fields], arg(name="study")]
     out: Annotated[Text, option("DIR", "default: sgdscope-NAME")] = None
     """The study's folder; what it holds of the study is not trained again."""
+    until_decided: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
+    """Add seeds where a question is open, at 15, 20, 30, 40, 60 and 100 seeds, until it is decided."""
+    for_: Annotated[Text, arg(name="for", metavar="TIME", help_behavior_hint="(default: until it is finished)")] = None
+    """Stop after so much time, such as 90s, 2m or 1.5h. What was trained is committed."""
     verbose: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
     """Show what was compiled, and how long it took."""
 
@@ -132,21 +143,27 @@ class Run:
                     continue
                 values = value if isinstance(value, tuple) else () if value is True else (value,)
                 words += [f"--{f.name.replace('_', '-')}", *map(str, values)]
-        return words
+        return words + ["--until-decided"] * self.until_decided
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
         study = _load(self.study, self.source, self.fields)
 
-        from sgdscope.engine.run import train_study
         from sgdscope.report.text.summary import saturation_sentences
-        from sgdscope.result import Result
+        from sgdscope.result import run
+        from sgdscope.store import ended
         from sgdscope.training.distributed import exit_together
 
         folder = _given("out", self.out) or Path(f"sgdscope-{OBEYED.sub('-', study.name).replace('/', '-')}")
+        limits: dict[str, Any] = {"until_decided": self.until_decided, "seconds": _seconds("for", self.for_)}
         with exit_together():
-            ran = train_study(study, folder, Terminal(file=sys.stderr), self.words)
-        result = Result(folder, ran)
+            result = run(study, folder, Terminal(file=sys.stderr), command=self.words, **limits)
+        ran = result.ran
+        assert ran is not None  # noqa: S101 - run says what it did
+        if ran.out_of_time:
+            _say("The time is over. What was trained is committed. Run the same command to resume.")
+            if ended(result.trials).is_empty():
+                return DONE
         page: Path | InputError | None = None
         if ran.failed < len(result.trials):
             result.check_not_empty()
@@ -624,7 +641,9 @@ def _options(command: type) -> list[str]:
     names = ["--help"]
     for name, kind in get_type_hints(command).items():
         parts = [part for part in (kind, *get_args(kind)) if is_dataclass(part)]
-        names += [option for part in parts for option in _options(cast(type, part))] or [f"--{name.replace('_', '-')}"]
+        names += [option for part in parts for option in _options(cast(type, part))] or [
+            f"--{name.rstrip('_').replace('_', '-')}"
+        ]
     return names
 
 
@@ -688,6 +707,19 @@ def _number(field: str, text: str, kind: type[int] | type[float]) -> int | float
     except ValueError:
         what = "a whole number" if kind is int else "a number"
         raise InputError(f"{field}: {text!r} is not {what}.") from None
+
+
+def _seconds(field: str, text: str | None) -> float | None:
+    """Read a time such as 90s, 2m or 1.5h, in seconds."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[text[-1:]]
+    except (KeyError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InputError(f"{field}: {shown(text)} is not a time. Write a number and s, m, h or d, such as 90s or 2h.")
+    return seconds
 
 
 def _say(text: str) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,7 +32,15 @@ if TYPE_CHECKING:
     from sgdscope.report.charts import Charts
 
 
-def run(study: Study, folder: str | Path, console: Console | None = None) -> Result:
+def run(
+    study: Study,
+    folder: str | Path,
+    console: Console | None = None,
+    *,
+    until_decided: bool = False,
+    seconds: float | None = None,
+    command: Sequence[str] | None = None,
+) -> Result:
     """Train what ``folder`` lacks of ``study``, and return what it has found.
 
     Interrupting is safe: the same call goes on from the packs that were committed.
@@ -38,13 +49,33 @@ def run(study: Study, folder: str | Path, console: Console | None = None) -> Res
         study: what is asked.
         folder: a new folder, or one that holds this study or a smaller one of its kind.
         console: a rich console for progress; the standard error stream unless told otherwise.
+        until_decided: Whether cells with an open question get more seeds at the looks that are declared in
+            :data:`sgdscope.seeds.LOOKS`, by :func:`sgdscope.advice.until_decided.raised`. Default: False.
+        seconds: After how many seconds to stop, with all that was trained committed. Default: never.
+        command: The words after ``sgdscope run`` that ask for this, which the folder keeps.
 
     Raises:
         InputError: for what the user can put right, in one sentence.
     """
+    from sgdscope.advice.until_decided import raised
     from sgdscope.engine.run import train_study
 
-    return Result(folder, train_study(study, folder, console))
+    ends_at = math.inf if seconds is None else time.monotonic() + seconds
+
+    def trained(study: Study) -> Ran:
+        left = None if seconds is None else ends_at - time.monotonic()
+        return train_study(study, folder, console, command, seconds=left)
+
+    ran = trained(study)
+    result = Result(folder, ran)
+    while until_decided and result.finished and not ran.out_of_time:
+        more = raised(result.declaration, result.tables)
+        if not more:
+            break
+        study = study.extended_to(replace(result.declaration, seeds_at=more))
+        ran = ran.then(trained(study))
+        result = Result(folder, ran)
+    return result
 
 
 class Result:
