@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Where bytecode must not be written, every command compiles all that it imports again, which takes seconds.
 export PYTHONDONTWRITEBYTECODE :=
+# The variable silences an advertisement that the theme prints.
+DOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: study test test-numbers clean
+.PHONY: study test test-numbers docs clean
 
 study: $(VENV)/installed
 	$(BIN)/sgdscope run digits --out sgdscope-digits
@@ -15,6 +17,10 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist worksteal
+	$(DOCS)
+
+docs: $(VENV)/installed-test
+	$(DOCS)
 
 # What another version of Python and JAX could change: the numbers, and what a whole run does; not what being killed
 # at every place does to its files, which takes a minute.
@@ -31,7 +37,7 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-test: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile --editable '.[test]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[test,docs]'
 	touch $(VENV)/installed $@
 
 clean:

@@ -162,10 +162,10 @@ def _rates(setting: Setting, truth: Truth, sgd: dict[int, SimulatedCell], moment
         linear = float(slope.verdict(0.75, 1.25) == "supported"), math.nan
         if setting.law == "square root":
             found[FALSE, f"square root called linear, {regime} regime"] = linear
-        if setting.law in ("linear", "no knee in range"):
+        if setting.law in ("linear", "no transition in range"):
             found[TRUE, f"linear called linear, {regime} regime"] = linear
     identified = float(row["status"] == "identified"), math.nan
-    if setting.law in ("constant", "no knee in range"):
+    if setting.law in ("constant", "no transition in range"):
         found[FALSE, "B_ε identified without a bend"] = identified
     else:
         transition = float(fit_hinge(cells.x, planted[None]).knee[0])

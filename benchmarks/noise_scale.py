@@ -17,7 +17,8 @@ import time
 from rich.console import Console
 
 import sgdscope as sg
-from sgdscope.report.text.summary import noise_scale_sentences, transition_sentences
+from sgdscope.report.figures.noise_scale import noise_scale_sentences
+from sgdscope.report.figures.optimal_learning_rate import transition_sentences
 from sgdscope.studies.digits import study
 from sgdscope.training.jax_setup import configure_jax
 from sgdscope.training.loop import Milestones, train

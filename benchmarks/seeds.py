@@ -245,18 +245,18 @@ def measured(source: Source, scheme: str) -> list[dict[str, Any]]:
             continue
         loss = max(of for (name, size), of in best.items() if name == row["optimizer"] and size < row["batch_size"])
         loss -= best[row["optimizer"], row["batch_size"]]
-        false = (row["verdict"] == "lost" and loss <= source.margin) or (
-            row["verdict"] == "holds" and loss > source.margin
+        false = (row["verdict"] == "worse" and loss <= source.margin) or (
+            row["verdict"] == "equivalent" and loss > source.margin
         )
-        rows.append(_verdict(scheme, "loss", row, row["verdict"] in ("lost", "holds"), false))
+        rows.append(_verdict(scheme, "loss", row, row["verdict"] in ("worse", "equivalent"), false))
     for row in advice.leads.filter(over="equal batch sizes").iter_rows(named=True):
         ahead = best[row["optimizer"], row["batch_size"]] - best["sgd", row["batch_size"]]
         false = {
-            "ahead": ahead <= source.margin,
-            "behind": ahead >= -source.margin,
-            "same": abs(ahead) >= source.margin,
+            "better": ahead <= source.margin,
+            "worse": ahead >= -source.margin,
+            "equivalent": abs(ahead) >= source.margin,
         }.get(row["verdict"], False)
-        rows.append(_verdict(scheme, "lead", row, row["verdict"] in ("ahead", "behind", "same"), false))
+        rows.append(_verdict(scheme, "lead", row, row["verdict"] in ("better", "worse", "equivalent"), false))
     return rows
 
 

@@ -54,8 +54,7 @@ def write(path: Path, content: bytes) -> None:
     except OSError as error:
         what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else why(error)
         raise InputError(
-            f"{path} cannot be written: {what}; what was committed before is valid, "
-            f"and the same command goes on from there."
+            f"{path} cannot be written: {what}. What was committed before is valid; run the same command to resume."
         ) from error
 
 

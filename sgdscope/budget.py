@@ -166,7 +166,7 @@ def parse_budget(text: str) -> Budget:
 
 
 def known_budget(text: str) -> Budget | None:
-    """Return a budget that a table names; None where it is none of ours, as somebody else's may be called anything.
+    """Return a budget that a table names; None for an unknown kind, as in tables from elsewhere.
 
     >>> known_budget("epochs:30"), known_budget("a night")
     (Epochs(n=30.0), None)

@@ -30,6 +30,48 @@ def interval(low: float, high: float, form: str = ".2g") -> str:
     return f"[{number(low, form)}, {number(high, form)}]"
 
 
+def estimate(value: float, low: float, high: float, form: str = "", sign: str = "") -> str:
+    """Return a number with its interval: ``value [low, high]``.
+
+    It has the decimals that show the first digit of half the interval, and one more where the number has fewer than
+    three digits. An interval narrower than the rounding of floats is 0. A small number that takes more than 6 decimals
+    has an exponent.
+
+    Args:
+        value: The number.
+        low: Lower end of its interval.
+        high: Upper end.
+        form: Format of each number. Default: by the interval.
+        sign: ``+`` for a sign before a positive number too.
+
+    >>> estimate(0.97, 0.967, 0.973), estimate(97.53, 97.37, 97.69), estimate(0.09, -0.04, 0.22, sign="+")
+    ('0.970 [0.967, 0.973]', '97.5 [97.4, 97.7]', '+0.09 [−0.04, +0.22]')
+    >>> estimate(0.94, 0.94, 0.94 + 1e-16), estimate(-1.2e-10, -5.2e-10, 2.8e-10), estimate(0.5, float("-inf"), 9.0)
+    ('0.94 [0.94, 0.94]', '−1.2e-10 [−5.2e-10, 2.8e-10]', '0.5 [−∞, 9]')
+    """
+    if not form:
+        half = max(value - low, high - value)
+        if not ROUNDED * abs(value) < half < math.inf:
+            form = ".3g"
+        else:
+            first = -math.floor(math.log10(half))
+            third = 2 - math.floor(math.log10(abs(value))) if value else first
+            decimals = max(0, first, min(first + 1, third))
+            form = f"z.{decimals}f" if decimals <= MOST_DECIMALS or abs(value) >= SMALL else ".2g"
+    return f"{number(value, sign + form)} {interval(low, high, sign + form)}"
+
+
+def score(value: float, low: float, high: float, in_percent: bool, sign: str = "") -> str:
+    """Return a score with its interval, an accuracy in percent.
+
+    >>> score(0.975, 0.972, 0.978, in_percent=True), score(0.0123, 0.0119, 0.0127, in_percent=False)
+    ('97.5 [97.2, 97.8] %', '0.0123 [0.0119, 0.0127]')
+    """
+    if not in_percent:
+        return estimate(value, low, high, sign=sign)
+    return f"{estimate(100 * value, 100 * low, 100 * high, sign=sign)} %"
+
+
 def with_half_width(mean: float, half: float, sign: str = "") -> str:
     """Return a mean and its interval with enough decimals for a first digit of the interval, at least 3.
 
@@ -49,15 +91,25 @@ def with_half_width(mean: float, half: float, sign: str = "") -> str:
     return f"{number(mean, f'{sign}z.{decimals}f')} ±{number(half, f'.{decimals}f')}"
 
 
-def examples(value: float) -> str:
-    """Return a number of examples, which an interval may put below any or beyond all.
+def points(difference: float, in_percent: bool) -> str:
+    """Return a difference of scores, that of accuracies in percentage points.
 
-    >>> examples(63.7), examples(0.2), examples(float("inf"))
-    ('64', 'below 1', 'beyond any')
+    >>> points(0.0039, in_percent=True), points(0.01, in_percent=True), points(0.0039, in_percent=False)
+    ('0.39 points', '1 point', '0.0039')
+    """
+    text = number(100 * difference if in_percent else difference)
+    return f"{text} point{'s' * (text != '1')}" if in_percent else text
+
+
+def batch_size(value: float) -> str:
+    """Return a batch size, or a number of examples, which an interval may put below 1 or beyond all.
+
+    >>> batch_size(63.7), batch_size(0.2), batch_size(float("inf"))
+    ('64', '<1', '∞')
     """
     if value < 1:
-        return "below 1"
-    return f"{value:.0f}" if value < 1e6 else "beyond any"
+        return "<1"
+    return f"{value:.0f}" if value < 1e6 else "∞"
 
 
 def exact(number: float) -> str:

@@ -2,13 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from sgdscope.errors import InputError
+
+Dtype = pl.DataType | type[pl.DataType]
+
+
+class Column(NamedTuple):
+    """Describe one column of a table.
+
+    Args:
+        dtype: Its polars type.
+        description: What its values are, in a sentence.
+        unit: What they are counted in. Default: none.
+    """
+
+    dtype: Dtype
+    description: str
+    unit: str = ""
+
+
+# The columns of a table by name, in their order.
+Columns = Mapping[str, Column]
+
+
+def schema(columns: Columns) -> dict[str, Dtype]:
+    """Return the polars schema of described columns."""
+    return {name: column.dtype for name, column in columns.items()}
+
+
+def with_interval(name: str, description: str, unit: str = "") -> dict[str, Column]:
+    """Return the columns of a number and of both ends of its 95 % interval.
+
+    >>> list(with_interval("slope", "Slope."))
+    ['slope', 'slope_low', 'slope_high']
+    """
+    ends = {
+        f"{name}_{end}": Column(pl.Float64, f"{which} end of the 95 % interval of `{name}`.", unit)
+        for end, which in (("low", "Lower"), ("high", "Upper"))
+    }
+    return {name: Column(pl.Float64, description, unit), **ends}
+
+
+def described(columns: Columns) -> Frame:
+    """Return a table of columns: column, description and unit, one row each."""
+    rows = [(name, column.description, column.unit) for name, column in columns.items()]
+    return Frame(rows, schema=["column", "description", "unit"], orient="row")
 
 
 class Frame(pl.DataFrame):

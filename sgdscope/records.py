@@ -47,3 +47,8 @@ class WorkloadRecord:
     def score_sign(self) -> int:
         """+1 where a larger score is better, −1 where a smaller one is."""
         return 1 if self.score_goal == "maximize" else -1
+
+    @property
+    def in_percent(self) -> bool:
+        """Whether the score is an accuracy, a share of 1, which is written in percent."""
+        return self.score_name == "accuracy"

@@ -8,18 +8,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
 from sgdscope import atomic
 from sgdscope.analysis.coefficients import with_chosen_coefficients
 from sgdscope.analysis.derived import l2_of
-from sgdscope.analysis.tables import StudyTables, Tables
+from sgdscope.analysis.tables import COLUMNS, StudyTables, Tables
 from sgdscope.converters import whole
 from sgdscope.engine.search import search
 from sgdscope.errors import InputError
-from sgdscope.frames import table
+from sgdscope.frames import described, table
 from sgdscope.store import CIRCUMSTANCES, Store, check_not_of_a_study, ended, stopped_at_once
 from sgdscope.study import Declaration, Study
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from sgdscope.advice.advice import Advice
     from sgdscope.engine.run import Ran
     from sgdscope.records import WorkloadRecord
-    from sgdscope.report.charts import Charts
 
 
 def run(
@@ -164,18 +163,32 @@ class Result:
 
         return claims(self.tables)
 
+    def describe(self, table: str) -> pl.DataFrame:
+        """Describe the columns of a table of the study.
+
+        Args:
+            table: Name of the table, such as ``optima``.
+
+        Returns:
+            One row for each column: ``column``, ``description`` and ``unit``.
+
+        Raises:
+            InputError: If the study has no table of that name.
+        """
+        from sgdscope.claims.decide import CLAIMS_COLUMNS
+
+        known = COLUMNS | {"claims": CLAIMS_COLUMNS}
+        if table not in known:
+            raise InputError(f"{table!r} is not a table of a study. The tables are {', '.join(known)}.")
+        return described(known[table])
+
     @property
-    def charts(self) -> Charts:
-        """The figures, each an Altair chart; raises InputError where the study has several workloads or budgets."""
-        from sgdscope.report.charts import Charts
+    def charts(self) -> dict[str, Any]:
+        """The figures of the report by name, such as ``best-score``, each an Altair chart."""
+        from sgdscope.report.export import page_figures
 
         self.check_not_empty()
-        if len(self.tables.parts) > 1:
-            raise InputError(
-                f"{self.folder} has several workloads or budgets, which one figure would mix; "
-                f"take sgdscope.report.charts.Charts(part) of one of result.tables.parts."
-            )
-        return Charts(self.tables)
+        return page_figures(self.tables)
 
     def advice(self, *batch_sizes: int) -> Advice:
         """Return what the study advises, with the learning rates for the batch sizes that are asked for.

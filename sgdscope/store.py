@@ -43,49 +43,55 @@ import polars as pl
 
 from sgdscope import atomic
 from sgdscope.errors import InputError, did_you_mean
+from sgdscope.frames import Column, Columns, Dtype, schema
 from sgdscope.study import Declaration
 
-TRIALS_SCHEMA: dict[str, type[pl.DataType]] = {
-    "trial_id": pl.String,
-    "workload": pl.String,
-    "optimizer": pl.String,
-    "batch_size": pl.Int64,
-    "learning_rate": pl.Float64,
-    "effective_learning_rate": pl.Float64,
-    "budget": pl.String,
-    "seed": pl.Int64,
-    "status": pl.String,
-    "steps": pl.Int64,
-    "examples": pl.Int64,
-    "train_loss": pl.Float64,
-    "train_score": pl.Float64,
-    "validation_loss": pl.Float64,
-    "validation_score": pl.Float64,
-    "test_loss": pl.Float64,
-    "test_score": pl.Float64,
-    "diverged_at_step": pl.Int64,
-    "seconds": pl.Float64,
-    "method": pl.String,
-    "pack_size": pl.Int64,
-    "device": pl.String,
-    "devices": pl.Int64,
-    "jax_version": pl.String,
-    "error": pl.String,
+TRIALS_COLUMNS: Columns = {
+    "trial_id": Column(pl.String, "Hash of all that can change the trial's numbers."),
+    "workload": Column(pl.String, "Name of the workload."),
+    "optimizer": Column(pl.String, "Optimizer with its coefficients, such as momentum:0.9."),
+    "batch_size": Column(pl.Int64, "Batch size B: examples per parameter update.", "examples"),
+    "learning_rate": Column(pl.Float64, "Learning rate ε: its value before the schedule lowers it."),
+    "effective_learning_rate": Column(
+        pl.Float64, "ε/(1 − m) with momentum m; missing if the optimizer has no effective learning rate."
+    ),
+    "budget": Column(pl.String, "Compute budget, such as epochs:30 or steps:480."),
+    "seed": Column(pl.Int64, "Seed of initialization, order of examples and augmentation."),
+    "status": Column(pl.String, "`complete`, `diverged` or `failed`."),
+    "steps": Column(pl.Int64, "Updates made.", "updates"),
+    "examples": Column(pl.Int64, "Training examples seen, with repetitions.", "examples"),
+    "train_loss": Column(pl.Float64, "Loss on the whole training split at the end.", "loss"),
+    "train_score": Column(pl.Float64, "Score on the whole training split at the end.", "score"),
+    "validation_loss": Column(pl.Float64, "Loss on the validation split at the end.", "loss"),
+    "validation_score": Column(pl.Float64, "Score on the validation split at the end.", "score"),
+    "test_loss": Column(pl.Float64, "Loss on the test split at the end.", "loss"),
+    "test_score": Column(pl.Float64, "Score on the test split at the end.", "score"),
+    "diverged_at_step": Column(pl.Int64, "Updates made before the loss was not finite.", "updates"),
+    "seconds": Column(pl.Float64, "The trial's share of the time of its pack, without compiling.", "s"),
+    "method": Column(pl.String, "How the trials of a pack were trained together, such as map or vmap."),
+    "pack_size": Column(pl.Int64, "Trials that were trained as one program.", "trials"),
+    "device": Column(pl.String, "Kind of device."),
+    "devices": Column(pl.Int64, "Number of devices.", "devices"),
+    "jax_version": Column(pl.String, "Version of JAX."),
+    "error": Column(pl.String, "Why a failed trial failed."),
 }
-MEASUREMENTS_SCHEMA: dict[str, type[pl.DataType]] = {
-    "trial_id": pl.String,
-    "step": pl.Int64,
-    "examples": pl.Int64,
-    "split": pl.String,
-    "metric": pl.String,
-    "value": pl.Float64,
+TRIALS_SCHEMA = schema(TRIALS_COLUMNS)
+MEASUREMENTS_COLUMNS: Columns = {
+    "trial_id": TRIALS_COLUMNS["trial_id"],
+    "step": Column(pl.Int64, "Updates made before the measurement.", "updates"),
+    "examples": Column(pl.Int64, "Training examples seen before the measurement.", "examples"),
+    "split": Column(pl.String, "`train`, `validation` or `test`."),
+    "metric": Column(pl.String, "What was measured, such as loss, score or minibatch_loss."),
+    "value": Column(pl.Float64, "The measured number.", "see `metric`"),
 }
-CORRECTNESS_SCHEMA: dict[str, type[pl.DataType]] = {
-    "trial_id": pl.String,
-    "split": pl.String,
-    "examples": pl.Int64,
-    "bits": pl.Binary,
+MEASUREMENTS_SCHEMA = schema(MEASUREMENTS_COLUMNS)
+CORRECTNESS_COLUMNS: Columns = {
+    "trial_id": TRIALS_COLUMNS["trial_id"],
+    "split": Column(pl.String, "`validation` or `test`."),
+    "examples": Column(pl.Int64, "Number of examples of the split.", "examples"),
+    "bits": Column(pl.Binary, "One bit an example, packed: 1 where the score is 1."),
 }
+CORRECTNESS_SCHEMA = schema(CORRECTNESS_COLUMNS)
 # Columns that describe how a trial was run, not what came out of it.
 CIRCUMSTANCES = ("seconds", "method", "pack_size", "device", "devices", "jax_version")
 
@@ -490,7 +496,7 @@ def stopped_at_once(trials: pl.DataFrame) -> bool:
     return bool(trials.select(at_once.all()).item()) and not trials.is_empty()
 
 
-def _concatenated(tables: list[pl.DataFrame], schema: dict[str, type[pl.DataType]]) -> pl.DataFrame:
+def _concatenated(tables: list[pl.DataFrame], schema: Mapping[str, Dtype]) -> pl.DataFrame:
     return pl.concat(tables) if tables else pl.DataFrame(schema=schema)
 
 
@@ -498,7 +504,7 @@ def _sorted(trials: pl.DataFrame) -> pl.DataFrame:
     return trials.sort("workload", "budget", "optimizer", "batch_size", "learning_rate", "seed")
 
 
-def _table(content: bytes, schema: dict[str, type[pl.DataType]]) -> pl.DataFrame | None:
+def _table(content: bytes, schema: Mapping[str, Dtype]) -> pl.DataFrame | None:
     """Return a table of the wanted columns, or None where it is another."""
     try:
         table = pl.read_parquet(io.BytesIO(content))

@@ -52,12 +52,12 @@ class Terminal(Console):
                 yield segment
 
     def on_broken_pipe(self) -> None:
-        """Print no more: nobody reads it, and the work goes on."""
+        """Print no more, since the reader has gone; the work goes on."""
         self.quiet = True
 
 
 class Output:
-    """A standard stream that fails nobody: what cannot be written is left out, and what cannot be encoded replaced."""
+    """A standard stream that never raises: what cannot be written is left out, and what cannot be encoded replaced."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -100,7 +100,7 @@ class Output:
 
 @contextmanager
 def outputs() -> Iterator[tuple[Output, Output]]:
-    """Make the standard output and error streams fail nobody."""
+    """Make the standard output and error streams never raise."""
     for descriptor in range(3):  # one that is closed would become that of the next file, for others to print into
         try:
             os.fstat(descriptor)

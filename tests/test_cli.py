@@ -145,9 +145,9 @@ def test_anybodys_table_is_analyzed_and_a_studys_own_as_it_was(folder, tmp_path,
     table.write_text("\n".join(["batch_size,learning_rate,seed,score", *lines]))
     assert main(["analyze", str(table), "--out", str(tmp_path / "tables")]) == 0
     said = capsys.readouterr().out
-    assert "94.500" in said  # the mean of 94 and 95 at batch size 32
-    assert "sgd: test accuracy (%) is shown to hold up to batch size" in said
-    score_limits = pl.read_csv(tmp_path / "tables" / "thresholds.csv")
+    assert "94.5 [" in said  # the mean of 94 and 95 at batch size 32
+    assert "sgd: test accuracy (%) is equivalent up to batch size" in said
+    score_limits = pl.read_csv(tmp_path / "tables" / "score_limits.csv")
     assert score_limits.row(0, named=True)["margin"] == pytest.approx(0.05 * (100 - 91.5))
     exported = tmp_path / "own.parquet"
     assert main(["export", str(folder), str(exported)]) == 0
@@ -159,7 +159,7 @@ def test_anybodys_table_is_analyzed_and_a_studys_own_as_it_was(folder, tmp_path,
 def test_advise_says_what_to_choose_and_what_to_train_next(folder, capsys):
     assert main(["advise", str(folder), "--batch-sizes", "256", "384"]) == 0
     said = capsys.readouterr().out
-    assert re.match(r"digits at epochs:1, for this test set, 2 × cpu \(\d+ threads\):", said)
+    assert re.match(r"digits at epochs:1, for this test set, 2 × cpu \(\d+ threads\), ", said)
     for part in ("sgd: batch sizes are not compared", "rates at batch sizes", "too few batch sizes", "Further trials"):
         assert part in said
     assert f"sgdscope run digits --out {folder} --batch-sizes 256 512 --learning-rates 0.125 0.5" in said

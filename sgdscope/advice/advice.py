@@ -1,4 +1,4 @@
-"""What to choose: which batch sizes lose nothing, what each costs in time and score, is momentum worth it."""
+"""What to choose: which batch sizes are equivalent, what each costs in time and score, and whether momentum helps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import polars as pl
 
 from sgdscope.advice.next_trials import further_trials
 from sgdscope.advice.predicted_rates import rate_for
-from sgdscope.advice.timing import seconds_by_batch_size
+from sgdscope.advice.timing import SECONDS_COLUMNS, seconds_by_batch_size
 from sgdscope.analysis.curve import curve, joined, on_common_seeds
 from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.rate_choice import (
@@ -25,47 +25,53 @@ from sgdscope.analysis.rate_choice import (
 )
 from sgdscope.analysis.score_limits import plateau_end, shown_above
 from sgdscope.analysis.tables import Tables
-from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, by_optimizer
+from sgdscope.analysis.trial_table import (
+    BATCH_SIZE,
+    CELL_COLUMNS,
+    MARGIN,
+    OPTIMIZER_COLUMNS,
+    OPTIMIZER_SCHEMA,
+    SEEDS,
+    Records,
+    by_optimizer,
+)
+from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.equivalence import ALPHA, equivalence
 from sgdscope.stats.intervals import holm, named, t_interval
 
-COSTS_SCHEMA: dict[str, type[pl.DataType]] = {
-    **OPTIMIZER_SCHEMA,
-    "batch_size": pl.Int64,
-    "n": pl.Int64,
-    "test_score": pl.Float64,
-    "test_score_low": pl.Float64,
-    "test_score_high": pl.Float64,
-    "difference": pl.Float64,
-    "difference_low": pl.Float64,
-    "difference_high": pl.Float64,
-    "margin": pl.Float64,
-    "verdict": pl.String,
-    "fastest": pl.Boolean,
-    "packs": pl.Int64,
-    "seconds": pl.Float64,
-    "seconds_low": pl.Float64,
-    "seconds_high": pl.Float64,
-    "relative": pl.Float64,
+COSTS_COLUMNS: Columns = {
+    **CELL_COLUMNS,
+    "n": SEEDS,
+    **with_interval("test_score", "Mean test score over seeds, at the optimal learning rate.", "score"),
+    **with_interval(
+        "difference", "Test score minus that of the equivalent batch sizes, paired by seed; larger is better.", "score"
+    ),
+    "margin": MARGIN,
+    "verdict": Column(pl.String, "`equivalent` (within the margin), `worse`, `undecided` or `at the edge`."),
+    "fastest": Column(pl.Boolean, "Whether it takes the fewest seconds of all equivalent batch sizes."),
+    **{name: SECONDS_COLUMNS[name] for name in ("packs", "seconds", "seconds_low", "seconds_high", "relative")},
 }
-LEADS_SCHEMA: dict[str, type[pl.DataType]] = {
-    **OPTIMIZER_SCHEMA,
-    "over": pl.String,
-    "batch_size": pl.Int64,
-    "sgd_batch_size": pl.Int64,
-    "warmed_up": pl.Boolean,
-    "n": pl.Int64,
-    "test_score": pl.Float64,
-    "sgd_test_score": pl.Float64,
-    "difference": pl.Float64,
-    "difference_low": pl.Float64,
-    "difference_high": pl.Float64,
-    "p_beyond": pl.Float64,
-    "p_same": pl.Float64,
-    "margin": pl.Float64,
-    "verdict": pl.String,
+COSTS_SCHEMA = schema(COSTS_COLUMNS)
+LEADS_COLUMNS: Columns = {
+    **OPTIMIZER_COLUMNS,
+    "over": Column(pl.String, "`equal batch sizes` or `best batch sizes` (each optimizer at its own)."),
+    "batch_size": BATCH_SIZE,
+    "sgd_batch_size": Column(pl.Int64, "Batch size of SGD that it is compared with.", "examples"),
+    "warmed_up": Column(pl.Boolean, "Whether training was long enough for momentum's steady state."),
+    "n": SEEDS,
+    "test_score": Column(pl.Float64, "Mean test score of the optimizer.", "score"),
+    "sgd_test_score": Column(pl.Float64, "Mean test score of SGD.", "score"),
+    **with_interval("difference", "Test score minus SGD's, paired by seed; larger is better.", "score"),
+    "p_beyond": Column(pl.Float64, "p value of a difference beyond the margin."),
+    "p_same": Column(pl.Float64, "p value of equivalence within the margin."),
+    "margin": MARGIN,
+    "verdict": Column(
+        pl.String,
+        "`better`, `worse`, `equivalent`, `undecided` or `at the edge`.",
+    ),
 }
+LEADS_SCHEMA = schema(LEADS_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class Advice:
 
     @cached_property
     def leads(self) -> pl.DataFrame:
-        """By how much momentum is ahead of SGD, at each batch size and at each optimizer's best."""
+        """Score of momentum minus that of SGD, at each batch size and at each optimizer's best."""
         return leads(self.tables.trials, self.tables.score_limits, self.tables.records)
 
     @cached_property
@@ -122,15 +128,14 @@ def batch_size_costs(
 ) -> pl.DataFrame:
     """Return what each batch size costs in time and in score, with 95 % intervals, one row for each optimizer's.
 
-    ``verdict`` is ``lost`` where a batch size is shown to lose more than δ against the plateau, or against the best
-    batch size (:func:`best_over_batch_sizes`), each by Holm over the batch sizes; ``holds`` up to the lower end of
-    B_score, where each is shown to lose less than δ, the smallest by definition; else ``not shown``. Where a budget
-    gives large batches more examples, small ones lose: the plateau, which grows upward from the smallest, takes them
-    in, and it is the best batch size that tells. Then those alone hold that are shown to lose less than δ against it,
-    too. A batch size whose best rate lies at an edge of the rates tried is ``at the edge``, and nothing is compared
-    with it: better rates may lie beyond. ``difference`` is what the test score lies above the mean of the batch sizes
-    that hold, paired by seed and so that larger is better. ``fastest`` is the one of those that took the fewest
-    seconds.
+    ``verdict`` is ``worse`` if a batch size is worse by more than δ than the plateau, or than the best batch size
+    (:func:`best_over_batch_sizes`), each by Holm's p values over the batch sizes. It is ``equivalent`` up to the lower
+    end of B_score, where each is worse by less than δ, the smallest by definition; else ``undecided``. If a budget
+    gives large batches more examples, small ones are worse, though the plateau begins with them: then only those are
+    equivalent that are also worse by less than δ than the best batch size. If the best rate of a batch size lies at an
+    edge of the rates tried, the batch size is ``at the edge`` and not compared, since better rates may lie beyond.
+    ``difference`` is the test score minus the mean of the equivalent batch sizes, paired by seed; larger is better.
+    ``fastest`` marks the equivalent batch size that took the fewest seconds.
 
     Args:
         trials: a table of trials.
@@ -151,7 +156,7 @@ def batch_size_costs(
             within = np.array([size in known for size in by_size])
             of_known = {size: members[size] for size in known}
             verdicts[within] = _verdicts(of_known, known, scores[within], margin, records[key["workload"]])
-        held = verdicts == "holds"
+        held = verdicts == "equivalent"
         for number, size in enumerate(by_size):
             row = key | {"batch_size": size, "n": scores.shape[1], "margin": margin, "verdict": str(verdicts[number])}
             if held.any() and len(by_size) > 1:
@@ -161,7 +166,7 @@ def batch_size_costs(
     table = pl.DataFrame(rows, schema={name: kind for name, kind in COSTS_SCHEMA.items() if name not in timed})
     shared = ("workload", "budget", "batch_size")
     table = table.join(seconds.select(*shared, *timed), on=shared, how="left", maintain_order="left")
-    held = pl.when(pl.col("verdict") == "holds").then(pl.col("seconds"))
+    held = pl.when(pl.col("verdict") == "equivalent").then(pl.col("seconds"))
     fastest = (held == held.min().over(*OPTIMIZER_SCHEMA)).fill_null(value=False)
     return table.with_columns(fastest=fastest).select(*COSTS_SCHEMA)
 
@@ -184,20 +189,21 @@ def _verdicts(
         if (short & held).any():  # then what was passed upward is no plateau
             held &= shown_above(-behind, -margin, together=False)
         lost |= short
-    verdicts: np.ndarray = np.where(lost, "lost", np.where(held, "holds", "not shown"))
+    verdicts: np.ndarray = np.where(lost, "worse", np.where(held, "equivalent", "undecided"))
     return verdicts
 
 
 def leads(trials: pl.DataFrame, score_limits: pl.DataFrame, records: Records) -> pl.DataFrame:
-    """Return by how much test scores with momentum are ahead of SGD's, paired by seed, with 95 % intervals.
+    """Return test scores with momentum minus SGD's, paired by seed, with 95 % intervals.
 
     ``over`` is ``equal batch sizes``, one row for each that both have, or ``best batch sizes``, one row with each
-    optimizer's own: batch size and learning rate are chosen together by the validation score, or where there is none
-    by the scores of the other seeds, so that choosing flatters neither. ``difference`` is turned so that larger is
-    better. ``verdict`` is ``ahead`` or ``behind`` where the difference is shown to exceed δ, two-sided at 5 %; ``same``
-    where two one-sided tests at 5 % show it within ±δ; ``at the edge`` where the best rate of either lies at an edge of
-    the rates tried, and over best batch sizes where that of any batch size does; else ``not shown``. Over equal batch
-    sizes p values are Holm's, so that of all verdicts of a kind one is false in at most 5 % of studies.
+    optimizer's own: batch size and learning rate are chosen together by the validation score, or where there is
+    none by the scores of the other seeds, so that choosing flatters neither. ``difference`` is turned so that
+    larger is better. ``verdict`` is ``better`` or ``worse`` where the difference exceeds δ significantly, two-sided at
+    5 %; ``equivalent`` where two one-sided tests at 5 % show it within ±δ; ``at the edge`` where the best rate of
+    either lies at an edge of the rates tried, and over best batch sizes where that of any batch size does; else
+    ``undecided``. Over equal batch sizes p values are Holm's, so that of all verdicts of a kind one is false in at
+    most 5 % of studies.
 
     Args:
         trials: a table of trials.
@@ -281,13 +287,13 @@ def _compared(
         each, places, pairs, all_same.tolist(), all_beyond.tolist(), strict=True
     ):
         mean = float(found.mean[0])
-        verdict = "not shown"
+        verdict = "undecided"
         if at_edge:
             verdict = "at the edge"
         elif p_beyond < ALPHA:
-            verdict = "ahead" if mean > 0 else "behind"
+            verdict = "better" if mean > 0 else "worse"
         elif p_same < ALPHA:
-            verdict = "same"
+            verdict = "equivalent"
         of_place = {
             "n": found.n,
             "test_score": record.score_sign * float(mine.mean()),

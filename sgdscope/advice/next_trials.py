@@ -17,6 +17,7 @@ from sgdscope.analysis.regimes import batch_sizes_to_add, regime_limits
 from sgdscope.analysis.reporting import FEWEST_REPORTING
 from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, by_optimizer
 from sgdscope.budget import MOST_EXAMPLES
+from sgdscope.frames import Column, Columns, schema
 from sgdscope.seeds import Seeds, SeedsAt, united_at
 from sgdscope.stats.equivalence import ALPHA, POWER, chance_to_show
 from sgdscope.stats.intervals import LEVEL, fewest_seeds, t_quantile
@@ -28,15 +29,16 @@ MOST_ASKED = 100
 # With one seed nothing has an interval, and nothing says how many seeds will do: as many as a study has by default.
 FIRST_SEEDS = 5
 
-FURTHER_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "field": pl.String,
-    "added": pl.List(pl.Float64),
-    "cells": pl.List(pl.String),
-    "settles": pl.List(pl.String),
-    "questions": pl.Int64,
-    "trials": pl.Int64,
-    "seconds": pl.Float64,
+FURTHER_COLUMNS: Columns = {
+    "field": Column(pl.String, "Field of the study to extend: `seeds_at`, `seeds`, `batch_sizes` or `learning_rates`."),
+    "added": Column(pl.List(pl.Float64), "Values to add."),
+    "cells": Column(pl.List(pl.String), "Optimizers and batch sizes that get the seeds, as `--seeds-at` reads them."),
+    "settles": Column(pl.List(pl.String), "Questions that the trials would decide."),
+    "questions": Column(pl.Int64, "Number of these questions.", "questions"),
+    "trials": Column(pl.Int64, "Number of further trials.", "trials"),
+    "seconds": Column(pl.Float64, "Expected time of the further trials.", "s"),
 }
+FURTHER_SCHEMA = schema(FURTHER_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def further_trials(
         transitions: where they stop growing.
         score_limits: its B_score.
         costs: what its batch sizes cost.
-        leads: by how much momentum is ahead.
+        leads: scores of momentum minus those of SGD.
         seconds: what its trials took.
         records: what their workloads are, by name.
         learning_rates: the grid that was declared, where rates were not searched.
@@ -278,7 +280,7 @@ def _of_scores(costs: pl.DataFrame, score_limits: pl.DataFrame) -> Iterator[Ques
         key = {name: row[name] for name in OPTIMIZER_SCHEMA}
         of_optimizer = costs.filter(**key)["batch_size"].to_list()
         cells = tuple((key["optimizer"], size) for size in of_optimizer)  # which are compared on common seeds
-        between = costs.filter(**key, verdict="not shown").filter(pl.col("batch_size") < (row["high"] or math.inf))
+        between = costs.filter(**key, verdict="undecided").filter(pl.col("batch_size") < (row["high"] or math.inf))
         below: int | None = 0  # upward from the smallest: a batch size is shown to hold only where all below it are
         for cost in between.iter_rows(named=True):
             if cost["difference"] is None:
@@ -295,7 +297,7 @@ def _of_scores(costs: pl.DataFrame, score_limits: pl.DataFrame) -> Iterator[Ques
 def _of_leads(leads: pl.DataFrame) -> Iterator[Question]:
     """Where momentum is neither shown to be ahead or behind nor the same; of so many together each by Holm."""
     for names, rows in leads.group_by(*OPTIMIZER_SCHEMA, "over", maintain_order=True):
-        among = rows.filter(verdict="not shown")
+        among = rows.filter(verdict="undecided")
         for row in among.iter_rows(named=True):
             wanted = seeds_for_lead(row, len(among))
             best = row["over"] == "best batch sizes"

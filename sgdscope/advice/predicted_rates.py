@@ -16,8 +16,9 @@ from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.optima import FLAT_OCTAVES
 from sgdscope.analysis.sweep import Cells, cells_of
 from sgdscope.analysis.transitions import AT_EDGE, FEWEST_BATCH_SIZES, TOO_FEW
-from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, measured_criteria
+from sgdscope.analysis.trial_table import BATCH_SIZE, CRITERION, OPTIMIZER_COLUMNS, SEEDS, Records, measured_criteria
 from sgdscope.errors import InputError
+from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import t_quantile
 from sgdscope.stats.laws import Hinge, fit_hinge
@@ -31,22 +32,19 @@ PARAMETERS = 3
 
 Place = Literal["measured", "between", "extrapolated"]
 
-RATES_SCHEMA: dict[str, type[pl.DataType]] = {
-    **OPTIMIZER_SCHEMA,
-    "criterion": pl.String,
-    "batch_size": pl.Int64,
-    "place": pl.String,
-    "batch_sizes": pl.Int64,
-    "n": pl.Int64,
-    "learning_rate": pl.Float64,
-    "learning_rate_low": pl.Float64,
-    "learning_rate_high": pl.Float64,
-    "flat": pl.Boolean,
-    "measured": pl.Float64,
-    "measured_low": pl.Float64,
-    "measured_high": pl.Float64,
-    "censored": pl.String,
+RATES_COLUMNS: Columns = {
+    **OPTIMIZER_COLUMNS,
+    "criterion": CRITERION,
+    "batch_size": BATCH_SIZE,
+    "place": Column(pl.String, "`measured`, `between` measured batch sizes, or `extrapolated` beyond them."),
+    "batch_sizes": Column(pl.Int64, "Number of batch sizes that the prediction is fitted to.", "batch sizes"),
+    "n": SEEDS,
+    **with_interval("learning_rate", "Predicted optimal learning rate ε*."),
+    "flat": Column(pl.Boolean, "Whether its interval is wider than 3 octaves (a factor of 8)."),
+    **with_interval("measured", "Measured optimal learning rate ε*, where the batch size was trained."),
+    "censored": Column(pl.String, "Edges of the tested rates that the interval of the measured rate reaches."),
 }
+RATES_SCHEMA = schema(RATES_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -83,17 +81,17 @@ class Law:
         """Predict log₂ ε* at a batch size.
 
         Between the batch sizes measured it is half of what the hinge says and half of what the straight line between
-        the two neighbours says: where one of them is wrong, at a bend that is no hinge or at a noisy neighbour, the
-        other is not by as much. Left out one at a time, the measured optima of the digits (n = 15) are predicted to
+        the two neighbours says: where one of them is wrong, at a smooth transition or at a noisy neighbour, the
+        other is not by as much. Left out one at a time, the measured optima of the digits (15 seeds) are predicted to
         0.13 octaves so, root mean square, and to 0.15 by the hinge alone. Beyond them it is the hinge. Above the
-        largest, where no bend was found, ε* may go on growing or stop there: the middle is given, with an interval
+        largest, without a transition, ε* may go on growing or stop there: the middle is given, with an interval
         over both.
 
         The interval is estimate ± (√((t(n−1)·SE)²·n/(n−1) + (t(n−1)·τ)²) + s/2 + d/4): SE by drawing seeds jointly
         over all batch sizes and fitting everything anew; τ² the mean square by which the hinge misses the optima
         beyond what seeds explain; s the step of the rates around the best, which no seed refines; d the octaves
         beyond the batch sizes measured. Simulated studies of every law and shape of curve have the planted rate in it
-        in .99, with a batch size held out between, or one or two at an end; least, in 10 of 12, at the bend of a hinge
+        in .99, with a batch size held out between, or one or two at an end; least, in 10 of 12, at a hinge
         whose curves are steeper on one side. It is that wide for those: vertices of such curves stray alike everywhere.
 
         Args:
@@ -168,12 +166,12 @@ def rate_for(
 
     ``learning_rate`` is predicted as :meth:`Law.at` says. ``place`` is ``measured`` where the batch size is in the
     study, and then ``measured`` is the optimum found there, with the interval of :func:`optima` beside it;
-    ``between`` or ``extrapolated`` where it is not; ``too few batch sizes`` where fewer than 4 leave nothing to
+    ``between`` or ``extrapolated`` where it is not; ``too few batch sizes`` where there are fewer than 4 to
     predict from; ``at the edge of the rates tried`` where the optimum of fewer than 4 lies inside the rates tried, or
     the batch size is more than 2 octaves beyond theirs. An optimum at an edge is a bound, and counts as not measured.
     ``flat`` is an interval of more than 3 octaves.
 
-    Cells that have learned next to nothing predict nothing.
+    Cells that are excluded from fits (:func:`sgdscope.analysis.exclusions.learning`) predict nothing.
 
     Args:
         trials: a table of trials.

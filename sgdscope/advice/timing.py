@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 from scipy import special
 
+from sgdscope.analysis.trial_table import BATCH_SIZE
+from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.stats.intervals import LEVEL
 
 # How a trial was run; seconds compare only where all of these are the same.
@@ -16,21 +18,20 @@ HOW = ("method", "device", "devices")
 # Trials of a pack share its time by their updates: seconds per update that agree to this are of one pack.
 AGREEMENT = 9
 
-SECONDS_SCHEMA: dict[str, type[pl.DataType]] = {
-    "workload": pl.String,
-    "budget": pl.String,
-    "batch_size": pl.Int64,
-    "method": pl.String,
-    "device": pl.String,
-    "devices": pl.Int64,
-    "updates": pl.Int64,
-    "trials": pl.Int64,
-    "packs": pl.Int64,
-    "seconds": pl.Float64,
-    "seconds_low": pl.Float64,
-    "seconds_high": pl.Float64,
-    "relative": pl.Float64,
+SECONDS_COLUMNS: Columns = {
+    "workload": Column(pl.String, "Name of the workload."),
+    "budget": Column(pl.String, "Compute budget of each trial, such as epochs:30 or steps:480."),
+    "batch_size": BATCH_SIZE,
+    "method": Column(pl.String, "How the trials of a pack were trained together."),
+    "device": Column(pl.String, "Kind of device."),
+    "devices": Column(pl.Int64, "Number of devices.", "devices"),
+    "updates": Column(pl.Int64, "Updates of a complete trial.", "updates"),
+    "trials": Column(pl.Int64, "Trials that were timed.", "trials"),
+    "packs": Column(pl.Int64, "Packs that were timed.", "packs"),
+    **with_interval("seconds", "A trial's share of the time of a full pack: median over packs.", "s"),
+    "relative": Column(pl.Float64, "Seconds divided by those of the fastest batch size."),
 }
+SECONDS_SCHEMA = schema(SECONDS_COLUMNS)
 
 
 def seconds_by_batch_size(trials: pl.DataFrame) -> pl.DataFrame:
@@ -40,7 +41,7 @@ def seconds_by_batch_size(trials: pl.DataFrame) -> pl.DataFrame:
     made, evaluations included and compiling not. So they are what a trial takes on average while the devices are kept
     full, which is what a study costs; a trial by itself takes longer. The trials of a pack have one time between them,
     and so the number of packs is what there is: ``seconds`` is the median over packs, with the interval of
-    :func:`median_interval`. Optimizers are one program and share their packs, and are not told apart.
+    :func:`median_interval`. Optimizers are one program and share their packs, and are timed together.
 
     Only trials that made all their updates count, and of those the ones run as most were (by method, device and number
     of devices), since others do not compare.
@@ -74,7 +75,7 @@ def median_interval(values: np.ndarray) -> tuple[float, float, float]:
 
     The interval is of the order statistics k and n + 1 − k, with k the largest such that 2·P(X < k) is at most 5 %
     where X ~ Bin(n, ½). Fewer than 6 values cannot give it: then it is their range, which holds the median in
-    1 − 2^(1−n) of cases, and for n = 1 infinitely wide.
+    1 − 2^(1−n) of cases, and for a single value infinitely wide.
 
     >>> median_interval(np.array([3.0, 1.0, 2.0, 9.0, 4.0, 5.0]))
     (3.5, 1.0, 9.0)

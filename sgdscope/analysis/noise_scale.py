@@ -8,22 +8,27 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA
+from sgdscope.analysis.trial_table import CELL_COLUMNS, OPTIMIZER_SCHEMA, SEEDS
+from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.stats.intervals import named, t_interval, t_quantile
 
 # The metrics of the table of measurements that it is made of.
 SQUARE_NORM, TRACE = "gradient_square_norm", "gradient_noise_trace"
 
-NOISE_SCALE_SCHEMA: dict[str, type[pl.DataType]] = {
-    **OPTIMIZER_SCHEMA,
-    "batch_size": pl.Int64,
-    "learning_rate": pl.Float64,
-    "step": pl.Int64,
-    "fraction": pl.Float64,
-    "n": pl.Int64,
-    **{f"{name}{end}": pl.Float64 for name in (SQUARE_NORM, TRACE, "noise_scale") for end in ("", "_low", "_high")},
-    "identified": pl.Boolean,
+NOISE_SCALE_COLUMNS: Columns = {
+    **CELL_COLUMNS,
+    "learning_rate": Column(pl.Float64, "Learning rate ε."),
+    "step": Column(pl.Int64, "Updates made before the measurement.", "updates"),
+    "fraction": Column(pl.Float64, "Share of the budget's updates made before the measurement."),
+    "n": SEEDS,
+    **with_interval(
+        SQUARE_NORM, "Squared norm of the gradient, |G|², over the training split.", "loss² per parameter²"
+    ),
+    **with_interval(TRACE, "Trace of the covariance of one example's gradient, tr Σ.", "loss² per parameter²"),
+    **with_interval("noise_scale", "Gradient noise scale tr Σ/|G|²; missing if not identified.", "examples"),
+    "identified": Column(pl.Boolean, "Whether the gradient differs from 0 significantly."),
 }
+NOISE_SCALE_SCHEMA = schema(NOISE_SCALE_COLUMNS)
 
 
 def noise_scale(trials: pl.DataFrame, measurements: pl.DataFrame) -> pl.DataFrame:

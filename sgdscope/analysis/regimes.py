@@ -11,8 +11,18 @@ import polars as pl
 from sgdscope.analysis.derived import momentum_of
 from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.transitions import NOWHERE, THROUGHOUT
-from sgdscope.analysis.trial_table import Records
+from sgdscope.analysis.trial_table import CELL_COLUMNS, Records
+from sgdscope.frames import Column, Columns, schema
 
+REGIMES_COLUMNS: Columns = {
+    **CELL_COLUMNS,
+    "regime": Column(
+        pl.String,
+        "`noise` (below the lower limit of SGD's transition batch size), `curvature` (above the upper limit of the "
+        "optimizer's own) or `unassigned`.",
+    ),
+}
+REGIMES_SCHEMA = schema(REGIMES_COLUMNS)
 # A regime with fewer batch sizes than this is not identified.
 FEWEST_IN_REGIME = 3
 
@@ -35,7 +45,7 @@ def regimes(transitions: pl.DataFrame, trials: pl.DataFrame, records: Records) -
         for size in of.members:
             regime = _regime(size, low, high) if size in of.learned else "unassigned"
             rows.append(of.key | {"batch_size": size, "regime": regime})
-    return pl.DataFrame(rows, infer_schema_length=None)
+    return pl.DataFrame(rows, schema=REGIMES_SCHEMA)
 
 
 def regime_limits(

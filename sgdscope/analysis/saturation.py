@@ -25,8 +25,18 @@ import polars as pl
 
 from sgdscope.analysis.curve import Curve, curve
 from sgdscope.analysis.score_limits import margin_at
-from sgdscope.analysis.trial_table import CRITERIA, Criterion, Records, cells
+from sgdscope.analysis.trial_table import (
+    BATCH_SIZE,
+    CRITERIA,
+    CRITERION,
+    OPTIMIZER_COLUMNS,
+    SEEDS,
+    Criterion,
+    Records,
+    cells,
+)
 from sgdscope.budget import Unlimited
+from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import LEVEL, named, t_interval, t_quantile
 from sgdscope.store import ended
@@ -34,25 +44,30 @@ from sgdscope.store import ended
 # A fall of log training loss, over a doubling of the epochs, that is too little to go on for.
 LEAST_FALL = 0.1
 
-UNLIMITED_SCHEMA: dict[str, type[pl.DataType]] = {
-    "workload": pl.String,
-    "optimizer": pl.String,
-    "batch_size": pl.Int64,
-    "criterion": pl.String,
-    "saturated_at": pl.Float64,
-    "ceiling_reached": pl.Boolean,
-    "epochs_tried": pl.Float64,
-    "best_epochs": pl.Float64,
-    "best": pl.Float64,
-    "best_low": pl.Float64,
-    "best_high": pl.Float64,
-    "n": pl.Int64,
-    "later_fall": pl.Float64,
-    "later_fall_low": pl.Float64,
-    "later_fall_high": pl.Float64,
-    "upper_bound": pl.Float64,
-    "margin": pl.Float64,
+SATURATION_COLUMNS: Columns = {
+    "workload": OPTIMIZER_COLUMNS["workload"],
+    "optimizer": OPTIMIZER_COLUMNS["optimizer"],
+    "batch_size": BATCH_SIZE,
+    "criterion": CRITERION,
+    "saturated_at": Column(
+        pl.Float64, "Budget from which on more epochs gain less than the margin; missing if not reached.", "epochs"
+    ),
+    "ceiling_reached": Column(pl.Boolean, "Whether the largest allowed budget was run without saturation."),
+    "epochs_tried": Column(pl.Float64, "Largest budget that was run.", "epochs"),
+    "best_epochs": Column(
+        pl.Float64, "Budget with the best validation score, or with the lowest training loss.", "epochs"
+    ),
+    **with_interval("best", "Test score, or geometric mean of the training loss, at `best_epochs`.", "score or loss"),
+    "n": SEEDS,
+    **with_interval(
+        "later_fall", "How much worse the largest budget is than the best one.", "score or log training loss"
+    ),
+    "upper_bound": Column(
+        pl.Float64, "Upper bound of the gain from more epochs, in the last comparison.", "score or log training loss"
+    ),
+    "margin": Column(pl.Float64, "Gain below which the criterion counts as saturated.", "score or log training loss"),
 }
+SATURATION_SCHEMA = schema(SATURATION_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -166,7 +181,7 @@ def saturation(
         for criterion in CRITERIA:
             row = dict(zip(("workload", "optimizer", "batch_size"), place, strict=True)) | {"criterion": criterion}
             rows.append(row | _row(by_epochs, records[place[0]], criterion, budget, declared_margin))
-    return pl.DataFrame(rows, schema=UNLIMITED_SCHEMA)
+    return pl.DataFrame(rows, schema=SATURATION_SCHEMA)
 
 
 def _row(

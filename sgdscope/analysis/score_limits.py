@@ -14,23 +14,43 @@ from scipy import special
 from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.edges import listed
 from sgdscope.analysis.rate_choice import Chosen, edges_of, inside, leads_over, scores_by_batch_size
-from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, by_optimizer
+from sgdscope.analysis.trial_table import LEFT_OUT, MARGIN, OPTIMIZER_COLUMNS, SEEDS, Records, by_optimizer
 from sgdscope.budget import Steps, known_budget
+from sgdscope.frames import Column, Columns, schema
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import LEVEL, holm, t_quantile
 
-THRESHOLDS_SCHEMA: dict[str, type[pl.DataType]] = {
-    **OPTIMIZER_SCHEMA,
-    "quantity": pl.String,
-    "warmed_up": pl.Boolean,
-    "batch_sizes": pl.Int64,
-    "n": pl.Int64,
-    "margin": pl.Float64,
-    "estimate": pl.Int64,
-    "low": pl.Int64,
-    "high": pl.Int64,
-    "left_out": pl.String,
+SCORE_LIMITS_COLUMNS: Columns = {
+    **OPTIMIZER_COLUMNS,
+    "quantity": Column(
+        pl.String,
+        "`B_score`: the largest batch size whose test score is equivalent to the plateau. `B_mom`: the smallest batch "
+        "size at which momentum is better than SGD.",
+    ),
+    "warmed_up": Column(
+        pl.Boolean, "Whether only batch sizes with enough updates for momentum's steady state count (`B_mom` alone)."
+    ),
+    "batch_sizes": Column(pl.Int64, "Number of batch sizes that were compared.", "batch sizes"),
+    "n": SEEDS,
+    "margin": MARGIN,
+    "estimate": Column(
+        pl.Int64, "Best estimate of the quantity; missing if no mean difference exceeds the margin.", "examples"
+    ),
+    "low": Column(
+        pl.Int64,
+        "Lower end of the 95 % interval: the largest batch size confirmed equivalent (`B_score`), or at which momentum "
+        "is confirmed not better (`B_mom`).",
+        "examples",
+    ),
+    "high": Column(
+        pl.Int64,
+        "Upper end of the 95 % interval: the first batch size that is worse (`B_score`), or at which momentum is "
+        "better (`B_mom`); missing if none is.",
+        "examples",
+    ),
+    "left_out": LEFT_OUT,
 }
+SCORE_LIMITS_SCHEMA = schema(SCORE_LIMITS_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -152,7 +172,7 @@ def score_limits(trials: pl.DataFrame, records: Records, margin: float | None = 
         rows.append(key | {"warmed_up": False} | _lead(sgd, by_size, allowed))
         if len(warm) < len(by_size):
             rows.append(key | {"warmed_up": True} | _lead(sgd, warm, allowed))
-    return pl.DataFrame(rows, schema=THRESHOLDS_SCHEMA)
+    return pl.DataFrame(rows, schema=SCORE_LIMITS_SCHEMA)
 
 
 def _plateau_end(by_size: Mapping[int, Chosen], margin: float) -> dict[str, Any]:

@@ -7,20 +7,37 @@ from functools import cached_property
 
 import polars as pl
 
-from sgdscope.analysis.noise_scale import NOISE_SCALE_SCHEMA, noise_scale
-from sgdscope.analysis.optima import learning_rate_curves, optima
-from sgdscope.analysis.regimes import regimes
-from sgdscope.analysis.saturation import UNLIMITED_SCHEMA, saturation
-from sgdscope.analysis.score_limits import score_limits
-from sgdscope.analysis.test_set import POPULATION_SCHEMA, over_test_examples
-from sgdscope.analysis.training_curves import TRAINING_CURVES_SCHEMA, training_curves
-from sgdscope.analysis.transitions import transitions
+from sgdscope.analysis.curves import CURVES_COLUMNS, learning_rate_curves
+from sgdscope.analysis.noise_scale import NOISE_SCALE_COLUMNS, NOISE_SCALE_SCHEMA, noise_scale
+from sgdscope.analysis.optima import OPTIMA_COLUMNS, optima
+from sgdscope.analysis.regimes import REGIMES_COLUMNS, regimes
+from sgdscope.analysis.saturation import SATURATION_COLUMNS, SATURATION_SCHEMA, saturation
+from sgdscope.analysis.score_limits import SCORE_LIMITS_COLUMNS, score_limits
+from sgdscope.analysis.test_set import TEST_SET_COLUMNS, TEST_SET_SCHEMA, over_test_examples
+from sgdscope.analysis.training_curves import TRAINING_CURVES_COLUMNS, TRAINING_CURVES_SCHEMA, training_curves
+from sgdscope.analysis.transitions import TRANSITIONS_COLUMNS, transitions
 from sgdscope.analysis.trial_table import CELL, Records
 from sgdscope.budget import Epochs, Steps, Unlimited, known_budget
-from sgdscope.frames import table
+from sgdscope.frames import Columns, table
 from sgdscope.records import WorkloadRecord
+from sgdscope.store import CORRECTNESS_COLUMNS, MEASUREMENTS_COLUMNS, TRIALS_COLUMNS
 from sgdscope.study import Declaration
 
+# The columns of every table of a study, by the table's name.
+COLUMNS: dict[str, Columns] = {
+    "trials": TRIALS_COLUMNS,
+    "measurements": MEASUREMENTS_COLUMNS,
+    "correctness": CORRECTNESS_COLUMNS,
+    "curves": CURVES_COLUMNS,
+    "optima": OPTIMA_COLUMNS,
+    "transitions": TRANSITIONS_COLUMNS,
+    "regimes": REGIMES_COLUMNS,
+    "score_limits": SCORE_LIMITS_COLUMNS,
+    "test_set": TEST_SET_COLUMNS,
+    "saturation": SATURATION_COLUMNS,
+    "training_curves": TRAINING_CURVES_COLUMNS,
+    "noise_scale": NOISE_SCALE_COLUMNS,
+}
 TABLES = (
     "curves",
     "optima",
@@ -108,7 +125,7 @@ class Tables:
     def test_set(self) -> pl.DataFrame:
         """Intervals of the best scores on the population that the test examples are from, where they are known."""
         if self.correctness is None:
-            return pl.DataFrame(schema=POPULATION_SCHEMA)
+            return pl.DataFrame(schema=TEST_SET_SCHEMA)
         return over_test_examples(self.optima, self.trials, self.correctness, self.records)
 
     @table
@@ -151,7 +168,7 @@ class StudyTables(Tables):
         """Where each criterion saturated under the study's unlimited budgets, and the best that was reached."""
         budgets = [budget for budget in self.declaration.budgets if isinstance(budget, Unlimited)]
         tables = [saturation(self.trials, self.records, budget, self.score_margin) for budget in budgets]
-        return pl.concat(tables) if tables else pl.DataFrame(schema=UNLIMITED_SCHEMA)
+        return pl.concat(tables) if tables else pl.DataFrame(schema=SATURATION_SCHEMA)
 
     @property
     def finished(self) -> bool:

@@ -13,22 +13,31 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records
+from sgdscope.analysis.trial_table import CELL_COLUMNS, CRITERION, SEEDS, Records
 from sgdscope.errors import InputError
+from sgdscope.frames import Column, Columns, schema
 from sgdscope.stats.crossed import population_interval
 from sgdscope.store import ended
 
-POPULATION_SCHEMA: dict[str, type[pl.DataType]] = {
-    **OPTIMIZER_SCHEMA,
-    "batch_size": pl.Int64,
-    "criterion": pl.String,
-    "learning_rate": pl.Float64,
-    "n": pl.Int64,
-    "examples": pl.Int64,
-    "test_score": pl.Float64,
-    "population_low": pl.Float64,
-    "population_high": pl.Float64,
+TEST_SET_COLUMNS: Columns = {
+    **CELL_COLUMNS,
+    "criterion": CRITERION,
+    "learning_rate": Column(pl.Float64, "Optimal learning rate ε* for the score."),
+    "n": SEEDS,
+    "examples": Column(pl.Int64, "Number of test examples.", "examples"),
+    "test_score": Column(pl.Float64, "Mean test score over seeds and test examples.", "score"),
+    "population_low": Column(
+        pl.Float64,
+        "Lower end of the 95 % interval over both seeds and test examples: for new data of the kind.",
+        "score",
+    ),
+    "population_high": Column(
+        pl.Float64,
+        "Upper end of the 95 % interval over both seeds and test examples: for new data of the kind.",
+        "score",
+    ),
 }
+TEST_SET_SCHEMA = schema(TEST_SET_COLUMNS)
 
 
 def over_test_examples(
@@ -65,7 +74,7 @@ def over_test_examples(
             | {"n": len(values), "examples": values.shape[1]}
             | {"test_score": mean, "population_low": low, "population_high": high}
         )
-    return pl.DataFrame(rows, schema=POPULATION_SCHEMA)
+    return pl.DataFrame(rows, schema=TEST_SET_SCHEMA)
 
 
 def correct(table: pl.DataFrame, trial_ids: Sequence[str], split: str) -> np.ndarray:

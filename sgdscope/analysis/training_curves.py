@@ -5,25 +5,24 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.optima import geometric_interval
-from sgdscope.analysis.trial_table import CELL, OPTIMIZER_SCHEMA, Records
+from sgdscope.analysis.curves import geometric_interval
+from sgdscope.analysis.trial_table import CELL, CELL_COLUMNS, SEEDS, Records
 from sgdscope.budget import Steps, known_budget
+from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.stats.intervals import named, t_interval
 from sgdscope.store import ended
 
-TRAINING_CURVES_SCHEMA: dict[str, type[pl.DataType]] = {
-    **OPTIMIZER_SCHEMA,
-    "batch_size": pl.Int64,
-    "learning_rate": pl.Float64,
-    "metric": pl.String,
-    "step": pl.Int64,
-    "epochs": pl.Float64,
-    "n": pl.Int64,
-    "diverged": pl.Int64,
-    "value": pl.Float64,
-    "value_low": pl.Float64,
-    "value_high": pl.Float64,
+TRAINING_CURVES_COLUMNS: Columns = {
+    **CELL_COLUMNS,
+    "learning_rate": Column(pl.Float64, "Optimal learning rate ε* for the score."),
+    "metric": Column(pl.String, "`minibatch_loss` or `test_score`."),
+    "step": Column(pl.Int64, "Updates made before the measurement.", "updates"),
+    "epochs": Column(pl.Float64, "Epochs before the measurement; missing at a budget of steps.", "epochs"),
+    "n": SEEDS,
+    "diverged": Column(pl.Int64, "Trials that diverged at any time; they count as the constant baseline.", "trials"),
+    **with_interval("value", "Geometric mean of the minibatch loss, or mean of the test score.", "loss or score"),
 }
+TRAINING_CURVES_SCHEMA = schema(TRAINING_CURVES_COLUMNS)
 
 
 def training_curves(

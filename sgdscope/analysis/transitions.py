@@ -10,7 +10,8 @@ import polars as pl
 from sgdscope.analysis.edges import listed
 from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.sweep import Cells, cells_of
-from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, measured_criteria
+from sgdscope.analysis.trial_table import CRITERION, LEFT_OUT, OPTIMIZER_COLUMNS, SEEDS, Records, measured_criteria
+from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.stats.intervals import Estimate, bootstrap_t_interval, bootstrapped
 from sgdscope.stats.laws import KNEES_PER_OCTAVE, fit_hinge, fit_line
 
@@ -33,21 +34,24 @@ NOWHERE, THROUGHOUT, AT_EDGE = "grows nowhere", "grows throughout", "at the edge
 FARTHEST = 60.0
 
 
-REGIMES_SCHEMA: dict[str, type[pl.DataType]] = {
-    **OPTIMIZER_SCHEMA,
-    "criterion": pl.String,
-    "batch_sizes": pl.Int64,
-    "n": pl.Int64,
-    "status": pl.String,
-    "transition": pl.Float64,
-    "transition_low": pl.Float64,
-    "transition_high": pl.Float64,
-    "slope": pl.Float64,
-    "slope_low": pl.Float64,
-    "slope_high": pl.Float64,
-    "level": pl.Float64,
-    "left_out": pl.String,
+TRANSITIONS_COLUMNS: Columns = {
+    **OPTIMIZER_COLUMNS,
+    "criterion": CRITERION,
+    "batch_sizes": Column(pl.Int64, "Number of batch sizes that were fitted.", "batch sizes"),
+    "n": SEEDS,
+    "status": Column(
+        pl.String,
+        "`identified`, `not identified`, `grows nowhere`, `grows throughout`, `too few batch sizes` or `at the edge of "
+        "the rates tried`.",
+    ),
+    **with_interval(
+        "transition", "Transition batch size B_ε: the optimal learning rate stops growing there.", "examples"
+    ),
+    **with_interval("slope", "Slope of log ε* against log B below the transition; 1 is linear scaling."),
+    "level": Column(pl.Float64, "Optimal learning rate ε* above the transition."),
+    "left_out": LEFT_OUT,
 }
+TRANSITIONS_SCHEMA = schema(TRANSITIONS_COLUMNS)
 
 
 def transitions(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
@@ -87,7 +91,7 @@ def transitions(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
         for of in learning(trials, records)
         for criterion in measured_criteria(trials)
     ]
-    return pl.DataFrame(rows, schema=REGIMES_SCHEMA)
+    return pl.DataFrame(rows, schema=TRANSITIONS_SCHEMA)
 
 
 def transition_of(found: Cells) -> dict[str, Any]:

@@ -7,16 +7,39 @@ from typing import Any, Literal
 
 import polars as pl
 
+from sgdscope.frames import Column, Columns, schema
 from sgdscope.records import WorkloadRecord
 
 CELL = ("workload", "budget", "optimizer", "batch_size")
 
 
 # The columns that tables share: whose a row is, and the intervals of an estimate.
-OPTIMIZER_SCHEMA: dict[str, type[pl.DataType]] = dict.fromkeys(CELL[:-1], pl.String)
+OPTIMIZER_COLUMNS: Columns = {
+    "workload": Column(pl.String, "Name of the workload."),
+    "budget": Column(pl.String, "Compute budget of each trial, such as epochs:30 or steps:480."),
+    "optimizer": Column(pl.String, "Optimizer with its coefficients, such as momentum:0.9."),
+}
+OPTIMIZER_SCHEMA = schema(OPTIMIZER_COLUMNS)
 
 
-INTERVALS_SCHEMA: dict[str, type[pl.DataType]] = dict.fromkeys(("low90", "high90", "low95", "high95"), pl.Float64)
+BATCH_SIZE = Column(pl.Int64, "Batch size B: examples per parameter update.", "examples")
+CRITERION = Column(
+    pl.String, "What the learning rate is best for: `score` (the validation score) or `train_loss` (the training loss)."
+)
+CELL_COLUMNS: Columns = {**OPTIMIZER_COLUMNS, "batch_size": BATCH_SIZE}
+SEEDS = Column(pl.Int64, "Number of seeds.", "seeds")
+MARGIN = Column(pl.Float64, "Margin δ: differences of the score up to δ do not matter.", "score")
+LEFT_OUT = Column(
+    pl.String, "Batch sizes whose best learning rate lies at the edge of the rates tried; no verdict uses them."
+)
+
+
+INTERVALS_COLUMNS: Columns = {
+    f"{end}{level}": Column(pl.Float64, f"{which} end of the {level} % interval of `value`.", "see `unit`")
+    for level in (90, 95)
+    for end, which in (("low", "Lower"), ("high", "Upper"))
+}
+INTERVALS_SCHEMA = schema(INTERVALS_COLUMNS)
 
 
 Criterion = Literal["score", "train_loss"]

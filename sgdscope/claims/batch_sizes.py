@@ -141,25 +141,25 @@ class Case:
     def with_and_without_cold(self, sizes: Sequence[int]) -> Iterator[tuple[list[int], str, bool]]:
         """Yield batch sizes, what to add to the name of what they give, and whether it decides.
 
-        First all of them, which decide, and then those at which momentum had warmed up, where these are others.
+        First all of them, which decide, and then those in momentum's steady state, where these are others.
         """
         warm = [size for size in sizes if not self.cold(size)]
         if sizes:
             yield list(sizes), "", True
         if warm and len(warm) < len(sizes):
-            yield warm, ", where momentum had warmed up", False
+            yield warm, ", in momentum's steady state", False
 
     def missing(self, regime: str) -> str:
         """Return why a regime is not identified; empty where it is."""
         sizes, (low, high) = self.sizes(regime), self.limits
         whose = "SGD's" if regime == "noise" else "its"
         if regime == "noise" and not self.sgd:
-            return "there is no plain SGD, whose learning rate tells where the regime ends"
+            return "plain SGD was not trained; its learning rate decides where the regime ends"
         if len(next(iter(self.all_scores.values())).seeds) == 1:
-            return "one seed has no interval"
+            return "one seed gives no interval"
         edges = left_out(self.edges())
         if (low if regime == "noise" else high) is None:
-            unknown = f"{whose} learning rate is not shown to grow with the batch size, so no regime has an end"
+            unknown = f"{whose} learning rate does not grow significantly with the batch size, so no regime has an end"
             return f"{unknown}. {edges}" if edges else unknown
         if len(sizes) >= FEWEST_IN_REGIME:
             return ""
@@ -175,7 +175,7 @@ class Case:
             return f"{text}. {edges}"
         if self.unlearned:
             return f"{text}; {self.without_learning}"
-        return f"{text}. {f'Add {listed(add)}.' if add else 'No batch size can be added; more seeds may tell of more.'}"
+        return f"{text}. {f'Add {listed(add)}.' if add else 'No batch size can be added; try more seeds.'}"
 
     def extent(self, regime: str) -> str:
         """Return the smallest and the largest batch size over which the rate that limits a regime was followed."""
@@ -187,8 +187,8 @@ class Case:
     def without_learning(self) -> str:
         """Say at which batch sizes next to nothing was learned."""
         at = ", ".join(map(str, self.unlearned))
-        gain = "under a tenth of the best cell's gain over the constant predictor"
-        return f"at {at} next to nothing was learned, {gain}"
+        gain = "less than 10 % as much over the constant baseline as at the best batch size"
+        return f"at {at} the score improved {gain}"
 
     def found(self, claim: str, *effects: Effect, reason: str = "") -> Finding:
         """Return what this case says of a claim."""
@@ -251,7 +251,7 @@ def in_noise(case: Case) -> Iterator[Finding]:
     compared = [size for size in sizes if size in case.leads]
     out = left_out(case.edges("noise", beside_sgd=True))
     if not compared:
-        yield case.found("C2", reason=out or "there is no plain SGD to compare with on the same seeds")
+        yield case.found("C2", reason=out or "plain SGD was not trained on the same seeds")
         return
     effects = []
     for kept, where, decides in case.with_and_without_cold(compared):
@@ -279,7 +279,7 @@ def in_curvature(case: Case) -> Iterator[Finding]:
     _, plateau = plateau_end(scores, case.margin)
     drop = estimated(plateau - case.scores[sizes[-1]].scores)
     n, out = scores.shape[1], left_out(case.edges())
-    effect = in_zone(f"score lost at {sizes[-1]}", drop, (case.margin, math.inf), n, SCORE)
+    effect = in_zone(f"score loss at batch size {sizes[-1]}", drop, (case.margin, math.inf), n, SCORE)
     yield case.found("C4", effect, reason=out)
     if "train_loss" in measured_criteria(pl.concat(list(case.members.values()))):
         yield _rising_loss(case)
@@ -292,12 +292,12 @@ def in_curvature(case: Case) -> Iterator[Finding]:
     effects = []
     for kept, where, decides in case.with_and_without_cold(compared):
         lead = np.mean([case.leads[size] for size in kept], axis=0)
-        name, zone = f"mean lead over SGD from {kept[0]} to {kept[-1]}{where}", (case.margin, math.inf)
+        name, zone = f"mean score above SGD's at batch sizes {kept[0]} to {kept[-1]}{where}", (case.margin, math.inf)
         effects.append(in_zone(name, estimated(lead), zone, len(lead), SCORE, decides=decides))
     out = left_out(case.edges("curvature", beside_sgd=True))
-    reason = out if compared or out else "there is no plain SGD to compare with on the same seeds"
+    reason = out if compared or out else "plain SGD was not trained on the same seeds"
     if compared and all(case.cold(size) for size in compared):
-        reason = "momentum had not warmed up at any of them" + (f". {out}" if out else "")
+        reason = "no run was long enough for momentum's steady state" + (f". {out}" if out else "")
     yield case.found("C5", *effects, reason=reason)
 
 
@@ -311,12 +311,18 @@ def _rising_loss(case: Case) -> Finding:
         few = f"{_counted(sizes)} curvature-dominated with a best training loss; at least {FEWEST_IN_REGIME} are needed"
         return case.found("C4b", reason=f"{few}. {left_out(edges)}".rstrip())
     losses = _best_log_losses({size: members[size] for size in sizes}, case.record)
-    effect = in_zone("growth an octave of B", estimated(_per_octave(sizes, losses)), UP, losses.shape[1], LOG_LOSS)
+    effect = in_zone(
+        "change of the training loss per doubling of B",
+        estimated(_per_octave(sizes, losses)),
+        UP,
+        losses.shape[1],
+        LOG_LOSS,
+    )
     return case.found("C4b", effect, reason=left_out(edges))
 
 
 def transition(case: Case) -> Iterator[Finding]:
-    """Yield what is found of C7, whether the rate bends sharply, and of where it bends."""
+    """Yield what is found of C7, whether the transition is sharp, and of the transition batch size."""
     found = cells_of(case.members, case.record, "score")
     row = transition_of(found)
     out = left_out(found.censored)
@@ -331,11 +337,11 @@ def transition(case: Case) -> Iterator[Finding]:
     place = [math.log2(row[name]) for name in ("transition", "transition_low", "transition_high")]
     transition = Estimate(place[0], place[1], place[2], place[1], place[2])
     talk = math.log2(TALKS_BEND)
-    effect = in_zone("where it bends", transition, (talk - 1, talk + 1), found.n, LOG_BATCH_SIZE)
+    effect = in_zone("transition batch size", transition, (talk - 1, talk + 1), found.n, LOG_BATCH_SIZE)
     if (case.record.name, case.key["budget"]) == (TALKS_WORKLOAD, TALKS_BUDGET):
         yield case.found("C7b", effect, reason=out)
         return
-    reason = "the talk names no place for this workload and budget"
+    reason = "the paper gives no transition for this workload and budget"
     yield case.found("C7b", replace(effect, decides=False), reason=reason)
 
 
@@ -350,7 +356,7 @@ def _no_transition(case: Case, row: Mapping[str, Any]) -> str:
         return f"fewer than {FEWEST_BATCH_SIZES} batch sizes have their best learning rate inside the rates tried."
     if row["batch_sizes"] < FEWEST_BATCH_SIZES:
         return f"{row['batch_sizes']} batch sizes of {FEWEST_BATCH_SIZES} needed have an optimum"
-    return "where the rate bends is not identified"
+    return "the transition batch size is not identified"
 
 
 # ── Batch sizes at constant steps ────────────────────────────────────────────────────────────────────────────
@@ -387,11 +393,11 @@ def at_constant_steps(case: Case) -> Iterator[Finding]:
         weak = replace(weak, seeds_needed=None)
     weak_form = strong.verdict != "supported" and weak.verdict == "supported"
     found = cells_of({size: case.members[size] for size in sizes}, case.record, "score")
-    lower = "weak form: the loss is lower only at the rates that are best for it"
+    lower = "weak form: the loss is lower only at the rates that are best for the loss"
     reasons = [lower] * weak_form + [out] * bool(out)
     yield case.found(
         "C8",
-        in_zone(f"score lost from {where} to {last}", estimated(drop), (case.margin, math.inf), n, SCORE),
+        in_zone(f"score loss from batch size {where} to {last}", estimated(drop), (case.margin, math.inf), n, SCORE),
         strong,
         replace(weak, decides=False),
         in_zone("growth of ε* with B", slope_of(found), SUBLINEAR, n, SLOPE, grid_error=grid_error(found)),

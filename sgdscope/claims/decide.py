@@ -19,34 +19,38 @@ from sgdscope.analysis.curve import curve, joined, on_common_seeds
 from sgdscope.analysis.rate_choice import spread_left_one_out
 from sgdscope.analysis.score_limits import margin_at
 from sgdscope.analysis.tables import Tables
-from sgdscope.analysis.trial_table import INTERVALS_SCHEMA, OPTIMIZER_SCHEMA
+from sgdscope.analysis.trial_table import INTERVALS_COLUMNS, OPTIMIZER_COLUMNS, OPTIMIZER_SCHEMA, SEEDS
 from sgdscope.claims.batch_sizes import cases, sweep
 from sgdscope.claims.epochs import ladders, over_epochs
 from sgdscope.claims.finding import SCORE, Finding, in_zone, rounded, together
 from sgdscope.errors import InputError
+from sgdscope.frames import Column, Columns, schema
 from sgdscope.stats.intervals import estimated
 
-CLAIMS_SCHEMA: dict[str, type[pl.DataType]] = {
-    "claim": pl.String,
-    **OPTIMIZER_SCHEMA,
-    "verdict": pl.String,
-    "effect": pl.String,
-    "decides": pl.Boolean,
-    "effect_verdict": pl.String,
-    "value": pl.Float64,
-    **INTERVALS_SCHEMA,
-    "unit": pl.String,
-    "zone_low": pl.Float64,
-    "zone_high": pl.Float64,
-    "n": pl.Int64,
-    "seeds_needed": pl.Int64,
-    "reason": pl.String,
+CLAIMS_COLUMNS: Columns = {
+    "claim": Column(pl.String, "Number of the claim, such as C4."),
+    **OPTIMIZER_COLUMNS,
+    "verdict": Column(pl.String, "`supported`, `contradicted`, `inconclusive` or `not tested`."),
+    "effect": Column(pl.String, "What was measured."),
+    "decides": Column(pl.Boolean, "Whether the verdict rests on this number; the others are context."),
+    "effect_verdict": Column(pl.String, "Verdict of this number alone."),
+    "value": Column(pl.Float64, "Estimate of the effect.", "see `unit`"),
+    **INTERVALS_COLUMNS,
+    "unit": Column(pl.String, "Unit of the effect."),
+    "zone_low": Column(pl.Float64, "Lower end of the zone in which the effect supports the claim.", "see `unit`"),
+    "zone_high": Column(pl.Float64, "Upper end of the zone in which the effect supports the claim.", "see `unit`"),
+    "n": SEEDS,
+    "seeds_needed": Column(
+        pl.Int64, "Seeds that would decide, if the estimate stays; missing if decided or if no number would.", "seeds"
+    ),
+    "reason": Column(pl.String, "Why the claim was not tested, or what else to know."),
 }
+CLAIMS_SCHEMA = schema(CLAIMS_COLUMNS)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the talk, the rule that decides it, which figure shows it and what it takes to test it."""
+    """One claim of the paper, the rule that decides it, which figure shows it and what it takes to test it."""
 
     sentence: str
     rule: str
@@ -56,30 +60,29 @@ class Claim:
 
 BATCH_SIZES = "a sweep over batch sizes at a constant epoch budget"
 EQUIVALENCE = (
-    "two one-sided t tests at 5 % against ±δ, paired by seed, of which all must pass; contradicted where one lies "
-    "beyond δ by Holm's p values"
+    "two one-sided t tests at 5 % against ±δ, paired by seed, all of which must pass; contradicted if one difference "
+    "exceeds δ by Holm's p values"
 )
 ZONES = (
-    "A zone decides: supported where the 90 % interval lies inside, contradicted where the 95 % interval lies outside, "
-    "else inconclusive. Intervals are 95 %, over seeds, for this test set, this schedule and this L2."
+    "A claim is supported if the 90 % interval lies inside the required range, contradicted if the 95 % interval lies "
+    "outside, and inconclusive otherwise. Shown are 95 % intervals over seeds, for this test set and schedule."
 )
 CLAIMS: dict[str, Claim] = {
     "C0": Claim(
         "The schedule matches or exceeds the original test score of the architecture.",
-        "the best score above the reference less δ",
+        "the best score is above the reference minus δ",
         "best-score",
         "a reference score to compare with",
     ),
     "C1": Claim(
         "Noise-dominated: the best score does not depend on the batch size.",
-        "every batch size against the mean of all of them, in which each has its share (one of k that is d from the "
-        f"others is d(k − 1)/k from it): {EQUIVALENCE}",
+        f"every batch size against the mean of all: {EQUIVALENCE}",
         "best-score",
         BATCH_SIZES,
     ),
     "C2": Claim(
         "Noise-dominated: SGD and momentum are identical.",
-        f"the difference in score by {EQUIVALENCE}; and the effective optimal rates within half an octave",
+        f"the difference in score: {EQUIVALENCE}; and the effective optimal rates within half an octave",
         "best-score",
         f"{BATCH_SIZES}, with momentum and without",
     ),
@@ -96,14 +99,14 @@ CLAIMS: dict[str, Claim] = {
         BATCH_SIZES,
     ),
     "C4b": Claim(
-        "… because the training loss is no longer minimised: the best training loss rises with the batch size.",
+        "Curvature-dominated, constant epochs: the best training loss rises with the batch size.",
         "slope of the log training loss against log B above 0, seed by seed",
         "training-loss",
         BATCH_SIZES,
     ),
     "C5": Claim(
         "Curvature-dominated: momentum outperforms SGD.",
-        "the mean lead at equal batch size above δ, paired by seed",
+        "the mean difference at equal batch size above δ, paired by seed",
         "best-score",
         f"{BATCH_SIZES}, with momentum and without",
     ),
@@ -115,14 +118,14 @@ CLAIMS: dict[str, Claim] = {
     ),
     "C7": Claim(
         "The transition between the regimes is sharp.",
-        "the exponent k of ε* = ε_max (1 + (B_n/B)^k)^(−1/k), whose smooth form is k = 1: supported where its 95 % "
-        "interval lies above 1, contradicted where below",
+        "the exponent k of ε* = ε_max (1 + (B_n/B)^k)^(−1/k), whose smooth form is k = 1: supported if its 95 % "
+        "interval lies above 1, contradicted if below",
         "optimal-learning-rate",
         BATCH_SIZES,
     ),
     "C7b": Claim(
         "The transition lies at about 512 for the Wide-ResNet with batch normalization at 200 epochs.",
-        "the 95 % interval of the bend within an octave of 512; contradicted where outside",
+        "the 95 % interval of the transition batch size within an octave of 512; contradicted if outside",
         "optimal-learning-rate",
         "the study `wide_resnet` at 200 epochs",
     ),
@@ -151,9 +154,10 @@ CLAIMS: dict[str, Claim] = {
     ),
     "C13": Claim(
         "Behaviour is similar in all cases.",
-        "C1 to C7 decided alike in every workload; contradicted where one is supported here and contradicted there",
+        "C1 to C7 have the same verdict in every workload; contradicted if one of them is both supported and "
+        "contradicted",
         "",
-        "the constant-epoch sweeps of two or more workloads, whose folders are given together",
+        "sweeps at constant epochs of two or more workloads",
     ),
 }
 SIDE_BY_SIDE = ("C1", "C2", "C3", "C4", "C4b", "C5", "C6", "C7")
@@ -177,7 +181,7 @@ def findings(tables: Tables, reference: float | None = None) -> list[Finding]:
     return [
         finding
         for claim, of in CLAIMS.items()
-        for finding in found[claim] or [Finding(claim, reason=f"it takes {of.needs}")]
+        for finding in found[claim] or [Finding(claim, reason=f"needs {of.needs}")]
     ]
 
 
@@ -217,7 +221,7 @@ def against_reference(tables: Tables, reference: float) -> list[Finding]:
     """
     found = [(case, size) for part in tables.parts for case in cases(part) for size in case.all_scores]
     if len({case.record.name for case, _ in found}) > 1:
-        raise InputError("reference: one score cannot be compared with several workloads; give their folders apart.")
+        raise InputError("--reference is the score of one workload, but the folders have several. Name one at a time.")
     if not found:
         return []
     case, _ = found[0]
@@ -248,7 +252,7 @@ def _alike(found: dict[str, list[Finding]]) -> Finding:
     told = {w for verdicts in by_claim.values() for w, verdict in verdicts.items() if verdict != "not tested"}
     workloads = sorted(told)
     if len(workloads) < 2:
-        return Finding("C13", reason=f"it takes {CLAIMS['C13'].needs}")
+        return Finding("C13", reason=f"needs {CLAIMS['C13'].needs}")
     apart = any({"supported", "contradicted"} <= set(verdicts.values()) for verdicts in by_claim.values())
     alike = all(
         set(workloads) <= verdicts.keys() and set(verdicts.values()) in ({"supported"}, {"contradicted"})

@@ -102,7 +102,14 @@ def over_epochs(ladder: Ladder) -> Iterator[Finding]:
             SLOPE,
             grid_error=errors[0],
         ),
-        in_zone("train-optimal less test-optimal growth", apart, DOWN, n, SLOPE, grid_error=math.hypot(*errors)),
+        in_zone(
+            "growth of the train-optimal minus that of the test-optimal rate",
+            apart,
+            DOWN,
+            n,
+            SLOPE,
+            grid_error=math.hypot(*errors),
+        ),
     ]
     effects += _saturation(replace(ladder, members={n: ladder.members[n] for n in shared}))
     yield ladder.found("C9", *effects, reason=out)
@@ -138,15 +145,15 @@ def _saturation(ladder: Ladder) -> list[Effect]:
     margin = margin_at(max(float(one.values.mean()) for one in known), ladder.record, ladder.declared_margin)
     zone = (-math.inf, margin)
     if not told:
-        name = f"score gained from {epochs[0]:g} to {epochs[1]:g} epochs; saturation takes three doublings"
+        name = f"score gain from {epochs[0]:g} to {epochs[1]:g} epochs; saturation takes three doublings"
         effect = in_zone(name, gain, zone, len(common), SCORE)
         undecided = effect.verdict != "contradicted"
         return [replace(effect, verdict="inconclusive", seeds_needed=None) if undecided else effect]
     ladder_of = Unlimited(epochs[0], epochs[-1])
     stopped = saturated(known, ladder.record, "score", ladder_of, ladder.declared_margin)
-    effect = in_zone("score gained by the last doubling", gain, zone, len(common), SCORE)
+    effect = in_zone("score gain of the last doubling", gain, zone, len(common), SCORE)
     if stopped.saturated_at is not None:
-        name = f"score gained by the last doubling; it has saturated at {stopped.saturated_at:g} epochs"
+        name = f"score gain of the last doubling; saturated at {stopped.saturated_at:g} epochs"
         return [replace(effect, name=name, verdict="supported", seeds_needed=None)]
     return [replace(effect, verdict="contradicted" if effect.verdict == "contradicted" else "inconclusive")]
 

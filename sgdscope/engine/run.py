@@ -420,11 +420,6 @@ def plan_study(study: Study, folder: str | Path | None = None, say: Callable[[st
         folder: a folder that holds part of the study, or another part of it.
         say: is told what the folder holds beside the study.
 
-    Args:
-        study: what is asked.
-        folder: the study's folder, where part of it has been trained.
-        costs: what its trials cost. Default: counted here.
-
     Raises:
         InputError: where the folder holds another study, or the workload's functions are not the contract's.
     """

@@ -114,7 +114,7 @@ def resnet(
     Args:
         parameters: as of :func:`resnet_init`.
         state: as of :func:`resnet_state`.
-        x: standardised pictures.
+        x: standardised images.
         strides: of the blocks, as :func:`channels_of_blocks` has them.
         normalize: ``ghost_batch_norm`` at a ghost batch size in training, ``running_norm`` in evaluation.
     """

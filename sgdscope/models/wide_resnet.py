@@ -111,7 +111,7 @@ def wide_resnet(parameters: Tree, state: Tree, x: jax.Array, normalize: Normaliz
     Args:
         parameters: as of :func:`wide_resnet_init`.
         state: as of :func:`wide_resnet_state`.
-        x: standardised pictures.
+        x: standardised images.
         normalize: ``ghost_batch_norm`` at a ghost batch size in training, ``running_norm`` in evaluation.
     """
     x = convolution(x, parameters["stem"])
@@ -165,7 +165,7 @@ def skipinit(parameters: Tree, x: jax.Array) -> jax.Array:
 
     Args:
         parameters: as of :func:`skipinit_init`.
-        x: standardised pictures.
+        x: standardised images.
     """
 
     def convolved(layer: Tree, x: jax.Array, stride: int = 1) -> jax.Array:

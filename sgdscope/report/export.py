@@ -13,11 +13,22 @@ import vl_convert
 from sgdscope import atomic
 from sgdscope.analysis.tables import Tables
 from sgdscope.errors import InputError
-from sgdscope.report.charts import Charts, best_score_by_epochs, optimal_rates_by_epochs
-from sgdscope.report.figures import figures_against_epochs, figures_of, given_several_epochs, has_scores
+from sgdscope.report.figures import (
+    best_score,
+    figures_against_epochs,
+    figures_of,
+    optimal_learning_rate,
+    rates_by_epochs,
+    score_by_epochs,
+    training_loss,
+    two_regimes,
+)
+from sgdscope.report.figures.against_epochs import several_epochs
+from sgdscope.report.figures.figure import has_scores
 from sgdscope.terminal import visible
 
 Format = Literal["svg", "png", "pdf"]
+OF_PAPER = (best_score, training_loss, optimal_learning_rate, two_regimes)
 PIXELS_PER_INCH = 300
 # How many of Vega's pixels an inch of print has, so that marks are as large as they should be; a point is 1/72 inch.
 VEGA_PER_INCH, POINTS_PER_INCH = 120, 72
@@ -47,39 +58,33 @@ CONFIG: dict[str, Any] = {
 
 
 def talk_figures(tables: Tables) -> dict[str, Any]:
-    """Return the figures of the talk that the trials are enough for, by name.
+    """Return the paper's figures that the trials are enough for, by name.
 
-    At each constant number of epochs or steps: ``best-score``, ``training-loss``, ``optimal-learning-rate`` against
-    batch size, and ``two-regimes``, the learning rate up to the full batch with both regimes. Against epochs, all
-    workloads of one score together: ``score-by-epochs``, which has their names where there are several scores, and
-    ``rates-by-epochs``, both optimal learning rates.
+    At each constant number of epochs or steps: ``best-score``, ``training-loss``, ``optimal-learning-rate`` and
+    ``two-regimes``. Against epochs, all workloads of one score together: ``score-by-epochs``, which has their names
+    where there are several scores, and ``rates-by-epochs``.
 
     Args:
         tables: of one study or of several together, as for networks with and without batch normalization.
     """
     figures: dict[str, Any] = {}
     for part in tables.parts:
-        if part.trials["batch_size"].n_unique() > 1 and not part.optima.is_empty():
-            charts, prefix = Charts(part), _unused(_name(part), figures)
-            if has_scores(part.optima):
-                figures[f"{prefix}-best-score"] = charts.best_score()
-            figures[f"{prefix}-training-loss"] = charts.training_loss()
-            if has_scores(part.optima):
-                figures[f"{prefix}-optimal-learning-rate"] = charts.optimal_learning_rate()
-                figures[f"{prefix}-two-regimes"] = charts.two_regimes()
-    ladders = given_several_epochs(tables.optima)
-    if not ladders.is_empty():
+        prefix = _unused(_name(part), figures)
+        drawn = [module.figure(part) for module in OF_PAPER]
+        figures |= {f"{prefix}-{figure.name}": figure.chart for figure in drawn if figure}
+    rows = several_epochs(tables.optima)
+    if not rows.is_empty():
         # Workloads stand side by side where their scores are the same; an accuracy and an error share no axis.
-        of_score: dict[tuple[str, str, int], list[str]] = {}
-        for name in ladders["workload"].unique(maintain_order=True):
+        of_score: dict[tuple[str, str], list[str]] = {}
+        for name in rows["workload"].unique(maintain_order=True):
             record = tables.records[name]
-            of_score.setdefault((record.score_name, record.score_goal, record.score_sign), []).append(name)
-        for (score, _, sign), names in of_score.items():
+            of_score.setdefault((record.score_name, record.score_goal), []).append(name)
+        for names in of_score.values():
             suffix = "" if len(of_score) == 1 else f"-{_plain('-'.join(names))}"
-            mine = ladders.filter(pl.col("workload").is_in(names))
+            mine = several_epochs(tables.optima.filter(pl.col("workload").is_in(names)))
             if has_scores(mine):
-                figures[f"score-by-epochs{suffix}"] = best_score_by_epochs(mine, score, sign)
-        figures["rates-by-epochs"] = optimal_rates_by_epochs(ladders)
+                figures[f"score-by-epochs{suffix}"] = score_by_epochs.chart(mine, tables.records[names[0]])
+        figures["rates-by-epochs"] = rates_by_epochs.chart(rows)
     return figures
 
 
@@ -88,17 +93,17 @@ def page_figures(tables: Tables) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for name in tables.records:
         prefix = f"{_unused(_plain(name), figures)}-" if len(tables.records) > 1 else ""
-        figures |= {f"{prefix}{figure.kind}": figure.chart for figure in figures_against_epochs(tables, name)}
+        figures |= {f"{prefix}{figure.name}": figure.chart for figure in figures_against_epochs(tables, name)}
     for part in tables.parts:
         prefix = f"{_unused(_name(part), figures)}-" if len(tables.parts) > 1 else ""
-        figures |= {f"{prefix}{figure.kind}": figure.chart for figure in figures_of(part)}
+        figures |= {f"{prefix}{figure.name}": figure.chart for figure in figures_of(part)}
     return figures
 
 
 def check_format(kind: str) -> None:
     """Refuse a kind of file in which no figure can be written."""
     if kind not in get_args(Format):
-        raise InputError(f"format: {kind!r} is not a format of figures; there are {', '.join(get_args(Format))}.")
+        raise InputError(f"{kind!r} is not a format of figures. Use one of {', '.join(get_args(Format))}.")
 
 
 def write_figures(figures: Mapping[str, Any], folder: Path, kind: Format) -> list[Path]:
@@ -109,7 +114,7 @@ def write_figures(figures: Mapping[str, Any], folder: Path, kind: Format) -> lis
     """
     check_format(kind)
     if not figures:
-        raise InputError("figures: it takes several batch sizes at one budget, or several epochs at a batch size.")
+        raise InputError("There is no figure to draw. Run several batch sizes at one budget, or several epoch budgets.")
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +166,7 @@ def _converted(spec: dict[str, Any], kind: Format) -> bytes:
     if kind == "pdf":  # it counts in points
         pdf: bytes = vl_convert.svg_to_pdf(_in_points(vl_convert.vegalite_to_svg(spec), ""))
         return pdf
-    # A picture is so many times larger as its pixels are denser than Vega's, which count as 72 an inch there.
+    # A PNG is so many times larger as its pixels are denser than Vega's, which count as 72 an inch there.
     png: bytes = vl_convert.vegalite_to_png(spec, scale=POINTS_PER_INCH / VEGA_PER_INCH, ppi=PIXELS_PER_INCH)
     return png
 

@@ -24,7 +24,7 @@ LAWS: dict[str, Callable[[float], float]] = {
     "linear": lambda x: min(x, 6.3) - 8.2,
     "square root": lambda x: 0.5 * min(x, 6.3) - 5.2,
     "constant": lambda x: -1.9,
-    "no knee in range": lambda x: x - 11.1,
+    "no transition in range": lambda x: x - 11.1,
     "smooth": lambda x: -math.log2(1 + 2 ** (6.3 - x)) - 1.9,
 }
 # What is lost at a distance of d octaves from the optimum, in units of a curve's height; all are 0 at 0.

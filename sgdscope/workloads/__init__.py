@@ -14,10 +14,15 @@ if TYPE_CHECKING:
     from sgdscope.workloads.autoencoder import autoencoder
     from sgdscope.workloads.digits import digits
     from sgdscope.workloads.lstm import lstm
+    from sgdscope.workloads.tabular import classifier, from_csv, regressor
     from sgdscope.workloads.wide_resnet import wide_resnet
     from sgdscope.workloads.wide_resnet_skipinit import wide_resnet_skipinit
 
-__all__ = ["autoencoder", "digits", "lstm", "wide_resnet", "wide_resnet_skipinit"]
+__all__ = [
+    "autoencoder", "classifier", "digits", "from_csv", "lstm", "regressor", "wide_resnet", "wide_resnet_skipinit"
+]  # fmt: skip
+# Of names that are not in the file of the same name.
+FILES = dict.fromkeys(("classifier", "from_csv", "regressor"), "tabular")
 
 
 class _Workloads(ModuleType):
@@ -26,7 +31,7 @@ class _Workloads(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{name}"), name)
+        return getattr(import_module(f"{__name__}.{FILES.get(name, name)}"), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in __all__ and isinstance(value, ModuleType)):  # which the import of the file sets

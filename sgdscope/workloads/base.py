@@ -100,8 +100,10 @@ class Workload:
     Args:
         name: how tables and pages call it.
         version: change it whenever the functions change what they compute; it is part of a trial's identity.
-        train, validation, test: for each split a dictionary of arrays with one leading axis of examples. Lists and
-            arrays of other libraries are read as numpy reads them. Devices hold 32 bits: float64 is rounded to float32.
+        train: The training split: a dictionary of arrays with one leading axis of examples. Lists and arrays of
+            other libraries are read as numpy reads them. Devices hold 32 bits: float64 is rounded to float32.
+        validation: The split that chooses learning rates, likewise.
+        test: The split whose scores are reported, likewise.
         init: ``init(key) -> parameters``, any tree of float arrays.
         loss: ``loss(parameters, state, batch) -> (n,)``, the loss of each of the n examples of a batch, not negative,
             since training losses are compared by their logarithms; training minimises its mean. ``state`` is what

@@ -54,8 +54,8 @@ def test_the_plateau_holds_what_falls_is_lost_and_the_fastest_of_those_that_hold
     seconds = {size: 1000.0 / size for size in simulated.BATCH_SIZES} | {32: 1.0}
     costs = advice(timed(table, seconds)).costs
     found = verdicts(costs)
-    assert [found[size] for size in (4, 8, 16, 32, 64)] == ["holds"] * 5
-    assert [found[size] for size in (256, 512, 1024)] == ["lost"] * 3
+    assert [found[size] for size in (4, 8, 16, 32, 64)] == ["equivalent"] * 5
+    assert [found[size] for size in (256, 512, 1024)] == ["worse"] * 3
     assert costs.filter("fastest")["batch_size"].to_list() == [32]
     assert costs.filter(batch_size=32)["relative"].item() == pytest.approx(1 / (1000 / 1024))
 
@@ -63,7 +63,7 @@ def test_the_plateau_holds_what_falls_is_lost_and_the_fastest_of_those_that_hold
 def test_differences_are_from_the_mean_of_those_that_hold_by_a_paired_t():
     table = trials(sgd=falling)
     costs = advice(table).costs
-    held = [size for size, verdict in verdicts(costs).items() if verdict == "holds"]
+    held = [size for size, verdict in verdicts(costs).items() if verdict == "equivalent"]
     cells = {size: table.filter(batch_size=size) for size in simulated.BATCH_SIZES}
     scores = {}
     for size, cell in cells.items():
@@ -82,8 +82,8 @@ def test_small_batch_sizes_that_lose_are_told_by_the_best_one():
     """The plateau grows upward from the smallest, and takes in all that is better than it."""
     found = advice(trials(momentum_9=rising))
     of = verdicts(found.costs, "momentum:0.9")
-    assert [of[4], of[8]] == ["lost"] * 2
-    assert [of[size] for size in (64, 128, 256)] == ["holds"] * 3
+    assert [of[4], of[8]] == ["worse"] * 2
+    assert [of[size] for size in (64, 128, 256)] == ["equivalent"] * 3
     assert found.tables.score_limits.filter(quantity="B_score")["low"].item() == 1024
     assert found.leads.is_empty()
 
@@ -94,7 +94,7 @@ def test_no_batch_size_is_falsely_lost_nor_falsely_held_in_more_studies_than_lev
     for seed in range(40):
         none = verdicts(advice(trials(seed, n=5, sizes=(8, 32, 128, 512), sgd=nothing)).costs)
         loses = verdicts(advice(trials(seed, n=5, sizes=(8, 32, 128, 512), sgd=falling)).costs)
-        wrong.append(("lost" in none.values(), loses[512] == "holds"))
+        wrong.append(("worse" in none.values(), loses[512] == "equivalent"))
     assert (np.mean(wrong, axis=0) <= 0.05).all()
 
 
@@ -103,8 +103,8 @@ def test_momentum_is_ahead_where_sgd_falls_the_same_where_neither_does_and_the_t
     leads = advice(table).leads
     equal = leads.filter(over="equal batch sizes")
     found = dict(equal.select("batch_size", "verdict").iter_rows())
-    assert [found[size] for size in (4, 8, 16, 32)] == ["same"] * 4
-    assert [found[size] for size in (256, 512, 1024)] == ["ahead"] * 3
+    assert [found[size] for size in (4, 8, 16, 32)] == ["equivalent"] * 4
+    assert [found[size] for size in (256, 512, 1024)] == ["better"] * 3
     n = 12
     error = (equal["difference_high"] - equal["difference"]).to_numpy() / stats.t.ppf(0.975, n - 1)
     mean = equal["difference"].to_numpy()
@@ -114,7 +114,7 @@ def test_momentum_is_ahead_where_sgd_falls_the_same_where_neither_does_and_the_t
     assert equal["p_same"].to_numpy() == pytest.approx(same, abs=1e-9)
     best = leads.filter(over="best batch sizes").row(0, named=True)
     assert best["sgd_batch_size"] <= 128
-    assert best["verdict"] == "same"
+    assert best["verdict"] == "equivalent"
 
 
 def test_behind_is_said_as_well_and_smaller_scores_may_be_better():
@@ -122,7 +122,7 @@ def test_behind_is_said_as_well_and_smaller_scores_may_be_better():
     table = trials(sgd=nothing, momentum_9=lambda x: 0.1)
     errors = table.with_columns(test_score=1 - pl.col("test_score"), validation_score=1 - pl.col("validation_score"))
     found = advice(errors, record)
-    assert set(found.leads["verdict"]) == {"behind"}
+    assert set(found.leads["verdict"]) == {"worse"}
     assert (found.leads["difference"] < 0).all()
     assert (found.leads["test_score"] > found.leads["sgd_test_score"]).all()
     assert (found.costs["test_score_low"] <= found.costs["test_score"]).all()
@@ -158,16 +158,16 @@ def test_without_a_validation_split_the_best_is_scored_at_what_the_other_seeds_c
 
 def test_one_seed_shows_nothing():
     found = advice(trials(n=1, sgd=falling, momentum_9=nothing))
-    assert set(verdicts(found.costs).values()) == {"holds", "not shown"}  # the smallest by definition
-    assert verdicts(found.costs)[4] == "holds"
-    assert set(found.leads["verdict"]) == {"not shown"}
+    assert set(verdicts(found.costs).values()) == {"equivalent", "undecided"}  # the smallest by definition
+    assert verdicts(found.costs)[4] == "equivalent"
+    assert set(found.leads["verdict"]) == {"undecided"}
     assert np.isinf(found.costs["test_score_high"].to_numpy()).all()
 
 
 def test_one_batch_size_has_nothing_to_differ_from():
     found = advice(trials(sizes=(64,), sgd=nothing))
     row = found.costs.row(0, named=True)
-    assert (row["verdict"], row["difference"]) == ("holds", None)
+    assert (row["verdict"], row["difference"]) == ("equivalent", None)
     assert found.further.is_empty() or set(found.further["field"]) == {"seeds"}
 
 

@@ -149,7 +149,7 @@ def test_a_batch_size_is_not_shown_to_hold_before_those_below_it():
     key = {"workload": "w", "budget": "b", "optimizer": "sgd"}
     costs = pl.DataFrame(
         [
-            key | {"batch_size": 8, "n": 5, "verdict": "not shown", "margin": 1.0}
+            key | {"batch_size": 8, "n": 5, "verdict": "undecided", "margin": 1.0}
             | {"difference": d, "difference_low": d - 1, "difference_high": d + 1} | {"batch_size": size}
             for size, d in ((8, -0.8), (16, 0.0), (32, -3.0))
         ]

@@ -96,7 +96,7 @@ def test_the_interval_is_what_it_is_said_to_be():
 @pytest.mark.usefixtures("quick")
 def test_above_the_largest_a_rate_that_has_not_bent_may_go_on_or_stop():
     """Planted without a knee: the interval reaches from the last rate to the line's, and widens as one goes."""
-    truth, study = simulated_study(0, n=15, law="no knee in range", spread=0.002)
+    truth, study = simulated_study(0, n=15, law="no transition in range", spread=0.002)
     law = Law(cells(study))
     ends = [law.at(size) for size in (1024, 1025, 2048, 4096)]
     assert [found.place for found in ends] == ["measured", *["extrapolated"] * 3]

@@ -18,7 +18,8 @@ from sgdscope.analysis.noise_scale import (
     noise_scale,
 )
 from sgdscope.analysis.tables import TABLES, Tables
-from sgdscope.report.text.summary import noise_scale_sentences, sentences
+from sgdscope.report.figures.noise_scale import noise_scale_sentences
+from sgdscope.report.text.summary import sentences
 from sgdscope.store import MEASUREMENTS_SCHEMA
 from sgdscope.testing import simulated
 from sgdscope.training.noise_scale import NOISE_METRICS
@@ -200,10 +201,8 @@ def test_one_sentence_says_it_beside_the_bend_and_as_no_verdict(study):
 
     part = tables(study, value).parts[0]
     (said,) = noise_scale_sentences(part)
-    assert said.startswith(
-        "Context, not a verdict: the gradient noise scale tr Σ/|G|² of sgd, batch size 64, best rate"
-    )
-    assert ": 10 [10, 10] at the start (n = 5), not identified at 50% of the budget (n = 5), 200 [200, 200] at" in said
-    assert "; the bend is at " in said
+    assert said.startswith("sgd at batch size 64: the gradient noise scale tr Σ/|G|² is 10 [10, 10] at the start, not")
+    assert "not identified at 50 % of the budget, 200 [200, 200] at the end (95 %, 5 seeds). The transition" in said
+    assert said.endswith("This is context, not a verdict.")
     assert said in sentences(part)
     assert noise_scale_sentences(Tables(study, {"simulated": simulated.RECORD})) == []

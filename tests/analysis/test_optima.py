@@ -9,7 +9,8 @@ from polars.testing import assert_frame_equal
 from scipy import stats
 
 from sgdscope.analysis.curve import Curve, curve, goodness
-from sgdscope.analysis.optima import learning_rate_curves, optima, optimum_interval
+from sgdscope.analysis.curves import learning_rate_curves
+from sgdscope.analysis.optima import optima, optimum_interval
 from sgdscope.records import WorkloadRecord
 
 ACCURACY = WorkloadRecord("w", "1", (), "0" * 64, (1024, 256, 517), "accuracy", "maximize", 2.3, 0.11)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sgdscope.analysis.score_limits import THRESHOLDS_SCHEMA, plateau_end, score_limits, threshold
+from sgdscope.analysis.score_limits import SCORE_LIMITS_SCHEMA, plateau_end, score_limits, threshold
 from sgdscope.testing.simulated import BATCH_SIZES, PLATEAU, RECORD, Truth, simulate, trial_table
 
 RECORDS = {RECORD.name: RECORD}
@@ -139,7 +139,7 @@ def row(table, **values):
 
 def test_momentum_leads_where_sgd_falls():
     table = score_limits(study(sgd=falling, momentum=flat), RECORDS)
-    assert dict(table.schema) == THRESHOLDS_SCHEMA
+    assert dict(table.schema) == SCORE_LIMITS_SCHEMA
     ends = row(table, optimizer="sgd", quantity="B_score")
     # 0.012 is lost at 256, and δ is 5 % of the error: 0.0039.
     assert (ends["low"], ends["estimate"], ends["high"]) == (128, 128, 256)

@@ -68,7 +68,7 @@ def test_the_smooth_form_is_told_from_the_hinge(seed):
 
 
 def test_where_nothing_bends_the_bend_is_at_an_edge():
-    line, constant = (sharpness_of(cells(law, **SURE)) for law in ("no knee in range", "constant"))
+    line, constant = (sharpness_of(cells(law, **SURE)) for law in ("no transition in range", "constant"))
     assert line["transition_high"] >= BATCH_SIZES[-1]
     assert constant["transition_low"] <= BATCH_SIZES[0]
 

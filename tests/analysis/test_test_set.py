@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import optimize, special, stats
 
-from sgdscope.analysis.test_set import POPULATION_SCHEMA, over_test_examples
+from sgdscope.analysis.test_set import TEST_SET_SCHEMA, over_test_examples
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.crossed import crossed_error, population_difference, population_interval
 from sgdscope.stats.intervals import t_interval
@@ -232,7 +232,7 @@ def test_each_cell_gets_the_interval_of_its_chosen_rate_and_a_diverged_seed_coun
     trials, correctness = (pl.concat(tables) for tables in zip(*parts, strict=True))
     optima = optima_of(("w", "epochs:1", "sgd", 16, "score", 0.5), None, ("w", "epochs:1", "sgd", 8, "train_loss", 1.0))
     found = over_test_examples(optima, trials, correctness, {"w": record("w")})
-    assert found.schema == pl.Schema(POPULATION_SCHEMA)
+    assert found.schema == pl.Schema(TEST_SET_SCHEMA)
     assert found["batch_size"].to_list() == [16, 8]
     counted = chosen.astype(float)
     counted[2] = 0.1
@@ -250,7 +250,7 @@ def test_no_row_is_made_where_correctness_is_missing(cell):
     assert found["workload"].to_list() == ["w"]
     of_one_trial = pl.col("trial_id") == trials["trial_id"][0]
     for partly in (whole.filter(~of_one_trial), whole.filter(split="validation"), whole.clear()):
-        assert over_test_examples(optima, trials, partly, records).schema == pl.Schema(POPULATION_SCHEMA)
+        assert over_test_examples(optima, trials, partly, records).schema == pl.Schema(TEST_SET_SCHEMA)
         assert over_test_examples(optima, trials, partly, records).is_empty()
 
 

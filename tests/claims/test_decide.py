@@ -111,14 +111,14 @@ def test_effects_are_those_that_scipy_gives():
         chosen[optimizer, batch_size] = cell.filter(learning_rate=best).sort("seed")["test_score"].to_numpy()
     found = {(f.claim, f.optimizer): f for f in findings(tables(trials))}
     lead = found["C5", "momentum:0.9"].effects[0]
-    assert lead.name == "mean lead over SGD from 128 to 1024"
+    assert lead.name == "mean score above SGD's at batch sizes 128 to 1024"
     expected = np.mean([chosen["momentum:0.9", s] - chosen["sgd", s] for s in sizes], axis=0)
     for level, ends in ((0.90, ("low90", "high90")), (0.95, ("low95", "high95"))):
         interval = stats.t.interval(level, len(expected) - 1, expected.mean(), stats.sem(expected))
         assert [getattr(lead.estimate, end) for end in ends] == pytest.approx(interval)
     (drop,) = found["C4", "sgd"].effects
     plateau = np.mean([chosen["sgd", s] for s in (4, 8, 16, 32, 64, 128)], axis=0)
-    assert drop.name == f"score lost at {size}"
+    assert drop.name == f"score loss at batch size {size}"
     assert drop.estimate.value == pytest.approx((plateau - chosen["sgd", size]).mean())
 
 
@@ -157,7 +157,8 @@ def test_batch_sizes_at_which_nothing_was_learned_take_no_part():
     reasons = {f.claim: f.reason for f in findings(tables(nothing)) if f.optimizer == "sgd"}
     assert set(reasons) == {"C1", "C3", "C4", "C4b", "C6", "C7"}
     assert all(
-        reason.startswith("at 8, 16, 32, 64, 128, 256, 512, 1024 next to nothing") for reason in reasons.values()
+        reason.startswith("at 8, 16, 32, 64, 128, 256, 512, 1024 the score improved less")
+        for reason in reasons.values()
     )
     later = pl.when(pl.col("budget") != "epochs:80").then(constant)
     few = ladder().with_columns(later.otherwise(name).alias(name) for name in scores)
@@ -189,7 +190,7 @@ def test_cells_in_which_momentum_had_not_warmed_up_are_left_out_beside():
     found = {(f.claim, f.optimizer): f for f in findings(tables(cold))}
     for claim in ("C5", "C6"):
         effects = found[claim, "momentum:0.9"].effects
-        assert any("momentum had warmed up" in effect.name and not effect.decides for effect in effects) == (
+        assert any("steady state" in effect.name and not effect.decides for effect in effects) == (
             claim == "C5"  # of 128 and 256 alone no slope is taken
         )
     few = study().with_columns(
@@ -200,11 +201,11 @@ def test_cells_in_which_momentum_had_not_warmed_up_are_left_out_beside():
     rates = {name: decides for name, decides in told.items() if name.startswith("effective rate above SGD's")}
     assert rates == {
         "effective rate above SGD's": True,
-        "effective rate above SGD's, where momentum had warmed up": False,
+        "effective rate above SGD's, in momentum's steady state": False,
     }
     never = cold.with_columns(pl.lit(10, pl.Int64).alias("steps"))
     found = {(f.claim, f.optimizer): f for f in findings(tables(never))}
-    assert found["C5", "momentum:0.9"].reason == "momentum had not warmed up at any of them"
+    assert found["C5", "momentum:0.9"].reason == "no run was long enough for momentum's steady state"
 
 
 @pytest.mark.usefixtures("quick")
@@ -228,7 +229,7 @@ def test_one_seed_or_one_optimizer():
     momentum_only = study().filter(optimizer="momentum:0.9")
     found = {f.claim: f for f in findings(tables(momentum_only))}
     assert found["C1"].verdict == found["C2"].verdict == "not tested"  # the noise-dominated regime is SGD's
-    assert found["C5"].reason == "there is no plain SGD to compare with on the same seeds"
+    assert found["C5"].reason == "plain SGD was not trained on the same seeds"
     assert found["C4"].verdict == "supported"
 
 
@@ -301,7 +302,7 @@ def at_steps(loss_an_octave=-0.3, lost=falling, law="square root", n=8):
         ({}, "supported"),
         ({"loss_an_octave": 0.3}, "contradicted"),
         ({"lost": lambda x: 0.0}, "contradicted"),
-        ({"law": "no knee in range"}, "inconclusive"),  # a slope of 1 is the end of the zone
+        ({"law": "no transition in range"}, "inconclusive"),  # a slope of 1 is the end of the zone
         ({"law": "constant"}, "inconclusive"),
     ],
 )
@@ -378,7 +379,7 @@ def test_without_doublings_saturation_is_not_told():
     """Of 5, 20 and 80 epochs no chain of three doubles."""
     found = findings(tables(ladder().filter(pl.col("budget").is_in(["epochs:5", "epochs:20", "epochs:80"]))))
     (of,) = [f for f in found if f.claim == "C9"]
-    assert of.effects[-1].name == "score gained from 20 to 80 epochs; saturation takes three doublings"
+    assert of.effects[-1].name == "score gain from 20 to 80 epochs; saturation takes three doublings"
     assert of.verdict == of.effects[-1].verdict == "inconclusive"
 
 

@@ -118,10 +118,10 @@ def test_hovering_names_the_cell_n_mean_interval_and_diverged(page):
     page.locator(point_at(16)).last.hover()  # which lies above the others
     page.wait_for_selector("#vg-tooltip-element.visible")
     said = page.inner_text("#vg-tooltip-element")
-    names = ["optimizer", "batch size", "n (seeds)", "mean", "95 % low", "95 % high", "learning rate ε", "diverged"]
+    names = ["optimizer", "batch size", "seeds", "mean", "95 % low", "95 % high", "learning rate ε", "diverged"]
     assert re.findall(r"^(.*?):?\t", said, re.MULTILINE) == names
     assert re.search(r"batch size:?\t16\n", said)
-    assert re.search(r"n \(seeds\):?\t4\n", said)
+    assert re.search(r"seeds:?\t4\n", said)
     page.mouse.move(0, 0)
 
 
@@ -138,9 +138,9 @@ def test_all_of_it_is_reached_by_keyboard(page):
     page.focus('#best-score a[href="#table-optima"]')
     page.keyboard.press("Enter")
     assert page.get_attribute("#table-optima", "open") is not None
-    page.focus("#verdicts summary")
+    page.focus("#claims summary")
     page.keyboard.press("Enter")
-    assert "Rule:" in page.inner_text("#verdicts details[open]")
+    assert "Rule:" in page.inner_text("#claims details[open]")
 
 
 def test_tables_sort_by_number_and_copy_as_csv(page, study_tables):
@@ -149,6 +149,7 @@ def test_tables_sort_by_number_and_copy_as_csv(page, study_tables):
     if table.get_attribute("open") is None:
         table.locator("summary").click()
     heading = table.get_by_role("button", name="transition", exact=True)
+    assert heading.get_attribute("title").startswith("Transition batch size B_ε:")
     heading.click()
     heading.click()
     assert table.locator('th[aria-sort="descending"]').inner_text().startswith("transition")

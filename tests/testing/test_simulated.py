@@ -99,7 +99,7 @@ def test_the_laws_are_what_their_names_say():
         "linear": (1, 0),
         "square root": (0.5, 0),
         "constant": (0, 0),
-        "no knee in range": (1, 1),
+        "no transition in range": (1, 1),
     }.items():
         y = [LAWS[law](at) for at in x]
         assert (y[1] - y[0], y[-1] - y[-2]) == (pytest.approx(slopes[0]), pytest.approx(slopes[1]))

@@ -10,6 +10,8 @@ from typing import Any
 import markupsafe
 import polars as pl
 
+from sgdscope.analysis.tables import COLUMNS
+
 # As many digits as any figure shows, and a table needs.
 DIGITS = 5
 
@@ -45,9 +47,13 @@ class Embedded:
     def json(self, tables: Mapping[str, pl.DataFrame]) -> markupsafe.Markup:
         """Return all that was added, and tables, as JSON for a script element."""
         of_tables = {name: columns(table.rows(named=True)) for name, table in tables.items()}
+        tooltips = {
+            name: {column: known.description for column, known in COLUMNS[name].items() if column in table.columns}
+            for name, table in tables.items()
+        }
         return script_safe(
             json.dumps(
-                {"panels": self._panels, "data": self._data, "tables": of_tables},
+                {"panels": self._panels, "data": self._data, "tables": of_tables, "descriptions": tooltips},
                 allow_nan=False,
                 ensure_ascii=False,
                 separators=(",", ":"),

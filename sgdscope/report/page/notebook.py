@@ -5,7 +5,7 @@ from __future__ import annotations
 from sgdscope.analysis.tables import StudyTables
 from sgdscope.report.page.overview import facts
 from sgdscope.report.page.templates import rendered
-from sgdscope.report.text.summary import CAPTION, headings, sentences, summary_rows
+from sgdscope.report.text.summary import caption, headings, sentences, summary_rows
 
 
 def notebook_html(tables: StudyTables) -> str:
@@ -19,6 +19,6 @@ def notebook_html(tables: StudyTables) -> str:
         facts=facts(tables),
         headings=headings(tables) if shown else (),
         rows=summary_rows(tables) if shown else [],
-        caption=CAPTION,
+        caption=caption(tables) if shown else "",
         sentences=[sentence for part in tables.parts for sentence in sentences(part)] if shown else [],
     )

@@ -1,4 +1,4 @@
-"""The first screen: what was studied, where rates and scores bend, and what the study advises."""
+"""The first screen: what was studied, what to use, and how score and learning rate depend on the batch size."""
 
 from __future__ import annotations
 
@@ -11,18 +11,10 @@ from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.analysis.transitions import AT_EDGE, IDENTIFIED, NOWHERE, THROUGHOUT, TOO_FEW
 from sgdscope.analysis.trial_table import CRITERIA
 from sgdscope.budget import Steps, known_budget
-from sgdscope.formatting import duration, examples
-from sgdscope.report.charts.style import optimizers
-from sgdscope.report.seen import seeds
-from sgdscope.report.text.advice import (
-    batch_size_sentences,
-    command,
-    momentum_sentences,
-    of_part,
-    option_sentence,
-    worth_telling,
-)
-from sgdscope.report.text.summary import edge_sentences, inside_of
+from sgdscope.formatting import batch_size, duration
+from sgdscope.report.figures.best_score import batch_sizes_inside
+from sgdscope.report.figures.style import optimizers
+from sgdscope.report.text.advice import advice_sentences, command, option_sentence, worth_telling
 from sgdscope.studies import origin_of
 
 
@@ -52,65 +44,53 @@ def facts(tables: StudyTables) -> dict[str, str]:
     }
 
 
-def bends(part: Tables) -> list[tuple[str, ...]]:
-    """Return where things change along the batch size: a row of headings, and a row each, a column an optimizer."""
-    names = optimizers(part.transitions)
-    sizes = part.trials["batch_size"]
-    largest = int(sizes.max())  # type: ignore[arg-type]
-    at_steps = isinstance(known_budget(part.trials["budget"][0]), Steps)  # the smallest batch sizes learn least there
+def limits(part: Tables) -> list[tuple[str, ...]]:
+    """Return the critical batch sizes: a row of headings, and a row each, a column an optimizer."""
+    names, largest = optimizers(part.transitions), int(part.trials["batch_size"].max())  # type: ignore[arg-type]
     rows: dict[str, list[str]] = {"": names}
-    for criterion, what in zip(CRITERIA, ("score", "training loss"), strict=True):
+    for criterion, what in zip(CRITERIA, ("test score", "training loss"), strict=True):
         of = {row["optimizer"]: row for row in part.transitions.filter(criterion=criterion).rows(named=True)}
-        rows[f"Learning rate for the {what} bends at"] = [_bend(of.get(name), largest) for name in names]
+        rows[f"Transition batch size, {what}"] = [_transition(of.get(name), largest) for name in names]
     ends = {(row["optimizer"], row["quantity"]): row for row in part.score_limits.rows(named=True)[::-1]}
-    if not at_steps:
-        tried = {name: inside_of(part, name) for name in names}
-        rows["Score is shown to hold to"] = [_held(ends.get((name, "B_score")), tried[name]) for name in names]
-        rows["Score is shown to be lost by"] = [_high(ends.get((name, "B_score"))) for name in names]
+    # At a constant number of steps the smallest batch sizes learn least: no plateau begins with them.
+    if not isinstance(known_budget(part.trials["budget"][0]), Steps):
+        plateaus = [ends.get((name, "B_score")) for name in names]
+        tried = [batch_sizes_inside(part, name) for name in names]
+        rows["Largest equivalent batch size"] = [*map(_equivalent, plateaus, tried)]
+        rows["First worse batch size"] = [*map(_first, plateaus)]
     if any(quantity == "B_mom" for _, quantity in ends):
-        rows["Shown to be ahead of SGD from"] = [_high(ends.get((name, "B_mom"))) for name in names]
+        rows["First batch size better than SGD"] = [_first(ends.get((name, "B_mom"))) for name in names]
     return [(heading, *cells) for heading, cells in rows.items()]
-
-
-def bends_caption(tables: Tables) -> str:
-    """Say what the numbers of :func:`bends` are."""
-    n = seeds(tables.transitions)
-    return f"Batch sizes, with 95 % intervals, n = {n}; in parentheses: the bend is not identified."
 
 
 def advice(tables: StudyTables, folder: Path) -> dict[str, Any]:
     """Return what the study advises: sentences for each workload and budget, and further trials with their commands."""
     found = Advice(tables, (), tables.declaration.learning_rates)
-    parts = []
-    for part in tables.parts:
-        costs, leads = of_part(found.costs, part), of_part(found.leads, part)
-        said = edge_sentences(part.optima)
-        said += batch_size_sentences(costs, part.optima) + momentum_sentences(leads, costs)
-        parts.append({"title": part.title, "sentences": said})
     origin = origin_of(tables.declaration)
     further = [
         {"sentence": option_sentence(row), "command": command(row, tables.declaration, folder, origin)}
         for row in worth_telling(found.further.rows(named=True))
     ]
+    parts = [{"title": part.title, "sentences": advice_sentences(found, part)} for part in tables.parts]
     return {"parts": parts, "further": further}
 
 
-def _bend(row: dict[str, Any] | None, largest: int) -> str:
+def _transition(row: dict[str, Any] | None, largest: int) -> str:
     if row is None:
         return "not measured"
     if row["status"] in (TOO_FEW, AT_EDGE):
         return str(row["status"])
     if row["status"] == NOWHERE:
-        return f"grows nowhere from {examples(row['transition_high'])}, the smallest, on"
+        return f"at most {batch_size(row['transition_high'])}, the smallest"
     if row["status"] == THROUGHOUT:
-        return f"grows up to {examples(row['transition_low'])}, the largest"
+        return f"at least {batch_size(row['transition_low'])}, the largest"
     if row["transition"] >= largest:
-        return f"not up to {largest}"
-    at = f"{examples(row['transition'])} [{examples(row['transition_low'])}, {examples(row['transition_high'])}]"
-    return at if row["status"] == IDENTIFIED else f"({at})"
+        return f"none up to {largest}"
+    at, low, high = (batch_size(row[f"transition{end}"]) for end in ("", "_low", "_high"))
+    return f"{at} [{low}, {high}]" + ("" if row["status"] == IDENTIFIED else ", not identified")
 
 
-def _held(row: dict[str, Any] | None, tried: list[int]) -> str:
+def _equivalent(row: dict[str, Any] | None, tried: list[int]) -> str:
     if row is None:
         return ""
     if row["batch_sizes"] < 2 and row["left_out"]:
@@ -118,10 +98,8 @@ def _held(row: dict[str, Any] | None, tried: list[int]) -> str:
     # The smallest is what the others are compared with.
     if row["low"] == tried[0]:
         return f"none above {row['low']}"
-    return f"{row['low']}, the largest tried" if row["low"] == tried[-1] else str(row["low"])
+    return f"{row['low']}, the largest" if row["low"] == tried[-1] else str(row["low"])
 
 
-def _high(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return ""
-    return str(row["high"]) if row["high"] else "none"
+def _first(row: dict[str, Any] | None) -> str:
+    return "" if row is None else str(row["high"] or "none")

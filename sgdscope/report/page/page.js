@@ -1,7 +1,7 @@
 // Draws the figures, carries the chosen batch size from each to all others and to the tables, and sorts these.
 "use strict";
 (() => {
-  const { panels, data, tables } = JSON.parse(document.getElementById("data").textContent);
+  const { panels, data, tables, descriptions } = JSON.parse(document.getElementById("data").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const narrow = matchMedia("(max-width: 40rem)");
   const buttons = [...document.querySelectorAll("[data-size]")];
@@ -129,7 +129,7 @@
   }
 
   // Shows rows under headings, of the chosen batch size alone where there is one.
-  function show(place, headings, rows) {
+  function show(place, headings, rows, described = {}) {
     const ofSize = headings.findIndex((heading) => heading === "batch_size" || heading === "batch");
     let sorted = -1;
     let direction = 1;
@@ -145,7 +145,7 @@
       count.textContent = `Copied ${mine.length.toLocaleString("en")} rows.`;
     });
     const heads = headings.map((heading, column) => {
-      const label = element("button", { type: "button", textContent: heading });
+      const label = element("button", { type: "button", textContent: heading, title: described[heading] ?? "" });
       label.addEventListener("click", () => {
         direction = sorted === column ? -direction : 1;
         sorted = column;
@@ -176,7 +176,8 @@
     details.addEventListener("toggle", () => {
       const columns = Object.values(tables[details.dataset.table]);
       const rows = columns[0].map((_, row) => columns.map((column) => column[row]));
-      show(details.querySelector(".scroll"), Object.keys(tables[details.dataset.table]), rows);
+      const name = details.dataset.table;
+      show(details.querySelector(".scroll"), Object.keys(tables[name]), rows, descriptions[name]);
     }, { once: true });
   }
   const summary = document.getElementById("summary");

@@ -12,55 +12,58 @@ import polars as pl
 
 from sgdscope import atomic
 from sgdscope.analysis.tables import StudyTables
-from sgdscope.claims.decide import CLAIMS, ZONES, findings
+from sgdscope.claims.decide import ZONES, findings
 from sgdscope.claims.finding import Finding
 from sgdscope.errors import InputError
-from sgdscope.report.figures import Figure, figures_against_epochs, figures_of
+from sgdscope.report.figures import figures_against_epochs, figures_of
+from sgdscope.report.figures.change import CHANGES
+from sgdscope.report.figures.figure import Figure, seeds, several_batch_sizes
 from sgdscope.report.page.data import Embedded
-from sgdscope.report.page.overview import advice, bends, bends_caption, facts
+from sgdscope.report.page.overview import advice, facts, limits
 from sgdscope.report.page.templates import rendered
 from sgdscope.report.page.vega import bundle
-from sgdscope.report.seen import CHANGES
-from sgdscope.report.text.claims import answers, on_page
-from sgdscope.report.text.summary import CAPTION, headings, how_chosen, saturation_sentences, sentences, summary_rows
+from sgdscope.report.text.claims import Row, claim_rows
+from sgdscope.report.text.summary import caption, headings, saturation_sentences, sentences, summary_rows
 
 RULES = (
-    "Schedule: the learning rate is held for half the budget, then halved every twentieth of it, ten times. "
-    "Learning rates are searched in factors of 2 until both ends are beaten, gain less than a tenth of what the best "
-    "gains over the constant predictor, or diverge, and in half octaves on both sides of each best rate. A rate is "
-    "beaten where of its paired t tests against the other rates one rejects, at 5 % shared among them. "
-    "A rate at which more than 20 % of trials diverge is not eligible; a diverged trial counts as the "
-    "constant predictor. The interval of an optimum is the hull of the rates that are not beaten, widened by half a "
-    "step of the grid. "
-    "The bend is where a line of free slope in log learning rate against log batch size becomes constant, "
-    "by least squares through the vertices of parabolas within an octave of the best rates, seeds drawn jointly "
-    "over all batch sizes, interval estimate ± t·SE; it is called identified where that interval lies "
-    "inside the batch sizes of the study and the slope's lies above 0. A rate grows nowhere where the 90 % interval of "
-    "its slope over all batch sizes lies within ±0.25, and at 95 % the rate at the smallest batch size within an "
-    "octave of the others; it grows throughout where the bend lies at the largest batch size, at 95 % above the second "
-    "largest, and the rate still grows between these two at 90 %. "
-    "A best rate lies at an edge of the rates tried where its interval reaches it. Rates beyond may be better, so it "
-    "is a bound in the fit, and no verdict rests on that batch size. "
-    "A score is shown to hold, and momentum not to lead, by one-sided paired t tests at 2.5 % against the "
-    "margin, upward from the smallest batch size until one fails; a score is shown to be lost, and momentum to lead, "
-    "by the same tests at all batch sizes with Holm's correction. "
-    "A cell whose best score gains under a tenth of what the best cell's gains over the constant predictor has learned "
-    "next to nothing: it takes part in no fit and no claim. "
+    "Schedule: by default the learning rate is constant for half the budget and is then halved ten times, every "
+    "twentieth of the budget.",
+    "Search: learning rates are tried in factors of 2 until both ends are worse than the best, gain less than a tenth "
+    "of what the best gains over the constant baseline, or diverge; then in half octaves beside each best rate. A rate "
+    "is worse if one of its paired t tests against the other rates rejects, at 5 % shared among them.",
+    "Optimal learning rate: the rate with the best mean over seeds. A rate at which more than 20 % of trials diverge "
+    "does not count; a diverged trial counts as the constant baseline. The interval contains all rates that are not "
+    "worse, and half a step of the grid beyond.",
+    "Transition batch size: a line of free slope in log learning rate against log batch size becomes constant there. "
+    "The line is fitted by least squares to the vertices of parabolas within an octave of the best rates; seeds are "
+    "resampled jointly over all batch sizes for the interval, estimate ± t·SE. It is identified if its interval lies "
+    "inside the batch sizes of the study and the slope's above 0.",
+    "One regime: the optimal rate does not grow if the 90 % interval of its slope over all batch sizes lies within "
+    "±0.25 and, at 95 %, the other rates lie within an octave of the smallest batch size's. It grows throughout if the "
+    "transition lies at the largest batch size, at 95 % above the second largest, and the rate still grows between "
+    "these two at 90 %.",
+    "Edge: a best rate lies at an edge of the rates tried if its interval reaches the edge. Rates beyond may be "
+    "better, so it is a bound in the fit, and no verdict rests on that batch size.",
+    "Equivalent: one-sided paired t tests at 2.5 % against the margin, upward from the smallest batch size until one "
+    "fails. Worse, and better with momentum: the same tests at all batch sizes with Holm's correction.",
+    "Excluded from fits and claims: a cell whose score improves less than 10 % as much over the constant baseline as "
+    "the best cell's.",
     "Training losses are compared by their logarithms. Losses below 2⁻²³ of the constant baseline's, and below 2⁻²³, "
-    "are equal: float32 does not tell them apart. "
-    f"{CHANGES} "
-    "Scope: multi-epoch training under this schedule; intervals are over seeds, for this test set."
+    "are equal, as float32 cannot resolve them.",
+    CHANGES,
+    "Scope: multi-epoch training under this schedule. Intervals are over seeds, for this test set.",
 )
 
 
 # What each table of the page holds; a figure's numbers are in one of them.
 TABLES = {
-    "optima": "Optimal learning rates, and what is best with them",
-    "curves": "Every learning rate of every cell",
-    "transitions": "Where the learning rate bends",
-    "regimes": "Which regime each batch size is in",
-    "score_limits": "Where the score falls, and where momentum leads",
-    "training_curves": "Along training",
+    "optima": "Optimal learning rates and best results",
+    "curves": "Results at every learning rate",
+    "transitions": "Transition batch sizes",
+    "regimes": "Regime of each batch size",
+    "score_limits": "Largest equivalent batch sizes, and where momentum is better",
+    "test_set": "Intervals over seeds and test examples",
+    "training_curves": "Loss and score along training",
     "noise_scale": "Gradient noise scale along training",
     "trials": "Trials",
 }
@@ -90,13 +93,14 @@ def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
         folder: where the study is, as the commands that extend it name it.
     """
     embedded = Embedded()
-    parts = _against_epochs(tables, embedded)
-    parts += [
-        _drawn(part.title, sentences(part), figures_of(part), number, embedded)
-        for number, part in enumerate(tables.parts)
-    ]
+    parts = []
+    for number, record in enumerate(tables.declaration.workloads):
+        if figures := figures_against_epochs(tables, record.name):
+            said = saturation_sentences(tables.saturation.filter(workload=record.name), tables.records)
+            parts.append(_drawn(f"{record.name} against epochs", said, figures, number, embedded))
+    for number, part in enumerate(tables.parts):
+        parts.append(_drawn(part.title, sentences(part), figures_of(part), number, embedded))
     found = findings(tables)
-    tested = any(finding.effects for finding in found)
     keys = {figure["key"] for part in parts for figure in part["figures"]}
     shown = _tables(tables)
     html = rendered(
@@ -105,17 +109,15 @@ def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
         facts=facts(tables),
         finished=tables.finished,
         pending=tables.pending,
-        answers=answers(found) if tested else {},
-        claims=on_page(found, lambda finding: _figure_of(finding, tables, keys)) if tested else [],
+        claims=[(row, _figure_of(row, found, tables, keys)) for row in claim_rows(found)],
         zones=ZONES,
-        bends_caption=bends_caption(tables),
-        bends=[(part.title, bends(part)) for part in tables.parts if part.trials["batch_size"].n_unique() > 1],
+        scope=f"Batch sizes with 95 % intervals over {seeds(tables.optima)}.",
+        limits=[(part.title, limits(part)) for part in tables.parts if several_batch_sizes(part)],
         advice=advice(tables, folder),
         batch_sizes=tables.trials["batch_size"].unique().sort().to_list(),
         parts=parts,
         tables={name: TABLES[name] for name in shown},
-        caption=CAPTION,
-        how_chosen=how_chosen(tables.record),
+        caption=caption(tables),
         headings=headings(tables),
         rows=summary_rows(tables),
         rules=RULES,
@@ -131,37 +133,28 @@ def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
     return path
 
 
-def _figure_of(finding: Finding, tables: StudyTables, drawn: set[str]) -> str:
-    """Return the key of the figure that shows a finding, as :func:`_drawn` gives it; empty where it is not drawn."""
-    kind = CLAIMS[finding.claim].figure
+def _figure_of(row: Row, found: Sequence[Finding], tables: StudyTables, drawn: set[str]) -> str:
+    """Return the key of the first figure that shows a claim, as :func:`_drawn` gives it; empty where none is drawn."""
     places = [(part.record.name, part.trials["budget"][0]) for part in tables.parts]
     workloads = [record.name for record in tables.declaration.workloads]
-    key = ""
-    if (finding.workload, finding.budget) in places:
-        key = _key(kind, places.index((finding.workload, finding.budget)))
-    elif finding.workload in workloads:
-        key = _key(kind, workloads.index(finding.workload))
-    return key if key in drawn else ""
-
-
-def _against_epochs(tables: StudyTables, embedded: Embedded) -> list[dict[str, Any]]:
-    """Return a part for each workload that was given several epoch budgets: what more epochs give."""
-    parts = []
-    for number, record in enumerate(tables.declaration.workloads):
-        if figures := figures_against_epochs(tables, record.name):
-            said = saturation_sentences(tables.saturation.filter(workload=record.name), tables.records)
-            parts.append(_drawn(f"{record.name} against epochs", said, figures, number, embedded))
-    return parts
+    for finding in found:
+        if finding.claim != row.claim or not finding.n:
+            continue
+        place = (finding.workload, finding.budget)
+        known = places.index(place) if place in places else workloads.index(finding.workload)
+        if (key := _key(row.figure, known)) in drawn:
+            return key
+    return ""
 
 
 def _drawn(
     title: str, said: Sequence[str], figures: Sequence[Figure], number: int, embedded: Embedded
 ) -> dict[str, Any]:
-    """Return a part of the page; its figures' keys are told apart by its number."""
+    """Return a part of the page; its number makes its figures' keys different from other parts'."""
     shown: list[dict[str, Any]] = []
     for figure in figures:
-        key = _key(figure.kind, number)
-        panels = embedded.add(key, figure.chart, f"{figure.title}. {figure.seen}")
+        key = _key(figure.name, number)
+        panels = embedded.add(key, figure.chart, f"{figure.title}. {figure.sentence}")
         shown.append({"key": key, "panels": panels, "figure": figure})
     for of, place in zip(shown, places([len(of["panels"]) for of in shown]), strict=True):
         of["place"] = place

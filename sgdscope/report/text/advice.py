@@ -14,34 +14,34 @@ from rich.console import Console
 
 from sgdscope.advice.advice import Advice
 from sgdscope.analysis.derived import l2_of
+from sgdscope.analysis.edges import listed
 from sgdscope.analysis.tables import StudyTables, Tables
-from sgdscope.formatting import duration, exact, interval, number, with_half_width
-from sgdscope.report.text.summary import edge_sentences, plain_first
+from sgdscope.formatting import duration, estimate, exact, number, points, score
+from sgdscope.records import WorkloadRecord
+from sgdscope.report.figures.change import lines_of_optimizers
+from sgdscope.report.figures.figure import counted, plain_first, seeds
+from sgdscope.report.text.summary import edge_sentences
 from sgdscope.seeds import parse_seeds_at, united_at
 from sgdscope.studies import Origin
 from sgdscope.study import Declaration
 from sgdscope.terminal import TextTable, print_line, print_table, print_text, visible
 
-# Of the ways to extend a study so many are said; the tables have all.
+# So many ways to extend a study are said; the tables have all.
 MOST_SAID = 3
 LEGEND = (
-    "± and [ ] are 95 % intervals, over n seeds and over packs (their range where fewer than 6). Seconds are a trial's "
-    "share of a full pack's time; × is to the cheapest. Holds: shown to lose less than δ; lost: shown to lose more; "
-    "? is undecided. At the edge: larger or smaller learning rates may be better, so nothing is said of the batch size."
+    "[low, high]: 95 % intervals over seeds; of seconds over packs, or their range with fewer than 6 packs. Seconds: "
+    "a trial's share of the time of a full pack. ×: relative to the fastest. Difference: from the equivalent batch "
+    "sizes; larger is better. Equivalent and worse: by less and by more than the margin. At the edge: the best rate "
+    "lies at the edge of the rates tried, so nothing is decided."
 )
-RATES_LEGEND = (
-    "Rates: * is extrapolated; † is flat, not identified within 3 octaves; ‡ is at the edge of the rates tried."
-)
-
-
-VERDICTS = ("holds", "lost", "not shown", "at the edge")
-# How it is said that an optimizer is, or is not, worth it at some batch sizes.
-WORTH = {
-    "ahead": "worth it at {sizes} (ahead of sgd by more than δ)",
-    "behind": "worse than sgd at {sizes} (by more than δ)",
-    "same": "shown not to matter at {sizes} (within ±δ)",
-    "not shown": "undecided at {sizes}",
-    "at the edge": "not compared at {sizes}, where a best rate lies at the edge of the rates tried",
+RATES_LEGEND = "* extrapolated. † uncertain by more than a factor of 8. ‡ at the edge of the rates tried."
+# Comparisons, in the order in which they are said.
+COMPARISONS = {
+    "better": "better",
+    "equivalent": "equivalent",
+    "worse": "worse",
+    "undecided": "undecided",
+    "at the edge": "not compared (best rate at the edge of the rates tried)",
 }
 
 
@@ -61,21 +61,26 @@ def print_advice(advice: Advice, study: StudyTables, folder: Path, origin: Origi
         (print_line if text.startswith("  sgdscope ") else print_text)(console, visible(text))
 
     for part in advice.tables.parts:
-        costs, leads = of_part(advice.costs, part), of_part(advice.leads, part)
-        say(f"{part.title}, {scope(part, of_part(advice.seconds, part))}")
-        print_table(console, costs_table(costs, part.record.score_name))
-        edges = edge_sentences(part.optima)
-        for sentence in edges + batch_size_sentences(costs, part.optima) + momentum_sentences(leads, costs):
+        say(f"{part.title}, {scope(part, of_part(advice.seconds, part))} {seeds(part.optima)}:")
+        for sentence in advice_sentences(advice, part):
             say(sentence)
+        print_table(console, costs_table(of_part(advice.costs, part), part.record))
         if advice.batch_sizes:
             print_table(console, rates_table(of_part(advice.rates, part)))
         say("")
     say(LEGEND + (f" {RATES_LEGEND}" if advice.batch_sizes else ""))
     say("")
     if not study.finished:
-        say("The study is not finished; what is said is of the trials that there are, and to go on comes first.")
+        say("The study is not finished: the advice rests on the trials so far. Finish the study first.")
     for sentence in further_sentences(advice.further, study.declaration, folder, origin):
         say(sentence)
+
+
+def advice_sentences(advice: Advice, part: Tables) -> list[str]:
+    """Say which batch size and learning rate to use, and whether momentum helps, for one workload and budget."""
+    costs, record = of_part(advice.costs, part), part.record
+    said = batch_size_sentences(costs, part.optima, record)
+    return said + momentum_sentences(of_part(advice.leads, part), costs, record) + edge_sentences(part.optima)
 
 
 def as_json(advice: Advice, declaration: Declaration, folder: Path, origin: Origin | None) -> str:
@@ -87,30 +92,29 @@ def as_json(advice: Advice, declaration: Declaration, folder: Path, origin: Orig
 
 
 def scope(part: Tables, seconds: pl.DataFrame) -> str:
-    """Say what the advice on one workload and budget holds for."""
+    """Say what the advice on one workload and budget is for."""
     l2 = l2_of(part.record)
     at = "" if l2 is None else f", L2 {l2:g}"
     on = "".join(f", {row[0]} × {row[1]}" for row in seconds.select("devices", "device").unique().rows())
-    chosen = "" if part.record.chosen_on == "validation" else "; its scores chose the learning rates"
-    return f"for this test set{at}{on}{chosen}:"
+    chosen = "" if part.record.chosen_on == "validation" else ", whose scores chose the learning rates"
+    return f"for this test set{chosen}{at}{on},"
 
 
-def costs_table(costs: pl.DataFrame, score_name: str) -> TextTable:
+def costs_table(costs: pl.DataFrame, record: WorkloadRecord) -> TextTable:
     """Return the table of what batch sizes cost in time and in score."""
-    names = ("optimizer", "batch", "seconds a trial", "×", f"test {score_name}", "from plateau", "")
+    names = ("optimizer", "batch", "seconds a trial", "×", "difference" + " (points)" * record.in_percent, "verdict")
     rows = [
         (
             row["optimizer"],
             str(row["batch_size"]),
             _seconds(row),
             f"{row['relative']:.1f}" if row["relative"] is not None else "",
-            _plus_minus(row, "test_score"),
-            _plus_minus(row, "difference", sign="+") if row["difference"] is not None else "",
-            row["verdict"].replace("not shown", "?"),
+            _difference(row, record).removesuffix(" points") if row["difference"] is not None else "",
+            row["verdict"],
         )
         for row in plain_first(costs).iter_rows(named=True)
     ]
-    return TextTable(names, rows, left=1, names=2, left_too=(6,))
+    return TextTable(names, rows, left=1, names=2, left_too=(5,))
 
 
 def rates_table(rates: pl.DataFrame) -> TextTable:
@@ -123,94 +127,73 @@ def rates_table(rates: pl.DataFrame) -> TextTable:
             predicted = _rate(row, "learning_rate") + marks
         measured = "" if row["measured"] is None else _rate(row, "measured") + ("‡" if row["censored"] else "")
         criterion = "test score" if row["criterion"] == "score" else "training loss"
-        rows.append((row["optimizer"], str(row["batch_size"]), criterion, predicted, measured, str(row["n"])))
-    names = ("optimizer", "size", "rate for", "predicted", "measured", "n")
+        rows.append((row["optimizer"], str(row["batch_size"]), criterion, predicted, measured))
+    names = ("optimizer", "batch", "rate for", "predicted", "measured")
     return TextTable(names, rows, left=1, names=3, left_too=(2,))
 
 
-def batch_size_sentences(costs: pl.DataFrame, optima: pl.DataFrame) -> list[str]:
-    """Say of each optimizer the largest batch size that loses nothing, and the fastest of those that do not."""
+def batch_size_sentences(costs: pl.DataFrame, optima: pl.DataFrame, record: WorkloadRecord) -> list[str]:
+    """Say of each optimizer which batch size and learning rate to use, and how the others compare."""
     best = {(row["optimizer"], row["batch_size"]): row for row in optima.filter(criterion="score").rows(named=True)}
     said = []
-    for name, rows in _by_optimizer(costs):
-        sizes = {verdict: [row["batch_size"] for row in rows if row["verdict"] == verdict] for verdict in VERDICTS}
+    for name, mine in lines_of_optimizers(costs):
+        rows = mine.rows(named=True)
+        sizes = {verdict: mine.filter(verdict=verdict)["batch_size"].to_list() for verdict in COMPARISONS}
         if len(rows) == 1:
-            said.append(f"{name}: one batch size, {rows[0]['batch_size']}; there is none to compare it with.")
-            continue
-        margin, n = number(rows[0]["margin"]), rows[0]["n"]
-        largest = max(sizes["holds"], default=0)
-        known = [row["batch_size"] for row in rows if row["verdict"] != "at the edge"]
-        if len(known) < 2:
+            said.append(f"{name}: only batch size {rows[0]['batch_size']} was run; nothing to compare it with.")
+        elif len(rows) - len(sizes["at the edge"]) < 2:
             said.append(
-                f"{name}: batch sizes are not compared, since the best rates lie at the edge of the rates tried."
+                f"{name}: batch sizes are not compared, because the best rates lie at the edge of the rates tried."
             )
-            continue
-        text = f"{name}: no batch size is shown to lose nothing"
-        if largest:
-            text = f"{name}: the largest batch size that loses nothing is at least {largest}"
-            above = [size for size in sizes["lost"] if size > largest]
-            text += f" and below {min(above)}" if above else ""
-        limit = f"; {largest} is the largest tried" if largest == max(known) else ""
-        text += f" (δ = {margin}, n = {n}{limit})"
-        if below := [size for size in sizes["lost"] if size < largest]:
-            text += f"; too small, and shown to lose: {_listed(below)}"
-        if sizes["not shown"]:
-            text += f"; undecided: {_listed(sizes['not shown'])}"
-        if sizes["at the edge"]:
-            text += f"; left out, at the edge of the rates tried: {_listed(sizes['at the edge'])}"
-        fastest = next((row for row in rows if row["fastest"]), None)
-        if fastest is not None:
-            size, rate = fastest["batch_size"], _rate(best[name, fastest["batch_size"]], "learning_rate")
-            text += f". Fastest that holds: {size}, {_seconds(fastest)} s ({_packs(fastest)}), at learning rate {rate}"
-        said.append(f"{text}.")
+        else:
+            fastest = mine.filter("fastest").rows(named=True)
+            use = fastest[0]["batch_size"] if fastest else max(sizes["equivalent"])
+            time = f" A trial takes {_seconds(fastest[0])} s ({_packs(fastest[0])})." if fastest else ""
+            margin = f"margin {points(rows[0]['margin'], record.in_percent)}, 95 %, {counted(rows[0]['n'])}"
+            said.append(
+                f"{name}: use batch size {use} with learning rate {_rate(best[name, use], 'learning_rate')}.{time} "
+                f"Test {record.score_name} is {_compared(sizes)} ({margin})."
+            )
     return said
 
 
-def momentum_sentences(leads: pl.DataFrame, costs: pl.DataFrame) -> list[str]:
-    """Say of each optimizer at which batch sizes it is worth it against SGD, and of both at their best ones."""
+def momentum_sentences(leads: pl.DataFrame, costs: pl.DataFrame, record: WorkloadRecord) -> list[str]:
+    """Say of each optimizer at which batch sizes it is better than SGD, and how both compare at their best ones."""
     said = []
-    for name, rows in _by_optimizer(leads):
-        equal = [row for row in rows if row["over"] == "equal batch sizes"]
-        n, margin = rows[0]["n"], number(rows[0]["margin"])
-        parts = [
-            text.format(sizes=_listed(sizes))
-            for verdict, text in WORTH.items()
-            if (sizes := [row["batch_size"] for row in equal if row["verdict"] == verdict])
-        ]
-        cold = [row["batch_size"] for row in equal if row["warmed_up"] is False]
-        note = f"; too few updates to warm up at {_listed(cold)}" if cold else ""
-        said.append(f"{name}: {'; '.join(parts)} (δ = {margin}, Holm, n = {n}{note}).")
-        said += [_of_the_best(row, costs) for row in rows if row["over"] == "best batch sizes"]
+    for name, mine in lines_of_optimizers(leads):
+        equal = mine.filter(over="equal batch sizes")
+        margin = points(mine["margin"][0], record.in_percent)
+        sizes = {verdict: equal.filter(verdict=verdict)["batch_size"].to_list() for verdict in COMPARISONS}
+        short = equal.filter(~pl.col("warmed_up"))["batch_size"].to_list()
+        note = f" Runs are too short for momentum's steady state at {listed(short)}." if short else ""
+        scope = f"margin {margin}, 95 % with Holm's correction, {counted(mine['n'][0])}"
+        said.append(f"{name} against SGD at equal batch sizes: {_compared(sizes)} ({scope}).{note}")
+        said += [_of_the_best(row, costs, record) for row in mine.filter(over="best batch sizes").rows(named=True)]
     return said
 
 
-def _of_the_best(row: dict[str, Any], costs: pl.DataFrame) -> str:
-    verdict = {
-        "ahead": "it is ahead by more than δ",
-        "behind": "it is behind by more than δ",
-        "same": "shown not to matter within ±δ",
-        "not shown": "undecided",
-        "at the edge": "not compared, since a best rate lies at the edge of the rates tried",
-    }[row["verdict"]]
-    own = f"its best batch size, {row['batch_size']}, against sgd at its own, {row['sgd_batch_size']}"
-    text = f"{row['optimizer']} at {own}: {_plus_minus(row, 'difference', sign='+')}, {verdict} (n = {row['n']})"
-    times = [
-        costs.filter(optimizer=name, batch_size=size)["seconds"].to_list()
-        for name, size in ((row["optimizer"], row["batch_size"]), ("sgd", row["sgd_batch_size"]))
-    ]
-    both = [time[0] for time in times if time and time[0] is not None]
-    if len(both) == 2 and row["batch_size"] != row["sgd_batch_size"]:
-        text += f"; it takes {number(both[0] / both[1])} times sgd's seconds there"
-    return f"{text}."
+def _compared(sizes: dict[str, list[int]]) -> str:
+    return "; ".join(f"{COMPARISONS[verdict]} at {listed(mine)}" for verdict, mine in sizes.items() if mine)
+
+
+def _of_the_best(row: dict[str, Any], costs: pl.DataFrame, record: WorkloadRecord) -> str:
+    sizes = f"at its best batch size, {row['batch_size']}, against SGD at {row['sgd_batch_size']}"
+    text = f"{row['optimizer']} {sizes}: {COMPARISONS[row['verdict']]}"
+    text += f" ({_difference(row, record)}, {counted(row['n'])})."
+    pairs = (row["optimizer"], row["batch_size"]), ("sgd", row["sgd_batch_size"])
+    times = [costs.filter(optimizer=name, batch_size=size)["seconds"].drop_nulls().to_list() for name, size in pairs]
+    if all(times) and row["batch_size"] != row["sgd_batch_size"]:
+        text += f" It takes {number(times[0][0] / times[1][0])} times as long."
+    return text
 
 
 def further_sentences(
     further: pl.DataFrame, declaration: Declaration, folder: Path, origin: Origin | None
 ) -> list[str]:
-    """Say which further trials would settle most for their cost, each with the command that trains them."""
+    """Say which further trials would decide most for their cost, each with the command that trains them."""
     if further.is_empty():
-        return ["Nothing is open that further trials are known to settle."]
-    said = ["Further trials, those first that settle most for their cost (if what was measured is the truth, at 80 %):"]
+        return ["No open question is known to be decided by further trials."]
+    said = ["Further trials, ordered by how much they decide for their cost (with 80 % power, if estimates stay):"]
     told = worth_telling(further.rows(named=True))
     for row in told:
         said.append(f"- {option_sentence(row)}")
@@ -221,13 +204,13 @@ def further_sentences(
 
 
 def option_sentence(row: dict[str, Any]) -> str:
-    """Say what further trials add, what they cost and what they would settle."""
+    """Say what further trials add, what they cost and what they would decide."""
     about = f"{row['trials']:,} trials" + (f", about {duration(row['seconds'])}" if row["seconds"] else "")
     return f"{_added(row)} ({about}): {'; '.join(row['settles'])}."
 
 
 def worth_telling(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the first rows, of those that extend the same field only such as settle more than the ones before.
+    """Return the first rows; of those that extend the same field, only rows that decide more than the ones before.
 
     Rates below and rates above the ones tried answer different questions, as do seeds of different cells: all are
     returned.
@@ -272,7 +255,7 @@ def _with(values: Sequence[Any], row: dict[str, Any]) -> Sequence[Any]:
 
 
 def _added(row: dict[str, Any]) -> str:
-    values = _listed([f"{value:g}" for value in row["added"]])
+    values = listed(f"{value:g}" for value in row["added"])
     if row["field"] == "seeds_at":
         return f"{values} seeds at {_cells(row['cells'])}"
     return {
@@ -287,7 +270,7 @@ def _cells(texts: Sequence[str]) -> str:
     sizes: dict[str, list[int]] = {}
     for cell in map(parse_seeds_at, texts):
         sizes.setdefault(cell.optimizer, []).append(cell.batch_size)
-    return " and ".join(f"{name} {_listed(of)}" for name, of in sizes.items())
+    return " and ".join(f"{name} {listed(of)}" for name, of in sizes.items())
 
 
 def of_part(table: pl.DataFrame, part: Tables) -> pl.DataFrame:
@@ -296,23 +279,12 @@ def of_part(table: pl.DataFrame, part: Tables) -> pl.DataFrame:
     return table.filter(workload=workload, budget=budget)
 
 
-def _by_optimizer(table: pl.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
-    rows = plain_first(table).rows(named=True)
-    return [
-        (name, [row for row in rows if row["optimizer"] == name])
-        for name in dict.fromkeys(row["optimizer"] for row in rows)
-    ]
-
-
-def _listed(values: Sequence[Any]) -> str:
-    texts = [str(value) for value in values]
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
-
-
 def _seconds(row: dict[str, Any]) -> str:
-    if row["seconds"] is None:
-        return "not timed"
-    return f"{number(row['seconds'])} {interval(row['seconds_low'], row['seconds_high'])}"
+    return (
+        "not timed"
+        if row["seconds"] is None
+        else estimate(row["seconds"], row["seconds_low"], row["seconds_high"], ".2g")
+    )
 
 
 def _packs(row: dict[str, Any]) -> str:
@@ -320,11 +292,12 @@ def _packs(row: dict[str, Any]) -> str:
 
 
 def _rate(row: dict[str, Any], name: str) -> str:
-    return f"{number(row[name])} {interval(row[f'{name}_low'], row[f'{name}_high'])}"
+    return estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], ".2g")
 
 
-def _plus_minus(row: dict[str, Any], name: str, sign: str = "") -> str:
-    return with_half_width(row[name], row[f"{name}_high"] - row[name], sign)
+def _difference(row: dict[str, Any], record: WorkloadRecord) -> str:
+    ends = row["difference"], row["difference_low"], row["difference_high"]
+    return score(*ends, record.in_percent, sign="+").replace(" %", " points")
 
 
 def _plain(value: Any) -> Any:

@@ -60,7 +60,7 @@ def test_every_figure_is_there_once_with_its_sentence_its_table_and_n(page):
         assert "n" in data
         assert any(name.endswith("_low") for name in data)
     for figure in re.findall(r"<figure .*?</figure>", html, re.DOTALL):
-        assert re.search(r"\bn = \d", figure)
+        assert re.search(r"\b\d seeds", figure)
         assert re.search(r'href="#table-(\w+)"', figure)[1] in block["tables"]
 
 
@@ -93,10 +93,10 @@ def test_the_first_screen_says_what_was_studied_where_it_bends_and_what_to_do(pa
     assert shown["Batch sizes"] == "4, 8, 16, 32"
     assert shown["Trials"].startswith(f"{len(result.trials)} (")
     before_the_figures = html[: html.index("<figure")]
-    for section in ("bends", "advice"):
+    for section in ("limits", "advice", "claims"):
         assert f'<section id="{section}">' in before_the_figures
-    assert "Learning rate for the score bends at" in before_the_figures
-    assert "the largest batch size that loses nothing" in before_the_figures
+    assert "Transition batch size, test score" in before_the_figures
+    assert "use batch size" in before_the_figures
     assert f"--out {result.folder}" in before_the_figures
 
 
@@ -122,7 +122,7 @@ def test_a_notebook_shows_what_was_studied_its_table_and_its_words(page):
     assert EVIL not in shown
     assert shown.count("<tr><td>") == 2 * 4
     assert "Batch sizes: 4, 8, 16, 32" in shown
-    assert "n = 3" in shown
+    assert "3 seeds" in shown
     assert repr(result).endswith(f"{len(result.trials)} trials, finished)")
 
 
@@ -133,13 +133,13 @@ def test_a_notebook_shows_a_result_without_trials(page, tmp_path):
         Store(tmp_path / "s").declare(page[0].declaration)
     result = sg.Result(tmp_path / "s")
     assert "not finished" in result._repr_html_()
-    assert "No trial has ended yet" in result._repr_html_()
+    assert "No results yet" in result._repr_html_()
     assert "known to be missing" in repr(result)
 
 
 def test_figures_save_as_pictures(page, tmp_path):
     result, _ = page
-    result.charts.best_score().save(tmp_path / "figure.svg")
+    result.charts["best-score"].save(tmp_path / "figure.svg")
     assert (tmp_path / "figure.svg").read_text().startswith("<svg")
 
 

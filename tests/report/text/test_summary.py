@@ -7,7 +7,9 @@ import polars as pl
 import pytest
 
 from sgdscope.analysis.tables import Tables
-from sgdscope.report.text.summary import regime_sentences, sentences, summary_rows, threshold_sentences
+from sgdscope.report.figures.best_score import limit_sentences
+from sgdscope.report.figures.two_regimes import regime_sentences
+from sgdscope.report.text.summary import sentences, summary_rows
 from sgdscope.testing import simulated
 
 
@@ -23,38 +25,38 @@ def tables(laws, n=8):
 def test_regimes_are_named_with_their_batch_sizes_as_far_as_bends_are_known():
     """The planted bend is at 2^6.3 = 79, and the training set has 1,024 examples."""
     said = regime_sentences(tables({"sgd": "linear", "momentum:0.9": "linear"}))
-    assert [sentence.split(",")[0] for sentence in said] == ["sgd", "momentum:0.9"]
-    for sentence in said:
-        assert "noise-dominated are 4, 8, 16, 32, 64;" in sentence
-        assert "curvature-dominated are 128, 256, 512, 1024 (95 %, n = 8)" in sentence
-    own = regime_sentences(tables({"sgd": "constant", "momentum:0.9": "linear"}))
-    none = (
-        "of the batch sizes: noise-dominated are none (too few to identify it; to add: 2, 1); curvature-dominated are"
-    )
-    assert own == [
-        f"sgd, {none} 4, 8, 16, 32, 64, 128, 256, 512, 1024 (95 %, n = 8).",
-        f"momentum:0.9, {none} 128, 256, 512, 1024 (95 %, n = 8).",
+    assert said == [
+        f"{name} is noise-dominated at 4, 8, 16, 32 and 64 and curvature-dominated at 128, 256, 512 and 1024 "
+        f"(95 %, 8 seeds)."
+        for name in ("sgd", "momentum:0.9")
     ]
+    own = regime_sentences(tables({"sgd": "constant", "momentum:0.9": "linear"}))
+    text = "{} is noise-dominated at no batch size and curvature-dominated at {} (95 %, 8 seeds). At least 3 batch "
+    text += "sizes are needed in each regime: add 1 and 2."
+    every, large = "4, 8, 16, 32, 64, 128, 256, 512 and 1024", "128, 256, 512 and 1024"
+    assert own == [text.format("sgd", every), text.format("momentum:0.9", large)]
     both = regime_sentences(tables({"sgd": "constant", "momentum:0.9": "constant"}))
-    assert [sentence.split(f", {none} ")[1] for sentence in both] == [
-        "4, 8, 16, 32, 64, 128, 256, 512, 1024 (95 %, n = 8)."
-    ] * 2
+    assert both == [text.format("sgd", every), text.format("momentum:0.9", every)]
 
 
 @pytest.mark.usefixtures("quick")
 def test_that_the_smallest_batch_size_holds_is_not_told_for_a_finding():
     trials = tables({"sgd": "linear"}).trials
     worse = pl.when(pl.col("batch_size") > 4).then(pl.col("test_score") - 0.2).otherwise(pl.col("test_score"))
-    said = threshold_sentences(Tables(trials.with_columns(test_score=worse), {"simulated": simulated.RECORD}, 0.01))
-    assert "is shown to hold at no batch size beyond 4, the smallest, and to be lost by 8 (to within 0.01, " in said[0]
+    said = limit_sentences(Tables(trials.with_columns(test_score=worse), {"simulated": simulated.RECORD}, 0.01))
+    assert said[0] == (
+        "sgd: no batch size above 4 is confirmed equivalent in test accuracy (margin 1 point, 95 %, 8 seeds). It is "
+        "worse at batch size 8."
+    )
 
 
 @pytest.mark.usefixtures("quick")
 def test_where_nothing_is_lost_and_nothing_gained_the_sentences_say_so():
-    said = threshold_sentences(tables({"sgd": "linear", "momentum:0.9": "linear"}))
-    assert "sgd: test accuracy is shown to hold up to batch size 1024, and not shown to be lost at any" in said[0]
-    lead = next(sentence for sentence in said if "against sgd:" in sentence)
-    assert "shown to be ahead by more than 0.01 at no batch size, and shown not to be up to batch size 1024" in lead
+    said = limit_sentences(tables({"sgd": "linear", "momentum:0.9": "linear"}))
+    assert said[0].startswith("sgd: test accuracy is equivalent up to batch size 1024, the largest (margin 1 point")
+    assert "worse" not in said[0]
+    lead = next(sentence for sentence in said if "against SGD:" in sentence)
+    assert "test accuracy is better at no batch size, and confirmed not better up to 1024 (margin 1 point" in lead
 
 
 def test_a_rate_is_not_best_for_the_training_loss_without_its_exploded_seeds_being_named():
@@ -81,4 +83,4 @@ def test_batch_sizes_that_cannot_be_compared_are_not_said_to_be_missing():
     trials = tables({"sgd": "linear"}).trials
     without = trials.with_columns(test_score=pl.lit(None, pl.Float64), validation_score=pl.lit(None, pl.Float64))
     said = sentences(Tables(without, {"simulated": simulated.RECORD}, 0.01))
-    assert any("training loss: 0 of 9 batch sizes can be compared, which is too few" in sentence for sentence in said)
+    assert any("training loss: 0 of 9 batch sizes can be compared. The transition" in sentence for sentence in said)
