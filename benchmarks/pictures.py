@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sgdscope.data.workers import Workers
 from sgdscope.imagenet.images import labelled_square
+from sgdscope.streaming.workers import Workers
 from sgdscope.system import cores
 
 SIDE, BATCH_SIZE = 224, 100

@@ -22,17 +22,6 @@ class Docstrings(griffe.Extension):
 
 
 def as_markdown(text: str) -> str:
-    """Return a docstring whose examples are fenced and whose references are code.
-
-    >>> print(as_markdown("See :func:`run`. With t::\\n\\n    t + 1\\n\\n>>> [1]\\n[1]"))
-    See `run`. With t:
-    <BLANKLINE>
-        t + 1
-    <BLANKLINE>
-    ```pycon
-    >>> [1]
-    [1]
-    ```
-    """
+    """Return a docstring whose examples are fenced and whose references are code."""
     text = REFERENCE.sub(r"`\1`", text).replace("::\n", ":\n")
     return EXAMPLE.sub(lambda found: f"{found[1]}```pycon\n{found[0].rstrip()}\n{found[1]}```\n", text).rstrip("\n")

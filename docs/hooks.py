@@ -55,7 +55,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Make links to the repository's results, which are beside the pages' folder, links within the site."""
+    """Show files that a page names in braces, and make links to the repository's results links within the site."""
+    markdown = re.sub(r"\{\{ (\S+\.py) \}\}", lambda file: f"```python\n{(ROOT / file[1]).read_text()}```", markdown)
     return markdown.replace("](../results/", "](results/").replace("](../../results/", "](../results/")
 
 
@@ -72,8 +73,7 @@ def command_line() -> str:
     text = [(ROOT / "docs" / "reference" / "command-line.intro").read_text()]
     for name in names:
         commands = [f"data {command}" for command in cli.DATA_COMMANDS] if name == "data" else [name]
-        for command in commands:
-            text.append(f"## `sgdscope {command}`\n```text\n{help_of(command.split())}\n```\n")
+        text += [f"## `sgdscope {command}`\n```text\n{help_of(command.split())}\n```\n" for command in commands]
     return "\n".join(text)
 
 
@@ -94,7 +94,7 @@ def help_of(command: list[str]) -> str:
 def python() -> str:
     """Return the page of the Python interface: the public names, under the headings of the package's docstring."""
     text = [(ROOT / "docs" / "reference" / "python.intro").read_text()]
-    shown = set()
+    shown = {"studies", "workloads"}
     for group, names in re.findall(r"^([A-Z][\w ]+): (.+)$", sgdscope.__doc__ or "", re.MULTILINE):
         listed = [name for name in names.split(", ") if name in sgdscope.__all__]
         if listed:
@@ -103,7 +103,16 @@ def python() -> str:
         shown |= set(listed)
     if missing := set(sgdscope.__all__) - shown:
         raise ValueError(f"the docstring of sgdscope does not list {', '.join(sorted(missing))}")
+    text += ["## Built-in studies and workloads\n", named("sgdscope.studies.get", "studies.get")]
+    for name in sgdscope.workloads.__all__:
+        home = getattr(sgdscope.workloads, name).__module__
+        text.append(named(f"{home}.{name}", f"workloads.{name}"))
     return "\n".join(text)
+
+
+def named(path: str, heading: str) -> str:
+    """Return the reference of an object under the name by which users call it."""
+    return f"::: {path}\n    options:\n      heading: {heading}\n      toc_label: {heading}\n"
 
 
 def tables() -> str:
@@ -118,10 +127,10 @@ def tables() -> str:
 def table(name: str, access: str, columns: Any) -> str:
     """Return one table's section."""
     rows = [
-        f"| `{column}` | {of.dtype} | {of.unit or '–'} | {of.description.replace('|', chr(92) + '|')} |"
+        f"| `{column}` | {of.description.replace('|', chr(92) + '|')} | {of.unit or '–'} | {of.dtype} |"
         for column, of in columns.items()
     ]
-    head = "| column | type | unit | meaning |\n| --- | --- | --- | --- |"
+    head = "| column | meaning | unit | type |\n| --- | --- | --- | --- |"
     return "\n".join([f"### `{name}` {{ #{name} }}\n", head, *rows, ""])
 
 

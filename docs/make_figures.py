@@ -7,23 +7,18 @@ The studies are kept in FOLDER. Default: sgdscope-docs. Run the same command to 
 
 from __future__ import annotations
 
-import io
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import altair as alt
 from playwright.sync_api import sync_playwright
-from rich.console import Console
 
 import sgdscope as sg
-from sgdscope.claims.decide import findings
-from sgdscope.report.charts import Charts
 from sgdscope.report.export import page_figures, write_figures
-from sgdscope.report.text.claims import print_claims
-from sgdscope.report.text.summary import sentences, summary_table
-from sgdscope.result import read_folders
 
 PICTURES = Path(__file__).parent / "pictures"
 SEEDS = 15
@@ -31,15 +26,17 @@ ALONG_TRAINING = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # Of the sweeps over steps and over epochs, the figures that differ from those of the sweep over batch sizes.
 OF_STEPS = ("best-score", "optimal-learning-rate", "training-loss")
 OF_EPOCHS = ("score-by-epochs", "rates-by-epochs")
+# In the README.
+FIRST = ("best-score", "optimal-learning-rate")
 
 
 def studies() -> dict[str, sg.Study]:
     """Return the studies that the documentation shows, by the name of their folder."""
     digits = sg.studies.get("digits")
     sizes = (2, *(size for size in digits.batch_sizes if size > 2))
-    measured = {"evaluate_at": ALONG_TRAINING, "noise_scale_at": (0, *ALONG_TRAINING)}
     return {
-        "epochs": digits.changed({"seeds": SEEDS, "batch_sizes": sizes, **measured}),
+        "epochs": digits.changed({"seeds": SEEDS, "batch_sizes": sizes, "evaluate_at": ALONG_TRAINING}),
+        "noise": digits.changed({"batch_sizes": (8, 32, 128, 512), "noise_scale_at": (0, *ALONG_TRAINING)}),
         "steps": sg.studies.get("digits", sweep="steps").changed({"seeds": SEEDS}),
         "budgets": sg.studies.get("digits", sweep="epochs").changed({"seeds": SEEDS}),
     }
@@ -52,26 +49,22 @@ def main(folder: Path) -> None:
     figures = {name: page_figures(result.tables) for name, result in results.items()}
     drawn = figures["epochs"]
     drawn |= {f"steps-{name}": figures["steps"][name] for name in OF_STEPS}
-    drawn |= {name: figures["budgets"][name] for name in OF_EPOCHS}
+    drawn |= {name: figures["budgets"][name] for name in OF_EPOCHS} | {"noise-scale": figures["noise"]["noise-scale"]}
     write_figures(drawn, PICTURES, "svg")
 
-    charts = Charts(results["epochs"].tables)
-    write_figures({"digits": alt.hconcat(charts.best_score(), charts.optimal_learning_rate())}, PICTURES, "png")
+    write_figures({"digits": alt.hconcat(*(drawn[name] for name in FIRST))}, PICTURES, "png")
     photograph(results["epochs"])
 
-    write_table(results["epochs"])
-    console = _console(100)
-    print_claims(findings(read_folders([folder / name for name in results])), console)
-    _write("claims.txt", console)
+    keep_output("table.txt", "show", folder / "epochs")
+    keep_output("claims.txt", "claims", *(folder / name for name in ("epochs", "steps", "budgets")))
 
 
-def write_table(result: sg.Result) -> None:
-    """Write what the study prints: its table and its sentences."""
-    console = _console(80)
-    console.print(summary_table(result.tables))
-    for sentence in sentences(result.tables):
-        console.print(sentence)
-    _write("table.txt", console)
+def keep_output(file: str, *words: str | Path) -> None:
+    """Keep what a command prints on a terminal of 80 columns."""
+    command = [sys.executable, "-m", "sgdscope.cli", *map(str, words)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"COLUMNS": "80"})  # noqa: S603
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    (PICTURES / file).write_text("\n".join(lines) + "\n")
 
 
 def photograph(result: sg.Result) -> None:
@@ -87,15 +80,6 @@ def photograph(result: sg.Result) -> None:
         tab.wait_for_selector("html[data-drawn]")
         tab.screenshot(path=PICTURES / "report.png")
         browser.close()
-
-
-def _console(width: int) -> Console:
-    return Console(width=width, record=True, file=io.StringIO())
-
-
-def _write(name: str, console: Console) -> None:
-    lines = [line.rstrip() for line in console.export_text().strip("\n").splitlines()]
-    (PICTURES / name).write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from sgdscope.result import Result, run
     from sgdscope.schedules import Constant, Cosine, Halving, WarmupStableDecay
     from sgdscope.seeds import Seeds, SeedsAt
+    from sgdscope.streaming.distributed import exit_together
     from sgdscope.studies import load_study
     from sgdscope.study import Study
-    from sgdscope.training.distributed import exit_together
     from sgdscope.training.jax_setup import configure_jax
     from sgdscope.workloads.base import Feed, Resident, Streams, Workload, constant_classifier
 
@@ -57,7 +57,7 @@ _HOME = {
     "plan_study": "engine.run",
     "load_study": "studies",
     "configure_jax": "training.jax_setup",
-    "exit_together": "training.distributed",
+    "exit_together": "streaming.distributed",
     "Result": "result",
     "InputError": "errors",
 }

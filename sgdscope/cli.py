@@ -152,7 +152,7 @@ class Run:
         from sgdscope.report.text.summary import saturation_sentences
         from sgdscope.result import run
         from sgdscope.store import ended
-        from sgdscope.training.distributed import exit_together
+        from sgdscope.streaming.distributed import exit_together
 
         folder = _given("out", self.out) or Path(f"sgdscope-{OBEYED.sub('-', study.name).replace('/', '-')}")
         limits: dict[str, Any] = {"until_decided": self.until_decided, "seconds": _seconds("for", self.for_)}

@@ -13,14 +13,12 @@
       damaged/                                files that failed their check, set aside
       lock                                    held by the process that writes
 
-Only files of exactly these names are the study's: COMMIT, SHA256 and TRIAL are 16 hexadecimal digits. Other files in
-its folders, such as the copies that file managers and synchronisation leave, are named, and never read, moved or
-deleted. What is there and cannot be read is an error, and never counts as missing.
+COMMIT and SHA256 are 16 hexadecimal digits. Other files in these folders, such as the copies that synchronisation
+leaves, are named, and never read, moved or deleted. What is there and cannot be read is an error, never missing.
 
-Every file is written aside, synchronised and renamed, so a reader sees it whole or not at all. A commit is its
-file in ``trials``: the others are written first, and those without their trials are not read. Folders from before
-``correctness`` was kept lack it. The first 16 digits of its SHA-256 stand in each file's name, so damage anywhere in
-it is found. That nothing is torn never needs the lock; it only tells a second writer that there is a first.
+Every file is written aside, synchronised and renamed, so a reader sees it whole or not at all. A commit is its file in
+``trials``: the others are written first, and ignored without it. The first digits of its SHA-256 stand in each file's
+name, so damage is found. The lock only tells a second writer that there is a first.
 """
 
 from __future__ import annotations
@@ -98,9 +96,8 @@ CIRCUMSTANCES = ("seconds", "method", "pack_size", "device", "devices", "jax_ver
 SCHEMAS = {"measurements": MEASUREMENTS_SCHEMA, "correctness": CORRECTNESS_SCHEMA, "trials": TRIALS_SCHEMA}
 COMMIT = re.compile(r"[0-9a-f]{16}\.[0-9a-f]{16}\.parquet")
 CHECKPOINT = re.compile(r"[0-9a-f]+(\.[0-9a-f]+)*\.npz")
-# Our own names: of files beside study.json, and in each folder of a study.
+# Our own names: of files beside study.json, of those that a start which was cut short leaves, and in each folder.
 BESIDE = re.compile(r"(study|programs)\.json|report\.html")
-# Those that a start which was cut short leaves, beside the lock.
 BEGUN = re.compile(r"(study|programs)\.json")
 OWN_FOLDERS = dict.fromkeys(SCHEMAS, COMMIT) | {"checkpoints": CHECKPOINT}
 # What a system puts into folders by itself: no sign that a folder is used for something else.
@@ -115,10 +112,10 @@ MOST_NAMED = 3
 
 @dataclass(frozen=True)
 class Contents:
-    """What a folder holds: the tables of all valid commits, and what else was found.
+    """What a folder holds.
 
     Args:
-        trials: one row a trial.
+        trials: the trials of all valid commits, one a row.
         measurements: of these trials.
         correctness: of these trials.
         damaged: files of commits that are not what was written.
@@ -134,11 +131,7 @@ class Contents:
     incomplete: dict[str, int] = field(default_factory=dict)
 
     def notices(self, again: str) -> list[str]:
-        """Say in sentences what was found besides whole and damaged commits.
-
-        Args:
-            again: what becomes of the trials of which nothing is left, as "are trained again".
-        """
+        """Say what was found besides whole and damaged commits, and what becomes of missing trials."""
         said = [
             f"Commit {name} lacks a file, because it was deleted or its writing was cut short: {count} trials {again}."
             for name, count in self.incomplete.items()
@@ -265,7 +258,7 @@ class Store:
             os.close(lock)
 
     def _check_ours(self) -> None:
-        """Refuse a folder that is used for something else: a study is never mixed with what it did not make."""
+        """Refuse a folder that is used for something else."""
         if not (self.exists or self.folder.is_dir()):
             return
         if not self.exists and (other := self._not_ours()):
@@ -281,14 +274,10 @@ class Store:
                     pass
 
     def _not_ours(self) -> str | None:
-        """Return what a folder without study.json holds that no study made.
-
-        A folder that has commits is a study's, whatever else is in it.
-        """
-        for name in SCHEMAS:
-            folder = self.folder / name
-            if folder.is_dir() and any(COMMIT.fullmatch(other) for other in atomic.names(folder)):
-                return None
+        """Return what a folder without study.json and without commits holds that no study made."""
+        folders = [self.folder / name for name in SCHEMAS if (self.folder / name).is_dir()]
+        if any(COMMIT.fullmatch(name) for folder in folders for name in atomic.names(folder)):
+            return None
         begun = (self.folder / "lock").is_file()
         for name in atomic.names(self.folder):
             path = self.folder / name
@@ -331,15 +320,10 @@ class Store:
                 )
 
     def check_program(self, version: str, what: str, fingerprint: str) -> None:
-        """Refuse a workload or an optimizer whose traced functions changed under the same name; keep a new fingerprint.
-
-        Args:
-            version: of JAX, and the form of fingerprints.
-            what: its kind and name, such as ``workload digits``.
-            fingerprint: of its functions.
+        """Keep the fingerprint of a workload's or an optimizer's functions, such as ``workload digits``, for a version.
 
         Raises:
-            InputError: where another fingerprint is known.
+            InputError: If another fingerprint is known under the same name.
         """
         key, known = f"{version}, {what}", self._programs()
         if known.get(key, fingerprint) != fingerprint:

@@ -35,9 +35,10 @@ study = sg.Study(
 
 @pytest.fixture(autouse=True)
 def _strict_promotion(monkeypatch):
-    """Nothing of ours may rely on silent changes of type."""
+    """Nothing of ours may rely on silent changes of type or of the number of axes."""
     monkeypatch.setitem(PINNED, "numpy_dtype_promotion", "strict")
-    with jax.numpy_dtype_promotion("strict"):
+    monkeypatch.setitem(PINNED, "numpy_rank_promotion", "raise")
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
 
 

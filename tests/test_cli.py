@@ -43,7 +43,7 @@ def wide(tmp_path_factory):
 def test_fields_in_any_order_table_and_page(command, study_file, tmp_path):
     done = command("run", *FAST, "--out", tmp_path / "s", study_file, "--verbose", "--optimizers", "sgd")
     assert done.returncode == 0, done.stderr
-    assert "compiled batch size 256, 64 slots: traced in" in done.stdout
+    assert "compiled batch size 256, pack size 64: traced in" in done.stdout
     assert "test score" in done.stdout
     assert "2 batch sizes are too few to find where it stops growing" in done.stdout
     assert (tmp_path / "s" / "report.html").stat().st_size < 2e6

@@ -15,6 +15,7 @@ import pytest
 import sgdscope as sg
 from sgdscope import cli
 from sgdscope.budget import Epochs, Steps
+from sgdscope.report import figures
 from sgdscope.testing.simulated import Truth, simulate, trial_table
 from sgdscope.training.jax_setup import PINNED
 
@@ -29,7 +30,6 @@ PAGES = [
     if "```python" in path.read_text() or "```sh" in path.read_text()
 ]
 NOT_RUN = "<!-- not run: "
-INCLUDED = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
 
 
 def blocks(path):
@@ -38,20 +38,12 @@ def blocks(path):
     return [(language, code, not not_run) for not_run, language, code in found]
 
 
-def python_of(path):
-    """Return the Python of a page: what its examples are together, and each file that it shows, by name."""
-    codes = [code for language, code, _ in blocks(path) if language == "python"]
-    name = re.sub(r"\W", "_", path.relative_to(ROOT).as_posix())
-    shown = [INCLUDED.findall(code) for code in codes]
-    files = {Path(file).stem: (ROOT / file).read_text() for names in shown for file in names}
-    return {name: "\n".join(code for code, names in zip(codes, shown, strict=True) if not names)} | files
-
-
 def small(study):
     """Return a study of the same name and sweep that trains in a moment."""
     epochs = sorted({min(budget.n, 4) for budget in study.budgets if isinstance(budget, Epochs)})
     steps = sorted({min(budget.n, 16) for budget in study.budgets if isinstance(budget, Steps)})
-    sizes = study.batch_sizes[-1:] if len(study.batch_sizes) < 4 else study.batch_sizes[-4:]
+    # Advice takes four batch sizes; each is a program to compile.
+    sizes = study.batch_sizes[-4:] if study.workloads[0].name == "digits" else study.batch_sizes[-1:]
     return study.changed(
         {
             "batch_sizes": sizes,
@@ -70,7 +62,7 @@ def digits_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch, digits_folder):
+def workplace(tmp_path, monkeypatch, digits_folder, quick):
     """A folder as a reader has it: the examples, a study of digits, and a table of runs."""
     shutil.copytree(digits_folder, tmp_path / "sgdscope-digits")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
@@ -94,8 +86,6 @@ def test_the_examples_of_a_page_run_in_their_order(page, workplace):
         if language == "sh":
             for line in code.replace("\\\n", " ").splitlines():
                 run_line(line, runs)
-        elif INCLUDED.search(code):
-            exec(compile(INCLUDED.sub(lambda found: (ROOT / found[1]).read_text(), code), str(page), "exec"), {})
         elif runs:
             exec(compile(code, str(page), "exec"), names)
 
@@ -120,9 +110,8 @@ def run_line(line, runs):
 def test_the_python_of_all_pages_passes_a_strict_type_checker(tmp_path):
     files = []
     for page in PAGES:
-        for name, code in python_of(page).items():
-            files.append(tmp_path / f"{name}.py")
-            files[-1].write_text(code)
+        files.append(tmp_path / (re.sub(r"\W", "_", page.relative_to(ROOT).as_posix()) + ".py"))
+        files[-1].write_text("\n".join(code for language, code, _ in blocks(page) if language == "python"))
     # Of the libraries that only examples use, the types are not read: it takes a minute.
     lenient = ["--allow-subclassing-any", "--no-warn-return-any"]
     done = subprocess.run(
@@ -132,6 +121,15 @@ def test_the_python_of_all_pages_passes_a_strict_type_checker(tmp_path):
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_figure_has_a_section_of_its_name():
+    modules = (*figures.OF_ONE_BUDGET, *figures.OF_SEVERAL_BUDGETS)
+    names = [module.__name__.rpartition(".")[2].replace("_", "-") for module in modules]
+    page = (DOCS / "figures.md").read_text()
+    sections = re.findall(r"^## ([\w-]+) \{ #\1 \}$", page, re.MULTILINE)
+    assert sorted(sections) == sorted(names)
+    assert all(f"(pictures/{name}.svg)" in page for name in names)
 
 
 def test_the_changelog_says_of_each_version_whether_numbers_change():
@@ -145,3 +143,13 @@ def test_the_changelog_says_of_each_version_whether_numbers_change():
         assert numbers.startswith("**Numbers:** ")
         groups = set(re.findall(r"^### (.+)$", version, re.MULTILINE))
         assert groups <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_docstrings_become_markdown(monkeypatch):
+    pytest.importorskip("griffe", reason="the extra docs is not installed")
+    monkeypatch.syspath_prepend(DOCS)
+    from griffe_docstrings import as_markdown
+
+    text = "See :func:`run`. With t::\n\n    t + 1\n\n>>> [1]\n[1]\n\n>>> [2]\n[2]"
+    fenced = "```pycon\n>>> [1]\n[1]\n```\n\n```pycon\n>>> [2]\n[2]\n```"
+    assert as_markdown(text) == f"See `run`. With t:\n\n    t + 1\n\n{fenced}"

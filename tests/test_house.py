@@ -12,7 +12,7 @@ HOUSE = Path(sgdscope.__file__).parent
 ROOMS = [
     *("errors", "version", "converters", "formatting", "records", "frames", "system", "atomic", "terminal"),
     *("budget", "seeds", "schedules", "optimizers", "models", "data", "workloads", "study", "store"),
-    *("stats", "analysis", "training", "engine", "imagenet", "study_file", "studies", "testing"),
+    *("stats", "analysis", "training", "streaming", "engine", "imagenet", "study_file", "studies", "testing"),
     *("claims", "advice", "report", "result", "cli"),
 ]
 # The face loads the public names when they are asked for.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import sgdscope as sg
-from sgdscope.data.workers import Workers
 from sgdscope.errors import InputError
+from sgdscope.streaming.workers import Workers
 from sgdscope.studies import load_study
 
 STUDY = """

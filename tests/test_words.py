@@ -17,12 +17,12 @@ BANNED = {
     r"shown (not )?to": "is, is not, or confirmed",
     r"told apart|tells? \w+ apart": "undecided, distinguished",
     r"(is|are|be) ahead": "better",
-    r"ahead (of|by)": "better than",
-    r"(is|are|be) lost": "worse",
+    r"ahead (of sgd|by)": "better than",
+    r"(score|accuracy) (is|be) (shown to be )?lost|to be lost": "worse",
     r"loses? nothing": "equivalent",
     r"shown to hold|holds? up to": "equivalent up to",
     r"warm(ed|s)? up": "momentum in steady state",
-    r"pictures?": "image, or figure",
+    r"(?<![\"'`/])pictures?(?![\"'`./])": "image, or figure",
     r"constant predictors?": "constant baseline",
     r"(any|some|no)body('s)?": "name who",
     r"the talk('s)?": "the paper",
@@ -32,11 +32,12 @@ BANNED = {
 }
 PATTERN = re.compile("|".join(rf"\b(?:{phrase})" + r"(?!\w)" for phrase in BANNED), re.IGNORECASE)
 # Rooms whose words are being changed elsewhere; to be emptied.
-LATER = {"cli.py", "result.py", "study.py", "training", "engine", "data", "workloads", "imagenet", "studies"}
+LATER = {"cli.py", "result.py", "study.py", "engine", "studies"}
 # Rooms whose docstrings are, and where a fitted law has a knee; their other strings are tested.
 DOCSTRINGS_LATER = {"analysis", "claims", "stats", "testing"}
+# Names of the arrays of data sets, which are part of a trial's identity.
+ARRAYS = {"picture", "pictures"}
 DOCUMENTS = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-DOCUMENTS_LATER = {"README.md"}
 
 
 def room(path):
@@ -61,6 +62,8 @@ def strings(path):
             is_docstring = node in told
             if is_docstring and (told[node] or room(path) in DOCSTRINGS_LATER):
                 continue
+            if node.value in ARRAYS:
+                continue
             yield node.lineno, node.value
 
 
@@ -80,9 +83,10 @@ def test_no_template_has_a_banned_phrase(path):
     assert not PATTERN.findall(text)
 
 
-@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path.name not in DOCUMENTS_LATER], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
 def test_no_document_has_a_banned_phrase(path):
-    assert not [match[0] for match in PATTERN.finditer(path.read_text())]
+    text = re.sub(r"\]\([^)]*\)|<[^>]*>|--8<--.*", "", path.read_text())  # where links lead
+    assert not [match[0] for match in PATTERN.finditer(text)]
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ CROP_PADDING = 4
 
 
 def crop_and_flip(key: jax.Array, example: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an example whose picture is a random crop of itself within a margin, and mirrored in half the cases.
+    """Return an example whose image is a random crop of itself within a margin, and mirrored in half the cases.
 
-    In the margin of 4 pixels on each side the picture is mirrored at its edge, as in arXiv 1605.07146 (He et al. have
+    In the margin of 4 pixels on each side the image is mirrored at its edge, as in arXiv 1605.07146 (He et al. have
     zeros there). Each of the 9 × 9 places and each of the 2 orientations is as likely as another.
     """
     crop_key, flip_key = jax.random.split(key)

@@ -1,4 +1,4 @@
-"""The CIFAR-10 pictures, in the binary version of their own format."""
+"""The CIFAR-10 images, in the binary version of their own format."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CIFAR10 = DataSet(
 
 
 def read_cifar10(where: Path | None = None, train_on_all: bool = False) -> dict[str, dict[str, np.ndarray]]:
-    """Return the fixed split: 45,000 pictures for training, 5,000 for validation, 10,000 for testing.
+    """Return the fixed split: 45,000 images for training, 5,000 for validation, 10,000 for testing.
 
     Each split has ``picture``, uint8 of shape (n, 32, 32, 3), and ``label``, uint8 of shape (n,). Validation is
     the last 5,000 of the published training set, in its order.
@@ -42,7 +42,7 @@ def read_cifar10(where: Path | None = None, train_on_all: bool = False) -> dict[
         where: the folder of the six .bin files, one that has them in ``cifar-10-batches-bin``, one that has
             cifar-10-binary.tar.gz, or that file itself, which is read in memory; without it, SGDSCOPE_DATA, or
             the cache that ``sgdscope data fetch cifar10`` fills.
-        train_on_all: train on all 50,000, as the talk does. Validation is then the test split, so that what
+        train_on_all: train on all 50,000, as the paper does. Validation is then the test split, so that what
             validation chooses was chosen on the test set.
 
     Raises:

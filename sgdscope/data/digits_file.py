@@ -12,7 +12,7 @@ BOUNDS = {"train": (0, 1024), "validation": (1024, 1280), "test": (1280, 1797)}
 
 
 def read_digits() -> dict[str, dict[str, np.ndarray]]:
-    """Return the fixed split: 1,024 pictures for training, 256 for validation, 517 for testing.
+    """Return the fixed split: 1,024 images for training, 256 for validation, 517 for testing.
 
     Each split has ``picture``, float32 of shape (n, 64) with values 0 to 1, and ``label``, uint8 of shape (n,).
 

@@ -33,7 +33,7 @@ MNIST = DataSet(
 
 
 def read_mnist(where: Path | None = None, train_on_all: bool = False) -> dict[str, dict[str, np.ndarray]]:
-    """Return the fixed split: 50,000 pictures for training, 10,000 for validation, 10,000 for testing.
+    """Return the fixed split: 50,000 images for training, 10,000 for validation, 10,000 for testing.
 
     Each split has ``picture``, uint8 of shape (n, 28, 28), and ``label``, uint8 of shape (n,). Validation is the
     last 10,000 of the published training set, in its order.
@@ -41,7 +41,7 @@ def read_mnist(where: Path | None = None, train_on_all: bool = False) -> dict[st
     Args:
         where: the folder of the four IDX files, gzipped or not, or one that has them in ``mnist``; without it,
             SGDSCOPE_DATA, or the cache that ``sgdscope data fetch mnist`` fills.
-        train_on_all: train on all 60,000, as the talk does. Validation is then the test split, so that what
+        train_on_all: train on all 60,000, as the paper does. Validation is then the test split, so that what
             validation chooses was chosen on the test set.
 
     Raises:

@@ -18,12 +18,11 @@ from sgdscope.study import Cell, Declaration, Study, Trial
 from sgdscope.workloads.base import examples_in
 
 if TYPE_CHECKING:
-    from sgdscope.training.loop import Backend
+    from sgdscope.training.backend import Backend
     from sgdscope.training.step import Kind
     from sgdscope.training.traced import TracedWorkload
 
-# What a trial takes beside updates and evaluations: its share of searching, committing, tables and page, as measured
-# with 10,000 trials of almost no work (results/overhead).
+# What a trial takes beside updates and evaluations: searching, committing, tables and report (results/overhead).
 SECONDS_BESIDE = 1.6e-3
 # For how many finished cells what other studies needed counts, where a study's own cells are still few.
 SEEN_AS_CELLS = 4
@@ -51,7 +50,7 @@ class Plan:
     """What remains to be trained: counts are of what is expected where learning rates are searched.
 
     ``operations`` are the floating-point operations of matrix products and convolutions, evaluation included;
-    ``bytes`` what the host reads, where examples are not on the device; ``expansion`` is the study written out.
+    ``bytes`` what the host reads; ``expansion`` is the study written out.
     """
 
     cells: int
@@ -152,11 +151,7 @@ class Costs:
         return updates * per_update + self._evaluating()
 
     def training_seconds(self, seconds: float, trials: int, updates: int, batch_size: int) -> float:
-        """Return what of the seconds of a pack went into training rather than evaluation.
-
-        They are shared as what is known so far expects, which the pack before has corrected: taking off an evaluation's
-        expected seconds instead would, where that is most of them, swing from pack to pack.
-        """
+        """Return what of the seconds of a pack went into training rather than evaluation, in expected proportion."""
         known = self.per_update(batch_size)
         if known is None:
             training = float(updates * batch_size * self._per_example)
@@ -166,24 +161,15 @@ class Costs:
         return seconds * training / (training + evaluating) if training else seconds
 
     def _evaluating(self) -> float:
-        """Return the seconds of a trial's evaluations: large batches, at the speed of the largest that was timed.
-
-        Where the host reads the examples they take at least what that does. Estimates of its noise are small batches,
-        at theirs.
-        """
+        """Return the seconds of a trial's evaluations, at the speed of large batches, and noise estimates, of small."""
         estimating = self._small_batches * (self.per_update(self._small_batch_size) or 0.0)
         computing = self._per_evaluation * (self.seconds_per_operation or 0.0)
         return max(computing, self._evaluated * self._seconds_to_read) + estimating
 
 
-def costs_of(study: Study, traced: Mapping[str, TracedWorkload] | None = None) -> dict[str, Costs]:
-    """Return what the trials of a study's workloads cost, by their names: of those given, or of all, traced here."""
-    from sgdscope.training.traced import trace
-
-    counts = len(study.evaluate_at), len(study.noise_scale_at)
-    if traced is None:
-        traced = {workload.name: trace(workload) for workload in study.workloads}
-    return {name: Costs(each, *counts) for name, each in traced.items()}
+def costs_of(study: Study, traced: Mapping[str, TracedWorkload]) -> dict[str, Costs]:
+    """Return what the trials of these workloads of a study cost, by their names."""
+    return {name: Costs(each, len(study.evaluate_at), len(study.noise_scale_at)) for name, each in traced.items()}
 
 
 def _on_the_line(batch_size: int, timed: Mapping[int, float]) -> float:
@@ -199,16 +185,9 @@ def _on_the_line(batch_size: int, timed: Mapping[int, float]) -> float:
 
 
 def rates_expected(declaration: Declaration) -> float:
-    """Return how many learning rates a cell's search has been seen to need, until this study's own cells tell.
+    """Return how many learning rates a cell's search needs on average, until this study's own cells tell.
 
-    5.9 + 10.5/n: with few seeds it takes more rates until the ends are beaten. One seed has no interval in which other
-    rates would be as good, and takes 7.2. Over several budgets the two optima lie further apart, and it takes a fifth
-    more.
-
-    Seen in cells of the built-in studies, as means of a study: 6.5 to 8.3 with n = 1 (``digits``, ``digits_steps`` and
-    ``lstm`` and ``autoencoder``, small), 10.1 and 11.1 with 2 (``digits`` and ``digits_steps``; 18.4 in ``lstm``, whose
-    curves are flat), 9 to 10.9 with 3 (all four), 7.9 with 5 and 6.4 with 15 (``digits`` and ``digits_steps``);
-    over epochs (``digits_epochs``) 8.9, 12, 11.9, 9.7 and 8 with 1, 2, 3, 5 and 15.
+    5.9 + 10.5/n for n seeds, 7.2 for one, and a fifth more over several budgets: seen in the built-in studies.
     """
     seeds, several = Seeds.of(declaration.seeds).search, len(declaration.trial_budgets) > 1
     return (5.9 + 10.5 / seeds if seeds > 1 else 7.2) * (1.2 if several else 1.0)
@@ -227,8 +206,7 @@ def trials_expected(seeds: Seeds, rates: float) -> int:
 def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs], compiling: float = 0.0) -> Plan:
     """Return what is still to be trained, given where the search of each cell stands.
 
-    A workload that has not been timed is expected to take as long per operation as those that have been; an
-    unlimited budget is counted up to its ceiling.
+    A workload that has not been timed is expected to be as fast as others; an unlimited budget is counted in full.
 
     Args:
         declaration: the study.

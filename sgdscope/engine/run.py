@@ -8,11 +8,8 @@ so all come to the same; each trial is compared nevertheless. The first alone wr
 from __future__ import annotations
 
 import contextlib
-import io
-import json
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -22,7 +19,6 @@ from typing import TYPE_CHECKING
 import polars as pl
 from rich.console import Console
 
-from sgdscope.data.workers import WorkerDiedError
 from sgdscope.engine.plan import Costs, Plan, costs_of, expansion, packs, remaining
 from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import search
@@ -35,11 +31,11 @@ from sgdscope.study import Declaration, Study, Trial
 from sgdscope.terminal import Terminal
 from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.compiler import CompileTime
-from sgdscope.version import __version__
 
 if TYPE_CHECKING:
-    from sgdscope.training.distributed import World
-    from sgdscope.training.loop import Backend, Outcome
+    from sgdscope.streaming.distributed import World
+    from sgdscope.training.backend import Backend
+    from sgdscope.training.outcome import Outcome
     from sgdscope.training.step import Kind
     from sgdscope.training.traced import TracedWorkload
 
@@ -53,7 +49,6 @@ OTHER_DEVICES = (
     "{} has trials that were trained on {}, and this run trains on {}. Sums are taken in another order there, so "
     "results can differ from those of one device alone. The table of trials names the device of each."
 )
-SAME_SCRIPT = "all must run the same script, on the same data and with the same versions"
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,7 @@ def train_study(
     Raises:
         InputError: for what the user can put right, before anything is trained, or where the disk fills up.
     """
-    from sgdscope.training.distributed import the_world
+    from sgdscope.streaming.distributed import the_world
     from sgdscope.training.jax_setup import check_jax, pinned
 
     begun = time.perf_counter()
@@ -122,8 +117,8 @@ def _train_study(
 ) -> Ran:
     import jax
 
+    from sgdscope.training.backend import check_devices
     from sgdscope.training.jax_setup import idle_cores
-    from sgdscope.training.packed import check_devices
     from sgdscope.training.traced import trace
 
     declaration = study.declaration()
@@ -131,10 +126,9 @@ def _train_study(
     traced = {workload.name: trace(workload) for workload in study.workloads}
     programs = _fingerprints(study, traced)
     check_devices(declaration.devices_per_trial, jax.device_count())
-    _check_processes(study, world)
+    world.agree_on(study, declaration, programs)
     if world.is_shared and ends_at is not None:
         raise InputError("for: several processes have no clock in common, so a time cannot stop them. Leave it out.")
-    world.agree("the study", _told_apart(declaration, programs), SAME_SCRIPT)
     trials, wrong = pl.DataFrame(schema=TRIALS_SCHEMA), None
     with (
         contextlib.ExitStack() as held,
@@ -156,7 +150,7 @@ def _train_study(
         if world.is_shared:  # another machine may see the folder as it was a moment ago
             known = Declaration.from_json(world.broadcast(declaration.to_json().encode()).decode())
             declaration = known.united(study.declaration())
-            trials = pl.read_parquet(io.BytesIO(world.broadcast(_parquet(trials))))
+            trials = world.broadcast_table(trials)
         study = study.extended_to(declaration)
         run = _Run(study, declaration, store, progress, trials, traced, world, ends_at)
         for name in traced:
@@ -221,51 +215,6 @@ def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str],
         progress.say(OTHER_DEVICES.format(store.folder, " and on ".join(others), here))
     Checkpoints(store.folder, "").drop(ended(contents.trials)["trial_id"])
     return contents.trials
-
-
-def _check_processes(study: Study, world: World) -> None:
-    import jax
-
-    if not world.is_shared:
-        return
-    counts = Counter(device.process_index for device in jax.devices())
-    if len(set(counts.values())) > 1:
-        raise InputError(
-            f"the processes have {', '.join(str(count) for _, count in sorted(counts.items()))} devices; each trial is "
-            f"shared in equal parts, so give all of them as many."
-        )
-    if study.devices_per_trial != jax.device_count():
-        raise InputError(
-            f"devices_per_trial: {study.devices_per_trial} is not {jax.device_count()}, the devices of all "
-            f"{world.count} processes, which train each trial together."
-        )
-    for workload in study.workloads:
-        if workload.feed is None:
-            raise InputError(
-                f"workload {workload.name!r} has its data on the devices, which processes do not share; run it in "
-                f"one process."
-            )
-
-
-def _told_apart(declaration: Declaration, programs: Mapping[str, str]) -> dict[str, str]:
-    """Return all that decides what a study trains, part by part."""
-    import jax
-
-    fields = json.loads(declaration.to_json())
-    workloads = {
-        f"{field} of workload {record['name']}": value
-        for record in fields.pop("workloads")
-        for field, value in record.items()
-    }
-    functions = {f"functions of {name}, as a hash,": program for name, program in programs.items()}
-    versions = {"versions": f"sgdscope {__version__}, JAX {jax.__version__}"}
-    return {part: str(value) for part, value in (versions | fields | workloads | functions).items()}
-
-
-def _parquet(table: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    table.write_parquet(buffer)
-    return buffer.getvalue()
 
 
 class _Run:
@@ -349,7 +298,7 @@ class _Run:
             self._trials = pl.concat([self._trials, rows])
             self._found = search(self._declaration, self._trials)
             self._show_cells()
-        self.compile_times += backend.compile_times
+        self.compile_times += backend.compiler.compile_times
 
     def _train_pack(
         self, backend: Backend, pack: Sequence[Trial], plan: Plan, costs: Costs, checkpoints: Checkpoints
@@ -431,7 +380,7 @@ def plan_study(study: Study, folder: str | Path | None = None, say: Callable[[st
 
 
 def _plan_study(study: Study, folder: str | Path | None, say: Callable[[str], None]) -> Plan:
-    from sgdscope.training.distributed import the_world
+    from sgdscope.streaming.distributed import the_world
     from sgdscope.training.traced import trace
 
     world = the_world()
@@ -459,8 +408,6 @@ def _probe(study: Study, declaration: Declaration, costs: Costs, world: World) -
     kinds = _kinds(declaration, name)
     try:
         costs.probe(backend, [kind for kind in kinds if kind.optimizer == kinds[0].optimizer])
-    except WorkerDiedError as error:
-        raise InputError(f"workload {name!r}: {error}") from error
     finally:
         backend.close()
     return backend.compiler.seconds(len(kinds) - costs.batch_sizes_timed)
@@ -468,8 +415,8 @@ def _probe(study: Study, declaration: Declaration, costs: Costs, world: World) -
 
 def _backend(study: Study, traced: TracedWorkload, world: World) -> Backend:
     """Return what trains a workload: by packs, or from a stream where the host reads its examples."""
+    from sgdscope.streaming.streamed import StreamedBackend
     from sgdscope.training.packed import PackedBackend
-    from sgdscope.training.streamed import StreamedBackend
 
     if traced.workload.feed is not None:
         return StreamedBackend(traced, study.devices_per_trial, compute_dtype=study.compute_dtype, world=world)

@@ -1,8 +1,7 @@
-"""Pictures in files: decoded, cut to a square and scaled.
+"""Images in files: decoded, cut to a square and scaled.
 
-JPEGs are decoded by simplejpeg, a thin layer over libjpeg-turbo, and scaled by OpenCV, which uses vector instructions:
-together they take half of the time that Pillow does (``benchmarks/pictures.py``). What ImageNet has besides, as a PNG,
-and what may be damaged, is left to Pillow, which also says what is wrong with it.
+JPEGs are decoded by simplejpeg and scaled by OpenCV, in half of Pillow's time (``benchmarks/pictures.py``). All else,
+such as a PNG or a damaged file, is left to Pillow, which also says what is wrong.
 
 Nothing here imports JAX: it runs in processes that only read.
 """
@@ -39,15 +38,11 @@ FORMATS = ("JPEG", "PNG")
 
 
 def need_libraries() -> None:
-    """Do nothing.
-
-    Raises:
-        InputError: where a library that reads pictures is not installed.
-    """
+    """Refuse to go on where a library that reads images is not installed."""
     for module, name in (("PIL", "Pillow"), ("simplejpeg", "simplejpeg"), ("cv2", "OpenCV")):
         if importlib.util.find_spec(module) is None:
             raise InputError(
-                f"pictures need {name}; the extra `imagenet` installs it, in a clone `pip install '.[imagenet]'`."
+                f"images need {name}; the extra `imagenet` installs it, in a clone `pip install '.[imagenet]'`."
             )
 
 
@@ -61,19 +56,19 @@ def libraries() -> str:
 
 
 def labelled_square(side: int, path: str, label: int, visit: tuple[int, int, int] | None) -> dict[str, np.ndarray]:
-    """Return what a network is given of a picture: at a visit (seed, epoch, index) of training, or in evaluation."""
+    """Return what a network is given of an image: at a visit (seed, epoch, index) of training, or in evaluation."""
     square = centre_square(path, side) if visit is None else random_square(path, side, *visit)
     return {"picture": square, "label": np.asarray(label, np.uint16)}
 
 
 def random_square(path: Path | str, side: int, seed: int, epoch: int, index: int) -> np.ndarray:
-    """Return a random piece of a picture, scaled to a square, and mirrored in half the cases: uint8 (side, side, 3).
+    """Return a random piece of an image, scaled to a square, and mirrored in half the cases: uint8 (side, side, 3).
 
     The piece's area and the logarithm of its sides' ratio are uniform, and so is its place. What is drawn is a
     function of (seed, epoch, index) alone, from a Philox generator of that key.
 
     Args:
-        path: of the picture.
+        path: of the image.
         side: of the square, in pixels.
         seed: the trial's.
         epoch: of the visit.
@@ -101,7 +96,7 @@ def random_square(path: Path | str, side: int, seed: int, epoch: int, index: int
 
 
 def centre_square(path: Path | str, side: int) -> np.ndarray:
-    """Return the centre of a picture whose short side was scaled to 256/224 of the square's: uint8 (side, side, 3).
+    """Return the centre of an image whose short side was scaled to 256/224 of the square's: uint8 (side, side, 3).
 
     Raises:
         InputError: where the file cannot be read.
@@ -115,7 +110,7 @@ def centre_square(path: Path | str, side: int) -> np.ndarray:
 
 
 def piece(width: int, height: int, uniform: Callable[[], float]) -> tuple[int, int, int, int]:
-    """Return left, top, width and height of a random piece of a picture.
+    """Return left, top, width and height of a random piece of an image.
 
     Where none has fitted it is the largest of the centre whose sides' ratio is allowed.
 
@@ -133,7 +128,7 @@ def piece(width: int, height: int, uniform: Callable[[], float]) -> tuple[int, i
 
 
 def looked_at(path: str) -> tuple[int, str | None]:
-    """Return the first eight bytes of a file's SHA-256, and why it is no picture that can be read where it is none.
+    """Return the first eight bytes of a file's SHA-256, and why it is no image that can be read where it is none.
 
     All of it is decoded. ImageNet itself has a PNG under the name of a JPEG and JPEGs in CMYK; both can be read.
     """
@@ -154,11 +149,11 @@ def _fault(path: str) -> str | None:
 
 
 class _UnreadableError(Exception):
-    """A file is no picture that can be read; the text says why."""
+    """A file is no image that can be read; the text says why."""
 
 
 def _by_pillow(file: str | io.BytesIO) -> Image:
-    """Return a whole picture in red, green and blue."""
+    """Return a whole image in red, green and blue."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -178,7 +173,7 @@ def _by_pillow(file: str | io.BytesIO) -> Image:
 
 
 class _File:
-    """A picture's file in memory, and the size of the picture."""
+    """A file in memory, and the size of its image."""
 
     def __init__(self, path: Path | str) -> None:
         import simplejpeg

@@ -1,6 +1,6 @@
 """ImageNet (ILSVRC 2012) as it lies in folders: an index that is built once, and the fixed split.
 
-Training pictures are in ``train/CLASS/``; validation pictures, which are this study's test split, in ``val/CLASS/``, or
+Training images are in ``train/CLASS/``; validation images, which are this study's test split, in ``val/CLASS/``, or
 all in ``val/`` beside the list of their classes. Nothing is unpacked, copied or written there.
 """
 
@@ -28,20 +28,20 @@ from rich.progress import track
 from sgdscope import atomic
 from sgdscope.data.order import examples_at
 from sgdscope.data.published import data_place
-from sgdscope.data.workers import end, leave_to_parent, obituary, pool, without_interrupts
 from sgdscope.errors import InputError
 from sgdscope.imagenet.images import looked_at, need_libraries
+from sgdscope.streaming.workers import end, leave_to_parent, obituary, pool, without_interrupts
 from sgdscope.system import cache_folder, cores
 
-# Of 1,281,167 pictures one of the study's authors holds out 10,000 in later code (github.com/google-deepmind/
+# Of 1,281,167 images one of the study's authors holds out 10,000 in later code (github.com/google-deepmind/
 # deepmind-research, nfnets/dataset.py). A smaller set gives a tenth.
 HELD_OUT = 10_000
 SHARE_HELD_OUT = 10
-# The pictures that are held out are the first of this seed's order: fixed for ever, and of all classes.
+# The images that are held out are the first of this seed's order: fixed for ever, and of all classes.
 SPLIT_SEED = 0
 
 FOLDERS = ("train", "val")
-# The classes of a flat val/, by the names of its pictures in their order: a class a line, or as published a number a
+# The classes of a flat val/, by the names of its images in their order: a class a line, or as published a number a
 # line, which the published meta.mat gives a class.
 CLASS_LIST = "imagenet_2012_validation_synset_labels.txt"
 NUMBER_LIST, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
@@ -63,7 +63,7 @@ INDEX_SCHEMA = {"file": pl.String, "bytes": pl.Int64, "modified": pl.Int64, "sha
 
 @dataclass(frozen=True)
 class ImageNet:
-    """Pictures in files and what is known of them.
+    """Images in files and what is known of them.
 
     Args:
         folder: which the files' names are relative to.
@@ -81,23 +81,23 @@ class ImageNet:
     bytes: Mapping[str, int]
 
     def path(self, split: str, index: int) -> Path:
-        """Return where a picture lies."""
+        """Return where an image lies."""
         return self.folder / self.files[split][index]
 
 
 def read_imagenet(where: Path | None = None, train_on_all: bool = False) -> ImageNet:
-    """Return the pictures in a folder: of the training set 10,000 for validation, or a tenth where it is small.
+    """Return the images in a folder: of the training set 10,000 for validation, or a tenth where it is small.
 
     The index of a folder is built when it is first asked for, and kept in the user's cache: every file is read and
     decoded. Later only names, sizes and times are looked at, and files that are new or changed are read.
 
     Args:
         where: the folder that has ``train`` and ``val``, or one that has it as ``imagenet``; SGDSCOPE_DATA, or the
-            user's cache, unless told otherwise.
-        train_on_all: train on all, as the talk does. Validation is then the test split.
+            user's cache, by default.
+        train_on_all: train on all, as the paper does. Validation is then the test split.
 
     Raises:
-        InputError: where the folder is not laid out so, or holds a file that is damaged or no picture: it names all.
+        InputError: where the folder is not laid out so, or holds a file that is damaged or no image: it names all.
 
     Source: Russakovsky et al. (2015), arXiv 1409.0575.
     """
@@ -135,7 +135,7 @@ def read_imagenet(where: Path | None = None, train_on_all: bool = False) -> Imag
 
 
 def of_classes(data: ImageNet, count: int) -> ImageNet:
-    """Return the pictures of the first so many classes."""
+    """Return the images of the first so many classes."""
     chosen = {split: np.flatnonzero(arrays["label"] < count) for split, arrays in data.splits.items()}
     splits = {split: {key: a[chosen[split]] for key, a in arrays.items()} for split, arrays in data.splits.items()}
     files = {split: [data.files[split][int(place)] for place in places] for split, places in chosen.items()}
@@ -150,7 +150,7 @@ def _folder(where: Path | None) -> Path:
         if all((folder / name).is_dir() for name in FOLDERS):
             return folder.resolve()
     raise InputError(
-        f"imagenet is not in {place}; --data names the folder of its pictures, which has train/CLASS/ and val/CLASS/, "
+        f"imagenet is not in {place}; --data names the folder of its images, which has train/CLASS/ and val/CLASS/, "
         f"or all of them in val/. They can be had from image-net.org alone."
     )
 
@@ -159,7 +159,7 @@ def _listed(folder: Path) -> dict[str, list[str]]:
     """Return the names of all files of each part, relative to the folder, in their order.
 
     Raises:
-        InputError: where a part has none, or anything lies where no picture belongs: it names all.
+        InputError: where a part has none, or anything lies where no image belongs: it names all.
     """
     listed, misplaced, litter = dict[str, list[str]](), list[str](), list[str]()
     for part in FOLDERS:
@@ -182,15 +182,15 @@ def _listed(folder: Path) -> dict[str, list[str]]:
         raise InputError(f"imagenet: {folder} has files whose names are not UTF-8: {said}; rename them.")
     if misplaced:
         raise InputError(
-            f"imagenet: {folder} has files where no picture belongs: {', '.join(misplaced)}; pictures lie in "
+            f"imagenet: {folder} has files where no image belongs: {', '.join(misplaced)}; images lie in "
             f"train/CLASS and val/CLASS, or all of them in val."
         )
     for part, found in listed.items():
         if not found:
-            raise InputError(f"imagenet: {folder / part} has no pictures; they lie in {folder / part / 'CLASS'}.")
+            raise InputError(f"imagenet: {folder / part} has no images; they lie in {folder / part / 'CLASS'}.")
     if litter:
         Console(stderr=True, markup=False, highlight=False).print(
-            f"imagenet: {folder} has hidden and system files that are no pictures; they are left out: {_some(litter)}.",
+            f"imagenet: {folder} has hidden and system files that are no images; they are left out: {_some(litter)}.",
             soft_wrap=True,
         )
     return listed
@@ -220,12 +220,12 @@ def _walked(folder: Path, part: str) -> Iterator[tuple[str, list[str], list[str]
 
 
 def _folders(files: Sequence[str]) -> list[str]:
-    """Return the folder that each file lies in: for training pictures their class."""
+    """Return the folder that each file lies in: for training images their class."""
     return [file.rsplit("/", 2)[-2] for file in files]
 
 
 def _classes_of(folder: Path, files: Sequence[str], classes: Collection[str]) -> list[str]:
-    """Return the class of each validation picture: its folder, or its line in a list."""
+    """Return the class of each validation image: its folder, or its line in a list."""
     if all(file.count("/") == 2 for file in files):
         return _folders(files)
     for part in LIST_FOLDERS:
@@ -236,7 +236,7 @@ def _classes_of(folder: Path, files: Sequence[str], classes: Collection[str]) ->
             lines = _lines(path)
             if len(lines) != len(files):
                 raise InputError(
-                    f"imagenet: {path} has {len(lines)} lines for {len(files)} pictures in {folder / 'val'}."
+                    f"imagenet: {path} has {len(lines)} lines for {len(files)} images in {folder / 'val'}."
                 )
             names = [text for _, text in lines] if name == CLASS_LIST else _names(path, lines)
             for (number, text), of in zip(lines, names, strict=True):
@@ -312,7 +312,7 @@ def _index(folder: Path, files: Sequence[str]) -> dict[str, tuple[int, int]]:
             _keep(path, digests, now)
     if wrong:
         said = "; ".join(f"{file} ({why})" for file, why in wrong.items())
-        raise InputError(f"imagenet: {folder} has files that are no whole pictures: {said}; delete or replace them.")
+        raise InputError(f"imagenet: {folder} has files that are no whole images: {said}; delete or replace them.")
     return {file: (now[file][0], digest) for file, digest in digests.items()}
 
 
@@ -356,10 +356,10 @@ def _kept(path: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def _checked(folder: Path, files: Sequence[str]) -> Iterator[tuple[int, str | None]]:
-    """Yield of each file the first eight bytes of its SHA-256, and why it is no picture where it is none."""
+    """Yield of each file the first eight bytes of its SHA-256, and why it is no image where it is none."""
     if not files:
         return
-    console, what = Console(stderr=True), f"reading the pictures in {folder}"
+    console, what = Console(stderr=True), f"reading the images in {folder}"
     if not console.is_terminal:
         console.print(f"{what}: {len(files):,} that are new, once", highlight=False)
     processes, begun = pool(cores(), leave_to_parent), set[BaseProcess]()
@@ -371,7 +371,7 @@ def _checked(folder: Path, files: Sequence[str]) -> Iterator[tuple[int, str | No
         finally:
             end(processes, begun)
     except BrokenProcessPool as error:
-        raise InputError(f"imagenet: {obituary(begun, f'the pictures in {folder}')}") from error
+        raise InputError(f"imagenet: {folder}: {obituary(begun)}") from error
 
 
 def _looked_at(

@@ -14,14 +14,14 @@ from sgdscope.errors import InputError
 from sgdscope.imagenet.images import labelled_square, libraries
 from sgdscope.imagenet.index import ImageNet
 from sgdscope.models.losses import accuracy, cross_entropy
-from sgdscope.models.normalization import ghost_batch_norm, running_norm
+from sgdscope.models.normalization import channels, ghost_batch_norm, running_norm
 from sgdscope.models.resnet import RESNET_50, channels_of_blocks, resnet, resnet_init, resnet_state
 from sgdscope.models.wide_resnet import Tree
 from sgdscope.records import Layout
 from sgdscope.workloads.base import Batch, Feed, Workload, constant_classifier
 from sgdscope.workloads.wide_resnet import penalty_of_weights
 
-# Mean and standard deviation of each channel over the training pictures, on the scale 0 to 255, as everybody has them.
+# Mean and standard deviation of each channel over the training images, on the scale 0 to 255.
 CHANNEL_MEANS = (123.675, 116.28, 103.53)
 CHANNEL_DEVIATIONS = (58.395, 57.12, 57.375)
 
@@ -38,11 +38,11 @@ def imagenet_resnet50(
 ) -> Workload:
     """Return ImageNet with ResNet-50, ghost batch normalization, cross-entropy and top-1 accuracy.
 
-    Training sees a random piece of each picture, scaled to a square and mirrored in half the cases; evaluation its
+    Training sees a random piece of each image, scaled to a square and mirrored in half the cases; evaluation its
     centre. Labels are not smoothed.
 
     Args:
-        data: the pictures.
+        data: the images.
         blocks: of each stage.
         width: channels of the first convolution.
         side: of the squares, in pixels; all of 224 as published.
@@ -50,11 +50,8 @@ def imagenet_resnet50(
         l2: λ of ½ λ Σ‖w‖² over kernels and the last matrix, and over no bias, scale or shift.
 
     Sources: Goyal et al. (2017), arXiv 1706.02677, section 5.1, for the network, its initialization, λ = 1e-4 on what
-    is no scale or shift, and the augmentation: as remembered, and as two public codes have it, one of the authors'
-    laboratory for the initialization (github.com/facebookresearch/TimeSformer, weight_init_helper.py) and a later one
-    by one of the study's authors for λ, means and deviations (github.com/google-deepmind/deepmind-research, nfnets).
-    Smith, Elsen and De (2020), arXiv 2006.15081, have ghost batches of 64 and, for the Wide-ResNet, λ = 5e-4; what they
-    have for ResNet-50 is not checked against their text.
+    is no scale or shift, and the augmentation, checked against later public code (docs/development-notes.md); Smith,
+    Elsen and De (2020), arXiv 2006.15081, for ghost batches of 64.
 
     Raises:
         InputError: where no network has these fields.
@@ -102,6 +99,6 @@ def _place(data: ImageNet, split: str, index: int) -> tuple[str, int]:
 
 
 def standardised(picture: jax.Array) -> jax.Array:
-    """Return pictures, uint8 of shape (..., 3), with mean 0 and variance 1 in each channel over the training set."""
-    means, deviations = (jnp.array(of_channel, jnp.float32) for of_channel in (CHANNEL_MEANS, CHANNEL_DEVIATIONS))
+    """Return images, uint8 of shape (n, h, w, 3), with mean 0 and variance 1 in each channel over the training set."""
+    means, deviations = (channels(jnp.array(each, jnp.float32), 4) for each in (CHANNEL_MEANS, CHANNEL_DEVIATIONS))
     return (picture.astype(jnp.float32) - means) / deviations

@@ -22,4 +22,4 @@ def dense_init(key: jax.Array, inputs: int, outputs: int) -> Dense:
 
 def dense(layer: Dense, x: jax.Array) -> jax.Array:
     """Return ``x W + b``: (n, inputs) to (n, outputs)."""
-    return x @ layer["weight"] + layer["bias"]
+    return x @ layer["weight"] + jnp.expand_dims(layer["bias"], 0)

@@ -12,8 +12,7 @@ from jax import lax
 Norm = dict[str, jax.Array]
 Running = dict[str, jax.Array]
 
-# What Torch sets unless told otherwise (its "momentum" is 1 − m), and with it the released code of arXiv 1605.07146;
-# 0.9 is also what the authors of arXiv 2006.15081 set in their later code.
+# Torch's defaults (its "momentum" is 1 − m), and with it the released code of arXiv 1605.07146.
 EPSILON = 1e-5
 MOMENTUM = 0.9
 
@@ -45,9 +44,8 @@ def ghost_batch_norm(norm: Norm, running: Running, x: jax.Array, ghost_batch_siz
 
         r ← m^G r + (1 − m) Σ_i m^(G−1−i) μ_i,
 
-    so their window is the same number of examples at every batch size, and a batch that is cut into pieces
-    at ghost batches leaves the same behind. The running variance takes up the same σ² that normalized, without
-    Bessel's correction: what is normalized in evaluation is then what was normalized in training.
+    so their window is the same number of examples at every batch size, and a batch may be cut into pieces at ghost
+    batches. The running variance takes up the σ² that normalized, without Bessel's correction.
 
     Args:
         norm: scale and shift, shape (c,).
@@ -59,7 +57,7 @@ def ghost_batch_norm(norm: Norm, running: Running, x: jax.Array, ghost_batch_siz
     mean = ghosts.mean(axis=(1, 2, 3), keepdims=True)
     centred = ghosts - mean
     variance = (centred**2).mean(axis=(1, 2, 3), keepdims=True)
-    y = centred * (lax.rsqrt(variance + EPSILON) * norm["scale"]) + norm["shift"]
+    y = centred * (lax.rsqrt(variance + EPSILON) * channels(norm["scale"], 5)) + channels(norm["shift"], 5)
 
     weight = MOMENTUM ** jnp.arange(len(ghosts) - 1, -1, -1, dtype=x.dtype)
 
@@ -78,4 +76,9 @@ def running_norm(norm: Norm, running: Running, x: jax.Array) -> tuple[jax.Array,
     [[[[1.0, 1.0]]]]
     """
     scale = lax.rsqrt(running["variance"] + EPSILON) * norm["scale"]
-    return (x - running["mean"]) * scale + norm["shift"], running
+    return (x - channels(running["mean"], 4)) * channels(scale, 4) + channels(norm["shift"], 4), running
+
+
+def channels(numbers: jax.Array, axes: int) -> jax.Array:
+    """Return one number for each channel, as an array of so many axes whose last is that of the channels."""
+    return jnp.expand_dims(numbers, tuple(range(axes - 1)))

@@ -141,7 +141,7 @@ def resnet(
 
 
 def _largest_of_nine(x: jax.Array) -> jax.Array:
-    """Return the maxima over 3 × 3 pixels, at every second, with nothing around the picture."""
+    """Return the maxima over 3 × 3 pixels, at every second, with nothing around the image."""
     largest: jax.Array = lax.reduce_window(
         x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), [(0, 0), (1, 1), (1, 1), (0, 0)]
     )

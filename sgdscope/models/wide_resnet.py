@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from sgdscope.errors import InputError
 from sgdscope.models.convolution import convolution
 from sgdscope.models.layers import dense, dense_init
-from sgdscope.models.normalization import Norm, Running, norm_init, running_init
+from sgdscope.models.normalization import Norm, Running, channels, norm_init, running_init
 
 Tree = dict[str, Any]
 Normalize = Callable[[Norm, Running, jax.Array], tuple[jax.Array, Running]]
@@ -169,7 +169,7 @@ def skipinit(parameters: Tree, x: jax.Array) -> jax.Array:
     """
 
     def convolved(layer: Tree, x: jax.Array, stride: int = 1) -> jax.Array:
-        y: jax.Array = convolution(x, layer["weight"], stride) + layer["bias"]
+        y: jax.Array = convolution(x, layer["weight"], stride) + channels(layer["bias"], 4)
         return y
 
     x = convolved(parameters["stem"], x)

@@ -44,7 +44,9 @@ class NoisyQuadratic:
             return jnp.full(len(h), self.start, jnp.float32)
 
         def loss(theta: Parameters, state: tuple[()], batch: Batch) -> jax.Array:
-            losses: jax.Array = 0.5 * ((theta - batch["point"]) ** 2 * h).sum(axis=1)
+            losses: jax.Array = 0.5 * ((jnp.expand_dims(theta, 0) - batch["point"]) ** 2 * jnp.expand_dims(h, 0)).sum(
+                axis=1
+            )
             return losses
 
         def augment(key: jax.Array, example: Batch) -> Batch:

@@ -1,10 +1,9 @@
 """Checkpoints of the trials that are being trained: a file a pack, seen whole or not at all, without pickle.
 
 ``checkpoints/PACK.CIRCUMSTANCES.SHA256.npz`` holds the trials of a pack between two updates, by their ids, with the
-rows that each has measured so far, which enter the tables only when the trial is finished. A trial goes on from its
-checkpoint in whichever pack it comes to lie. A file that is damaged is of no use. A file that was written by another
-version of JAX, on another kind of device or by another method is left where it is: under these circumstances the trial
-begins anew. Files are written by a thread of their own, one at a time, while training goes on.
+rows that each has measured so far, which enter the tables only when the trial is finished. A trial resumes from its
+checkpoint in any pack. A damaged file is ignored. So is a file that was written by another version of JAX, on another
+kind of device or by another method: there the trial begins anew. One thread writes, while training goes on.
 """
 
 from __future__ import annotations
@@ -19,11 +18,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from sgdscope import atomic
+from sgdscope.errors import InputError
 
 OWN = re.compile(r"[0-9a-f]+\.[0-9a-f]{8}\.[0-9a-f]{16}\.npz")
 
@@ -49,7 +49,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints in a study's folder.
+    """The checkpoints in a study's folder; as a context it is left when what was saved is on the disk.
 
     Args:
         folder: the study's folder.
@@ -65,6 +65,16 @@ class Checkpoints:
         self._ids = dict[Path, frozenset[str]]()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            self.settle()
+        except InputError:
+            if kind is None:  # else what ended the training is told
+                raise
 
     def save(self, checkpoints: Mapping[str, Checkpoint]) -> None:
         """Begin to write the checkpoints of a pack's trials, by their ids, in place of the pack's last ones.
@@ -142,7 +152,6 @@ class Checkpoints:
         return self._ids[path]
 
     def _all(self) -> list[Path]:
-        """Return every whole file; to look for each of many trials would take longer than to train some of them."""
         with contextlib.suppress(OSError):  # of a folder that cannot be read, the next write tells
             return sorted(path for path in self._folder.iterdir() if OWN.fullmatch(path.name))
         return []

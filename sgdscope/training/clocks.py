@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-# Times within some two minutes are one number in float32, so that a moment later would show nothing. More than a year
-# later each part differs as well: year, month, day, weekday, hour, minute and second.
+# Times within two minutes are one number in float32; more than a year later every part of a date differs as well.
 AHEAD = datetime.timedelta(days=400, hours=5, minutes=7, seconds=11)
 # Modules that read clocks for purposes of their own, also in threads.
 UNTOUCHED = sys.stdlib_module_names | {"jax", "jaxlib", "numpy", "polars"}
@@ -31,10 +30,7 @@ class _Later(datetime.datetime):
 
 @contextlib.contextmanager
 def clocks_ahead() -> Iterator[None]:
-    """Set Python's clocks ahead, also where a module has imported them by name.
-
-    ``time.perf_counter`` and its like stay: they tell durations, and two traces never read the same.
-    """
+    """Set Python's clocks ahead, also where a module has imported them by name; those of durations stay."""
     now, now_ns = time.time, time.time_ns
     later: dict[str, Any] = {
         "time": lambda: now() + AHEAD.total_seconds(),

@@ -25,27 +25,20 @@ class CompileTime:
 
 
 class Program(Protocol):
-    """What can be compiled: a value that says what it is for. Equal programs are compiled once."""
+    """What can be compiled: a hashable value that says what it is for. Equal programs are compiled once."""
 
     @property
     def runs_once(self) -> bool:
         """Whether it runs but once or twice a trial, so that it is compiled quickly."""
 
-    def __hash__(self) -> int:
-        """Return a hash of what it is for."""
-
 
 class Compiler:
-    """Compiles what is asked for, once.
-
-    Args:
-        platform: JAX's name of the kind of device.
-    """
+    """Compiles what is asked for, once, for a platform by JAX's name."""
 
     def __init__(self, platform: str) -> None:
         self.compile_times: list[CompileTime] = []
         self._platform = platform
-        self._made: dict[Program, Future[Any]] = {}
+        self._made: dict[Any, Future[Any]] = {}
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="compile")
 

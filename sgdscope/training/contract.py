@@ -90,18 +90,18 @@ def check_calls(where: str, calls: Sequence[Call]) -> list[Any]:
     return traces
 
 
+def untraceable(what: str, error: Exception) -> InputError:
+    """Return the error of a function that JAX cannot trace, with the first line of what it raised."""
+    return InputError(f"{what} cannot be traced by JAX: {type(error).__name__}: {_first_line(error)}")
+
+
 def traced_differently(a: Any, b: Any) -> bool:
     """Return whether two traces of a function differ in their structure or in a constant."""
     return fingerprint(a) != fingerprint(b)
 
 
 def check_parameters(where: str, name: str, tree: Any) -> None:
-    """Refuse a tree that cannot be trained: one that is empty, or holds anything but float32 arrays.
-
-    Args:
-        where: the workload, as errors name it.
-        name: the function that returned the tree.
-        tree: the shapes and types of what it returned.
+    """Refuse what a function returned unless it is a tree of float32 arrays, and for ``init`` not an empty one.
 
     Raises:
         InputError: If a leaf is no float32 array, or parameters are empty.
@@ -110,7 +110,7 @@ def check_parameters(where: str, name: str, tree: Any) -> None:
     for path, leaf in leaves:
         if leaf.dtype != jnp.float32:
             what = f"{where}: {name} must return a tree of float32 arrays, but {_place(path)} is {leaf.dtype}"
-            if _is_key(leaf) or leaf.dtype == jnp.uint32:
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or leaf.dtype == jnp.uint32:
                 raise InputError(
                     f"{what}. Keep no random keys there: init, augment and training_loss are given keys of their own."
                 )
@@ -125,13 +125,7 @@ def check_parameters(where: str, name: str, tree: Any) -> None:
 
 
 def check_examples(where: str, name: str, value: Any, n: int) -> None:
-    """Refuse what a function returned, unless it is one real number for each example.
-
-    Args:
-        where: the workload, as errors name it.
-        name: the function.
-        value: the shapes and types of what it returned.
-        n: the examples of the batch that it was given.
+    """Refuse what a function returned for a batch of n examples, unless it is one real number for each.
 
     Raises:
         InputError: If the value is no array, has another shape or is not real.
@@ -139,7 +133,7 @@ def check_examples(where: str, name: str, value: Any, n: int) -> None:
     if getattr(value, "shape", None) != (n,):
         raise InputError(
             f"{where}: {name} must return one number for each example, shape (n,), but returns {_described(value)} "
-            f"for a batch of n = {n}."
+            f"for a batch of {n}."
         )
     real = jnp.issubdtype(value.dtype, jnp.floating)
     if name == "loss" and not real:
@@ -151,12 +145,8 @@ def check_examples(where: str, name: str, value: Any, n: int) -> None:
 def check_start(workload: Workload, trial: Trial) -> None:
     """Refuse a workload whose loss or gradient is not finite at initialization, so that no learning rate trains it.
 
-    Args:
-        workload: one whose data the devices hold.
-        trial: one of its trials; what is computed is its first update.
-
     Raises:
-        InputError: If parameters, loss or gradient are not finite; one sentence that says which.
+        InputError: If parameters, loss or gradient of the trial's first update are not finite; it says which.
     """
     sizes = trial.batch_size, trial.microbatch_size
     seed = jnp.uint32(trial.seed)
@@ -215,8 +205,7 @@ def _trace(where: str, call: Call) -> Any:
     except Exception as error:
         if not call.is_gradient:
             raise
-        first_line = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(f"{where}: {call.name} has no gradient in reverse mode: {first_line}") from error
+        raise InputError(f"{where}: {call.name} has no gradient in reverse mode: {_first_line(error)}") from error
     if any(
         isinstance(constant, jax.core.Tracer) for part in _parts(traced) for constant in getattr(part, "consts", ())
     ):
@@ -247,10 +236,6 @@ def _is_zero(traced: Any, parameters: Any) -> bool:
     return not any(np.asarray(value).any() for value in values[: len(gradient)])
 
 
-def _is_key(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
 def _equations(traced: Any) -> Iterator[Any]:
     for part in _parts(traced):
         yield from getattr(part, "jaxpr", part).eqns
@@ -272,6 +257,10 @@ def _described(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a dictionary with {', '.join(map(repr, value))}"
     return f"{type(value).__name__}" if value is not None else "nothing"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 def _place(path: Any) -> str:

@@ -29,8 +29,7 @@ def evaluate(workload: Workload, model: tuple[Any, Any], split: Batch, each_exam
         workload: whose ``loss`` and ``score`` are taken.
         model: its parameters and its state, ``()`` where it has none.
         split: arrays of shape (N, ...).
-        each_example: whether to tell as well which examples scored 1. A score that is the loss, or of which only a
-            function of the mean is reported, is no right or wrong, and nothing is told of it.
+        each_example: whether to tell as well which examples scored 1, where a score is right or wrong.
     """
     examples = examples_in(split)
     size = min(workload.evaluation_batch_size, examples)

@@ -1,11 +1,8 @@
 """The fingerprint of traced functions: a hash of what they compute, and of nothing that only their print shows.
 
-A value is identified by how it is computed. A constant is its type, shape and bytes, an argument is its place, and the
-result of an operation is the operation, its parameters and its operands. What has no part in a result is left out, and
-so is the order in which a function lists operations that do not depend on each other.
-
-Left out as well: names of functions and variables, lines of source, addresses of objects, devices and shardings. Python
-functions inside parameters count as equal, since what JAX calls during training is no part of a traced program.
+A value is identified by how it is computed: a constant by its type, shape and bytes, an argument by its place, a result
+by the operation, its parameters and its operands. Left out is what has no part in a result: names, lines of source,
+addresses, devices, shardings, the order of independent operations, and Python functions inside parameters.
 """
 
 from __future__ import annotations
@@ -48,25 +45,12 @@ CALLS |= {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 
 
 def fingerprint(*traced: Any) -> str:
-    """Return a hash of traced functions, in the order given.
-
-    It is the same in every process, terminal and notebook. Another version of JAX may trace a function to other
-    operations, and then gives another fingerprint.
-
-    Args:
-        traced: closed jaxprs, as ``jax.make_jaxpr`` returns them.
-
-    Returns:
-        16 hexadecimal digits.
-    """
+    """Return a hash of closed jaxprs, 16 hexadecimal digits: the same in every process, for one version of JAX."""
     return _digest("program", *(_Walk().applied(each) for each in traced)).hex()[:16]
 
 
 class _Walk:
-    """One pass over a traced function.
-
-    Operations with effects, such as writes to a mutable array, depend on all those before them.
-    """
+    """One pass over a traced function; operations with effects depend on all those before them."""
 
     def __init__(self) -> None:
         self._effects = b""

@@ -65,8 +65,7 @@ def seal_cache() -> None:
 def xla_threads() -> int:
     """Return how many threads XLA splits a large sum among on a CPU: ``NPROC`` or the cores, at least one a device.
 
-    The split decides the order of additions, and so bits: in jaxlib 0.10.2 products over 512 examples and more have
-    other bits with 4 threads than with 2, and with 8 than with 4. No option of XLA turns the split off.
+    The split decides the order of additions, and so bits; no option of XLA turns it off.
     """
     try:
         wanted = int(os.environ.get("NPROC", ""))
@@ -91,8 +90,7 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
 QUICKLY_COMPILED: dict[str, Any] = {"xla_backend_optimization_level": 1}
 
 
-# JAX's options that decide numbers or would break a training, by the context manager of each; all but the precision and
-# the generator of random numbers are JAX's own defaults.
+# JAX's options that decide numbers or would break a training, by the context manager of each.
 PINNED: dict[str, Any] = {
     "default_matmul_precision": "highest",
     "default_prng_impl": "threefry2x32",
@@ -176,9 +174,8 @@ def cannot_start(error: Exception) -> str:
 class CompilationCache:
     """A folder of compiled programs, one for each processor model and version of jaxlib.
 
-    JAX writes an entry in place and never replaces a damaged one, so a process that is killed while it
-    writes would leave an entry that is useless for ever. Here every finished entry has its SHA-256 beside
-    it, and what has none, or another, is deleted before JAX looks.
+    JAX writes an entry in place and never replaces a damaged one. So every finished entry has its SHA-256 beside it,
+    and entries without it, or with another, are deleted before JAX looks.
     """
 
     def __init__(self, folder: Path | None = None) -> None:

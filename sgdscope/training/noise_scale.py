@@ -22,10 +22,9 @@ NOISE_METRICS = ("gradient_square_norm", "gradient_noise_trace")
 
 # Examples of an estimate: about the largest noise scale that it can tell from infinity.
 EXAMPLES = 1024
-# What |G|² varies by depends on all examples together, and tr Σ from 64 small batches is surer than that. Smaller ones
-# would make the network's parameters, not its examples, what takes the time.
+# Of a small batch: smaller ones would make the network's parameters, not its examples, what takes the time.
 SMALL = 16
-# Ghost batches are as large as they are; so many of them tell a variance to about a third at the worst.
+# Ghost batches are as large as they are; so many of them tell a variance to about a third.
 FEWEST_BATCHES = 16
 
 
@@ -83,14 +82,9 @@ def gradient_noise(mean_square: float, squares: float, batches: int, size: int) 
 
         tr Σ = b Σ |g − ḡ|² / (M − 1),    |G|² = |ḡ|² − tr Σ / B,
 
-    which are (mean |g|² − |ḡ|²)/(1/b − 1/B) and (B |ḡ|² − b mean |g|²)/(B − b), the two-batch-size estimates, written
-    so that nothing cancels where the gradient is large. tr Σ is not negative; |G|² may come out so.
-
-    G is the gradient that is descended, the penalty's included, which every batch has alike and which is no noise.
-    Examples are drawn independently, with replacement, augmentation and dropout as in training: Σ is the covariance of
-    one visit's gradient, and a batch of B has Σ/B of noise (of N examples without replacement somewhat less). Ghost
-    batches hold distinct examples, and Σ is b times the covariance of a ghost batch's gradient: G, too, is then the
-    mean over ghost batches.
+    the two-batch-size estimates, written so that nothing cancels where the gradient is large; |G|² may be negative.
+    G is the gradient that is descended, with the penalty's. Examples are independent draws, with augmentation and
+    dropout as in training; with ghost batches, Σ is b times the covariance of a ghost batch's gradient.
 
     Args:
         mean_square: |ḡ|².

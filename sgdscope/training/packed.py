@@ -12,13 +12,12 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from sgdscope.errors import InputError
 from sgdscope.records import SPLITS
 from sgdscope.study import NUMERICS_VERSION, Trial
-from sgdscope.training.compiler import Compiler, CompileTime
+from sgdscope.training.backend import Pack, check_devices
+from sgdscope.training.compiler import Compiler
 from sgdscope.training.evaluate import Evaluation
 from sgdscope.training.jax_setup import device_name, machine, pinned
-from sgdscope.training.loop import Pack
 from sgdscope.training.noise_scale import Sums, gradient_noises, no_sums, small_batches
 from sgdscope.training.programs import Devices, Evaluate, Noise, Start, Update
 from sgdscope.training.step import CURVE_POINTS, Kind, Settings, State, evaluated, state_bytes
@@ -27,13 +26,11 @@ from sgdscope.training.traced import TracedWorkload
 Batching = Literal["map", "vmap"]
 Loop = Literal["inside", "outside"]
 
+# A probe makes as many updates as take this long, and at least so many; what takes a second is not timed again.
+PROBE_SECONDS, AGAIN_SECONDS = 0.1, 1.0
 FEWEST_PROBED, MOST_PROBED = 4, 2**16
-# What takes no longer is timed once more.
-AGAIN_SECONDS = 1.0
-PROBE_SECONDS = 0.1
 SLOTS_PER_DEVICE = 32
-# All states of a pack together: what a checkpoint has to write, and a bound on memory. By ``map``, every segment
-# also copies them.
+# All states of a pack together: what a checkpoint has to write, and a bound on memory.
 STATE_BYTES: dict[Batching, int] = {"map": 2**26, "vmap": 2**31}
 # As the table of trials calls them.
 METHODS = {
@@ -41,7 +38,7 @@ METHODS = {
 }  # fmt: skip
 SLOW_CONVOLUTIONS = (
     "JAX's gradient of a convolution is many times slower inside a loop on a CPU than alone, so this workload is "
-    "trained one update a call; with sgdscope.models.convolution.convolution in its model it is packed as others are."
+    "trained one update a call. Use sgdscope.models.convolution.convolution in its model to train it in packs."
 )
 
 
@@ -106,24 +103,16 @@ class PackedBackend:
         batching = batching or ("map" if on_cpu else "vmap")
         slow = loop is None and on_cpu and traced.slow_convolutions > 0
         loop = loop or ("outside" if slow else "inside")
-        self._one_each = batching == "map" and loop == "outside"
-        self._per_group = 1 if self._one_each else slots or self._fitting(batching)
+        one_each = batching == "map" and loop == "outside"
+        self._per_group = 1 if one_each else slots or _slots(traced, STATE_BYTES[batching] // self._groups)
         self.capacity = self._groups * self._per_group
         self.concurrency = self.capacity if batching == "vmap" else self._groups
-        mesh = jax.make_mesh(
-            (self._groups, devices_per_trial),
-            ("trial", "batch"),
-            axis_types=(AxisType.Auto, AxisType.Auto),
-            devices=devices,
-        )
+        kinds = (AxisType.Auto, AxisType.Auto)
+        mesh = jax.make_mesh((self._groups, devices_per_trial), ("trial", "batch"), axis_types=kinds, devices=devices)
         copied = NamedSharding(mesh, PartitionSpec())
         with pinned():
-            splits = {
-                name: {
-                    key: jax.device_put(np.asarray(array), copied) for key, array in traced.workload.split(name).items()
-                }
-                for name in SPLITS
-            }
+            place = lambda array: jax.device_put(np.asarray(array), copied)
+            splits = {name: jax.tree.map(place, dict(self.workload.split(name))) for name in SPLITS}
         self._devices = Devices(traced, splits, mesh, batching, loop, compute_dtype)
         self.compiler = Compiler(devices[0].platform)
         self.provenance: Mapping[str, Any] = {
@@ -134,11 +123,6 @@ class PackedBackend:
         }
         self.notices: tuple[str, ...] = (SLOW_CONVOLUTIONS,) if slow else ()
         self.prepare(Evaluate(self.capacity))
-
-    @property
-    def compile_times(self) -> list[CompileTime]:
-        """What the programs so far took to compile."""
-        return self.compiler.compile_times
 
     @property
     def circumstances(self) -> str:
@@ -153,7 +137,10 @@ class PackedBackend:
     def expect(self, kinds: Sequence[Kind]) -> None:
         """Begin to compile what packs of these kinds will need, in this order."""
         for kind in kinds:
-            self._prepare_kind(kind)
+            self.prepare(Update(kind, self.capacity))
+            self.prepare(Start(kind.optimizer, self.capacity))
+            if self._noise_scale:
+                self.prepare(Noise(kind.optimizer, self.capacity))
 
     def close(self) -> None:
         """Wait for what is being compiled, and drop what is not yet."""
@@ -163,15 +150,9 @@ class PackedBackend:
 
     def start(self, trials: Sequence[Trial]) -> _PackOnDevices:
         """Return a pack of trials before their first update."""
-        kind, slots = Kind.of(trials[0]), self.capacity
-        self._prepare_kind(kind)
-        begin = self.prepare(Start(kind.optimizer, slots)).result()
-        self.prepare(Update(kind, slots)).result()
-        places = self._deal(trials)
-        settings = self._settings(trials, places)
-        state = self._with_carry(begin(settings), kind.batch_size)
-        none, all_of_them = np.zeros(len(trials), np.int64), np.ones(len(trials), bool)
-        return _PackOnDevices(trials, slots, none, all_of_them, places, kind, settings, state)
+        numbers = [trial.optimizer.coefficients(trial.batch_size) for trial in trials]
+        rates, seeds, updates = zip(*((t.learning_rate, t.seed, t.updates) for t in trials), strict=True)
+        return self._begun(Kind.of(trials[0]), trials, self._deal(trials), (rates, numbers, seeds, updates))
 
     def restore(self, pack: _PackOnDevices, saved: Mapping[int, Sequence[np.ndarray]]) -> set[int]:
         """Put trials where these leaves of their state left them; those of other shapes are passed over."""
@@ -232,58 +213,67 @@ class PackedBackend:
 
         Where the trials of a device come one after the other, one for each device tells.
         """
-        begin, program = (
-            self.prepare(program).result()
-            for program in (Start(kind.optimizer, self.capacity), Update(kind, self.capacity))
-        )
+        self.expect([kind])
         self.compiler.settle()
+        places = list(range(0, self.capacity, self._per_group if self._devices.batching == "map" else 1))
+        number, numbers, most = len(places), kind.optimizer.coefficients(kind.batch_size), 4 * MOST_PROBED
+        values = [0.0] * number, [numbers] * number, range(number), [most] * number
+        done = 0
         with pinned():
-            settings, active = self._probed(kind)
-            state = self._with_carry(begin(settings), kind.batch_size)
-            places = [int(slot) for slot in np.flatnonzero(active)]
-            none, all_of_them = np.zeros(len(places), np.int64), np.ones(len(places), bool)
-            pack = _PackOnDevices([], self.capacity, none, all_of_them, places, kind, settings, state)
-            done = 0
+            pack = self._begun(kind, [], places, values)
 
             def timed(steps: int) -> float:
                 nonlocal done
                 done += steps
-                ends = self._placed(np.where(active, done, 0).astype(np.int32))
-                begun = time.perf_counter()
-                self._run(pack, ends, steps, program)
+                ends, begun = self._ends(pack, range(number), done), time.perf_counter()
+                self._run(pack, ends, steps)
                 return time.perf_counter() - begun
 
+            # The first call does more than the others, and each copies the states, which few updates would be charged
+            # with. A loss that is never finite makes no update, however many are asked for.
             steps, took = 1, timed(1)
-            if took < AGAIN_SECONDS or self._devices.batching == "vmap":  # the first call does more than the others
-                took = timed(1)
-            # A call also copies the states, which few updates would be charged with. A loss that is never finite makes
-            # no update, however many are asked for.
             while (took < PROBE_SECONDS or steps < FEWEST_PROBED) and took < AGAIN_SECONDS and steps < MOST_PROBED:
                 steps *= 2
                 took = timed(steps)
             if took < AGAIN_SECONDS:  # a machine that did something else for a moment must not be taken for a slow one
                 took = min(took, timed(steps))
-        return took / (steps * int(active.sum()))
+        return took / (steps * number)
 
     # ── Programs and arrays ──────────────────────────────────────────────────────────────────────────────
 
-    def _prepare_kind(self, kind: Kind) -> None:
-        slots = self.capacity
-        self.prepare(Update(kind, slots))
-        self.prepare(Start(kind.optimizer, slots))
-        if self._noise_scale:
-            self.prepare(Noise(kind.optimizer, slots))
+    def _begun(self, kind: Kind, trials: Sequence[Trial], places: list[int], values: Any) -> _PackOnDevices:
+        """Return a pack before its first update, from the settings of its trials, which lie in these slots."""
+        self.expect([kind])
+        begin = self.prepare(Start(kind.optimizer, self.capacity)).result()
+        self.prepare(Update(kind, self.capacity)).result()
+        settings = self._settings(places, *values)
+        state = self._with_carry(begin(settings), kind.batch_size)
+        none, all_of_them = np.zeros(len(places), np.int64), np.ones(len(places), bool)
+        return _PackOnDevices(trials, self.capacity, none, all_of_them, places, kind, settings, state)
 
-    def _fitting(self, batching: Batching) -> int:
-        """Return for how many trials a group of devices has room, taking an optimizer's state for the parameters'."""
-        shapes = self._traced.shapes
-        one = 2 * state_bytes(shapes.parameters) + state_bytes(shapes.model) + 4 * CURVE_POINTS
-        return max(1, min(SLOTS_PER_DEVICE, STATE_BYTES[batching] // max(1, self._groups * one)))
+    def _settings(
+        self, places: Sequence[int], rates: Any, numbers: Sequence[Any], seeds: Any, updates: Any
+    ) -> Settings:
+        """Return settings with these values in these slots, and 0 in all others."""
 
-    def _run(self, pack: _PackOnDevices, ends: Any, steps: int, program: Any = None) -> None:
+        def filled(values: Any, dtype: Any) -> np.ndarray:
+            array = np.zeros(self.capacity, dtype)
+            array[list(places)] = values
+            return array
+
+        settings: Settings = self._placed(
+            Settings(
+                learning_rate=filled(rates, np.float32),
+                coefficients={name: filled([each[name] for each in numbers], np.float32) for name in numbers[0]},
+                seed=filled(seeds, np.uint32),
+                updates=filled(updates, np.int32),
+            )
+        )
+        return settings
+
+    def _run(self, pack: _PackOnDevices, ends: Any, steps: int) -> None:
         """Make updates up to these ends: one call, or one for each of them."""
-        program = program or self.prepare(Update(pack.kind, pack.slots)).result()
-        state = pack.state
+        program, state = self.prepare(Update(pack.kind, pack.slots)).result(), pack.state
         for _ in range(steps if self._devices.loop == "outside" else 1):
             state = program(self._devices.splits["train"], pack.settings, state, ends)
         pack.state = jax.block_until_ready(state)
@@ -305,56 +295,17 @@ class PackedBackend:
 
     def _deal(self, trials: Sequence[Trial]) -> list[int]:
         """Give each trial a slot, neighbouring learning rates on different devices, so that diverging ones spread."""
-        order = sorted(
-            range(len(trials)), key=lambda i: (trials[i].seed, str(trials[i].optimizer), trials[i].learning_rate)
-        )
-        slot_of = [0] * len(trials)
-        for place, i in enumerate(order):
-            slot_of[i] = place % self._groups * self._per_group + place // self._groups
-        return slot_of
-
-    def _settings(self, trials: Sequence[Trial], places: Sequence[int]) -> Settings:
-        def filled(values: list[Any], dtype: Any) -> np.ndarray:
-            array = np.zeros(self.capacity, dtype)
-            array[list(places)] = values
-            return array
-
-        numbers = [trial.optimizer.coefficients(trial.batch_size) for trial in trials]
-        settings = Settings(
-            learning_rate=filled([trial.learning_rate for trial in trials], np.float32),
-            coefficients={name: filled([each[name] for each in numbers], np.float32) for name in numbers[0]},
-            seed=filled([trial.seed for trial in trials], np.uint32),
-            updates=filled([trial.updates for trial in trials], np.int32),
-        )
-        placed: Settings = self._placed(settings)
-        return placed
-
-    def _probed(self, kind: Kind) -> tuple[Settings, np.ndarray]:
-        """Return settings of trials that are only timed, and which slots hold one."""
-        active = np.ones(self.capacity, bool)
-        if self._devices.batching == "map":
-            active = np.arange(self.capacity) % self._per_group == 0
-        zeros = np.zeros(self.capacity, np.float32)
-        updates = np.where(active, MOST_PROBED * 4, 0).astype(np.int32)
-        numbers = kind.optimizer.coefficients(kind.batch_size)  # at 0 some rules would divide by it, and stop
-        coefficients = {name: np.full(self.capacity, number, np.float32) for name, number in numbers.items()}
-        seeds = np.arange(self.capacity, dtype=np.uint32)
-        settings: Settings = self._placed(Settings(zeros, coefficients, seeds, updates))
-        return settings, active
+        key = lambda place: (trials[place].seed, str(trials[place].optimizer), trials[place].learning_rate)
+        order = sorted(range(len(trials)), key=key)
+        slots = [number % self._groups * self._per_group + number // self._groups for number in range(len(trials))]
+        return [slot for _, slot in sorted(zip(order, slots, strict=True))]
 
     def _placed(self, tree: Any) -> Any:
         """Put arrays on the devices, each group's share of the slots on its own."""
         return jax.device_put(tree, self._devices.by_trial)
 
 
-def check_devices(devices_per_trial: int, devices: int) -> None:
-    """Refuse to share trials among devices that cannot be shared so.
-
-    Raises:
-        InputError: where one number does not divide the other.
-    """
-    if devices % devices_per_trial:
-        raise InputError(
-            f"devices_per_trial: {devices_per_trial} does not divide the {devices} devices that JAX has here; "
-            f"give a number that does."
-        )
+def _slots(traced: TracedWorkload, room: int) -> int:
+    """Return how many trials fit in so many bytes, taking an optimizer's state for as large as the parameters."""
+    one = 2 * state_bytes(traced.shapes.parameters) + state_bytes(traced.shapes.model) + 4 * CURVE_POINTS
+    return max(1, min(SLOTS_PER_DEVICE, room // one))

@@ -14,14 +14,8 @@ from jax.extend.core import primitives
 def products_in_bfloat16(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function whose float32 products take operands that are rounded to bfloat16.
 
-    Those of matrices are added up in float32 and not rounded again; those of convolutions come out rounded to
-    bfloat16, which is what a GPU's library gives. Sums, activations, normalization and losses stay in float32, and so
-    does whatever the result is used for: parameters are updated in float32. Loops and branches are entered.
-
-    The function must not be differentiated again, so it is the gradient that is given here, not the loss.
-
-    Args:
-        function: of trees of arrays, returning one; pure.
+    Products of matrices are added up in float32; those of convolutions come out rounded to bfloat16, as a GPU's library
+    gives them. All else stays in float32. The function must not be differentiated again: it is a gradient, not a loss.
 
     >>> a = jnp.full((1, 1), 1 + 2**-9)
     >>> float(products_in_bfloat16(jnp.matmul)(a, a)[0, 0])

@@ -39,7 +39,7 @@ class Devices:
         traced: the workload.
         splits: its data as they lie on the devices.
         mesh: the devices, with the axes ``trial`` and ``batch``.
-        batching: whether the trials of a device are trained one after the other (``map``) or all at once (``vmap``).
+        batching: whether a device trains its trials one after the other (``map``) or all at once (``vmap``).
         loop: whether a call makes many updates (``inside``) or one (``outside``).
         compute_dtype: of the products of gradients.
     """
@@ -110,11 +110,10 @@ class Start:
     def lower(self, devices: Devices) -> Any:
         """Return the program, traced and lowered."""
         begin = partial(start, devices.traced.workload, self.optimizer)
-        body = lambda settings: devices.each(begin)(settings)
-        return devices.lowered(body, (TRIAL,), (devices.settings(self.optimizer, self.slots),))
+        return devices.lowered(devices.each(begin), (TRIAL,), (devices.settings(self.optimizer, self.slots),))
 
     def __str__(self) -> str:
-        return f"start {self.optimizer.family}, {self.slots} slots"
+        return f"start {self.optimizer.family}, pack size {self.slots}"
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ class Update:
         return devices.lowered(body, (COPIED, TRIAL, TRIAL, TRIAL), arguments, donated=(2,))
 
     def __str__(self) -> str:
-        return f"batch size {self.kind.batch_size}, {self.slots} slots"
+        return f"batch size {self.kind.batch_size}, pack size {self.slots}"
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ class Evaluate:
         return devices.lowered(body, (COPIED, TRIAL, TRIAL), arguments)
 
     def __str__(self) -> str:
-        return f"evaluate, {self.slots} slots"
+        return f"evaluate, pack size {self.slots}"
 
 
 @dataclass(frozen=True)
@@ -192,4 +191,4 @@ class Noise:
         return devices.lowered(body, (COPIED, TRIAL, TRIAL, TRIAL, TRIAL), arguments)
 
     def __str__(self) -> str:
-        return f"noise scale {self.optimizer.family}, {self.slots} slots"
+        return f"noise scale {self.optimizer.family}, pack size {self.slots}"

@@ -58,7 +58,7 @@ def drawn_batch(
     Args:
         workload: one without streams.
         train_split: the arrays of the training split.
-        seed: the trial's seed, an unsigned 32-bit scalar.
+        seed: the trial's seed.
         step: how many updates the trial has made.
         number: which batch of this step, from 0.
         size: its examples; the ghost batch size where there is one.
@@ -88,11 +88,6 @@ def dropped(workload: Workload, batch_size: int) -> int:
     if workload.streams is None:
         return 0
     return examples_in(workload.train) - updates_per_epoch(workload, batch_size) * batch_size
-
-
-def begins_epoch(workload: Workload, batch_size: int, step: jax.Array) -> jax.Array:
-    """Return whether the update after ``step`` updates is the first of an epoch of streams."""
-    return step % updates_per_epoch(workload, batch_size) == 0
 
 
 def init_key(seed: jax.Array) -> Any:
@@ -134,6 +129,6 @@ def _streams(
     cut = example_at(seed, epoch * jnp.uint32(tokens), tokens)
     stream = number.astype(jnp.uint32) * jnp.uint32(size // unroll) + jnp.arange(size // unroll, dtype=jnp.uint32)
     first = cut + stream * jnp.uint32(tokens // streams) + update * jnp.uint32(unroll)
-    position = (first[:, None] + jnp.arange(unroll + 1, dtype=jnp.uint32)) % jnp.uint32(tokens)
+    position = (first[:, None] + jnp.arange(unroll + 1, dtype=jnp.uint32)[None]) % jnp.uint32(tokens)
     batch = {key: array[position] for key, array in train_split.items()}
     return batch, _keys(jax.random.fold_in(_training_key(seed), step), stream)

@@ -17,7 +17,7 @@ from sgdscope.schedules import Schedule
 from sgdscope.study import Trial
 from sgdscope.training.evaluate import Evaluation, evaluate
 from sgdscope.training.precision import products_in_bfloat16
-from sgdscope.training.sampling import begins_epoch, init_key, microbatch_at, update_key
+from sgdscope.training.sampling import init_key, microbatch_at, update_key, updates_per_epoch
 from sgdscope.workloads.base import Batch, Workload, examples_in
 
 # A training curve is the mean minibatch loss of each fiftieth of the budget.
@@ -40,8 +40,7 @@ class Settings:
 class State:
     """A trial between two updates.
 
-    Where a loss was not finite the trial ends: ``step`` counts the updates before it, and ``parameters`` and
-    ``optimizer`` are of no use any more.
+    Where a loss was not finite the trial ends: ``step`` counts the updates before it, and the parameters are useless.
     """
 
     parameters: Any
@@ -65,11 +64,6 @@ class Kind:
     def of(cls, trial: Trial) -> Kind:
         """Return the kind of a trial."""
         return cls(trial.batch_size, trial.microbatch_size, trial.optimizer.rule, trial.schedule)
-
-    @property
-    def coefficients(self) -> tuple[str, ...]:
-        """The names of the optimizer's numbers."""
-        return tuple(self.optimizer.coefficients(self.batch_size))
 
 
 @dataclass(frozen=True)
@@ -154,7 +148,7 @@ def one_update(
         """Return the loss, the gradient and the model's next state at any parameters."""
         model = state.model
         if workload.streams is not None:
-            first = begins_epoch(workload, batch_size, state.step)
+            first = state.step % updates_per_epoch(workload, batch_size) == 0
             fresh = workload.streams.carry(batch_size // workload.unroll)
             model = spread(jax.tree.map(lambda a, b: jnp.where(first, a, b), fresh, model))
         if size == batch_size:
@@ -182,17 +176,7 @@ def one_update(
 def descended(
     recipe: Recipe, settings: Settings, state: State, loss: Any, gradient: Any, model: Any, ask: Oracle
 ) -> State:
-    """Return a trial after an update.
-
-    Args:
-        recipe: the workload, its optimizer and schedule.
-        settings: what makes it this trial.
-        state: the trial before.
-        loss: of its batch, the mean.
-        gradient: of that, without the penalty's.
-        model: the state that the batch leaves behind.
-        ask: answers what else the optimizer asks.
-    """
+    """Return a trial after an update by its batch's loss, gradient without the penalty's, and next model state."""
     kind = recipe.kind
     gradient = penalized(recipe.workload, state.parameters, gradient)
     finite = jnp.isfinite(loss)
@@ -215,15 +199,8 @@ def penalized(workload: Workload, parameters: Any, gradient: Any) -> Any:
 def full_gradient(workload: Workload, train_split: Batch, model: Any, key: Any, parameters: Any) -> Any:
     """Return the gradient of the mean training loss of all N examples, without augmentation, and of the penalty.
 
-    The split is read in chunks of about ``evaluation_batch_size``, whole ghost batches each. Examples that fill up the
-    last chunk count for nothing.
-
-    Args:
-        workload: one without streams.
-        train_split: the arrays of the training split.
-        model: the model's state.
-        key: the key of the random numbers, of which each example has its own.
-        parameters: where the gradient is taken.
+    The split is read in chunks of whole ghost batches; what fills up the last one counts for nothing. Each example has
+    random numbers of its own, from ``key``.
     """
     examples, ghost = examples_in(train_split), workload.ghost_batch_size
     size = min(max(1, workload.evaluation_batch_size // ghost), -(-examples // ghost)) * ghost

@@ -9,17 +9,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sgdscope.errors import InputError
 from sgdscope.optimizers import Optimizer
 from sgdscope.records import SPLITS
-from sgdscope.training.contract import Call, check_calls, check_examples, check_parameters
+from sgdscope.training.contract import Call, check_calls, check_examples, check_parameters, untraceable
 from sgdscope.training.fingerprint import fingerprint
 from sgdscope.training.flops import operations, slow_convolutions
 from sgdscope.training.jax_setup import pinned
-from sgdscope.training.shapes import Shapes, examples_of, key_shape, training_arguments
 from sgdscope.training.step import evaluated, mean_loss
 from sgdscope.workloads.base import Workload, examples_in
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The shapes of a trial's parameters and of its model's state."""
+
+    parameters: Any
+    model: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +46,7 @@ class TracedWorkload:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of what the functions compute, constants included.
-
-        It tells whether a workload of the same name and version still computes the same. It depends on the version of
-        JAX, which may trace the same function to other operations, and on the form in which it is taken here.
-        """
+        """A hash of what the functions compute, constants included, with this version of JAX."""
         return fingerprint(*self.functions)
 
     def optimizer_fingerprint(self, optimizer: Optimizer) -> str:
@@ -65,10 +69,7 @@ class TracedWorkload:
         except InputError as error:
             raise InputError(str(error)) from None  # without the notes that JAX adds
         except Exception as error:  # whatever an optimizer of the user's raises
-            first_line = (str(error).strip() or repr(error)).splitlines()[0]
-            raise InputError(
-                f"optimizers: {optimizer} cannot be traced by JAX: {type(error).__name__}: {first_line}"
-            ) from error
+            raise untraceable(f"optimizers: {optimizer}", error) from error
 
     @cached_property
     def operations_per_example(self) -> float:
@@ -143,10 +144,12 @@ def _calls(workload: Workload, shapes: Shapes) -> list[Call]:
 
 
 def _checked(workload: Workload) -> Shapes:
-    parameters = _traced(workload, "init", workload.init, key_shape())
-    model = () if workload.init_state is None else _traced(workload, "init_state", workload.init_state)
+    """Return the shapes of a workload's parameters and state, after checking what each function returns."""
+    where, traced = f"workload {workload.name!r}", partial(_traced, workload)
+    parameters = traced("init", workload.init, key_shape())
+    model = () if workload.init_state is None else traced("init_state", workload.init_state)
     for name, tree in (("init", parameters), ("init_state", model)):
-        check_parameters(f"workload {workload.name!r}", name, tree)
+        check_parameters(where, name, tree)
     # Plain shapes: a number of Python's is an array like any other from the first update on.
     parameters, model = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (parameters, model))
     shapes = Shapes(parameters, model)
@@ -154,46 +157,77 @@ def _checked(workload: Workload) -> Shapes:
     batch = examples_of(workload, n)
     if workload.augment is not None:
         example = {key: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for key, a in batch.items()}
-        augmented = _traced(workload, "augment", workload.augment, key_shape(), example)
+        augmented = traced("augment", workload.augment, key_shape(), example)
         if jax.tree.map(lambda a: a.shape, augmented) != jax.tree.map(lambda a: a.shape, example):
-            raise InputError(f"workload {workload.name!r}: augment must return an example of the same shapes.")
+            raise InputError(f"{where}: augment must return an example of the same shapes.")
     for name, function in (("loss", workload.loss), ("score", workload.score)):
-        value = _traced(workload, name, function, *evaluated(workload, parameters, model), batch)
-        check_examples(f"workload {workload.name!r}", name, value, n)
+        check_examples(where, name, traced(name, function, *evaluated(workload, parameters, model), batch), n)
     if workload.training_loss is not None:
-        given, batch, keys = training_arguments(workload, shapes, n * workload.unroll)
-        if workload.streams is not None and any(leaf.shape[:1] != (n,) for leaf in jax.tree.leaves(given)):
-            raise InputError(f"workload {workload.name!r}: carry(n) must return arrays whose first axis is n.")
-        value = _traced(workload, "training_loss", workload.training_loss, parameters, given, batch, keys)
-        kept = jax.tree.map(lambda a: (a.shape, a.dtype), given)
-        losses = (n,) if workload.streams is None else (n, workload.unroll)
-        if isinstance(value, tuple) and getattr(value[0], "shape", None) != losses:
-            raise InputError(
-                f"workload {workload.name!r}: training_loss must return losses of shape {losses} for a batch of "
-                f"{n * workload.unroll} examples, not {getattr(value[0], 'shape', type(value[0]).__name__)}."
-            )
-        if not (isinstance(value, tuple) and len(value) == 2) or kept != jax.tree.map(
-            lambda a: (a.shape, a.dtype), value[1]
-        ):
-            raise InputError(
-                f"workload {workload.name!r}: training_loss must return the losses and a state of the same shapes "
-                f"and types as the state that it is given."
-            )
+        _check_training(workload, shapes, n)
     number = jax.ShapeDtypeStruct((), jnp.float32)
     for name, of_numbers, argument in (
         ("penalty", workload.penalty, parameters),
         ("score_of_mean", workload.score_of_mean, number),
     ):
-        if of_numbers is not None and getattr(_traced(workload, name, of_numbers, argument), "shape", None) != ():
-            raise InputError(f"workload {workload.name!r}: {name} must return one number, shape ().")
+        if of_numbers is not None and getattr(traced(name, of_numbers, argument), "shape", None) != ():
+            raise InputError(f"{where}: {name} must return one number, shape ().")
     return shapes
 
 
-def _traced(workload: Workload, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def _check_training(workload: Workload, shapes: Shapes, n: int) -> None:
+    """Refuse a training loss that does not return the losses and a state like the one that it is given."""
+    where, examples = f"workload {workload.name!r}", n * workload.unroll
+    state, batch, keys = training_arguments(workload, shapes, examples)
+    if workload.streams is not None and any(leaf.shape[:1] != (n,) for leaf in jax.tree.leaves(state)):
+        raise InputError(f"{where}: carry(n) must return arrays whose first axis is n.")
+    value = _traced(workload, "training_loss", workload.training_loss, shapes.parameters, state, batch, keys)
+    losses = (n,) if workload.streams is None else (n, workload.unroll)
+    if isinstance(value, tuple) and getattr(value[0], "shape", None) != losses:
+        raise InputError(
+            f"{where}: training_loss must return losses of shape {losses} for a batch of {examples} examples, not "
+            f"{getattr(value[0], 'shape', type(value[0]).__name__)}."
+        )
+    kinds: Callable[[Any], Any] = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)
+    if not (isinstance(value, tuple) and len(value) == 2 and kinds(state) == kinds(value[1])):
+        raise InputError(
+            f"{where}: training_loss must return the losses and a state of the same shapes and types as the state "
+            f"that it is given."
+        )
+
+
+def _traced(workload: Workload, name: str, function: Any, *arguments: Any) -> Any:
     try:
         return jax.eval_shape(function, *arguments)
     except Exception as error:
-        first_line = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(
-            f"workload {workload.name!r}: {name} cannot be traced by JAX: {type(error).__name__}: {first_line}"
-        ) from error
+        raise untraceable(f"workload {workload.name!r}: {name}", error) from error
+
+
+def training_arguments(workload: Workload, shapes: Shapes, batch_size: int) -> tuple[Any, Any, Any]:
+    """Return the shapes of what the loss of a batch is given beside the parameters: state, batch, keys."""
+    streams = batch_size // workload.unroll
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), streams))
+    if workload.streams is None:
+        return shapes.model, examples_of(workload, batch_size), keys
+    carry = jax.eval_shape(lambda: workload.streams.carry(streams))  # type: ignore[union-attr]
+    batch = {
+        key: jax.ShapeDtypeStruct((streams, workload.unroll + 1, *a.shape[1:]), a.dtype)
+        for key, a in examples_of(workload, 1).items()
+    }
+    return carry, batch, keys
+
+
+def examples_of(workload: Workload, n: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return the shapes of a batch of n examples."""
+    if workload.feed is not None:
+        layout = workload.feed.layout
+    else:
+        layout = {key: (np.shape(array)[1:], np.asarray(array).dtype) for key, array in workload.train.items()}
+    return {
+        key: jax.ShapeDtypeStruct((n, *shape), jax.dtypes.canonicalize_dtype(dtype))
+        for key, (shape, dtype) in layout.items()
+    }
+
+
+def key_shape() -> Any:
+    """Return the shape of a random key."""
+    return jax.eval_shape(lambda: jax.random.key(0))

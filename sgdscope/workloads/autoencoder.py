@@ -21,7 +21,7 @@ WIDTHS = (PIXELS, 1000, 500, 250, 30)
 
 
 def autoencoder(splits: Mapping[str, Split]) -> Workload:
-    """Return pictures of 28 × 28 pixels, the network 784-1000-500-250-30-250-500-1000-784 and its two errors.
+    """Return images of 28 × 28 pixels, the network 784-1000-500-250-30-250-500-1000-784 and its two errors.
 
     The training loss is the cross-entropy summed over the pixels; its least possible value is the entropy of
     the grey levels, which is not 0. The score is the squared error summed over the pixels, as the literature
@@ -31,12 +31,12 @@ def autoencoder(splits: Mapping[str, Split]) -> Workload:
         splits: for each split ``picture``, uint8 of shape (n, 28, 28); labels are not used.
 
     Raises:
-        InputError: where pictures are of another type or size.
+        InputError: where images are of another type or size.
 
     Source: Hinton and Salakhutdinov (2006), doi 10.1126/science.1127647; Martens (2010); Sutskever et al. (2013).
 
-    >>> pictures = {"picture": np.arange(3 * PIXELS, dtype=np.uint8).reshape(3, 28, 28)}
-    >>> workload = autoencoder(dict.fromkeys(SPLITS, pictures))
+    >>> images = {"picture": np.arange(3 * PIXELS, dtype=np.uint8).reshape(3, 28, 28)}
+    >>> workload = autoencoder(dict.fromkeys(SPLITS, images))
     >>> sum(array.size for array in jax.tree.leaves(jax.eval_shape(workload.init, jax.random.key(0))))
     2837314
     """
@@ -44,7 +44,7 @@ def autoencoder(splits: Mapping[str, Split]) -> Workload:
         picture = splits[split]["picture"]
         if picture.dtype != np.uint8 or picture.shape[1:] != (28, 28):
             raise InputError(
-                f"picture of the {split} split must be uint8 of shape (n, 28, 28), not {picture.dtype} of shape "
+                f"'picture' of the {split} split must be uint8 of shape (n, 28, 28), not {picture.dtype} of shape "
                 f"{picture.shape}."
             )
     train, validation, test = ({"picture": splits[split]["picture"]} for split in SPLITS)
@@ -66,14 +66,14 @@ def autoencoder(splits: Mapping[str, Split]) -> Workload:
 
 
 def cross_entropy(layers: list[Dense], state: tuple[()], batch: Batch) -> jax.Array:
-    """Return −Σ x ln y + (1 − x) ln(1 − y) over the pixels of each picture x and its reconstruction y, shape (n,)."""
+    """Return −Σ x ln y + (1 − x) ln(1 − y) over the pixels of each image x and its reconstruction y, shape (n,)."""
     x = _grey(batch["picture"])
     losses: jax.Array = optax.sigmoid_binary_cross_entropy(model.autoencoder(layers, x), x).sum(axis=1)
     return losses
 
 
 def squared_error(layers: list[Dense], state: tuple[()], batch: Batch) -> jax.Array:
-    """Return Σ (y − x)² over the pixels of each picture x and its reconstruction y, shape (n,)."""
+    """Return Σ (y − x)² over the pixels of each image x and its reconstruction y, shape (n,)."""
     x = _grey(batch["picture"])
     return ((jax.nn.sigmoid(model.autoencoder(layers, x)) - x) ** 2).sum(axis=1)
 

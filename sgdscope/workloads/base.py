@@ -6,7 +6,6 @@ parameters, so it may be written with Flax, Equinox or nothing at all.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ import numpy as np
 from sgdscope.converters import python_value, real, shown, whole
 from sgdscope.errors import InputError
 from sgdscope.records import SPLITS, Arrays, Layout, WorkloadRecord
+from sgdscope.workloads.arrays import as_arrays, check_held, check_split, classes, digest, equal
 
 Parameters = Any  # any tree of float arrays
 Batch = Mapping[str, Any]  # arrays of shape (n, ...), the same n
@@ -41,9 +41,9 @@ class Streams:
     """How a text is read: one long sequence of examples, cut into streams that are read side by side.
 
     The training split is then one sequence of N tokens, and its examples are the tokens. A batch of
-    B = streams × unroll tokens re-cuts the sequence, taken as a ring, into ``B // unroll`` streams of equal
-    length; each update reads the next ``unroll`` tokens of every stream, and what a stream carries from update
-    to update begins anew with each epoch. The seed and the epoch decide where the ring is cut.
+    B = streams × unroll tokens cuts the sequence, taken as a ring, into ``B // unroll`` streams of equal length. Each
+    update reads the next ``unroll`` tokens of every stream. What a stream carries begins anew with each epoch. The seed
+    and the epoch decide where the ring is cut.
 
     ``training_loss`` gets arrays of shape (streams, unroll + 1), each stream's tokens with the one that follows, a
     ``state`` that is what the streams carry, and keys of shape (streams,). ``loss`` and ``score`` get tokens in their
@@ -63,7 +63,7 @@ class Streams:
 
 @dataclass(frozen=True)
 class Feed:
-    """How examples come that are too many for a device: processes of the host read each when it is its turn.
+    """How examples come that are too many for a device: data-loading workers read each when it is its turn.
 
     The splits then hold what identifies their examples, such as a hash of each one's file, and no device holds them.
 
@@ -72,10 +72,10 @@ class Feed:
         locate: ``locate(split, index) -> place``, a tuple of what tells ``read`` which example is meant.
         read: ``read(*place, visit) -> example``, a dictionary of arrays of just that layout; ``visit`` is (seed, epoch,
             index) in training, by which it may be augmented, and None in evaluation. It must be a pure function of a
-            module that processes can import, best one that does not import JAX, which would take each seconds.
+            module that workers can import, best one that does not import JAX.
         bytes: what there is to read of each split, for a plan.
-        circumstances: what an example depends on beside its place and visit, as the versions of libraries: a trial does
-            not go on from a checkpoint of others.
+        circumstances: what an example depends on beside its place and visit, as the versions of libraries; a trial
+            resumes from checkpoints of the same alone.
     """
 
     layout: Layout
@@ -110,7 +110,7 @@ class Workload:
             ``init_state`` began, or ``()`` for a model without a state. Where there is no ``init_state``, ``loss``,
             ``score`` and ``training_loss`` may leave ``state`` out: ``loss(parameters, batch)``.
         score: ``score(parameters, state, batch) -> (n,)``, the score of each example; a split's score is its mean.
-        constant_loss: mean training loss of the best constant predictor, above 0; stands for a diverged trial.
+        constant_loss: mean training loss of the best constant baseline, above 0; stands for a diverged trial.
         constant_score: its score, likewise.
         score_name: what the score is, for axes and tables.
         score_goal: whether a larger score is better.
@@ -191,12 +191,12 @@ class Workload:
         for what in ("ghost_batch_size", "evaluation_batch_size"):
             object.__setattr__(self, what, whole(f"{where}: {what}", getattr(self, what), least=1))
         for split in SPLITS:
-            object.__setattr__(self, split, _as_arrays(where, split, getattr(self, split)))
+            object.__setattr__(self, split, as_arrays(where, split, getattr(self, split)))
         for split in SPLITS:
-            _check_split(where, split, getattr(self, split), self.train)
+            check_split(where, split, getattr(self, split), self.train)
             if self.feed is None:  # else the arrays identify examples, and no device holds them
                 for key, array in self.split(split).items():
-                    _check_held(where, f"{split}[{key!r}]", array)
+                    check_held(where, f"{split}[{key!r}]", array)
 
     def _add_state(self, where: str) -> None:
         """Give functions that leave out a state that there is not the form of all: with a state, which is ``()``."""
@@ -241,7 +241,7 @@ class Workload:
             name=self.name,
             version=self.version,
             fields=tuple(sorted(self.fields.items())),
-            data_sha256=_digest(self),
+            data_sha256=digest({name: self.split(name) for name in SPLITS}),
             examples=(examples_in(self.train), examples_in(self.validation), examples_in(self.test)),
             score_name=self.score_name,
             score_goal=self.score_goal,
@@ -250,7 +250,7 @@ class Workload:
             ghost_batch_size=self.ghost_batch_size,
             unroll=self.unroll,
             evaluation_batch_size=1 if self.streams is None else self.evaluation_batch_size,
-            chosen_on="test" if _equal(self.validation, self.test) else "validation",
+            chosen_on="test" if equal(self.validation, self.test) else "validation",
         )
 
 
@@ -264,10 +264,9 @@ def examples_in(split: Batch) -> int:
 
 
 def constant_classifier(labels: np.ndarray) -> tuple[float, float]:
-    """Return the cross-entropy in nats and the accuracy of the best constant predictor of these labels.
+    """Return the cross-entropy in nats and the accuracy of the best constant baseline of these labels.
 
-    The best constant predictor gives each class its frequency f_c: its loss is −Σ f_c ln f_c, its accuracy
-    max f_c.
+    It gives each class its frequency f_c: its loss is −Σ f_c ln f_c, its accuracy max f_c.
 
     Args:
         labels: the class of each example, shape (n,); or one-hot, shape (n, classes).
@@ -279,59 +278,14 @@ def constant_classifier(labels: np.ndarray) -> tuple[float, float]:
     >>> round(loss, 4), accuracy
     (0.6931, 0.5)
     """
-    counts = np.unique(_classes(labels), return_counts=True)[1]
+    counts = np.unique(classes(labels), return_counts=True)[1]
     share = counts / counts.sum()
     return float(-(share * np.log(share)).sum()), float(share.max())
-
-
-def _classes(labels: Any) -> np.ndarray:
-    """Return one class for each example; one-hot labels of shape (n, classes) say the same."""
-    array = np.asarray(labels)
-    if array.dtype.kind == "O" and len({type(label) for label in array.flat}) == 1:
-        array = np.array(array.tolist())  # words or whole numbers, as tables of other libraries hold them
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim == 2 and np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all():
-        array = array.argmax(axis=1)
-    if array.ndim != 1 or not len(array):
-        raise InputError(
-            f"constant_classifier: labels of shape {array.shape} are not one class for each example; give an array of "
-            f"shape (n,)."
-        )
-    if array.dtype.kind not in "biufUS":
-        raise InputError(f"constant_classifier: labels of type {array.dtype} are no classes; give whole numbers.")
-    if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.round(array))).all():
-        wrong = array[~(np.isfinite(array) & (array == np.round(array)))][0]
-        raise InputError(
-            f"constant_classifier: the label {wrong:g} is no class; classes are whole numbers. For a regression give "
-            f"constant_loss and constant_score yourself."
-        )
-    return array
 
 
 # What loss and score are given, and what training_loss is.
 EVALUATION = ("parameters", "state", "batch")
 TRAINING = ("parameters", "state", "batch", "keys")
-
-
-@dataclass(frozen=True, eq=False)
-class _WithoutState:
-    """``loss`` or ``score`` of a model without a state, called as all are."""
-
-    function: Callable[..., Any]
-
-    def __call__(self, parameters: Parameters, state: Any, batch: Any) -> Any:
-        return self.function(parameters, batch)
-
-
-@dataclass(frozen=True, eq=False)
-class _TrainingWithoutState:
-    """``training_loss`` of a model without a state, called as all are."""
-
-    function: Callable[..., Any]
-
-    def __call__(self, parameters: Parameters, state: Any, batch: Any, keys: Any) -> tuple[Any, Any]:
-        return self.function(parameters, batch, keys), state
 
 
 def _with_state(
@@ -353,127 +307,6 @@ def _with_state(
         ) from None
     if not leaves_out:
         return function
-    return _WithoutState(function) if arguments is EVALUATION else _TrainingWithoutState(function)
-
-
-def _equal(a: Split, b: Split) -> bool:
-    return all(np.array_equal(a[key], b[key]) for key in a)
-
-
-def _as_arrays(where: str, name: str, split: Any) -> Split:
-    """Return a split as numpy's arrays, where it is plain what its values mean."""
-    if not isinstance(split, Mapping):
-        raise InputError(
-            f"{where}: {name} is a {type(split).__name__}; give a dictionary of arrays, such as {{'x': inputs, 'y': "
-            f"labels}}, whose first axis is that of examples."
-        )
-    for key in split:
-        if not isinstance(key, str):
-            raise InputError(f"{where}: {name} names an array {key!r}; name arrays by text, such as 'x'.")
-    return {key: _as_array(where, f"{name}[{key!r}]", values) for key, values in split.items()}
-
-
-def _as_array(where: str, place: str, values: Any) -> np.ndarray:
-    if isinstance(values, np.ma.MaskedArray):
-        if np.ma.is_masked(values):
-            masked = int(np.ma.getmaskarray(values).sum())
-            raise InputError(
-                f"{where}: {place} masks {masked:,} values, and training would use what lies under the mask. Fill "
-                f"them, or leave those examples out."
-            )
-        values = values.data
-    try:
-        array = np.asarray(values)
-    except Exception as error:
-        first_line = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(
-            f"{where}: {place} is a {type(values).__name__} that numpy cannot read as an array: {first_line}"
-        ) from error
-    if array.dtype == np.longdouble and array.dtype.itemsize > 8:  # JAX takes no more than 64 bits
-        array = array.astype(np.float64)
-    # Numbers in the other order of bytes are the same numbers, and JAX takes only the machine's own.
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
-# What to do about arrays that hold no numbers, by numpy's kind of type.
-NO_NUMBERS = {
-    "c": "give the real and the imaginary part as two arrays",
-    "M": "convert dates to numbers, such as days since the first",
-    "m": "divide by a unit of time, such as np.timedelta64(1, 's')",
-    "U": "number the words, such as by np.unique(values, return_inverse=True)[1]",
-    "S": "number the words, such as by np.unique(values, return_inverse=True)[1]",
-    "V": "give each field as an array of its own",
-    "F": "convert the array by .astype(np.float32)",
-    "O": "give an array of one numeric type, with as many values for every example",
-}
-
-
-def _check_split(where: str, name: str, split: Split, train: Split) -> None:
-    if not split:
-        raise InputError(f"{where}: the {name} split has no arrays.")
-    if split.keys() != train.keys():
-        raise InputError(f"{where}: the {name} split has {sorted(split)}, the train split {sorted(train)}.")
-    for key, array in split.items():
-        if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-            raise InputError(
-                f"{where}: {name}[{key!r}] holds {array.dtype}; only numbers can be trained on: "
-                f"{NO_NUMBERS['F' if array.dtype.kind == 'V' and not array.dtype.names else array.dtype.kind]}."
-            )
-        if array.ndim == 0 or len(array) != examples_in(split) or len(array) == 0:
-            raise InputError(
-                f"{where}: {name}[{key!r}] has shape {array.shape}; every array of a split needs the same, "
-                f"positive number of examples first."
-            )
-        if array.shape[1:] != train[key].shape[1:]:
-            raise InputError(f"{where}: {name}[{key!r}] and train[{key!r}] differ in the shape of an example.")
-        if array.dtype.kind in "fV":  # V is bfloat16
-            _refuse(where, f"{name}[{key!r}]", array, ~np.isfinite(array), "", "values that are not finite: ")
-
-
-def _check_held(where: str, place: str, array: np.ndarray) -> None:
-    """Refuse values that become others in the 32 bits in which devices hold them; a float that rounds is none."""
-    if array.dtype.itemsize <= 4:
-        return
-    if array.dtype.kind in "iu":
-        limits = np.iinfo(np.int32 if array.dtype.kind == "i" else np.uint32)
-        _refuse(
-            where, place, array, (array < limits.min) | (array > limits.max),
-            "which 32-bit integers do not hold. Subtract an offset, or number the values by "
-            "np.unique(values, return_inverse=True)[1]",
-        )  # fmt: skip
-        return
-    with np.errstate(over="ignore"):
-        held = array.astype(np.float32)
-    _refuse(
-        where, place, array, ~np.isfinite(held),
-        f"which float32 does not hold, since it ends at {np.finfo(np.float32).max:.3g}. Scale the array, or leave that "
-        f"example out",
-    )  # fmt: skip
-    # Whole numbers that repeat, one for each example, are labels; as such they must stay apart.
-    changed = held != array
-    if array.ndim == 1 and changed.any() and (array == np.round(array)).all():
-        distinct = np.unique(array)
-        if 2 * len(distinct) <= len(array) and len(np.unique(held)) < len(distinct):
-            _refuse(
-                where, place, array, changed,
-                "a label that float32 does not tell from others, since it holds whole numbers up to 16,777,216. Number "
-                "the labels by np.unique(values, return_inverse=True)[1]",
-            )  # fmt: skip
-
-
-def _refuse(where: str, place: str, array: np.ndarray, wrong: np.ndarray, what: str, holds: str = "") -> None:
-    """Raise InputError with the first value that is wrong, if any."""
-    if wrong.any():
-        index = np.unravel_index(int(wrong.argmax()), array.shape)
-        at = f"{array[index]} at index {', '.join(map(str, index))}"
-        raise InputError(f"{where}: {place} holds {holds}{at}{', ' if what else ''}{what}.")
-
-
-def _digest(workload: Workload) -> str:
-    digest = hashlib.sha256()
-    for split in SPLITS:
-        for key, array in sorted(workload.split(split).items()):
-            array = np.ascontiguousarray(array)
-            digest.update(f"{split}/{key}/{array.dtype.str}/{array.shape}/".encode())
-            digest.update(array.tobytes())
-    return digest.hexdigest()
+    if arguments is EVALUATION:
+        return lambda parameters, state, batch: function(parameters, batch)
+    return lambda parameters, state, batch, keys: (function(parameters, batch, keys), state)

@@ -13,7 +13,7 @@ CLASSES = 10
 
 
 def digits(hidden: int = 64) -> Workload:
-    """Return 8 × 8 pictures of digits, a network 64-h-h-10 with rectified units, cross-entropy and accuracy.
+    """Return 8 × 8 images of digits, a network 64-h-h-10 with rectified units, cross-entropy and accuracy.
 
     Args:
         hidden: h, the width of both hidden layers.

@@ -31,10 +31,8 @@ SIZES = {"small": (200, 0.0, 0.1), "medium": (650, 0.5, 0.05), "large": (1500, 0
 def lstm(splits: Mapping[str, Split], size: Literal["small", "medium", "large"] = "small") -> Workload:
     """Return a text as streams, a network of two LSTM layers, cross-entropy in nats a token, and perplexity.
 
-    As in the paper but for two things: all sizes are unrolled for 35 steps (there the small one for 20), and
-    gradients are not clipped, since clipped descent is not the SGD that is studied. The paper's code adds up
-    the gradients of the steps, so that its learning rate of 1 is 35 here (20 for the small one), where the loss
-    is a mean over tokens.
+    As in the paper but for two things: all sizes are unrolled for 35 steps (there the small one for 20), and gradients
+    are not clipped. The paper adds up the gradients of the steps, so that its learning rate of 1 is 35 here.
 
     Args:
         splits: for each split ``token``, uint16 below 10,000 of shape (n,).

@@ -13,19 +13,18 @@ import jax.numpy as jnp
 from sgdscope.data.augment import crop_and_flip
 from sgdscope.errors import InputError
 from sgdscope.models.losses import accuracy, cross_entropy
-from sgdscope.models.normalization import ghost_batch_norm, running_norm
+from sgdscope.models.normalization import channels, ghost_batch_norm, running_norm
 from sgdscope.models.wide_resnet import Tree, channels_of_blocks, wide_resnet_init, wide_resnet_state
 from sgdscope.models.wide_resnet import wide_resnet as network
 from sgdscope.workloads.base import Batch, Resident, Split, Workload, constant_classifier
 
 CLASSES = 10
 
-# Mean and standard deviation of each channel over all pixels of the 50,000 training pictures, on the scale 0 to
-# 255: 125.307, 122.950, 113.865 and 62.993, 62.089, 66.705, in the released code of arXiv 1605.07146 as here.
+# Mean and standard deviation of each channel over the training images, on the scale 0 to 255: arXiv 1605.07146's code.
 CHANNEL_MEANS = (125.3, 123.0, 113.9)
 CHANNEL_DEVIATIONS = (63.0, 62.1, 66.7)
 
-# A thousand pictures at once would take 10 GB in the network 16-4.
+# A thousand images at once would take 10 GB in the network 16-4.
 EVALUATION_BATCH_SIZE = 256
 
 
@@ -81,7 +80,7 @@ def workload_of(
 
     Args:
         init: ``init(key, depth, width, classes) -> parameters``.
-        outputs: of parameters, state and standardised pictures, shape (n, classes).
+        outputs: of parameters, state and standardised images, shape (n, classes).
         splits: see :func:`wide_resnet`.
         fields: depth, width and l2.
         of_its_own: further fields of the workload.
@@ -117,16 +116,15 @@ def workload_of(
 
 
 def standardised(picture: jax.Array) -> jax.Array:
-    """Return pictures, uint8 of shape (..., 3), with mean 0 and variance 1 in each channel over the training set."""
-    means, deviations = (jnp.array(of_channel, jnp.float32) for of_channel in (CHANNEL_MEANS, CHANNEL_DEVIATIONS))
+    """Return images, uint8 of shape (n, h, w, 3), with mean 0 and variance 1 in each channel over the training set."""
+    means, deviations = (channels(jnp.array(each, jnp.float32), 4) for each in (CHANNEL_MEANS, CHANNEL_DEVIATIONS))
     return (picture.astype(jnp.float32) - means) / deviations
 
 
 def penalty_of_weights(l2: float, parameters: Tree) -> jax.Array:
     """Return ½ λ Σ‖w‖² over kernels and matrices, and over no bias, scale, shift or scalar of a branch.
 
-    These are the weights that the study's authors decay in their later code (github.com/google-deepmind/
-    deepmind-research, nfnets); the first code of arXiv 1605.07146 decays every parameter.
+    The paper's authors decay these weights in later code (github.com/google-deepmind/deepmind-research, nfnets).
 
     >>> penalty_of_weights(0.5, {"weight": jnp.ones((2, 3)), "bias": jnp.ones(3)}).tolist()
     1.5

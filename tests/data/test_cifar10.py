@@ -8,7 +8,7 @@ FOLDER = "cifar-10-batches-bin"
 
 
 def record(content, index):
-    """One label and picture, read byte by byte as the format's page says."""
+    """One label and image, read byte by byte as the format's page says."""
     start = index * 3073
     picture = np.zeros((32, 32, 3), np.uint8)
     for colour in range(3):

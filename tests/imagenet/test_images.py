@@ -48,7 +48,7 @@ def test_a_square_is_the_piece_that_was_drawn_scaled_and_mirrored(path):
         # The colours at the middle of each of the 32 × 32 parts of the piece.
         red = (left + (np.arange(32) + 0.5) * width / 32 - 0.5) * 255 / 119
         green = (top + (np.arange(32) + 0.5) * height / 32 - 0.5) * 255 / 79
-        inner = slice(2, -2)  # at the edge a scaled picture leans inwards
+        inner = slice(2, -2)  # at the edge a scaled image leans inwards
         seen = square[:, ::-1] if flipped else square
         assert np.abs(seen[inner, inner, 0] - red[None, inner]).max() < 6
         assert np.abs(seen[inner, inner, 1] - green[inner, None]).max() < 6
@@ -106,7 +106,7 @@ def test_the_centre_square_is_cut_from_the_picture_scaled_to_a_short_side_of_256
         scaled = image.resize((int(size[0] * scale), int(size[1] * scale)), Image.Resampling.BILINEAR)
     left, top = (round((length - 224) / 2) for length in scaled.size)
     expected = np.asarray(scaled)[top : top + 224, left : left + 224]
-    # Another library's fixed point, and where the picture becomes smaller its wider kernel: no matter on a gradient.
+    # Another library's fixed point, and where the image becomes smaller its wider kernel: no matter on a gradient.
     found = centre_square(tmp_path / "b.JPEG", 224)
     assert found.shape == (224, 224, 3)
     assert np.abs(found.astype(int) - expected).max() <= 2

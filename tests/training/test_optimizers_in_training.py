@@ -179,8 +179,8 @@ def test_one_program_serves_all_numbers_of_a_rule():
     for optimizer in (Adam(), Adam(beta1=0.5), Adam(weight_decay=0.1), Adam(half_life=100)):
         trainer.train([trial_of(workload, optimizer)])
     trainer.close()
-    assert [t.program for t in trainer.compile_times if t.program.startswith("batch size")] == [
-        "batch size 32, 2 slots"
+    assert [t.program for t in trainer.compiler.compile_times if t.program.startswith("batch size")] == [
+        "batch size 32, pack size 2"
     ]
 
 

@@ -154,5 +154,5 @@ def test_labels_are_dropped_and_other_pictures_are_refused():
     labelled = {name: split | {"label": np.zeros(4, np.uint8)} for name, split in splits().items()}
     assert list(autoencoder(labelled).train) == ["picture"]
     for wrong in (np.zeros((4, 28, 28), np.float32), np.zeros((4, 32, 32), np.uint8)):
-        with pytest.raises(InputError, match=r"picture of the test split must be uint8 of shape \(n, 28, 28\), not"):
+        with pytest.raises(InputError, match=r"'picture' of the test split must be uint8 of shape \(n, 28, 28\), not"):
             autoencoder(splits() | {"test": {"picture": wrong}})

@@ -7,26 +7,12 @@ from typing import Literal
 import altair as alt
 import polars as pl
 
-from sgdscope.report.figures.style import (
-    COLOURS,
-    DASHES,
-    SHAPES,
-    LayerChart,
-    batch_axis,
-    batch_size_columns,
-    by_optimizer,
-    cell_tooltip,
-    edge_arrows,
-    interval_tooltip,
-    layered,
-    rate_tooltip,
-    stands_out,
-)
+from sgdscope.report.figures import style
 
 Way = Literal["up", "down"]
 
 
-def against_batch_size(rows: pl.DataFrame, value: str, y: alt.Y, low: Way, high: Way) -> LayerChart:
+def against_batch_size(rows: pl.DataFrame, value: str, y: alt.Y, low: Way, high: Way) -> style.LayerChart:
     """Return a column of optima against batch size, one line for each optimizer.
 
     Args:
@@ -36,15 +22,15 @@ def against_batch_size(rows: pl.DataFrame, value: str, y: alt.Y, low: Way, high:
         low: Which way an arrow points where the best rate lies at the lower edge of the rates tried.
         high: Which way at the upper edge.
     """
-    x, colour = batch_axis(rows), by_optimizer(rows, alt.Color, COLOURS)
+    x, colour = style.batch_axis(rows), style.by_optimizer(rows, alt.Color, style.COLOURS)
     base = alt.Chart(rows).encode(x=x, color=colour)
-    line = base.mark_line(opacity=0.55).encode(y=y, strokeDash=by_optimizer(rows, alt.StrokeDash, DASHES))
-    bars = base.mark_rule().encode(y=alt.Y(f"{value}_low:Q"), y2=f"{value}_high:Q", opacity=stands_out(0.7, 0.25))
+    line = base.mark_line(opacity=0.55).encode(y=y, strokeDash=style.by_optimizer(rows, alt.StrokeDash, style.DASHES))
+    bars = base.mark_rule().encode(y=alt.Y(f"{value}_low:Q"), y2=f"{value}_high:Q", opacity=style.stands_out(0.7, 0.25))
     points = base.mark_point(filled=True, size=70).encode(
         y=y,
-        shape=by_optimizer(rows, alt.Shape, SHAPES),
-        opacity=stands_out(1, 0.45),
-        tooltip=[*cell_tooltip(), *interval_tooltip(value), *rate_tooltip()],
+        shape=style.by_optimizer(rows, alt.Shape, style.SHAPES),
+        opacity=style.stands_out(1, 0.45),
+        tooltip=style.mean_tooltip(value),
     )
-    arrows = edge_arrows(rows, y, {"low": low, "high": high}, x=x, color=colour)
-    return layered(batch_size_columns(rows, x), bars, line, points, *arrows)
+    arrows = style.edge_arrows(rows, y, {"low": low, "high": high}, x=x, color=colour)
+    return style.layered(style.batch_size_columns(rows, x), bars, line, points, *arrows)

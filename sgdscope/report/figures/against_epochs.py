@@ -5,22 +5,7 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
-from sgdscope.report.figures.style import (
-    COLOURS,
-    DASHES,
-    LEGEND,
-    SHAPES,
-    LayerChart,
-    by_optimizer,
-    cell_tooltip,
-    drawable,
-    edge_arrows,
-    interval_tooltip,
-    layered,
-    optimizers,
-    rate_tooltip,
-    stands_out,
-)
+from sgdscope.report.figures import style
 
 
 def several_epochs(optima: pl.DataFrame) -> pl.DataFrame:
@@ -36,12 +21,12 @@ def several_epochs(optima: pl.DataFrame) -> pl.DataFrame:
 
 def lines_of_cells(rows: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     """Return the rows of each optimizer and batch size, SGD first."""
-    cells = [(name, case) for name in optimizers(rows) for case in rows["case"].unique(maintain_order=True)]
+    cells = [(name, case) for name in style.optimizers(rows) for case in rows["case"].unique(maintain_order=True)]
     found = [(f"{name} at {case}", rows.filter(optimizer=name, case=case)) for name, case in cells]
     return [(name, mine) for name, mine in found if not mine.is_empty()]
 
 
-def against_epochs(rows: pl.DataFrame, value: str, y: alt.Y, line_of: str, low: str, high: str) -> LayerChart:
+def against_epochs(rows: pl.DataFrame, value: str, y: alt.Y, line_of: str, low: str, high: str) -> style.LayerChart:
     """Return lines whose colours are optimizers, and whose shapes and dashes are in the column ``line_of``.
 
     Args:
@@ -52,22 +37,22 @@ def against_epochs(rows: pl.DataFrame, value: str, y: alt.Y, line_of: str, low: 
         low: Which way an arrow points where the best rate lies at the lower edge of the rates tried.
         high: Which way at the upper edge.
     """
-    rows = drawable(rows)
+    rows = style.drawable(rows)
     ticks = alt.Axis(values=rows["epochs"].unique().sort().to_list(), format="~g", grid=False, labelOverlap=True)
     x = alt.X("epochs:Q", title="epochs", scale=alt.Scale(type="log", base=2, padding=10), axis=ticks)
-    colour = by_optimizer(rows, alt.Color, COLOURS)
+    colour = style.by_optimizer(rows, alt.Color, style.COLOURS)
     base = alt.Chart(rows).encode(x=x, color=colour, detail=["optimizer:N", "case:N"])
     kinds = rows[line_of].unique(maintain_order=True).to_list()
     shape, dash = (
-        channel(f"{line_of}:N", sort=kinds, title=None, legend=LEGEND, scale=alt.Scale(domain=kinds, range=marks))
-        for channel, marks in ((alt.Shape, SHAPES), (alt.StrokeDash, DASHES))
+        channel(f"{line_of}:N", sort=kinds, title=None, legend=style.LEGEND, scale=alt.Scale(domain=kinds, range=marks))
+        for channel, marks in ((alt.Shape, style.SHAPES), (alt.StrokeDash, style.DASHES))
     )
-    bars = base.mark_rule().encode(y=alt.Y(f"{value}_low:Q"), y2=f"{value}_high:Q", opacity=stands_out(0.6, 0.05))
-    line = base.mark_line().encode(y=y, strokeDash=dash, opacity=stands_out(0.55))
+    bars = base.mark_rule().encode(y=alt.Y(f"{value}_low:Q"), y2=f"{value}_high:Q", opacity=style.stands_out(0.6, 0.05))
+    line = base.mark_line().encode(y=y, strokeDash=dash, opacity=style.stands_out(0.55))
     points = base.mark_point(filled=True, size=70).encode(
         y=y,
         shape=shape,
-        opacity=stands_out(1),
-        tooltip=[f"{line_of}:N", *cell_tooltip(), "epochs:Q", *interval_tooltip(value), *rate_tooltip()],
+        opacity=style.stands_out(1),
+        tooltip=[f"{line_of}:N", *style.mean_tooltip(value, "epochs:Q")],
     )
-    return layered(bars, line, points, *edge_arrows(rows, y, {"low": low, "high": high}, x=x, color=colour))
+    return style.layered(bars, line, points, *style.edge_arrows(rows, y, {"low": low, "high": high}, x=x, color=colour))

@@ -8,24 +8,11 @@ import altair as alt
 import polars as pl
 
 from sgdscope.analysis.tables import Tables
+from sgdscope.report.figures import style
 from sgdscope.report.figures.change import changes, lines_of_optimizers, plainly
-from sgdscope.report.figures.style import (
-    HConcatChart,
-    by_batch_size,
-    cell_tooltip,
-    drawable,
-    interval_tooltip,
-    layered,
-    octaves_axis,
-    optimizers,
-    rate_tooltip,
-    score_axis,
-    side_by_side,
-    stands_out,
-)
 
 
-def against_learning_rate(curves: pl.DataFrame, value: str, y: alt.Y, x: alt.X | None = None) -> HConcatChart:
+def against_learning_rate(curves: pl.DataFrame, value: str, y: alt.Y, x: alt.X | None = None) -> style.HConcatChart:
     """Return a column of the curves against learning rate, or along another axis.
 
     Args:
@@ -35,22 +22,24 @@ def against_learning_rate(curves: pl.DataFrame, value: str, y: alt.Y, x: alt.X |
         x: The other axis. Default: the learning rate.
     """
     panels = []
-    rows = drawable(curves.sort("batch_size"))
-    for optimizer in optimizers(rows):
+    rows = style.drawable(curves.sort("batch_size"))
+    for optimizer in style.optimizers(rows):
         mine = rows.filter(optimizer=optimizer)
         rate = alt.Scale(type="log", base=2, nice=False, padding=8)
         along = x or alt.X(
-            "learning_rate:Q", title="learning rate ε", scale=rate, axis=octaves_axis(mine["learning_rate"])
+            "learning_rate:Q", title="learning rate ε", scale=rate, axis=style.octaves_axis(mine["learning_rate"])
         )
-        base = alt.Chart(mine, title=optimizer).encode(x=along, color=by_batch_size(rows))
-        line = base.mark_line(clip=True).encode(y=y, opacity=stands_out(0.9))
+        base = alt.Chart(mine, title=optimizer).encode(x=along, color=style.by_batch_size(rows))
+        line = base.mark_line(clip=True).encode(y=y, opacity=style.stands_out(0.9))
         low = alt.Y(f"{value}_low:Q", scale=y["scale"])
-        rules = base.mark_rule(clip=True).encode(y=low, y2=f"{value}_high:Q", opacity=stands_out(0.45, 0.04))
+        rules = base.mark_rule(clip=True).encode(y=low, y2=f"{value}_high:Q", opacity=style.stands_out(0.45, 0.04))
         points = base.mark_point(filled=True, size=35, clip=True).encode(
-            y=y, opacity=stands_out(1), tooltip=[*cell_tooltip(), *interval_tooltip(value), *rate_tooltip()]
+            y=y,
+            opacity=style.stands_out(1),
+            tooltip=style.mean_tooltip(value),
         )
-        panels.append(layered(rules, line, points))
-    return side_by_side(panels)
+        panels.append(style.layered(rules, line, points))
+    return style.side_by_side(panels)
 
 
 def near_best(part: Tables) -> alt.Y:
@@ -61,7 +50,7 @@ def near_best(part: Tables) -> alt.Y:
     best, worst = max(known), min(known)
     reach = max(best - worst, 0.05 * abs(best)) or 1.0
     ends = sorted([sign * (worst - reach), sign * (best + 0.1 * reach)])
-    return score_axis(part.record, domain=ends, clamp=False)
+    return style.score_axis(part.record, domain=ends, clamp=False)
 
 
 def best_rate_sentence(part: Tables, criterion: str, what: str) -> str:

@@ -9,21 +9,9 @@ import polars as pl
 
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.trial_table import CELL
+from sgdscope.report.figures import style
 from sgdscope.report.figures.change import Written, changes, lines_of_optimizers
 from sgdscope.report.figures.figure import seeds
-from sgdscope.report.figures.style import (
-    HConcatChart,
-    by_batch_size,
-    cell_tooltip,
-    drawable,
-    extent,
-    interval_tooltip,
-    layered,
-    optimizers,
-    rate_tooltip,
-    side_by_side,
-    stands_out,
-)
 
 # Fewer points along training make no curve.
 FEWEST_POINTS = 3
@@ -53,24 +41,24 @@ def sentence_along(part: Tables, metric: str, what: str, written: Written) -> st
 def rows_along(part: Tables, metric: str) -> pl.DataFrame:
     """Return the rows of a metric that are drawn."""
     rows = part.training_curves.filter(metric=metric).drop("workload", "budget", "metric")
-    return drawable(rows.sort("batch_size"))
+    return style.drawable(rows.sort("batch_size"))
 
 
-def along_training(rows: pl.DataFrame, title: str, axis: alt.Axis, **scale: Any) -> HConcatChart:
+def along_training(rows: pl.DataFrame, title: str, axis: alt.Axis, **scale: Any) -> style.HConcatChart:
     """Return lines along training, one panel for each optimizer and one line for each batch size."""
     along, unit = ("epochs", "epochs") if rows["epochs"].null_count() == 0 else ("step", "updates")
     x = alt.X(f"{along}:Q", title=unit, axis=alt.Axis(grid=False, tickCount=6))
-    shared = alt.Scale(domain=extent(rows["value"]), nice=False, padding=8, **scale)
+    shared = alt.Scale(domain=style.extent(rows["value"]), nice=False, padding=8, **scale)
     y, low = alt.Y("value:Q", title=title, scale=shared, axis=axis), alt.Y("value_low:Q", scale=shared)
     panels = []
-    for optimizer in optimizers(rows):
-        base = alt.Chart(rows.filter(optimizer=optimizer), title=optimizer).encode(x=x, color=by_batch_size(rows))
-        band = base.mark_area(clip=True).encode(y=low, y2="value_high:Q", opacity=stands_out(0.08, 0))
-        line = base.mark_line(clip=True, strokeWidth=1.5).encode(y=y, opacity=stands_out(0.9))
+    for optimizer in style.optimizers(rows):
+        base = alt.Chart(rows.filter(optimizer=optimizer), title=optimizer).encode(x=x, color=style.by_batch_size(rows))
+        band = base.mark_area(clip=True).encode(y=low, y2="value_high:Q", opacity=style.stands_out(0.08, 0))
+        line = base.mark_line(clip=True, strokeWidth=1.5).encode(y=y, opacity=style.stands_out(0.9))
         points = base.mark_point(filled=True, size=60, clip=True).encode(  # to be hovered, not seen
             y=y,
             opacity=alt.value(0),
-            tooltip=[*cell_tooltip(), f"{along}:Q", *interval_tooltip("value"), *rate_tooltip()],
+            tooltip=style.mean_tooltip("value", f"{along}:Q"),
         )
-        panels.append(layered(band, line, points))
-    return side_by_side(panels)
+        panels.append(style.layered(band, line, points))
+    return style.side_by_side(panels)

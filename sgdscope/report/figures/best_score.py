@@ -10,6 +10,7 @@ import polars as pl
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import Steps, known_budget
 from sgdscope.formatting import points, score
+from sgdscope.report.figures import style
 from sgdscope.report.figures.against_batch_size import Way, against_batch_size
 from sgdscope.report.figures.change import changes, lines_of_optimizers
 from sgdscope.report.figures.figure import (
@@ -22,7 +23,6 @@ from sgdscope.report.figures.figure import (
     plain_first,
     several_batch_sizes,
 )
-from sgdscope.report.figures.style import COLOURS, LayerChart, batch_axis, by_optimizer, drawable, score_axis
 
 
 def figure(part: Tables) -> Figure | None:
@@ -104,24 +104,24 @@ def _lead_sentence(row: dict[str, Any], part: Tables) -> str:
     return f"{row['optimizer']} against SGD{where}: test {part.record.score_name} is {verdict} {scope}.{without}"
 
 
-def chart(part: Tables) -> LayerChart:
+def chart(part: Tables) -> style.LayerChart:
     """Return the mean test score at the optimal learning rate, with its 95 % t interval over seeds and the plateau.
 
     An arrow marks a best rate at an edge of the rates tried, beyond which the score may be better.
     """
-    rows = drawable(part.optima.filter(criterion="score"))
+    rows = style.drawable(part.optima.filter(criterion="score"))
     better: Way = "up" if part.record.score_sign > 0 else "down"
-    drawn = against_batch_size(rows, "test_score", score_axis(part.record, zero=False), better, better)
+    drawn = against_batch_size(rows, "test_score", style.score_axis(part.record, zero=False), better, better)
     plateaus = _plateaus(rows, part.score_limits)
     if not plateaus.is_empty():
         width = alt.StrokeWidth("part:O", legend=None, scale=alt.Scale(domain=["known", "undecided"], range=[6, 1.5]))
         lines = alt.Chart(plateaus).mark_rule(opacity=0.4)
         drawn.layer[1:1] = [
             lines.encode(
-                x=batch_axis(rows),
+                x=style.batch_axis(rows),
                 x2="to:Q",
                 y=alt.Y("plateau:Q"),
-                color=by_optimizer(rows, alt.Color, COLOURS),
+                color=style.by_optimizer(rows, alt.Color, style.COLOURS),
                 strokeWidth=width,
             )
         ]

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.transitions import NOWHERE, THROUGHOUT
-from sgdscope.report.figures.style import cell_tooltip, drawable, octaves_axis, rate_tooltip, stands_out
+from sgdscope.report.figures import style
 
 TITLE = "optimal effective learning rate ε*/(1 − m)"
 
@@ -24,7 +24,7 @@ def effective_rates(optima: pl.DataFrame) -> pl.DataFrame:
         pl.col("effective_learning_rate") / pl.col("learning_rate"),
         pl.col("learning_rate_high").is_finite(),
     )
-    return drawable(
+    return style.drawable(
         rows.with_columns(
             learning_rate_low=pl.when(known).then("learning_rate_low"),
             effective_low=pl.when(known).then(pl.col("learning_rate_low") * factor),
@@ -39,30 +39,32 @@ def rate_axis(rows: pl.DataFrame) -> alt.Y:
         "effective_learning_rate:Q",
         title=TITLE,
         scale=alt.Scale(type="log", base=2, nice=False, padding=10),
-        axis=octaves_axis(*(rows[f"effective_{end}"] for end in ("learning_rate", "low", "high"))),
+        axis=style.octaves_axis(*(rows[f"effective_{end}"] for end in ("learning_rate", "low", "high"))),
     )
 
 
 def rate_points(rows: pl.DataFrame, x: alt.X, colour: alt.Color, **channels: Any) -> list[alt.Chart]:
     """Return bars, points, and arrows at the ends of intervals that reach an edge of the rates tried."""
     base = alt.Chart(rows).encode(x=x, color=colour)
-    bars = base.mark_rule().encode(y=alt.Y("effective_low:Q"), y2="effective_high:Q", opacity=stands_out(0.7, 0.25))
+    bars = base.mark_rule().encode(
+        y=alt.Y("effective_low:Q"), y2="effective_high:Q", opacity=style.stands_out(0.7, 0.25)
+    )
     tooltip = [
-        *cell_tooltip(),
-        *rate_tooltip(),
+        *style.cell_tooltip(),
+        *style.rate_tooltip(),
         alt.Tooltip("learning_rate_low:Q", title="95 % low", format=".3~g"),
         alt.Tooltip("learning_rate_high:Q", title="95 % high", format=".3~g"),
         alt.Tooltip("censored:N", title="at an edge of the rates tried"),
     ]
     points = base.mark_point(filled=True, size=70).encode(
-        y=rate_axis(rows), opacity=stands_out(1, 0.45), tooltip=tooltip, **channels
+        y=rate_axis(rows), opacity=style.stands_out(1, 0.45), tooltip=tooltip, **channels
     )
     arrows = []
     for end, shape in (("low", "triangle-down"), ("high", "triangle-up")):
         beyond = rows.filter(pl.col("censored").str.contains(end), pl.col(f"effective_{end}").is_not_null())
         if not beyond.is_empty():
             mark = alt.Chart(beyond).mark_point(shape=shape, filled=True, size=45)
-            arrows.append(mark.encode(x=x, y=f"effective_{end}:Q", color=colour, opacity=stands_out(0.9, 0.25)))
+            arrows.append(mark.encode(x=x, y=f"effective_{end}:Q", color=colour, opacity=style.stands_out(0.9, 0.25)))
     return [bars, points, *arrows]
 
 

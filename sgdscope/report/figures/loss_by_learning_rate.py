@@ -6,9 +6,9 @@ import altair as alt
 import polars as pl
 
 from sgdscope.analysis.tables import Tables
+from sgdscope.report.figures import style
 from sgdscope.report.figures.against_learning_rate import against_learning_rate, best_rate_sentence
 from sgdscope.report.figures.figure import BASELINE, Figure, means
-from sgdscope.report.figures.style import HConcatChart, decades_axis, drawable, extent
 
 
 def figure(part: Tables) -> Figure | None:
@@ -30,9 +30,9 @@ def sentence(part: Tables) -> str:
     return best_rate_sentence(part, "train_loss", "training loss")
 
 
-def chart(part: Tables) -> HConcatChart:
+def chart(part: Tables) -> style.HConcatChart:
     """Return the training loss against learning rate, one panel for each optimizer and one line for each batch size."""
-    measured = drawable(part.curves).filter(pl.col("train_loss") > 0)
-    scale = alt.Scale(type="log", domain=extent(measured["train_loss"]), nice=False, padding=8)
-    y = alt.Y("train_loss:Q", title="training loss", scale=scale, axis=decades_axis(measured["train_loss"]))
+    measured = style.drawable(part.curves).filter(pl.col("train_loss") > 0)
+    scale = alt.Scale(type="log", domain=style.extent(measured["train_loss"]), nice=False, padding=8)
+    y = alt.Y("train_loss:Q", title="training loss", scale=scale, axis=style.decades_axis(measured["train_loss"]))
     return against_learning_rate(measured, "train_loss", y)

@@ -9,22 +9,8 @@ import polars as pl
 
 from sgdscope.analysis.tables import Tables
 from sgdscope.formatting import batch_size
+from sgdscope.report.figures import style
 from sgdscope.report.figures.figure import Figure, counted, plain_first
-from sgdscope.report.figures.style import (
-    NEUTRAL,
-    HConcatChart,
-    by_batch_size,
-    cell_tooltip,
-    decades_axis,
-    drawable,
-    extent,
-    interval_tooltip,
-    layered,
-    optimizers,
-    rate_tooltip,
-    side_by_side,
-    stands_out,
-)
 
 
 def figure(part: Tables) -> Figure | None:
@@ -85,36 +71,38 @@ def _examples(row: dict[str, float], name: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def chart(part: Tables) -> HConcatChart:
+def chart(part: Tables) -> style.HConcatChart:
     """Return tr Σ/|G|² along training where it is identified, one panel for each optimizer."""
-    rows = drawable(part.noise_scale_at_best.filter("identified").sort("batch_size"))
-    scale = alt.Scale(type="log", domain=extent(rows["noise_scale"]), nice=False, padding=14)
+    rows = style.drawable(part.noise_scale_at_best.filter("identified").sort("batch_size"))
+    scale = alt.Scale(type="log", domain=style.extent(rows["noise_scale"]), nice=False, padding=14)
     title = "noise scale tr Σ/|G|², examples"
-    y = alt.Y("noise_scale:Q", title=title, scale=scale, axis=decades_axis(rows["noise_scale"]))
+    y = alt.Y("noise_scale:Q", title=title, scale=scale, axis=style.decades_axis(rows["noise_scale"]))
     x = alt.X("fraction:Q", title="share of the budget", axis=alt.Axis(format="%", grid=False))
     panels = []
-    for optimizer in optimizers(rows):
-        base = alt.Chart(rows.filter(optimizer=optimizer), title=optimizer).encode(x=x, color=by_batch_size(rows))
+    for optimizer in style.optimizers(rows):
+        base = alt.Chart(rows.filter(optimizer=optimizer), title=optimizer).encode(x=x, color=style.by_batch_size(rows))
         low = alt.Y("noise_scale_low:Q", scale=scale)
-        tooltip = [*cell_tooltip(), "step:Q", *interval_tooltip("noise_scale"), rate_tooltip()[0]]
+        tooltip = style.mean_tooltip("noise_scale", "step:Q")[:-1]  # without the trials that diverged
         layers = [
-            base.mark_rule(clip=True).encode(y=low, y2="noise_scale_high:Q", opacity=stands_out(0.45, 0.04)),
-            base.mark_line(clip=True).encode(y=y, opacity=stands_out(0.9)),
-            base.mark_point(filled=True, size=35, clip=True).encode(y=y, opacity=stands_out(1), tooltip=tooltip),
+            base.mark_rule(clip=True).encode(y=low, y2="noise_scale_high:Q", opacity=style.stands_out(0.45, 0.04)),
+            base.mark_line(clip=True).encode(y=y, opacity=style.stands_out(0.9)),
+            base.mark_point(filled=True, size=35, clip=True).encode(y=y, opacity=style.stands_out(1), tooltip=tooltip),
         ]
-        panels.append(layered(*_transition(part.transitions.filter(optimizer=optimizer)), *layers))
-    return side_by_side(panels)
+        panels.append(style.layered(*_transition(part.transitions.filter(optimizer=optimizer)), *layers))
+    return style.side_by_side(panels)
 
 
 def _transition(transitions: pl.DataFrame) -> list[alt.Chart]:
     """Return the transition batch size by the score as a line with its interval, if it is identified."""
-    found = drawable(transitions).filter(criterion="score", status="identified")
+    found = style.drawable(transitions).filter(criterion="score", status="identified")
     if found.is_empty():
         return []
     base = alt.Chart(found.select("^transition.*$").with_columns(text=pl.lit("transition batch size")))
-    text = base.mark_text(align="right", dx=-4, dy=-7, color=NEUTRAL)
+    text = base.mark_text(align="right", dx=-4, dy=-7, color=style.NEUTRAL)
     return [
-        base.mark_rect(opacity=0.12, color=NEUTRAL, clip=True).encode(y="transition_low:Q", y2="transition_high:Q"),
-        base.mark_rule(strokeDash=[5, 4], color=NEUTRAL).encode(y="transition:Q"),
+        base.mark_rect(opacity=0.12, color=style.NEUTRAL, clip=True).encode(
+            y="transition_low:Q", y2="transition_high:Q"
+        ),
+        base.mark_rule(strokeDash=[5, 4], color=style.NEUTRAL).encode(y="transition:Q"),
         text.encode(y="transition:Q", x=alt.value("width"), text="text:N"),
     ]

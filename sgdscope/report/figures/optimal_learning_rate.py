@@ -12,21 +12,9 @@ from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.transitions import AT_EDGE, FEWEST_BATCH_SIZES, IDENTIFIED, NOWHERE, THROUGHOUT, TOO_FEW
 from sgdscope.analysis.trial_table import CRITERIA, Criterion
 from sgdscope.formatting import batch_size, estimate
+from sgdscope.report.figures import style
 from sgdscope.report.figures.effective_rates import effective_rates, fitted_lines, rate_points
 from sgdscope.report.figures.figure import Figure, counted, has_scores, plain_first, seeds, several_batch_sizes
-from sgdscope.report.figures.style import (
-    COLOURS,
-    DASHES,
-    NEUTRAL,
-    SHAPES,
-    LayerChart,
-    batch_axis,
-    batch_size_columns,
-    by_optimizer,
-    extent,
-    layered,
-    optimizers,
-)
 
 # What is said of a study in one regime, and what to add to find the transition.
 ONE_REGIME = {
@@ -91,27 +79,29 @@ def _transition(row: dict[str, Any], part: Tables) -> str:
     return f"{who} the transition batch size is {unknown}{at} [{low}, {high}] ({slope} below; {known}).{more}{without}"
 
 
-def chart(part: Tables) -> LayerChart:
+def chart(part: Tables) -> style.LayerChart:
     """Return ε*/(1 − m) against B on logarithmic axes, with interval bands, the fitted lines and a guide of slope 1."""
     rows = effective_rates(part.optima.filter(criterion="score"))
-    x, colour = batch_axis(rows), by_optimizer(rows, alt.Color, COLOURS)
+    x, colour = style.batch_axis(rows), style.by_optimizer(rows, alt.Color, style.COLOURS)
     bands = alt.Chart(rows).mark_area(opacity=0.1)
     bands = bands.encode(x=x, color=colour, y=alt.Y("effective_low:Q"), y2="effective_high:Q")
-    layers: list[Any] = [batch_size_columns(rows, x), bands, *_slope_1(rows, x)]
+    layers: list[Any] = [style.batch_size_columns(rows, x), bands, *_slope_1(rows, x)]
     lines = fitted_lines(rows, part.transitions)
     if not lines.is_empty():
-        dash = by_optimizer(rows, alt.StrokeDash, DASHES)
+        dash = style.by_optimizer(rows, alt.StrokeDash, style.DASHES)
         fitted = alt.Chart(lines).mark_line(opacity=0.85).encode(x=x, color=colour, strokeDash=dash)
         layers.append(fitted.encode(y=alt.Y("effective_learning_rate:Q")))
-    return layered(*layers, *rate_points(rows, x, colour, shape=by_optimizer(rows, alt.Shape, SHAPES)))
+    return style.layered(
+        *layers, *rate_points(rows, x, colour, shape=style.by_optimizer(rows, alt.Shape, style.SHAPES))
+    )
 
 
 def _slope_1(rows: pl.DataFrame, x: alt.X) -> list[Any]:
     """Return the guide: growth in proportion from the first optimizer's smallest batch size on."""
-    first = rows.filter(optimizer=optimizers(rows)[0]).sort("batch_size")
+    first = rows.filter(optimizer=style.optimizers(rows)[0]).sort("batch_size")
     size, rate = first["batch_size"][0], first["effective_learning_rate"][0]
-    highest = max(*extent(rows["effective_learning_rate"]), *(rows["effective_high"].drop_nulls()))
-    end = min(extent(rows["batch_size"])[1], size * highest / rate)
+    highest = max(*style.extent(rows["effective_learning_rate"]), *(rows["effective_high"].drop_nulls()))
+    end = min(style.extent(rows["batch_size"])[1], size * highest / rate)
     if math.log2(end / size) < 1:
         return []
     grown = [1.0, math.sqrt(end / size), end / size]
@@ -121,5 +111,5 @@ def _slope_1(rows: pl.DataFrame, x: alt.X) -> list[Any]:
         "text": ["", "slope 1", ""],
     }
     base = alt.Chart(pl.DataFrame(guide)).encode(x=x, y=alt.Y("rate:Q"))
-    text = base.mark_text(align="right", dx=-6, dy=-7, color=NEUTRAL).encode(text="text:N")
-    return [base.mark_line(strokeDash=[2, 3], strokeWidth=1.5, color=NEUTRAL), text]
+    text = base.mark_text(align="right", dx=-6, dy=-7, color=style.NEUTRAL).encode(text="text:N")
+    return [base.mark_line(strokeDash=[2, 3], strokeWidth=1.5, color=style.NEUTRAL), text]

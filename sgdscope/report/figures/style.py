@@ -139,13 +139,11 @@ def cell_tooltip() -> list[alt.Tooltip]:
     ]
 
 
-def interval_tooltip(value: str) -> list[alt.Tooltip]:
-    """Return the tooltip's lines of a mean and its interval."""
-    return [
-        alt.Tooltip(f"{value}:Q", title="mean", format=".4~g"),
-        alt.Tooltip(f"{value}_low:Q", title="95 % low", format=".4~g"),
-        alt.Tooltip(f"{value}_high:Q", title="95 % high", format=".4~g"),
-    ]
+def mean_tooltip(value: str, *more: str) -> list[Any]:
+    """Return the tooltip of a mean: its cell, what more is named, its interval and its learning rate."""
+    ends = {"": "mean", "_low": "95 % low", "_high": "95 % high"}
+    means = [alt.Tooltip(f"{value}{end}:Q", title=title, format=".4~g") for end, title in ends.items()]
+    return [*cell_tooltip(), *more, *means, *rate_tooltip()]
 
 
 def rate_tooltip(name: str = "learning_rate") -> list[alt.Tooltip]:

@@ -12,19 +12,9 @@ from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regi
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.transitions import IDENTIFIED, NOWHERE, THROUGHOUT
 from sgdscope.budget import MOST_EXAMPLES
+from sgdscope.report.figures import style
 from sgdscope.report.figures.effective_rates import effective_rates, fitted_lines, rate_points
 from sgdscope.report.figures.figure import Figure, counted, has_scores, plain_first, seeds, several_batch_sizes
-from sgdscope.report.figures.style import (
-    COLOURS,
-    LEGEND,
-    HConcatChart,
-    LayerChart,
-    batch_size_columns,
-    by_optimizer,
-    layered,
-    optimizers,
-    side_by_side,
-)
 
 # What a study says of its transition where the regimes are known, or it lies in one of them.
 KNOWN = (IDENTIFIED, NOWHERE, THROUGHOUT)
@@ -77,17 +67,21 @@ def regime_sentences(part: Tables) -> list[str]:
     return said
 
 
-def chart(part: Tables) -> HConcatChart:
+def chart(part: Tables) -> style.HConcatChart:
     """Return log ε*/(1 − m) against log B up to N, both regimes shaded, one panel for each optimizer."""
     rows = effective_rates(part.optima.filter(criterion="score"))
     sizes = part.trials["batch_size"].to_list()
     smallest, largest = min(sizes), max(*sizes, part.record.examples[0])
     scale = alt.Scale(type="log", base=2, domain=[smallest, largest])
     x = alt.X("batch_size:Q", title="batch size B", scale=scale, axis=alt.Axis(grid=False, labelOverlap=True))
-    return side_by_side([_panel(part, rows, name, x, smallest, largest) for name in optimizers(part.optima)])
+    return style.side_by_side(
+        [_panel(part, rows, name, x, smallest, largest) for name in style.optimizers(part.optima)]
+    )
 
 
-def _panel(part: Tables, every: pl.DataFrame, optimizer: str, x: alt.X, smallest: int, largest: int) -> LayerChart:
+def _panel(
+    part: Tables, every: pl.DataFrame, optimizer: str, x: alt.X, smallest: int, largest: int
+) -> style.LayerChart:
     rows, known = every.filter(optimizer=optimizer), part.transitions.filter(pl.col("status").is_in(KNOWN))
     low, high = regime_limits(known, part.record.name, part.trials["budget"][0], optimizer)
     ends = [(smallest, min(low or smallest, largest)), (high, largest)]
@@ -96,17 +90,17 @@ def _panel(part: Tables, every: pl.DataFrame, optimizer: str, x: alt.X, smallest
         schema={"regime": pl.String, "batch_size": pl.Float64, "to": pl.Float64},
         orient="row",
     ).filter(pl.col("batch_size") < pl.col("to"))
-    colour = by_optimizer(every, alt.Color, COLOURS)
+    colour = style.by_optimizer(every, alt.Color, style.COLOURS)
     colour.legend = None  # the panel's title says it
     layers: list[Any] = []
     if not bands.is_empty():
         shades = alt.Scale(domain=list(BANDS), range=list(BANDS.values()))
-        fill = alt.Fill("regime:N", title=None, scale=shades, legend=LEGEND)
+        fill = alt.Fill("regime:N", title=None, scale=shades, legend=style.LEGEND)
         layers.append(alt.Chart(bands).mark_rect(opacity=0.22).encode(x=x, x2="to:Q", fill=fill))
     lines = fitted_lines(rows, part.transitions.filter(optimizer=optimizer), up_to=largest)
     if not lines.is_empty():
         fitted = alt.Chart(lines).mark_line(opacity=0.85).encode(x=x, color=colour)
         layers.append(fitted.encode(y="effective_learning_rate:Q"))
-    layers += [batch_size_columns(rows, x), *rate_points(rows, x, colour)]
-    panel: LayerChart = layered(*layers).properties(title=optimizer)
+    layers += [style.batch_size_columns(rows, x), *rate_points(rows, x, colour)]
+    panel: style.LayerChart = style.layered(*layers).properties(title=optimizer)
     return panel

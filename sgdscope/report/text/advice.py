@@ -150,9 +150,14 @@ def batch_size_sentences(costs: pl.DataFrame, optima: pl.DataFrame, record: Work
             use = fastest[0]["batch_size"] if fastest else max(sizes["equivalent"])
             time = f" A trial takes {_seconds(fastest[0])} s ({_packs(fastest[0])})." if fastest else ""
             margin = f"margin {points(rows[0]['margin'], record.in_percent)}, 95 %, {counted(rows[0]['n'])}"
+            compared = f"Test {record.score_name} is {_compared(sizes)}"
+            if len(sizes["equivalent"]) == 1 and not sizes["equivalent"][0] > rows[0]["batch_size"]:
+                compared = f"No larger batch size is confirmed equivalent in test {record.score_name}"
+                rest = _compared(sizes | {"equivalent": []})
+                compared += f": {rest}" if rest else ""
             said.append(
                 f"{name}: use batch size {use} with learning rate {_rate(best[name, use], 'learning_rate')}.{time} "
-                f"Test {record.score_name} is {_compared(sizes)} ({margin})."
+                f"{compared} ({margin})."
             )
     return said
 

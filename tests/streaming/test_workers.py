@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sgdscope.data import workers as pipeline
-from sgdscope.data.workers import WorkerDiedError, Workers
 from sgdscope.errors import InputError
+from sgdscope.streaming import workers as pipeline
+from sgdscope.streaming.workers import WorkerDiedError, Workers
 
 LAYOUT = {"x": ((3,), np.dtype(np.float32)), "label": ((), np.dtype(np.uint16))}
 
@@ -106,7 +106,10 @@ def test_an_example_that_is_not_what_the_layout_says_is_refused(example, said):
 
 def test_a_process_that_is_killed_is_named_and_new_ones_go_on():
     workers = Workers(read_or_die, LAYOUT, 2)
-    with pytest.raises(WorkerDiedError, match=r"read examples \d+ \(SIGKILL\) ended before its time"):
+    with pytest.raises(
+        WorkerDiedError,
+        match=r"Data-loading worker \d+ \(SIGKILL\) was killed, .*Run the same command",
+    ):
         list(workers.batches([[(number,) for number in range(100)]]))
     (batch,) = workers.batches([[(number,) for number in range(40)]])
     assert (batch["x"][:, 0] == np.arange(40)).all()
@@ -115,7 +118,7 @@ def test_a_process_that_is_killed_is_named_and_new_ones_go_on():
 
 def test_a_script_without_a_guard_is_told_of_it():
     workers = Workers(leave, LAYOUT, 1)
-    with pytest.raises(WorkerDiedError, match=r"\(exit code 1\) ended before its time\. A Python script .* __name__"):
+    with pytest.raises(WorkerDiedError, match=r"\(exit code 1\) ended early\. A Python script .* __name__"):
         list(workers.batches([[(0,)]]))
 
 

@@ -8,9 +8,6 @@ import os
 import signal
 import sys
 from dataclasses import replace
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
 
 
 def study(hidden=16, batch_sizes=(32, 64), read="read"):
@@ -32,7 +29,8 @@ if __name__ == "__main__":
     import jax
 
     import sgdscope as sg
-    from sgdscope.training import loop, streamed
+    from sgdscope.streaming import streamed
+    from sgdscope.training import loop
     from sgdscope.training.checkpoint import Checkpoints
     from sgdscope.training.jax_setup import COMPILER_OPTIONS
 

@@ -1,4 +1,4 @@
-"""A study on pictures in files, from the command line to its page."""
+"""A study on images in files, from the command line to its page."""
 
 import re
 import shutil

@@ -7,26 +7,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from trainers import StreamedTrainer, Trainer, kind_of
+from trainers import Trainer, kind_of
 
 from sgdscope.budget import Steps
 from sgdscope.data.order import examples_at
-from sgdscope.data.workers import WorkerDiedError, Workers
 from sgdscope.engine.plan import Costs
 from sgdscope.engine.run import plan_study
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD
 from sgdscope.records import SPLITS
+from sgdscope.streaming.streamed import AddMicrobatch, StreamedBackend
+from sgdscope.streaming.workers import WorkerDiedError, Workers
 from sgdscope.study import Study
 from sgdscope.training import loop
 from sgdscope.training.checkpoint import Checkpoint, Checkpoints
 from sgdscope.training.jax_setup import COMPILER_OPTIONS
-from sgdscope.training.streamed import AddMicrobatch
+from sgdscope.training.loop import Milestones
 from sgdscope.training.traced import trace
 from sgdscope.workloads.base import Feed, examples_in
 from sgdscope.workloads.digits import digits
 
 AT = (0.3, 1.0)
+
+
+class StreamedTrainer(Trainer):
+    """Train the trials of a workload with a feed."""
+
+    def __init__(self, workload, evaluate_at=(1.0,), **how):
+        self.workload, self.milestones = workload, Milestones(evaluate_at)
+        self.backend = StreamedBackend(trace(workload), **how)
 
 
 class KilledError(Exception):
@@ -140,7 +149,7 @@ def test_divergence_is_found_at_its_step(trainer, resident):
 def test_one_program_serves_every_batch_size_with_the_same_microbatch(trainer):
     trial, _ = trial_of(fed_digits(), 128, microbatch_size=64)
     (outcome,) = trainer.train([trial])
-    microbatches = [time.program for time in trainer.compile_times if time.program.startswith("microbatch")]
+    microbatches = [time.program for time in trainer.compiler.compile_times if time.program.startswith("microbatch")]
     assert sorted(set(microbatches)) == sorted(microbatches)
     assert "microbatch size 128" not in microbatches
     assert not outcome.diverged
@@ -246,12 +255,14 @@ def test_training_sees_each_example_once_an_epoch_in_the_order_of_the_seed():
 
 
 def test_an_example_that_cannot_be_read_is_named(trainer):
-    with reading(trainer, digits_feed.read_or_fail, 1), pytest.raises(InputError, match="picture 100 cannot be read"):
+    with reading(trainer, digits_feed.read_or_fail, 1), pytest.raises(InputError, match="image 100 cannot be read"):
         trainer.train([trial_of(fed_digits())[0]])
 
 
 def test_what_cannot_be_sent_to_processes_is_refused_before_anything_is_trained():
-    with pytest.raises(InputError, match=r"workload 'digits': the feed's read cannot be sent .*lambda.*; define it at"):
+    with pytest.raises(
+        InputError, match=r"workload 'digits': the feed's read cannot be sent .*lambda.*\. Define it at"
+    ):
         StreamedTrainer(fed_digits(lambda *place: digits_feed.read(*place)))
 
 
@@ -305,7 +316,7 @@ def test_a_plan_counts_at_least_what_reading_takes(trainer):
 def test_a_plan_whose_processes_die_says_so_in_a_sentence():
     workload = fed_digits(digits_feed.die_in_a_process)
     study = Study(name="s", workloads=workload, batch_sizes=64, budgets=Steps(2), optimizers=SGD(), seeds=1)
-    with pytest.raises(InputError, match=r"workload 'digits': of the processes that read examples .*SIGKILL"):
+    with pytest.raises(InputError, match=r"workload 'digits': Data-loading worker .*SIGKILL"):
         plan_study(study)
 
 

@@ -16,9 +16,8 @@ import pytest
 import together
 
 import sgdscope as sg
-from sgdscope.engine import run as local
-from sgdscope.training import streamed
-from sgdscope.training.distributed import World
+from sgdscope.streaming import streamed
+from sgdscope.streaming.distributed import World
 from sgdscope.workloads.digits import digits
 
 
@@ -87,7 +86,7 @@ def test_where_one_cannot_go_on_it_says_so_and_the_other_ends_soon(tmp_path):
     codes, said = by_two(tmp_path / "two", "cannot")
     assert time.monotonic() - begun < 60  # JAX itself waits for five minutes
     assert codes[1] == 2
-    assert "process 1 of 2 ends, and the others with it: picture 1023 cannot be read.\n" in said[1]
+    assert "process 1 of 2 ends, and the others with it: image 1023 cannot be read.\n" in said[1]
     assert codes[0] != 0
 
 
@@ -123,12 +122,13 @@ def test_processes_on_the_same_cores_share_them(monkeypatch):
 
 def test_what_processes_cannot_share_is_refused_in_a_sentence(monkeypatch):
     study, two = together.study(), World(0, 2)
-    local._check_processes(study, two)
+    monkeypatch.setattr(World, "agree", lambda *of: None)
+    two.agree_on(study, study.declaration(), {})
     with pytest.raises(sg.InputError, match="devices_per_trial: 1 is not 2, the devices of all 2 processes"):
-        local._check_processes(study.changed({"devices_per_trial": 1}), two)
+        two.agree_on(study.changed({"devices_per_trial": 1}), study.declaration(), {})
     with pytest.raises(sg.InputError, match="workload 'digits' has its data on the devices"):
-        local._check_processes(study.changed({"workloads": (digits(),)}), two)
+        two.agree_on(study.changed({"workloads": (digits(),)}), study.declaration(), {})
     devices = [SimpleNamespace(process_index=process) for process in (0, 1, 1)]
     monkeypatch.setattr(jax, "devices", lambda: devices)
-    with pytest.raises(sg.InputError, match=r"the processes have 1, 2 devices; .* give all of them as many"):
-        local._check_processes(study, two)
+    with pytest.raises(sg.InputError, match=r"the processes have 1, 2 devices\. .* give all of them as many"):
+        two.agree_on(study, study.declaration(), {})

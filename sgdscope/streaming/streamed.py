@@ -1,7 +1,7 @@
-"""One trial at a time on examples that processes of the host read: see :class:`~sgdscope.workloads.base.Feed`.
+"""One trial at a time on examples that data-loading workers read: see :class:`~sgdscope.workloads.base.Feed`.
 
-What a trial is, how it is updated and what is measured of it are those of a pack. Only the batch comes from elsewhere,
-microbatch by microbatch: the devices add up the gradient of one while the next is read and handed over.
+A trial is what it is in a pack, microbatch by microbatch: the devices add up one gradient while the next microbatch is
+read and handed over.
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sgdscope.data.order import examples_at
-from sgdscope.data.workers import TASK, Request, Workers, check_example
 from sgdscope.errors import InputError
 from sgdscope.optimizers import Optimizer, Oracle
 from sgdscope.records import SPLITS
+from sgdscope.streaming.distributed import World
+from sgdscope.streaming.workers import TASK, Request, WorkerDiedError, Workers, check_example
 from sgdscope.study import NUMERICS_VERSION, Trial
 from sgdscope.system import cores
-from sgdscope.training.compiler import Compiler, CompileTime
-from sgdscope.training.distributed import World
+from sgdscope.training.backend import Pack, check_devices
+from sgdscope.training.compiler import Compiler
 from sgdscope.training.evaluate import Evaluation, of_chunk, of_sums, tells_each
 from sgdscope.training.jax_setup import device_name, machine, pinned
-from sgdscope.training.loop import Pack
-from sgdscope.training.packed import check_devices
 from sgdscope.training.sampling import training_keys, update_key
 from sgdscope.training.step import (
     Kind,
@@ -53,9 +52,9 @@ from sgdscope.workloads.base import Feed, Workload, examples_in
 
 # So many microbatches may be on their way to the devices beside the one that is computed with.
 AHEAD = 2
-# What each process reads to tell how fast the host reads.
+# What each worker reads to tell how fast the host reads.
 PROBED = 2 * TASK
-IDLE_DEVICES = "{} of {} devices train, one trial at a time: devices_per_trial shares each trial among more."
+IDLE_DEVICES = "Using {0} of {1} devices. Pass --devices-per-trial {1} to use all."
 
 
 @jax.tree_util.register_dataclass
@@ -249,22 +248,21 @@ class _TrialOnDevices(Pack):
 
 
 class StreamedBackend:
-    """Trains the trials of one workload whose examples are read by the host, one after the other.
+    """Trains the trials of a workload with a feed, one after the other.
 
-    There is one program for each microbatch size, whatever the batch size. Where several devices share a trial, each
-    takes a part of every microbatch; devices beyond those have nothing to do. Where several processes do, under
-    JAX's distributed runtime, each reads what its own devices take.
+    One program serves each microbatch size, whatever the batch size. Devices that share a trial take a part of every
+    microbatch each, and processes read what their own devices take.
 
     Args:
         traced: the model and its feed.
-        devices_per_trial: how many devices share a trial; those of all processes where there are several.
+        devices_per_trial: how many devices, of all processes, share a trial.
         devices: JAX's devices. Default: all of the default platform.
         workers: data-loading workers. Default: one for each core.
         compute_dtype: ``float32``, or ``bfloat16`` for the products of the gradients that train.
         world: the processes that share each trial.
 
     Raises:
-        InputError: where the devices cannot be shared so, or the feed cannot be sent to the workers.
+        InputError: If the devices cannot be shared so, or the feed cannot be sent to the workers.
     """
 
     capacity = 1
@@ -307,11 +305,6 @@ class StreamedBackend:
         self._workers = Workers(self._feed.read, self._feed.layout, workers or _share_of_cores(world))
 
     @property
-    def compile_times(self) -> list[CompileTime]:
-        """What the programs so far took to compile."""
-        return self.compiler.compile_times
-
-    @property
     def circumstances(self) -> str:
         """What the bits of a trial depend on beside its identity."""
         device = self.provenance["device"]
@@ -341,14 +334,7 @@ class StreamedBackend:
         self.expect([kind])
         self.prepare(AddChunk(self._chunk, self._told))
         numbers = trial.optimizer.coefficients(trial.batch_size)
-        settings: Settings = self._put(
-            Settings(
-                learning_rate=np.float32(trial.learning_rate),
-                coefficients={name: np.float32(number) for name, number in numbers.items()},
-                seed=np.uint32(trial.seed),
-                updates=np.int32(trial.updates),
-            )
-        )
+        settings = self._settings(trial.learning_rate, numbers, trial.seed, trial.updates)
         state = self.prepare(Start(kind.optimizer)).result()(settings)
         return _TrialOnDevices(trials, 1, np.zeros(1, np.int64), np.ones(1, bool), kind, settings, state)
 
@@ -432,9 +418,7 @@ class StreamedBackend:
         add, update, begin = (self.prepare(program).result() for program in programs)
         self.compiler.settle()
         with pinned():
-            coefficients = kind.optimizer.coefficients(kind.batch_size)
-            numbers = {name: np.float32(number) for name, number in coefficients.items()}
-            settings = self._put(Settings(np.float32(0), numbers, np.uint32(0), np.int32(1)))
+            settings = self._settings(0.0, kind.optimizer.coefficients(kind.batch_size), 0, 1)
             state = begin(settings)
             sums = self._no_sums(state)
             placed = self._spread(
@@ -458,9 +442,12 @@ class StreamedBackend:
         count = PROBED * self._workers.count
         indices = examples_at(0, np.arange(2 * count), examples_in(self.workload.train))
         requests = [(*self._feed.locate("train", int(i)), (0, 0, int(i))) for i in indices]
-        list(self._workers.batches([requests[:count]]))  # processes begin
-        begun = time.perf_counter()
-        list(self._workers.batches([requests[count:]]))  # others, which have not been read just before
+        try:
+            list(self._workers.batches([requests[:count]]))  # workers begin
+            begun = time.perf_counter()
+            list(self._workers.batches([requests[count:]]))  # others, which have not been read just before
+        except WorkerDiedError as error:
+            raise InputError(f"workload {self.workload.name!r}: {error}") from error
         return (time.perf_counter() - begun) / count
 
     # ── Reading and placing ──────────────────────────────────────────────────────────────────────────────
@@ -512,6 +499,12 @@ class StreamedBackend:
         place = self._devices.copied
         return jax.tree.map(lambda a: jax.make_array_from_process_local_data(place, np.asarray(a)), tree)
 
+    def _settings(self, rate: float, numbers: Mapping[str, float], seed: int, updates: int) -> Settings:
+        coefficients = {name: np.float32(number) for name, number in numbers.items()}
+        settings = Settings(np.float32(rate), coefficients, np.uint32(seed), np.int32(updates))
+        placed: Settings = self._put(settings)
+        return placed
+
     def _no_sums(self, state: State) -> Sums:
         gradient = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), state.parameters)
         # A copy, since the sums are taken over by the next ones.
@@ -526,20 +519,15 @@ def _anonymous(kind: Kind) -> Kind:
 
 
 def _check_feed(workload: Workload) -> None:
-    """Do nothing.
-
-    Raises:
-        InputError: where the workers cannot be sent what reads the examples of a feed, or it gives something else
-            than the layout says.
-    """
+    """Refuse a feed that cannot be sent to the workers, or whose examples are not those of its layout."""
     feed = workload.feed
     assert feed is not None  # noqa: S101 - it is asked of workloads with one
     try:
         pickle.dumps(feed.read)
     except Exception as error:  # whatever an object of the user's raises when it is asked
         raise InputError(
-            f"workload {workload.name!r}: the feed's read cannot be sent to the processes that read ({error}); define "
-            f"it at the top of a module of its own that can be imported."
+            f"workload {workload.name!r}: the feed's read cannot be sent to the data-loading workers ({error}). Define "
+            f"it at the top of a module that can be imported."
         ) from error
     place = feed.locate("train", 0)
     for visit in ((0, 0, 0), None):

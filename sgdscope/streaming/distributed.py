@@ -1,25 +1,29 @@
 """The processes that train a study together under JAX's distributed runtime: what they tell each other.
 
-Each finds out by itself what to train, and where two came to something else, their devices would add up the gradients
-of two trials without a word. So they compare it. All processes call each method of their :class:`World`, in the same
-order.
+Each process finds out by itself what to train. The processes compare it, since else their devices would add up the
+gradients of two trials. All call each method of their :class:`World`, in the same order.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import jax
 import numpy as np
+import polars as pl
 from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather, sync_global_devices
 
 from sgdscope.errors import InputError
+from sgdscope.study import Declaration, Study
+from sgdscope.version import __version__
 
 
 class ToldError(InputError):
@@ -106,6 +110,51 @@ class World:
         if said:
             raise ToldError(f"the processes differ in {what}: {'; '.join(said)}; {remedy}.")
 
+    def broadcast_table(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Return the first process's table."""
+        buffer = io.BytesIO()
+        table.write_parquet(buffer)
+        return pl.read_parquet(io.BytesIO(self.broadcast(buffer.getvalue())))
+
+    def agree_on(self, study: Study, declaration: Declaration, programs: Mapping[str, str]) -> None:
+        """Refuse a study that processes cannot train together, or that is another in one of them.
+
+        Args:
+            study: as this process declares it.
+            declaration: its declaration.
+            programs: a fingerprint of each workload and optimizer that is traced, by its name.
+
+        Raises:
+            InputError: If they have other numbers of devices, or a workload has its data on the devices.
+            ToldError: If the study differs; it names what.
+        """
+        if not self.is_shared:
+            return
+        counts = Counter(device.process_index for device in jax.devices())
+        if len(set(counts.values())) > 1:
+            raise InputError(
+                f"the processes have {', '.join(str(count) for _, count in sorted(counts.items()))} devices. Each "
+                f"trial is shared in equal parts, so give all of them as many."
+            )
+        if study.devices_per_trial != jax.device_count():
+            raise InputError(
+                f"devices_per_trial: {study.devices_per_trial} is not {jax.device_count()}, the devices of all "
+                f"{self.count} processes, which train each trial together."
+            )
+        for workload in study.workloads:
+            if workload.feed is None:
+                raise InputError(
+                    f"workload {workload.name!r} has its data on the devices, which processes do not share. Run it in "
+                    f"one process."
+                )
+        parts = json.loads(declaration.to_json())
+        for record in parts.pop("workloads"):
+            parts |= {f"{field} of workload {record['name']}": value for field, value in record.items()}
+        parts |= {f"functions of {name}, as a hash,": program for name, program in programs.items()}
+        parts = {"versions": f"sgdscope {__version__}, JAX {jax.__version__}"} | parts
+        told = {part: str(value) for part, value in parts.items()}
+        self.agree("the study", told, "all must run the same script, on the same data and with the same versions")
+
     def own(self, count: int) -> slice:
         """Return which of so many examples are this process's to read: those that its devices take."""
         each = count // self.count
@@ -119,11 +168,10 @@ def the_world() -> World:
 
 @contextmanager
 def exit_together() -> Iterator[None]:
-    """End this process at once, with a word, where it alone cannot go on.
+    """End this process at once, with a message, where it alone cannot go on.
 
-    The others wait for what it will never send them, and at its end JAX would wait five minutes for the others. When
-    it is gone their waiting is ended. The command line uses it, and so may a script that is started in several
-    processes; a single process is left as it is. Exit codes: 2 for an InputError, 130 for an interrupt, else 1.
+    The other processes would wait for it; when it is gone their waiting is ended. A single process is left as it is.
+    Exit codes: 2 for an InputError, 130 for an interrupt, else 1.
 
     >>> import sgdscope as sg
     >>> with sg.exit_together():

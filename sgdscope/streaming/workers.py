@@ -1,7 +1,6 @@
-"""Examples read ahead of training by processes of the host.
+"""Data-loading workers: processes of the host that read examples before training needs them.
 
-The processes are those of the standard library's ``concurrent.futures``. Batches come in the order in which they were
-asked for, whatever the number of processes. Nothing here imports JAX: the processes only read.
+Batches come in the order in which they were asked for, whatever the number of workers. Nothing here imports JAX.
 """
 
 from __future__ import annotations
@@ -38,23 +37,23 @@ TASKS_FOR_EACH = 4
 MOST_TASKS = 512
 
 
-# The processes run the user's script again, up to there.
-GUARD = "A Python script that calls sgdscope on pictures needs `if __name__ == '__main__':` above the call."
+# A worker runs the user's script again, up to there.
+GUARD = "A Python script that calls sgdscope on images needs `if __name__ == '__main__':` above the call."
 
 
 class WorkerDiedError(Exception):
-    """A process that reads has ended; what it was reading is lost, and the training that waits for it stops."""
+    """A data-loading worker has ended, and the training that waits for it stops."""
 
 
 class Workers:
     """Processes that read examples.
 
-    They end with :meth:`close`, and also where the process that began them is killed. Ctrl-C is for that one alone.
+    They end with :meth:`close`, and where their parent is killed. Ctrl-C is for the parent alone.
 
     Args:
-        read: ``read(*request) -> example``, a dictionary of arrays; both are sent to the processes.
+        read: ``read(*request) -> example``, a dictionary of arrays; both are sent to the workers.
         layout: the shape and type of each array of an example.
-        count: how many processes; one for each core unless told otherwise.
+        count: the number of workers. Default: one for each core.
     """
 
     def __init__(self, read: Read, layout: Layout, count: int | None = None) -> None:
@@ -75,7 +74,7 @@ class Workers:
         One such iterator is read from at a time, and closed before the next begins.
 
         Raises:
-            WorkerDiedError: where a process ended; a later call begins new ones.
+            WorkerDiedError: If a worker ended; a later call begins new ones.
         """
         pieces = deque[_Piece]()
         try:
@@ -126,7 +125,7 @@ class Workers:
 
     def _obituary(self) -> str:
         self.close()
-        said = obituary(self._processes, "examples")
+        said = obituary(self._processes)
         self._processes.clear()
         return said
 
@@ -160,11 +159,9 @@ def without_interrupts() -> Iterator[None]:
 
 
 def end(pool: ProcessPoolExecutor, begun: Iterable[BaseProcess]) -> None:
-    """Shut a pool down, and end whatever of its processes is left; what has not begun is given up.
-
-    For a pool that broke Python 3.11 may wait for ever: in its first releases for a pipe that nobody reads any more
-    (CPython's issue 94777), in all for processes that it forgot since a task was cancelled at that moment.
-    """
+    """Shut a pool down, and end whatever of its processes is left; what has not begun is given up."""
+    # For a pool that broke Python 3.11 may wait for ever: in its first releases for a pipe without a reader (CPython's
+    # issue 94777), in all for processes that it forgot since a task was cancelled at that moment.
     if sys.version_info < (3, 11, 7) and (queue := getattr(pool, "_call_queue", None)) and pool._broken:
         queue._reader.close()
     pool.shutdown(cancel_futures=True)
@@ -174,19 +171,15 @@ def end(pool: ProcessPoolExecutor, begun: Iterable[BaseProcess]) -> None:
             process.join()
 
 
-def obituary(processes: Iterable[BaseProcess], what: str) -> str:
-    """Say which of a broken pool's processes, when it has been shut down, ended before its time, and of what."""
+def obituary(workers: Iterable[BaseProcess]) -> str:
+    """Say which workers of a broken pool, when it has been shut down, ended before their time, and of what."""
     # The others have then been terminated.
-    dead = [process for process in processes if process.exitcode not in (None, 0, -signal.SIGTERM)]
-    who = ", ".join(f"{process.pid} ({_ending(process.exitcode or 0)})" for process in dead) or "one"
-    said = f"of the processes that read {what} {who} ended before its time"
-    if dead and all((process.exitcode or 0) > 0 for process in dead):
-        return f"{said}. {GUARD}"
-    return f"{said}, perhaps because memory was short; the same command goes on from what was kept."
-
-
-def _ending(exit_code: int) -> str:
-    return signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
+    dead = [(process.pid, code) for process in workers if (code := process.exitcode) not in (None, 0, -signal.SIGTERM)]
+    ends = [f"exit code {code}" if code > 0 else signal.Signals(-code).name for _, code in dead]
+    who = ", ".join(f" {pid} ({end})" for (pid, _), end in zip(dead, ends, strict=True))
+    if dead and all(code > 0 for _, code in dead):
+        return f"Data-loading worker{who} ended early. {GUARD}"
+    return f"Data-loading worker{who} was killed, possibly out of memory. Run the same command to resume."
 
 
 def slot_bytes(layout: Layout) -> int:
@@ -199,14 +192,14 @@ def slot_bytes(layout: Layout) -> int:
 
 
 def check_example(example: Arrays, layout: Layout) -> None:
-    """Do nothing.
+    """Refuse an example whose arrays are not those of the layout, in name, shape and type.
 
     >>> check_example({"label": np.float32(0.5)}, {"label": ((), np.dtype(np.uint16))})
     Traceback (most recent call last):
     sgdscope.errors.InputError: the feed's read gave 'label' as float32 of shape (), its layout says uint16 of shape ().
 
     Raises:
-        InputError: where an example's arrays are not those of the layout, in name, shape and type.
+        InputError: If an array differs; it names the array.
     """
     if example.keys() != layout.keys():
         raise InputError(f"the feed's read gave the arrays {', '.join(example)}, its layout has {', '.join(layout)}.")

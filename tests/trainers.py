@@ -4,7 +4,6 @@ from sgdscope.study import Study
 from sgdscope.training.loop import Milestones, train
 from sgdscope.training.packed import PackedBackend
 from sgdscope.training.step import Kind
-from sgdscope.training.streamed import StreamedBackend
 from sgdscope.training.traced import trace
 
 METHODS = {"map": ("map", "inside"), "vmap": ("vmap", "inside"), "step": ("map", "outside"), None: (None, None)}
@@ -29,14 +28,6 @@ class Trainer:
 
     def __getattr__(self, name):
         return getattr(self.backend, name)
-
-
-class StreamedTrainer(Trainer):
-    """Train the trials of a workload with a feed."""
-
-    def __init__(self, workload, evaluate_at=(1.0,), **how):
-        self.workload, self.milestones = workload, Milestones(evaluate_at)
-        self.backend = StreamedBackend(trace(workload), **how)
 
 
 def kind_of(workload, batch_size, optimizer, **fields):

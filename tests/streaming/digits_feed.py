@@ -43,13 +43,13 @@ def read_doubles(of_whom, split, index, visit):
 
 def read_or_fail(split, index, visit):
     if split == "train" and index == 100:
-        raise InputError("picture 100 cannot be read.")
+        raise InputError("image 100 cannot be read.")
     return read(split, index, visit)
 
 
 def read_but_the_last(split, index, visit):
     if split == "train" and index == 1023:
-        raise InputError("picture 1023 cannot be read.")
+        raise InputError("image 1023 cannot be read.")
     return read(split, index, visit)
 
 

@@ -1,0 +1,1 @@
+"""An annex: examples that the host reads, and several processes that train together."""
