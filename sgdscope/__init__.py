@@ -1,6 +1,6 @@
 """sgdscope measures how stochastic gradient descent behaves at each batch size.
 
-Declare: Study, Workload, Resident, Streams, Feed, constant_classifier, Epochs, Steps, Unlimited
+Declare: Study, Seeds, SeedsAt, Workload, Resident, Streams, Feed, constant_classifier, Epochs, Steps, Unlimited
 Optimizers: SGD, Adam, AdamW, Optax, Values
 Schedules: Halving, Constant, Cosine, WarmupStableDecay
 Built in: studies, workloads
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sgdscope.optimizers import SGD, Adam, AdamW, Optax, Values
     from sgdscope.result import Analysis, Result, load, load_table, plan, run
     from sgdscope.schedules import Constant, Cosine, Halving, WarmupStableDecay
+    from sgdscope.seeds import Seeds, SeedsAt
     from sgdscope.streaming.distributed import exit_together
     from sgdscope.study import Study
     from sgdscope.training.jax_setup import configure_jax
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 # Names are loaded when they are first used, so that what needs no JAX does not wait for it.
 _HOME = {
+    "Seeds": "seeds",
+    "SeedsAt": "seeds",
     "Study": "study",
     "Workload": "workloads.base",
     "Resident": "workloads.base",
@@ -81,6 +84,8 @@ __all__ = [
     "Optax",
     "Resident",
     "Result",
+    "Seeds",
+    "SeedsAt",
     "SgdscopeError",
     "Steps",
     "Streams",

@@ -27,6 +27,7 @@ from sgdscope.errors import InputError, did_you_mean, keep_traceback
 from sgdscope.formatting import exact
 from sgdscope.optimizers import Optimizer, parse_optimizer
 from sgdscope.schedules import Schedule, parse_schedule
+from sgdscope.seeds import Seeds, SeedsAt, parse_seeds, parse_seeds_at
 from sgdscope.terminal import OBEYED, Terminal, TextTable, outputs, print_line, print_table, print_text, visible
 
 if TYPE_CHECKING:
@@ -86,6 +87,17 @@ def _number(field: str, text: str, kind: Callable[[str], Any], what: str) -> Any
         raise InputError(f"{field}: {shown(text)} is not {what}.") from None
 
 
+def parse_duration(text: str) -> float:
+    """Read a time such as 90s, 2m or 1.5h, in seconds."""
+    try:
+        seconds = float(text[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[text[-1:]]
+    except (KeyError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InputError(f"for: {shown(text)} is not a time. Write a number and s, m, h or d, such as 90s or 2h.")
+    return seconds
+
+
 Text = str | None
 StudyName = Annotated[Positional[str], arg(metavar="STUDY")]
 Folder = Annotated[Positional[Path], arg(metavar="DIR")]
@@ -113,8 +125,16 @@ class Fields:
         option("epochs:N|steps:N|unlimited:N:N ...", ITS_OWN),
     ] = None
     """The compute budgets of a trial."""
-    seeds: Annotated[Annotated[int, whole_number("seeds")] | None, option("N", ITS_OWN)] = None
-    """The number of seeds."""
+    seeds: Annotated[
+        Annotated[int | Seeds, read_by(parse_seeds)] | None, option("N|SEARCH,NEAR_BEST,BEST", ITS_OWN)
+    ] = None
+    """The number of seeds. 5,10,30 is 5 at every rate, 10 beside the best and 30 at the best."""
+    first_seed: Annotated[Annotated[int, whole_number("first_seed")] | None, option("N", ITS_OWN)] = None
+    """The number of the first seed. Another number draws other seeds."""
+    seeds_at: Annotated[
+        tuple[Annotated[SeedsAt, read_by(parse_seeds_at)], ...] | None, option("OPTIMIZER@B=SEEDS ...", ITS_OWN)
+    ] = None
+    """More seeds at single optimizers and batch sizes, such as sgd@256=5,10,60."""
     schedule: Annotated[Annotated[Schedule, read_by(parse_schedule)] | None, option("NAME", ITS_OWN)] = None
     """How the learning rate changes along the budget: halving, constant, cosine, wsd or wsd:WARMUP:DECAY."""
     score_margin: Annotated[
@@ -181,6 +201,13 @@ class Run(Debuggable):
     source: Annotated[OmitArgPrefixes[Source], arg(name="built-in study")]
     out: Annotated[Text, option("DIR", "default: sgdscope-NAME")] = None
     """The study's folder. Trials that it holds are not trained again."""
+    until_decided: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
+    """Add seeds where a question is open, at 15, 20, 30, 40, 60 and 100 seeds, until it is decided."""
+    for_: Annotated[
+        Annotated[float, read_by(parse_duration)] | None,
+        arg(name="for", metavar="TIME", help_behavior_hint="(default: until it is finished)"),
+    ] = None
+    """Stop after this time, such as 90s, 2m or 1.5h. Trained trials are committed."""
     verbose: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
     """Print each compiled program and the time of its compilation."""
 
@@ -200,21 +227,29 @@ class Run(Debuggable):
                     f"--{f.name.replace('_', '-')}",
                     *(exact(each) if isinstance(each, float) else str(each) for each in values),
                 ]
-        return words
+        return words + ["--until-decided"] * self.until_decided
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
         study = _load(self.study, self.source, self.fields)
 
-        from sgdscope.engine.run import train_study
         from sgdscope.report.text.summary import saturation_sentences
-        from sgdscope.result import Result
+        from sgdscope.result import run
+        from sgdscope.store import ended
         from sgdscope.streaming.distributed import exit_together
 
         folder = _given("out", self.out) or Path(f"sgdscope-{OBEYED.sub('-', study.name).replace('/', '-')}")
         with exit_together():
-            ran = train_study(study, folder, Terminal(file=sys.stderr), self.words, debug=self.debug)
-        result = Result(folder, ran)
+            result = run(
+                study, folder, Terminal(file=sys.stderr), until_decided=self.until_decided, seconds=self.for_,
+                command=self.words, debug=self.debug,
+            )  # fmt: skip
+        ran = result.ran
+        assert ran is not None  # noqa: S101 - run says what it did
+        if ran.out_of_time:
+            _say("The time is over. What was trained is committed. Run the same command to resume.")
+            if ended(result.trials).is_empty():
+                return DONE
         page: Path | InputError | None = None
         if ran.failed < len(result.trials):
             result.check_not_empty()
@@ -738,7 +773,9 @@ def _options(command: type) -> list[str]:
     names = ["--help"]
     for name, kind in get_type_hints(command).items():
         parts = [part for part in (kind, *get_args(kind)) if is_dataclass(part)]
-        names += [option for part in parts for option in _options(cast(type, part))] or [f"--{name.replace('_', '-')}"]
+        names += [option for part in parts for option in _options(cast(type, part))] or [
+            f"--{name.rstrip('_').replace('_', '-')}"
+        ]
     return names
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +37,16 @@ if TYPE_CHECKING:
 Format = Literal["svg", "png", "pdf"]
 
 
-def run(study: Study, folder: str | Path, console: Console | None = None) -> Result:
+def run(
+    study: Study,
+    folder: str | Path,
+    console: Console | None = None,
+    *,
+    until_decided: bool = False,
+    seconds: float | None = None,
+    command: Sequence[str] | None = None,
+    debug: bool = False,
+) -> Result:
     """Train the trials of a study that a folder lacks, and return the study's results.
 
     Interrupting is safe. The same call resumes from the trials that were committed.
@@ -43,6 +55,12 @@ def run(study: Study, folder: str | Path, console: Console | None = None) -> Res
         study: The study.
         folder: A new folder, or one that holds this study or a smaller form of it.
         console: A rich console for progress. Default: the standard error stream.
+        until_decided: Whether cells with an open question get more seeds at the looks that are declared in
+            :data:`sgdscope.seeds.LOOKS`, by :func:`sgdscope.advice.until_decided.raised`. Default: False.
+        seconds: After how many seconds to stop, with all that was trained committed. Default: never.
+        command: The words after ``sgdscope run`` that ask for this, which the folder keeps. Default: none.
+        debug: Whether an error in a trial is raised. Default: the trial is recorded as failed, and the traceback is
+            kept in the folder's ``errors``.
 
     Returns:
         The results of the study. ``result.ran`` says how many trials this call trained.
@@ -59,9 +77,25 @@ def run(study: Study, folder: str | Path, console: Console | None = None) -> Res
     >>> len(result.trials)
     4
     """
+    from sgdscope.advice.until_decided import raised
     from sgdscope.engine.run import train_study
 
-    return Result(folder, train_study(study, folder, console))
+    ends_at = math.inf if seconds is None else time.monotonic() + seconds
+
+    def trained(study: Study) -> Ran:
+        left = None if seconds is None else ends_at - time.monotonic()
+        return train_study(study, folder, console, command, seconds=left, debug=debug)
+
+    ran = trained(study)
+    result = Result(folder, ran)
+    while until_decided and result.finished and not ran.out_of_time:
+        more = raised(result.declaration, result.tables)
+        if not more:
+            break
+        study = study.extended_to(replace(result.declaration, seeds_at=more))
+        ran = ran.then(trained(study))
+        result = Result(folder, ran)
+    return result
 
 
 def plan(study: Study, folder: str | Path | None = None, say: Callable[[str], None] = lambda notice: None) -> Plan:

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import itertools
 import json
 import os
 import re
@@ -9,18 +10,23 @@ import sys
 import weakref
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from rich.console import Console
 
 import sgdscope as sg
+import sgdscope.advice.until_decided
+import sgdscope.engine.run
 from sgdscope.analysis.saturation import saturation
 from sgdscope.analysis.test_set import correct
 from sgdscope.engine.plan import Costs
 from sgdscope.engine.run import train_study
 from sgdscope.report.text.summary import sentences, summary_rows
+from sgdscope.seeds import Seeds
 from sgdscope.store import Store
 from sgdscope.testing.quadratic import NoisyQuadratic
 from sgdscope.training import loop, traced
@@ -574,3 +580,49 @@ def test_a_trial_killed_in_its_midst_goes_on_from_its_checkpoint_to_the_same_bit
     assert sg.Result(killed).measurements.equals(sg.Result(never).measurements)
     assert len(sg.Result(never).correctness) == 2 * len(sg.Result(never).trials)
     assert sg.Result(killed).correctness.equals(sg.Result(never).correctness)
+
+
+# ── For a time, and until questions are decided ──────────────────────────────────────────────────────────────
+
+
+def test_a_run_for_a_time_stops_with_all_committed_and_goes_on_to_the_same_study(finished, tmp_path, monkeypatch):
+    """The clock moves on by a second with every look at it."""
+    clock, trained = itertools.count(), []
+    monkeypatch.setattr(sgdscope.engine.run, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    console = Console(file=io.StringIO())
+    for _ in range(100):
+        result = sg.run(quadratic_study(), tmp_path / "s", console, seconds=12)
+        trained.append(result.ran.trained)
+        assert len(result.trials) == sum(trained)
+        if not result.ran.out_of_time:
+            break
+    assert len(trained) > 2
+    assert result.finished
+    assert_frame_equal(result.numbers(), finished.numbers())
+
+
+def test_no_time_trains_nothing_and_says_so(tmp_path):
+    result = sg.run(quadratic_study(), tmp_path / "s", Console(file=io.StringIO()), seconds=1e-9)
+    assert result.ran.out_of_time
+    assert result.trials.is_empty()
+
+
+def test_a_run_until_questions_are_decided_adds_seeds_at_looks_and_again_trains_nothing(tmp_path, monkeypatch):
+    looks = [sg.SeedsAt("sgd", 16, sg.Seeds(2, 2, 4)), sg.SeedsAt("sgd", 16, sg.Seeds(2, 2, 6))]
+
+    def raised(declaration, tables):
+        assert tables.finished
+        at = Seeds.of(declaration.seeds_at[0].seeds if declaration.seeds_at else declaration.seeds)
+        return tuple(look for look in looks if look.seeds.best > at.best)[:1]
+
+    monkeypatch.setattr(sgdscope.advice.until_decided, "raised", raised)
+    study = quadratic_study(batch_sizes=(4, 16), learning_rates=(0.125, 0.25), seeds=2)
+    console = Console(file=io.StringIO())
+    result = sg.run(study, tmp_path / "s", console, until_decided=True)
+    assert result.finished
+    assert result.declaration.seeds_at == (looks[1],)
+    assert len(result.trials) == result.ran.trained == 2 * 2 * 2 * 2 + 4
+    again = sg.run(study, tmp_path / "s", console, until_decided=True)
+    assert again.ran.trained == 0
+    assert again.declaration == result.declaration
+    assert_frame_equal(again.numbers(), result.numbers())
