@@ -162,8 +162,8 @@ def test_what_is_timed_are_updates_that_are_made(optimizer, monkeypatch):
     trainer = Trainer(workload, slots=1)
     run, made = PackedBackend._run, []
 
-    def noted(self, pack, ends, steps, program=None):
-        run(self, pack, ends, steps, program)
+    def noted(self, pack, ends, steps):
+        run(self, pack, ends, steps)
         made.append(np.asarray(pack.state.step).min() == np.asarray(ends).max())
 
     monkeypatch.setattr(PackedBackend, "_run", noted)
