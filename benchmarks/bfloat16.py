@@ -22,7 +22,7 @@ import polars as pl
 from scipy.special import stdtrit
 
 import sgdscope as sg
-from sgdscope.studies import load_study
+from sgdscope import studies
 from sgdscope.training.jax_setup import configure_jax
 from sgdscope.training.packed import PackedBackend
 from sgdscope.training.step import Kind
@@ -48,7 +48,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 def main(results: str, name: str = "digits", seeds: str = "15") -> None:
     configure_jax()
-    study = load_study(name).changed({"seeds": int(seeds)})
+    study = studies.get(name).changed({"seeds": int(seeds)})
     found = {}
     for dtype in ("float32", "bfloat16"):
         with tempfile.TemporaryDirectory() as folder:

@@ -124,7 +124,7 @@ def harness(trials: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         result = sg.run(study, Path(folder) / "study")
-        result.report(Path(folder) / "page.html")
+        result.save_report(Path(folder) / "page.html")
         first = time.perf_counter() - begun
         begun = time.perf_counter()
         sg.run(study, Path(folder) / "study")

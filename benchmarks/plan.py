@@ -25,12 +25,12 @@ PROGRAM = """
 import json, sys
 from dataclasses import replace
 import sgdscope as sg
-from sgdscope.engine.run import plan_study, train_study
+from sgdscope.engine.run import train_study
 from rich.console import Console
 name, folder, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-study = replace(sg.load_study(name), **options)
+study = replace(sg.studies.get(name), **options)
 if sys.argv[4] == "plan":
-    plan = plan_study(study)
+    plan = sg.plan(study)
     print(json.dumps([plan.trials, plan.seconds]))
 else:
     ran = train_study(study, folder, Console(quiet=True))

@@ -41,7 +41,7 @@ KEY = ("optimizer", "batch_size", "criterion")
 
 def digits_grid(cache: Path) -> tuple[Declaration, pl.DataFrame]:
     """Return the study and the trials of its full grid, which are trained where they are not there yet."""
-    study = sg.load_study("digits")
+    study = sg.studies.get("digits")
     grid = replace(study, name="digits-grid", learning_rates=DIGITS_RATES)
     return study.declaration(), sg.run(grid, cache / "digits").trials
 

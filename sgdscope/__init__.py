@@ -1,12 +1,19 @@
 """sgdscope measures how stochastic gradient descent behaves at each batch size.
 
-Declare: Study, Workload, Resident, Streams, Feed, constant_classifier, Epochs, Steps, Unlimited
+Declare: Study, Seeds, SeedsAt, Workload, Resident, Streams, Feed, constant_classifier, Epochs, Steps, Unlimited
 Optimizers: SGD, Adam, AdamW, Optax, Values
 Schedules: Halving, Constant, Cosine, WarmupStableDecay
-Built in: studies.get, workloads.digits and others
-Run: run, plan_study, load_study, configure_jax, exit_together
-Read: Result
-Mistakes: InputError
+Built in: studies, workloads
+Run: run, plan, configure_jax, exit_together
+Read: load, load_table, Result, Analysis
+Errors: SgdscopeError, InputError
+
+>>> import sgdscope as sg
+>>> study = sg.Study(
+...     name="two-sizes", workloads=sg.workloads.digits(), batch_sizes=(256, 1024), budgets=sg.Epochs(5)
+... )
+>>> study.optimizers
+(SGD(momentum=0.0), SGD(momentum=0.9))
 """
 
 from importlib import import_module
@@ -18,13 +25,12 @@ if TYPE_CHECKING:
     from sgdscope import studies as studies
     from sgdscope import workloads as workloads
     from sgdscope.budget import Epochs, Steps, Unlimited
-    from sgdscope.engine.run import plan_study
-    from sgdscope.errors import InputError
+    from sgdscope.errors import InputError, SgdscopeError
     from sgdscope.optimizers import SGD, Adam, AdamW, Optax, Values
-    from sgdscope.result import Result, run
+    from sgdscope.result import Analysis, Result, load, load_table, plan, run
     from sgdscope.schedules import Constant, Cosine, Halving, WarmupStableDecay
+    from sgdscope.seeds import Seeds, SeedsAt
     from sgdscope.streaming.distributed import exit_together
-    from sgdscope.studies import load_study
     from sgdscope.study import Study
     from sgdscope.training.jax_setup import configure_jax
     from sgdscope.workloads.base import Feed, Resident, Streams, Workload, constant_classifier
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
 
 # Names are loaded when they are first used, so that what needs no JAX does not wait for it.
 _HOME = {
+    "Seeds": "seeds",
+    "SeedsAt": "seeds",
     "Study": "study",
     "Workload": "workloads.base",
     "Resident": "workloads.base",
@@ -51,11 +59,14 @@ _HOME = {
     "Steps": "budget",
     "Unlimited": "budget",
     "run": "result",
-    "plan_study": "engine.run",
-    "load_study": "studies",
+    "plan": "result",
+    "load": "result",
+    "load_table": "result",
     "configure_jax": "training.jax_setup",
     "exit_together": "streaming.distributed",
     "Result": "result",
+    "Analysis": "result",
+    "SgdscopeError": "errors",
     "InputError": "errors",
 }
 
@@ -63,6 +74,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Analysis",
     "Constant",
     "Cosine",
     "Epochs",
@@ -72,6 +84,9 @@ __all__ = [
     "Optax",
     "Resident",
     "Result",
+    "Seeds",
+    "SeedsAt",
+    "SgdscopeError",
     "Steps",
     "Streams",
     "Study",
@@ -82,9 +97,12 @@ __all__ = [
     "configure_jax",
     "constant_classifier",
     "exit_together",
-    "load_study",
-    "plan_study",
+    "load",
+    "load_table",
+    "plan",
     "run",
+    "studies",
+    "workloads",
 ]
 
 
@@ -92,7 +110,9 @@ def __getattr__(name: str) -> Any:
     if name in ("studies", "workloads"):
         return import_module(f"sgdscope.{name}")
     if name not in _HOME:
-        raise AttributeError(f"module 'sgdscope' has no attribute {name!r}")
+        from sgdscope.deprecated import earlier
+
+        return earlier(name)
     return getattr(import_module(f"sgdscope.{_HOME[name]}"), name)
 
 

@@ -25,6 +25,12 @@ class Epochs:
     With N training examples and batch size B the number of updates is n·N/B, rounded to the nearest whole
     number (at least 1), so that every batch size sees n·N examples to within one batch.
 
+    Args:
+        n: The number of epochs, above 0. A fraction is allowed.
+
+    Raises:
+        InputError: If ``n`` is not a positive finite number.
+
     >>> Epochs(30).updates(batch_size=64, examples=1024)
     480
     """
@@ -50,6 +56,12 @@ class Epochs:
 @dataclass(frozen=True)
 class Steps:
     """A constant number of parameter updates: the cost is proportional to the batch size.
+
+    Args:
+        n: The number of updates, at least 1.
+
+    Raises:
+        InputError: If ``n`` is not a whole number of at least 1.
 
     >>> Steps(9765).updates(batch_size=64, examples=50_000)
     9765
@@ -79,9 +91,12 @@ class Unlimited:
     :mod:`sgdscope.analysis.saturation`'s to say, for each workload, optimizer and batch size by itself.
 
     Args:
-        first: the epochs to begin with.
-        ceiling: the most epochs, first·2^k with k of at least 2: two doublings tell whether a score has saturated.
-        loss_floor: a training loss below which there is no need to go.
+        first: The epochs to begin with.
+        ceiling: The most epochs, first·2^k with k of at least 2. Two doublings show whether a score has saturated.
+        loss_floor: A training loss that is low enough. Default: none.
+
+    Raises:
+        InputError: If a number is not positive, or ``ceiling`` is not first·2^k.
 
     >>> [str(budget) for budget in Unlimited(5, 40).budgets]
     ['epochs:5', 'epochs:10', 'epochs:20', 'epochs:40']
@@ -94,7 +109,7 @@ class Unlimited:
     def __post_init__(self) -> None:
         for name in ("first", "ceiling", "loss_floor"):
             number = getattr(self, name)
-            if number is not None:
+            if number is not None or name != "loss_floor":
                 object.__setattr__(self, name, positive(f"budgets: {name} of an unlimited budget", number))
         doublings = max(LEAST_DOUBLINGS, round(math.log2(self.ceiling) - math.log2(self.first)))
         for number in (self.first, self.ceiling):

@@ -1,6 +1,7 @@
-"""The command line: run · plan · status · report · export · claims · advise · figures · analyze · data · list.
+"""The command line: run · plan · show · report · figures · claims · advise · analyze · export · data · studies.
 
-Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 130 interrupted and safe to run again.
+Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 70 a defect of sgdscope, 130 interrupted and safe to run
+again.
 """
 
 from __future__ import annotations
@@ -18,10 +19,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_t
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
+from sgdscope.budget import Budget, parse_budget
 from sgdscope.converters import shown
-from sgdscope.errors import InputError, did_you_mean
-from sgdscope.terminal import OBEYED, Terminal, outputs, print_line, print_table, print_text, visible
+from sgdscope.errors import InputError, did_you_mean, keep_traceback
+from sgdscope.formatting import exact
+from sgdscope.optimizers import Optimizer, parse_optimizer
+from sgdscope.schedules import Schedule, parse_schedule
+from sgdscope.seeds import Seeds, SeedsAt, parse_seeds, parse_seeds_at
+from sgdscope.terminal import OBEYED, Terminal, TextTable, outputs, print_line, print_table, print_text, visible
 
 if TYPE_CHECKING:
     from sgdscope.analysis.tables import Tables
@@ -30,94 +37,179 @@ if TYPE_CHECKING:
     from sgdscope.study import Study
 
 DATA_COMMANDS = ("fetch", "check")
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
+# Commands and options of earlier versions, and what does their work now.
+REPLACED = {"status": "show", "list": "studies"}
+REPLACED_OPTIONS = {("report", "--format"): "`sgdscope figures DIR --format svg`, png or pdf writes figures."}
+
+
+class _RefusedError(Exception):
+    """An option's value that cannot be read. It is no ValueError, which tyro would tell in words of its own."""
 
 
 def option(metavar: str | None, otherwise: str) -> Any:
-    """Say how an option reads, and what is meant where it is not given."""
+    """Name the values of an option, and its default in a user's words."""
     return arg(metavar=metavar, help_behavior_hint=f"({otherwise})")
 
 
+def read_by(reader: Callable[[str], Any]) -> Any:
+    """Read each word after an option with a function that raises InputError."""
+
+    def value(words: list[str]) -> Any:
+        try:
+            return reader(words[0])
+        except InputError as error:
+            raise _RefusedError(str(error)) from error
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="WORD",
+        instance_from_str=value,
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def whole_number(field: str) -> Any:
+    """Read each word after an option as a whole number."""
+    return read_by(lambda text: _number(field, text, int, "a whole number"))
+
+
+def number(field: str) -> Any:
+    """Read each word after an option as a number."""
+    return read_by(lambda text: _number(field, text, float, "a number"))
+
+
+def _number(field: str, text: str, kind: Callable[[str], Any], what: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise InputError(f"{field}: {shown(text)} is not {what}.") from None
+
+
+def parse_duration(text: str) -> float:
+    """Read a time such as 90s, 2m or 1.5h, in seconds."""
+    try:
+        seconds = float(text[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[text[-1:]]
+    except (KeyError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InputError(f"for: {shown(text)} is not a time. Write a number and s, m, h or d, such as 90s or 2h.")
+    return seconds
+
+
 Text = str | None
-Texts = tuple[str, ...] | None
 StudyName = Annotated[Positional[str], arg(metavar="STUDY")]
 Folder = Annotated[Positional[Path], arg(metavar="DIR")]
+ITS_OWN = "default: the study's"
 
 
 @dataclass(frozen=True)
 class Fields:
     """What the study varies. An option replaces what the study declares."""
 
-    optimizers: Annotated[Texts, option("NAME ...", "default: the study's")] = None
-    """sgd, momentum, momentum:M, adam or adamw, the last two with numbers as in adam:beta2=0.99."""
-    batch_sizes: Annotated[Texts, option("B ...", "default: the study's")] = None
+    optimizers: Annotated[
+        tuple[Annotated[Optimizer, read_by(parse_optimizer)], ...] | None, option("NAME ...", ITS_OWN)
+    ] = None
+    """sgd, momentum, momentum:M, adam or adamw. The last two take numbers, as in adam:beta2=0.99."""
+    batch_sizes: Annotated[tuple[Annotated[int, whole_number("batch_sizes")], ...] | None, option("B ...", ITS_OWN)] = (
+        None
+    )
     """Examples per parameter update."""
-    learning_rates: Annotated[Texts, option("RATE ...", "default: they are searched")] = None
+    learning_rates: Annotated[
+        tuple[Annotated[float, number("learning_rates")], ...] | None, option("RATE ...", "default: they are searched")
+    ] = None
     """Initial learning rates to try."""
-    budgets: Annotated[Texts, option("epochs:N|steps:N|unlimited:N:N ...", "default: the study's")] = None
+    budgets: Annotated[
+        tuple[Annotated[Budget, read_by(parse_budget)], ...] | None,
+        option("epochs:N|steps:N|unlimited:N:N ...", ITS_OWN),
+    ] = None
     """The compute budgets of a trial."""
-    seeds: Annotated[Text, option("N", "default: the study's")] = None
-    """How many seeds."""
-
-    microbatch_size: Annotated[Text, option("N", "default: the whole batch")] = None
-    """The most examples of a device's forward pass, where a batch does not fit in memory."""
-    devices_per_trial: Annotated[Text, option("N", "default: 1")] = None
-    """How many devices share each trial, each taking a part of every batch."""
-    schedule: Annotated[Text, option("NAME", "default: the study's")] = None
-    """How the learning rate falls along the budget: halving, constant, cosine, wsd or wsd:WARMUP:DECAY."""
+    seeds: Annotated[
+        Annotated[int | Seeds, read_by(parse_seeds)] | None, option("N|SEARCH,NEAR_BEST,BEST", ITS_OWN)
+    ] = None
+    """The number of seeds. 5,10,30 is 5 at every rate, 10 beside the best and 30 at the best."""
+    first_seed: Annotated[Annotated[int, whole_number("first_seed")] | None, option("N", ITS_OWN)] = None
+    """The number of the first seed. Another number draws other seeds."""
+    seeds_at: Annotated[
+        tuple[Annotated[SeedsAt, read_by(parse_seeds_at)], ...] | None, option("OPTIMIZER@B=SEEDS ...", ITS_OWN)
+    ] = None
+    """More seeds at single optimizers and batch sizes, such as sgd@256=5,10,60."""
+    schedule: Annotated[Annotated[Schedule, read_by(parse_schedule)] | None, option("NAME", ITS_OWN)] = None
+    """How the learning rate changes along the budget: halving, constant, cosine, wsd or wsd:WARMUP:DECAY."""
+    score_margin: Annotated[
+        Annotated[float, number("score_margin")] | None, option("SCORE", "default: 5 % of an accuracy's errors")
+    ] = None
+    """The largest difference in score to ignore, in units of the score."""
+    evaluate_at: Annotated[
+        tuple[Annotated[float, number("evaluate_at")], ...] | None, option("PART ...", "default: 0.5 1")
+    ] = None
+    """The fractions of the budget at which a trial is evaluated. The last is 1."""
+    noise_scale_at: Annotated[
+        tuple[Annotated[float, number("noise_scale_at")], ...] | None, option("PART ...", "default: never")
+    ] = None
+    """The fractions of the budget at which the gradient noise scale is estimated."""
+    microbatch_size: Annotated[
+        Annotated[int, whole_number("microbatch_size")] | None, option("N", "default: the whole batch")
+    ] = None
+    """The most examples in a device's forward pass, where a batch does not fit in memory."""
+    devices_per_trial: Annotated[
+        Annotated[int, whole_number("devices_per_trial")] | None, option("N", "default: 1")
+    ] = None
+    """The number of devices that share each batch of a trial."""
     compute_dtype: Annotated[Text, option("float32|bfloat16", "default: float32")] = None
-    """In what numbers the matrix products of gradients are taken; bfloat16 is for GPUs, and slower on a CPU."""
+    """The type of the matrix products in gradients. bfloat16 is for GPUs, and slower on a CPU."""
 
     def applied_to(self, study: Study) -> Study:
         """Return the study with the fields that were given."""
-        from sgdscope.budget import parse_budget
-        from sgdscope.optimizers import parse_optimizer
-        from sgdscope.schedules import parse_schedule
-
-        readers: dict[str, Callable[[Any], Any]] = {
-            "optimizers": lambda texts: tuple(map(parse_optimizer, texts)),
-            "batch_sizes": lambda texts: tuple(_number("batch_sizes", text, int) for text in texts),
-            "learning_rates": lambda texts: tuple(_number("learning_rates", text, float) for text in texts),
-            "budgets": lambda texts: tuple(map(parse_budget, texts)),
-            "seeds": lambda text: _number("seeds", text, int),
-            "microbatch_size": lambda text: _number("microbatch_size", text, int),
-            "devices_per_trial": lambda text: _number("devices_per_trial", text, int),
-            "schedule": parse_schedule,
-            "compute_dtype": lambda text: text,
-        }
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
-        return study.changed({name: readers[name](value) for name, value in given.items()}) if given else study
+        return study.changed(given) if given else study
 
 
 @dataclass(frozen=True)
 class Source:
-    """For built-in studies; all but --sweep for those on downloaded data sets, such as lstm."""
+    """Which form of a built-in study. All but --sweep are for studies on downloaded data sets."""
 
     sweep: Annotated[Text, option("steps|epochs", "default: batch sizes at constant epochs")] = None
     """Vary batch sizes at a constant number of steps, or epochs at one batch size."""
     profile: Annotated[Text, option("small|full", "default: small")] = None
-    """How large the study is."""
+    """The size of the study."""
     data: Annotated[Path | None, option("DIR", "default: SGDSCOPE_DATA, or the cache folder")] = None
-    """The folder of its data."""
+    """The folder of the data set."""
     train_on_all: Annotated[FlagCreatePairsOff[bool], option(None, "default: hold out a validation split")] = False
     """Train on all examples and choose learning rates on the test set."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """Train what a study still lacks, print what it found, and write its page.
+@dataclass(frozen=True, kw_only=True)
+class Debuggable:
+    """The option that every command has."""
 
-    Safe to interrupt: the same command goes on from what was committed.
+    debug: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
+    """Raise every error with its traceback, also an error that makes trials fail."""
+
+
+@dataclass(frozen=True)
+class Run(Debuggable):
+    """Train the missing trials, print the results, and write the report.
+
+    Safe to interrupt: run the same command again to resume.
     """
 
     study: StudyName
     """A built-in study's name, or the path of a Python file that defines `study`."""
-    source: Annotated[OmitArgPrefixes[Source], arg(name="data set")]
     fields: Annotated[OmitArgPrefixes[Fields], arg(name="study")]
+    source: Annotated[OmitArgPrefixes[Source], arg(name="built-in study")]
     out: Annotated[Text, option("DIR", "default: sgdscope-NAME")] = None
-    """The study's folder; what it holds of the study is not trained again."""
+    """The study's folder. Trials that it holds are not trained again."""
+    until_decided: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
+    """Add seeds where a question is open, at 15, 20, 30, 40, 60 and 100 seeds, until it is decided."""
+    for_: Annotated[
+        Annotated[float, read_by(parse_duration)] | None,
+        arg(name="for", metavar="TIME", help_behavior_hint="(default: until it is finished)"),
+    ] = None
+    """Stop after this time, such as 90s, 2m or 1.5h. Trained trials are committed."""
     verbose: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
-    """Show what was compiled, and how long it took."""
+    """Print each compiled program and the time of its compilation."""
 
     @property
     def words(self) -> list[str]:
@@ -131,28 +223,39 @@ class Run:
                 if value is None or value is False:
                     continue
                 values = value if isinstance(value, tuple) else () if value is True else (value,)
-                words += [f"--{f.name.replace('_', '-')}", *map(str, values)]
-        return words
+                words += [
+                    f"--{f.name.replace('_', '-')}",
+                    *(exact(each) if isinstance(each, float) else str(each) for each in values),
+                ]
+        return words + ["--until-decided"] * self.until_decided
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
         study = _load(self.study, self.source, self.fields)
 
-        from sgdscope.engine.run import train_study
         from sgdscope.report.text.summary import saturation_sentences
-        from sgdscope.result import Result
+        from sgdscope.result import run
+        from sgdscope.store import ended
         from sgdscope.streaming.distributed import exit_together
 
         folder = _given("out", self.out) or Path(f"sgdscope-{OBEYED.sub('-', study.name).replace('/', '-')}")
         with exit_together():
-            ran = train_study(study, folder, Terminal(file=sys.stderr), self.words)
-        result = Result(folder, ran)
+            result = run(
+                study, folder, Terminal(file=sys.stderr), until_decided=self.until_decided, seconds=self.for_,
+                command=self.words, debug=self.debug,
+            )  # fmt: skip
+        ran = result.ran
+        assert ran is not None  # noqa: S101 - run says what it did
+        if ran.out_of_time:
+            _say("The time is over. What was trained is committed. Run the same command to resume.")
+            if ended(result.trials).is_empty():
+                return DONE
         page: Path | InputError | None = None
         if ran.failed < len(result.trials):
             result.check_not_empty()
             try:
-                page = result.report(folder / "report.html")
-            except InputError as error:  # what was found is said nevertheless
+                page = result.save_report(folder / "report.html")
+            except InputError as error:  # the results are printed nevertheless
                 page = error
         if self.verbose:
             for program in ran.compile_times:
@@ -162,7 +265,7 @@ class Run:
             total = sum(program.trace + program.compile for program in ran.compile_times)
             print_text(console, f"compiled {len(ran.compile_times)} programs in {total:.1f} s, beside training")
         if page is None:
-            _say(f"All {ran.failed} trials failed; running the same command again tries them again.")
+            _say(f"All {ran.failed} trials failed. Run the same command again to retry them.")
             return FAILED
         _print_findings(result.tables, console)
         for sentence in saturation_sentences(result.tables.saturation, result.tables.records):
@@ -170,22 +273,25 @@ class Run:
         if isinstance(page, InputError):
             raise page
         did = f"trained {ran.trained} trials in {ran.seconds:.0f} s" if ran.trained else "nothing was left to train"
-        print_text(console, f"{did}; page: {page}")
+        print_text(console, f"{did}; report: {page}")
         if ran.failed:
-            _say(f"{ran.failed} trials failed; running the same command again tries them again.")
+            _say(f"{ran.failed} trials failed. Run the same command again to retry them.")
         return FAILED if ran.failed else DONE
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Tell what a study will cost, from a timed probe of a few seconds; trains nothing."""
+class Plan(Debuggable):
+    """Estimate the cost of a study from a timed probe of a few seconds.
+
+    Nothing is trained.
+    """
 
     study: StudyName
     """A built-in study's name, or the path of a Python file that defines `study`."""
-    source: Annotated[OmitArgPrefixes[Source], arg(name="data set")]
     fields: Annotated[OmitArgPrefixes[Fields], arg(name="study")]
+    source: Annotated[OmitArgPrefixes[Source], arg(name="built-in study")]
     out: Annotated[Text, option("DIR", "default: nothing is trained yet")] = None
-    """A folder that holds part of the study: only the rest is counted."""
+    """A folder that holds part of the study. Only the missing trials are counted."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
@@ -221,8 +327,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Status:
-    """Tell what a study's folder holds and what is missing."""
+class Show(Debuggable):
+    """Show what a study's folder holds, what is missing, and the results so far."""
 
     folder: Folder
     """The study's folder."""
@@ -245,7 +351,7 @@ class Status:
         ]
         beside = len(trials) - len(result.trials)
         if beside:
-            text.append(f"beside     {beside} of these trials are not asked for by the study as it is declared now")
+            text.append(f"beside     {beside} of these trials are not part of the study as it is declared now")
         failed = trials.filter(status="failed")
         text += [
             f"failed     {number} trials: {error}"
@@ -259,13 +365,16 @@ class Status:
             waiting = result.tables.cells_waiting
             more = f", and {waiting} cells wait for them" if waiting else ""
             text.append(f"state      not finished: {result.tables.pending} trials are known to be missing{more}")
-            text += [f"go on      {command}" for command in _going_on(result, store)]
+            text += [f"resume     {command}" for command in _resuming(result, store)]
         for line in text:
-            (print_line if line.startswith("go on") else print_text)(console, line)
+            (print_line if line.startswith("resume") else print_text)(console, line)
+        if not result.optima.is_empty():
+            console.print()
+            _print_findings(result.tables, console)
         return DONE
 
 
-def _going_on(result: Result, store: Store) -> list[str]:
+def _resuming(result: Result, store: Store) -> list[str]:
     """Return the commands that train what is missing, for a shell in the present folder."""
     unfinished = dict.fromkeys(cell.workload.name for cell in result.found.unfinished)
     kept = store.commands()
@@ -273,7 +382,7 @@ def _going_on(result: Result, store: Store) -> list[str]:
     commands = [shlex.join(["sgdscope", "run", *words, "--out", str(store.folder)]) for words in recorded]
     missing = [words[0] for words in recorded if Path(words[0]).is_absolute() and not Path(words[0]).is_file()]
     said = list(dict.fromkeys(commands))
-    said += [f"{path} is no longer there: name its new place" for path in dict.fromkeys(missing)]
+    said += [f"{path} is missing: name its new place" for path in dict.fromkeys(missing)]
     unrecorded = [name for name in unfinished if name not in kept]
     if unrecorded:
         from sgdscope.report.text.advice import command
@@ -286,41 +395,32 @@ def _going_on(result: Result, store: Store) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Report:
-    """Write the page of a study's folder again, or its figures as files, as wide as a paper's column."""
+class Report(Debuggable):
+    """Write the HTML report of a study's folder."""
 
     folder: Folder
     """The study's folder."""
-    out: Annotated[Text, option("PATH", "default: report.html or figures in DIR")] = None
-    """The page, or the folder of the files."""
-    format: Literal["html", "svg", "png", "pdf"] = "html"
-    """The page, or what kind of files."""
+    out: Annotated[Text, option("FILE", "default: report.html in DIR")] = None
+    """The HTML file."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.result import check_page_name
 
         out = _given("out", self.out)
-        if self.format == "html":
-            check_page_name(out)
-        result = _read(self.folder)
-        if self.format == "html":
-            paths = [result.report(out or self.folder / "report.html")]
-        else:
-            paths = result.figures(out or self.folder / "figures", self.format)
-        for path in paths:
-            print_line(console, str(path))
+        check_page_name(out)
+        print_line(console, str(_read(self.folder).save_report(out or self.folder / "report.html")))
         return DONE
 
 
 @dataclass(frozen=True)
-class Export:
-    """Write the trial table of a study's folder."""
+class Export(Debuggable):
+    """Write the table of a study's trials."""
 
     folder: Folder
     """The study's folder."""
     file: Annotated[Positional[Path], arg(metavar="FILE")]
-    """The table; .csv or .parquet, by the name's ending."""
+    """The table. The name ends in .csv or .parquet."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
@@ -332,18 +432,18 @@ class Export:
 
 
 @dataclass(frozen=True)
-class Claims:
-    """Say of each claim of the study whether these folders support it, contradict it or do not decide it.
+class Claims(Debuggable):
+    """Test the paper's claims on one or more study folders.
 
-    Several folders together answer what takes two budgets or workloads.
+    Claims that compare budgets or workloads need several folders.
     """
 
     folders: Annotated[Positional[tuple[Path, ...]], option("DIR ...", "at least one")]
-    """The folders of one study or several."""
+    """The study folders."""
     reference: Annotated[float | None, option("SCORE", "default: the first claim is not tested")] = None
-    """The score that the architecture's authors published, for the first claim."""
+    """The score that the authors of the architecture published, for the first claim."""
     json: Annotated[FlagCreatePairsOff[bool], option(None, "default: text")] = False
-    """Write JSON, for machines."""
+    """Print JSON."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
@@ -352,7 +452,7 @@ class Claims:
         from sgdscope.result import read_folders
 
         if self.reference is not None and not math.isfinite(self.reference):
-            raise InputError(f"--reference {self.reference} is not a finite number. Give the published score.")
+            raise InputError(f"reference: {self.reference} is not a finite number. Give the published score.")
         found = findings(read_folders(self.folders, _say), self.reference)
         if self.json:
             sys.stdout.write(json.dumps(as_json(found), indent=1, allow_nan=False) + "\n")
@@ -362,103 +462,106 @@ class Claims:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Write the talk's figures, each a file: against batch size at epochs and at steps, and against epochs.
+class Figures(Debuggable):
+    """Write figures as files, each as wide as a paper's column or page.
 
-    Several folders together show workloads side by side, as with and without batch normalization.
+    One folder: the figures of its report.
+
+    Several folders: the paper's figures, with workloads side by side.
     """
 
     folders: Annotated[Positional[tuple[Path, ...]], option("DIR ...", "at least one")]
-    """The folders of one study or several."""
+    """The study folders."""
     out: Annotated[str, arg(metavar="DIR")] = "figures"
-    """The folder to write them to."""
+    """The folder to write the files to."""
     format: Literal["svg", "png", "pdf"] = "svg"
-    """What kind of file."""
+    """The kind of file."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        from sgdscope.report.export import talk_figures, write_figures
-        from sgdscope.result import read_folders
+        from sgdscope.result import Analysis, Result, read_folders
 
-        out, tables = _given("out", self.out), read_folders(self.folders, _say)
+        out, several = _given("out", self.out), len(self.folders) > 1
         assert out is not None  # noqa: S101 - it has a default
-        for path in write_figures(talk_figures(tables), out, self.format):
+        if several or not self.folders:
+            found: Analysis = Analysis(read_folders(self.folders, _say), talk=True)
+        else:
+            found = Result(self.folders[0])
+            found.tell(_say)
+        for path in found.save_figures(out, self.format):
             print_line(console, str(path))
         return DONE
 
 
 @dataclass(frozen=True)
-class Analyze:
-    """Analyze a table of your own trials: batch_size, learning_rate, seed and score are enough.
+class Analyze(Debuggable):
+    """Analyze a table of trials that were trained elsewhere, one row a trial.
 
-    One row a trial. Further columns that are read: optimizer (sgd, momentum:M or any other name), budget, workload,
-    validation_score, which then chooses the learning rate, train_loss, steps, and status (or state). A trial diverged
-    where its status is diverged; rows of other states than complete, and rows without a score, are left out.
+    - Required columns: batch_size, learning_rate, seed and score.
+    - Optional columns: optimizer, workload, budget, train_loss, steps, status.
+    - A column validation_score chooses the learning rates in place of the score.
     """
 
     file: Annotated[Positional[Path], arg(metavar="FILE")]
-    """The table; .csv or .parquet, by the name's ending."""
+    """A .csv or .parquet file."""
     minimize: Annotated[FlagCreatePairsOff[bool], option(None, "default: a larger score is better")] = False
     """A smaller score is better."""
-    constant_score: Annotated[float | None, option("SCORE", "default: not known")] = None
-    """The score of a constant baseline, as which a diverged trial counts, in the units of the table."""
-    examples: Annotated[int | None, option("N", "default: not known")] = None
+    constant_score: Annotated[
+        Annotated[float, number("constant_score")] | None, option("SCORE", "default: unknown")
+    ] = None
+    """The score of a constant baseline, in the units of the table. A diverged trial counts with it."""
+    examples: Annotated[Annotated[int, whole_number("examples")] | None, option("N", "default: unknown")] = None
     """The size of the training split, for the temperature."""
-    score_margin: Annotated[float | None, option("SCORE", "default: 5 %")] = None
-    """The largest difference in score to ignore; 5 % of an accuracy's errors, or of another score, unless given."""
+    score_margin: Annotated[
+        Annotated[float, number("score_margin")] | None, option("SCORE", "default: 5 % of an accuracy's errors")
+    ] = None
+    """The largest difference in score to ignore, in units of the score."""
     out: Annotated[Text, option("DIR", "default: no table is written")] = None
     """A folder to write every table to, as .csv."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        from sgdscope.analysis.external_table import check_margin, read_results, records_of
-        from sgdscope.analysis.tables import Tables
-        from sgdscope.result import write_table
+        from sgdscope.result import load_table, write_table
 
         out = _given("out", self.out)
-        results = read_results(self.file)
-        records = records_of(results, self.minimize, self.constant_score, self.examples)
-        margin = results.score_margin if self.score_margin is None else check_margin(self.score_margin, results.trials)
-        tables = Tables(results.trials, records, margin)
-        if (tables.score_limits["margin"] == 0).any():
-            raise InputError(
-                f"{self.file}: no margin follows from the scores, since they reach the best or are 0 at the smallest "
-                f"batch size. Give --score-margin, the largest difference to ignore."
-            )
-        if tables.optima.is_empty():
-            raise InputError(
-                f"{self.file}: too many trials diverged at every learning rate for any to be the best. Try lower "
-                f"learning rates."
-            )
+        found = load_table(
+            self.file,
+            minimize=self.minimize,
+            constant_score=self.constant_score,
+            examples=self.examples,
+            score_margin=self.score_margin,
+        )
         paths = []
         if out is not None:
             try:
                 out.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise InputError(f"{out} cannot be written: {error.strerror}.") from error
-            for name, table in tables.all().items():
+            for name, table in found.tables.all().items():
                 path = out / f"{name}.csv"
                 if path.exists() and path.samefile(self.file):
-                    raise InputError(f"out: {path} is the table itself; name another folder.")
+                    raise InputError(f"out: {path} is the table itself. Give another folder.")
                 paths.append(write_table(table, path))
-        for notice in results.notices:
+        for notice in found.notices:
             print_text(console, notice)
-        _print_findings(tables, console)
+        _print_findings(found.tables, console)
         for path in paths:
             print_line(console, str(path))
         return DONE
 
 
 @dataclass(frozen=True)
-class Advise:
-    """Say what a study advises: batch size, learning rate, momentum, their cost, and which trials would tell more."""
+class Advise(Debuggable):
+    """Recommend a batch size, a learning rate, momentum, and further trials."""
 
     folder: Folder
     """The study's folder."""
-    batch_sizes: Annotated[Texts, option("B ...", "default: none")] = None
-    """Batch sizes to give learning rates for, measured or not."""
+    batch_sizes: Annotated[
+        tuple[Annotated[int, whole_number("batch_sizes")], ...] | None, option("B ...", "default: none")
+    ] = None
+    """Batch sizes to recommend learning rates for, measured or not."""
     json: Annotated[FlagCreatePairsOff[bool], option(None, "default: text")] = False
-    """Print the tables as JSON instead."""
+    """Print JSON."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
@@ -466,7 +569,7 @@ class Advise:
         from sgdscope.studies import origin_of
 
         result = _read(self.folder)
-        advice = result.advice(*(int(_number("batch_sizes", text, int)) for text in self.batch_sizes or ()))
+        advice = result.recommend(self.batch_sizes or ())
         origin = origin_of(result.declaration)
         if self.json:
             sys.stdout.write(as_json(advice, result.declaration, result.folder, origin) + "\n")
@@ -476,13 +579,13 @@ class Advise:
 
 
 @dataclass(frozen=True)
-class Fetch:
-    """Fetch a published data set; what is there and right is left alone."""
+class Fetch(Debuggable):
+    """Download a data set. Verified files are kept."""
 
     name: Annotated[Positional[str], arg(metavar="NAME")]
     """mnist, cifar10 or ptb."""
     data: Annotated[Path | None, option("DIR", "default: SGDSCOPE_DATA, or the cache folder")] = None
-    """The folder to fetch to."""
+    """The folder to download to."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
@@ -494,11 +597,14 @@ class Fetch:
 
 
 @dataclass(frozen=True)
-class Check:
-    """Tell which published data sets are there; exits with 2 where one is there that is incomplete or wrong."""
+class Check(Debuggable):
+    """Verify the downloaded data sets.
+
+    The exit code is 2 if a data set is incomplete or wrong.
+    """
 
     data: Annotated[Path | None, option("DIR", "default: SGDSCOPE_DATA, or the cache folder")] = None
-    """Where to look."""
+    """The folder of the data sets."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
@@ -511,7 +617,7 @@ class Check:
             try:
                 found = find(data_set, self.data)
                 check(data_set, self.data)
-                line = f"{name} is there and right: {found}"
+                line = f"{name}: verified ({found})"
             except InputError as error:
                 line = str(error)
                 code = BAD_INPUT if found else code
@@ -521,7 +627,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Data:
-    """Fetch the published data sets, or check those that are there."""
+    """Download the published data sets, or verify the downloaded ones."""
 
     command: OmitArgPrefixes[Fetch | Check]
 
@@ -531,26 +637,23 @@ class Data:
 
 
 @dataclass(frozen=True)
-class List:
-    """List the built-in studies."""
+class Studies(Debuggable):
+    """List the built-in studies with their data, models, sweeps and profiles."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        from importlib import import_module
-
-        from sgdscope.studies import BUILT_IN
+        from sgdscope.studies import overview
 
         _load_jax()
-        for name in BUILT_IN:
-            first_line = (import_module(f"sgdscope.studies.{name}").__doc__ or "").splitlines()[0]
-            print_text(console, f"{name}  {first_line}")
+        headings, *rows = overview()
+        print_table(console, TextTable(headings, rows, left=len(headings), names=1))
         return DONE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    Where nobody reads its output any more, as after ``| head``, the command does its work nevertheless.
+    The command does its work even if its output is no longer read, as after ``| head``.
     """
     with outputs() as (out, _):
         code = _run(arguments)
@@ -562,17 +665,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    command: Command | None = None
     try:
-        return _parsed(arguments)(Terminal(file=sys.stdout))
+        command = _parsed(arguments)
+        return command(Terminal(file=sys.stdout))
     except InputError as error:
-        _say(str(error))
+        if _debugs(command):
+            raise
+        _say(_as_typed(str(error), command))
         return BAD_INPUT
+    except Exception as error:
+        if _debugs(command):
+            raise
+        _say(_defect(error, command))
+        return DEFECT
     except KeyboardInterrupt:
-        _say("Interrupted; what was committed is safe, and the same command goes on from there.")
+        _say("Interrupted. Committed trials are safe. Run the same command again to resume.")
         return INTERRUPTED
 
 
-Command = Run | Plan | Status | Report | Export | Claims | Advise | Figures | Analyze | Data | List
+def _as_typed(said: str, command: Command | None) -> str:
+    """Name the option where a sentence begins with the name of the field that the option sets.
+
+    >>> _as_typed("batch_sizes: 0 is below 1.", None)
+    '--batch-sizes: 0 is below 1.'
+    """
+    field, colon, rest = said.partition(": ")
+    name = f"--{field.replace('_', '-')}"
+    kinds = get_args(Command) if command is None else (type(command),)
+    return f"{name}{colon}{rest}" if any(name in _options(kind) for kind in kinds) else said
+
+
+def _debugs(command: Command | None) -> bool:
+    part = command.command if isinstance(command, Data) else command
+    return part is not None and part.debug
+
+
+def _defect(error: Exception, command: Command | None) -> str:
+    """Keep the traceback of a defect of sgdscope, in the study's folder where the command has one, and say where."""
+    from sgdscope.system import cache_folder
+
+    named = [getattr(command, name, None) for name in ("folder", "out")]
+    named += [*getattr(command, "folders", ())]
+    studies = [Path(folder) for folder in named if folder and (Path(folder) / "study.json").is_file()]
+    path = keep_traceback(error, [folder / "errors" for folder in (*studies, cache_folder())])
+    where = f"its traceback is in {path}" if path else "its traceback could not be written; --debug shows it"
+    return f"sgdscope failed ({type(error).__name__}), which is a defect of sgdscope: {where}. Please report it."
+
+
+Command = Run | Plan | Show | Report | Figures | Claims | Advise | Analyze | Export | Data | Studies
 
 
 def _parsed(arguments: Sequence[str] | None) -> Command:
@@ -584,6 +725,11 @@ def _parsed(arguments: Sequence[str] | None) -> Command:
         raise SystemExit(DONE)
     commands = {kind.__name__.lower(): kind for kind in get_args(Command)}
     if given and not given[0].startswith("-") and given[0] not in commands:
+        if given[0] in REPLACED:
+            now = REPLACED[given[0]]
+            raise InputError(
+                f"{given[0]} is now called {now}. Did you mean `{shlex.join(['sgdscope', now, *given[1:]])}`?"
+            )
         meant = did_you_mean(given[0], commands)
         raise InputError(f"{shown(given[0])} is not a command; there are {', '.join(commands)}.{meant}")
     if given[:1] == ["data"] and len(given) > 1 and not given[1].startswith("-") and given[1] not in DATA_COMMANDS:
@@ -595,11 +741,13 @@ def _parsed(arguments: Sequence[str] | None) -> Command:
             command: Command = tyro.cli(
                 Command,
                 prog="sgdscope",
-                description="Measure how SGD behaves at each batch size. `sgdscope --version` prints the version.",
+                description="Measure how SGD behaves at each batch size. --version prints the version.",
                 args=arguments,
                 config=(OmitSubcommandPrefixes,),
             )
             return command
+    except _RefusedError as refused:
+        raise InputError(str(refused)) from None
     except SystemExit as stop:
         if stop.code in (None, 0):
             raise
@@ -614,7 +762,8 @@ def _unknown_option(given: Sequence[str], commands: Mapping[str, type]) -> str |
     for word in given[1:]:
         name = word.split("=")[0].replace("_", "-")
         if word.startswith("--") and name not in known:
-            meant = did_you_mean(name, known) or f" sgdscope {given[0]} --help tells what there is."
+            now = REPLACED_OPTIONS.get((given[0], name))
+            meant = f" {now}" if now else did_you_mean(name, known) or f" See sgdscope {given[0]} --help."
             return f"{shown(word)} is not an option of sgdscope {given[0]}.{meant}"
     return None
 
@@ -624,7 +773,9 @@ def _options(command: type) -> list[str]:
     names = ["--help"]
     for name, kind in get_type_hints(command).items():
         parts = [part for part in (kind, *get_args(kind)) if is_dataclass(part)]
-        names += [option for part in parts for option in _options(cast(type, part))] or [f"--{name.replace('_', '-')}"]
+        names += [option for part in parts for option in _options(cast(type, part))] or [
+            f"--{name.rstrip('_').replace('_', '-')}"
+        ]
     return names
 
 
@@ -634,7 +785,7 @@ def _sentence(box: str) -> str:
     rules = [set(line) <= {"─", "-"} for line in lines]
     first = rules.index(False, 1) if any(rules[1:2]) else 1
     said = lines[first : rules.index(True, first)]
-    return f"{' '.join(said).rstrip('.')}; sgdscope --help tells what there is."
+    return f"{' '.join(said).rstrip('.')}. See sgdscope --help."
 
 
 def _print_findings(tables: Tables, console: Terminal) -> None:
@@ -649,17 +800,17 @@ def _print_findings(tables: Tables, console: Terminal) -> None:
 
 
 def _load(name: str, source: Source, changes: Fields) -> Study:
-    from sgdscope.studies import load_study
+    from sgdscope.studies import get
 
     _load_jax()
     from sgdscope.training.jax_setup import configure_jax
 
     configure_jax()  # before a study's file makes an array, which starts JAX
-    return changes.applied_to(load_study(name, source.profile, source.data, source.train_on_all, source.sweep))
+    return changes.applied_to(get(name, source.profile, source.data, source.train_on_all, source.sweep))
 
 
 def _read(folder: Path) -> Result:
-    """Return a study's folder, with a word on what was found in it that is damaged or not the study's."""
+    """Return the results in a study's folder, after a notice on each file that is damaged or not the study's."""
     from sgdscope.result import Result
 
     result = Result(folder)
@@ -670,7 +821,7 @@ def _read(folder: Path) -> Result:
 def _given(field: str, text: str | None) -> Path | None:
     """Return a path that was given; an empty one, as an unset variable gives it, does not mean the current folder."""
     if text is not None and not text.strip():
-        raise InputError(f"{field}: {text!r} names nothing; the current folder is '.'.")
+        raise InputError(f"{field}: {text!r} names no folder. The current folder is '.'.")
     return None if text is None else Path(text)
 
 
@@ -680,14 +831,6 @@ def _load_jax() -> None:
         import jax  # noqa: F401
     except Exception as error:
         raise InputError(f"JAX cannot be loaded: {type(error).__name__}: {error}") from error
-
-
-def _number(field: str, text: str, kind: type[int] | type[float]) -> int | float:
-    try:
-        return kind(text)
-    except ValueError:
-        what = "a whole number" if kind is int else "a number"
-        raise InputError(f"{field}: {text!r} is not {what}.") from None
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a user gives, read once: one value or several, numpy's numbers as Python's, and a sentence for all else."""
+"""Converters of what a user gives: one value or several, numpy's numbers to Python's, and errors that name a field."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
     """Return a whole number as Python's ``int``.
 
     Args:
-        name: how the message calls it.
-        value: a whole number of Python, numpy or JAX; no truth value, no text, no fraction.
-        least: the smallest that is allowed.
-        most: the largest that is allowed.
+        name: The name of the field, for the message.
+        value: A whole number of Python, numpy or JAX. Truth values, text and fractions are refused.
+        least: The smallest number that is allowed. Default: any.
+        most: The largest number that is allowed. Default: any.
 
     Raises:
         InputError: If ``value`` is not a whole number within the bounds.
@@ -52,11 +52,11 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
 
 
 def real(name: str, value: Any) -> float:
-    """Return a number as Python's ``float``; what is not finite passes.
+    """Return a number, finite or not, as Python's ``float``.
 
     Args:
-        name: how the message calls it.
-        value: a number of Python, numpy or JAX; no truth value, no text, no complex number.
+        name: The name of the field, for the message.
+        value: A number of Python, numpy or JAX. Truth values, text and complex numbers are refused.
 
     Raises:
         InputError: If ``value`` is not a number, or is too large for a float.
@@ -80,6 +80,53 @@ def positive(name: str, value: Any, what: str = "") -> float:
     if not (math.isfinite(number) and number > 0):
         raise InputError(f"{name}: {what}{shown(value)} is not positive and finite.")
     return number
+
+
+def function(name: str, value: Any, optional: bool = False) -> Any:
+    """Return a function as it is.
+
+    Args:
+        name: The name of the field, for the message.
+        value: A function, or any object that can be called.
+        optional: Whether None is allowed. Default: False.
+
+    Raises:
+        InputError: If ``value`` cannot be called.
+    """
+    if not (callable(value) or (optional and value is None)):
+        raise InputError(f"{name}: {shown(value)} is not a function.")
+    return value
+
+
+def mapping(name: str, value: Any, of: str) -> Mapping[Any, Any]:
+    """Return a mapping as it is.
+
+    Args:
+        name: The name of the field, for the message.
+        value: A dictionary, or another mapping.
+        of: What the mapping holds, for the message.
+
+    Raises:
+        InputError: If ``value`` is not a mapping.
+    """
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name}: {shown(value)} is not a dictionary of {of}.")
+    return value
+
+
+def word(name: str, value: Any) -> str:
+    """Return text that is not empty as it is.
+
+    Args:
+        name: The name of the field, for the message.
+        value: The text.
+
+    Raises:
+        InputError: If ``value`` is not text, or is empty.
+    """
+    if not (isinstance(value, str) and value.strip()):
+        raise InputError(f"{name} must be a word, not {shown(value)}.")
+    return value
 
 
 def python_value(value: Any) -> Any:

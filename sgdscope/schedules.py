@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+from sgdscope.converters import real, shown
 from sgdscope.errors import InputError
 from sgdscope.formatting import exact
 
@@ -100,8 +101,11 @@ class WarmupStableDecay(Schedule):
     """The rate rises linearly, stays, and falls linearly to 0.
 
     Args:
-        warmup: the part of the budget in which the rate rises. Default: 0.05.
-        decay: the part of the budget, at its end, in which the rate falls. Default: 0.2.
+        warmup: The part of the budget in which the rate rises. Default: 0.05.
+        decay: The part of the budget, at its end, in which the rate falls. Default: 0.2.
+
+    Raises:
+        InputError: If a part is not a number from 0 to 1, or both are more than the whole budget.
 
     >>> import jax.numpy as jnp
     >>> wsd = WarmupStableDecay(warmup=0.25, decay=0.5)
@@ -113,9 +117,11 @@ class WarmupStableDecay(Schedule):
     decay: float = 0.2
 
     def __post_init__(self) -> None:
-        for name, part in (("warmup", self.warmup), ("decay", self.decay)):
-            if isinstance(part, bool) or not isinstance(part, int | float) or not 0 <= part <= 1:
-                raise InputError(f"schedule: {name} must be a fraction of the budget from 0 to 1, not {part!r}.")
+        for name in ("warmup", "decay"):
+            part = real(f"schedule: {name}", getattr(self, name))
+            if not 0 <= part <= 1:
+                raise InputError(f"schedule: {name} must be a fraction of the budget from 0 to 1, not {shown(part)}.")
+            object.__setattr__(self, name, part)
         if self.warmup + self.decay > 1:
             raise InputError(f"schedule: warmup {self.warmup} and decay {self.decay} are more than the whole budget.")
 

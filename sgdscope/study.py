@@ -17,6 +17,7 @@ from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD, Optimizer, parse_optimizer
 from sgdscope.records import WorkloadRecord
 from sgdscope.schedules import HALVING, Schedule, parse_schedule
+from sgdscope.seeds import MOST_SEEDS, Seeds, SeedsAt, parse_seeds, parse_seeds_at, united_at
 from sgdscope.workloads.base import Workload, examples_in
 
 # Part of every trial's identity: raised when a release changes the numbers that a trial gives.
@@ -26,12 +27,14 @@ NUMERICS_VERSION = 1
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
 # So many trials are named, searched and shown in minutes; beyond them memory ends first.
-MOST_SEEDS, MOST_TRIALS = 10_000, 1_000_000
+MOST_TRIALS = 1_000_000
+# A seed is a number of 31 bits.
+MOST_FIRST_SEED = 2**31 - 1 - MOST_SEEDS
 # Learning rates are float32 in training: below and beyond these they would be 0 or infinite there.
 LEAST_RATE, MOST_RATE = 2.0**-126, 2.0**127
 
 # Fields in which a folder can grow; all others must be what they were.
-EXTENSIBLE = ("workloads", "budgets", "optimizers", "batch_sizes", "learning_rates", "seeds")
+EXTENSIBLE = ("workloads", "budgets", "optimizers", "batch_sizes", "learning_rates", "seeds", "seeds_at")
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class _Design:
     optimizers: Sequence[Optimizer] = (SGD(), SGD(momentum=0.9))
     batch_sizes: Sequence[int]
     budgets: Sequence[Budget]
-    seeds: int = 5
+    seeds: int | Seeds = 5
     learning_rates: Sequence[float] = ()
     evaluate_at: Sequence[float] = (0.5, 1.0)
     microbatch_size: int | None = None
@@ -122,17 +125,18 @@ class _Design:
     score_margin: float | None = None
     noise_scale_at: Sequence[float] = ()
     schedule: Schedule = HALVING
+    first_seed: int = 0
+    seeds_at: Sequence[SeedsAt] = ()
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name.strip()):
             raise InputError(f"name: a study needs a name, not {shown(self.name)}.")
-        self._set("seeds", whole("seeds", self.seeds, most=MOST_SEEDS))
-        if self.seeds < 1:
-            raise InputError(f"seeds: {shown(self.seeds)} leaves nothing to train; give at least 1, better 5 or more.")
+        self._set("seeds", Seeds.of(self.seeds).plain)
+        self._set("first_seed", whole("first_seed", self.first_seed, least=0, most=MOST_FIRST_SEED))
         if self.microbatch_size is not None:
             self._set("microbatch_size", whole("microbatch_size", self.microbatch_size, least=1))
         self._set("devices_per_trial", whole("devices_per_trial", self.devices_per_trial, least=1))
-        if self.compute_dtype not in COMPUTE_DTYPES:
+        if not (isinstance(self.compute_dtype, str) and self.compute_dtype in COMPUTE_DTYPES):
             raise InputError(f"compute_dtype: {shown(self.compute_dtype)} is neither float32 nor bfloat16.")
         if self.score_margin is not None:
             self._set("score_margin", positive("score_margin", self.score_margin))
@@ -166,13 +170,27 @@ class _Design:
             raise InputError(f"evaluate_at: {shown(self.evaluate_at)} must rise within (0, 1] and end at 1.")
         self._set("evaluate_at", moments)
         self._set("noise_scale_at", _rising("noise_scale_at", self.noise_scale_at))
+        self._set_seeds_at(several(self.seeds_at))
+
+    def _set_seeds_at(self, entries: Sequence[Any]) -> None:
+        optimizers = dict.fromkeys(str(optimizer) for optimizer in (*self.optimizers, *self.trial_optimizers))
+        for entry in entries:
+            if not isinstance(entry, SeedsAt):
+                raise InputError(f"seeds_at: {shown(entry)} is not a SeedsAt(optimizer, batch_size, seeds).")
+            if entry.optimizer not in optimizers:
+                known = ", ".join(optimizers)
+                raise InputError(f"seeds_at: the study has no optimizer {shown(entry.optimizer)}. Use one of {known}.")
+            if entry.batch_size not in self.batch_sizes:
+                known = ", ".join(map(str, self.batch_sizes))
+                raise InputError(f"seeds_at: the study has no batch size {entry.batch_size}. Use one of {known}.")
+        self._set("seeds_at", united_at(entries))
 
     def _check_count(self, workloads: int) -> None:
         """Refuse a study of so many trials that naming them alone would take hours and all memory."""
         # A search tries some ten rates; as many as are given are tried otherwise.
         rates = len(self.learning_rates) or 10
         parts = {"workloads": workloads, "budgets": len(self.trial_budgets), "optimizers": len(self.optimizers)}
-        parts |= {"batch sizes": len(self.batch_sizes), "learning rates": rates, "seeds": self.seeds}
+        parts |= {"batch sizes": len(self.batch_sizes), "learning rates": rates, "seeds": Seeds.of(self.seeds).search}
         if math.prod(parts.values()) > MOST_TRIALS:
             product = " × ".join(f"{count:,} {part}" for part, count in parts.items() if count > 1)
             raise InputError(f"seeds: {product} are more than the {MOST_TRIALS:,} trials that one study may have.")
@@ -276,6 +294,19 @@ class Declaration(_Design):
             Cell(*key) for key in product(self.workloads, self.trial_budgets, self.trial_optimizers, self.batch_sizes)
         ]
 
+    def seeds_of(self, cell: Cell) -> Seeds:
+        """Return how many seeds the learning rates of a cell get."""
+        seeds, names = Seeds.of(self.seeds), self.names_of(cell.optimizer) if self.seeds_at else ()
+        for more in self.seeds_at:
+            if more.optimizer in names and more.batch_size == cell.batch_size:
+                seeds = seeds.united(more.seeds)
+        return seeds
+
+    def names_of(self, optimizer: Optimizer) -> tuple[str, ...]:
+        """Return how tables call the optimizer of a trial: by itself, and as it was declared with several values."""
+        declared = [str(other) for other in self.optimizers if optimizer in other.variants]
+        return tuple(dict.fromkeys([str(optimizer), *declared]))
+
     def microbatch_sizes(self, workload: WorkloadRecord) -> dict[int, int]:
         """Return the examples of one forward pass of a workload, for each batch size."""
         return {size: self._resolved_microbatch_size(size, workload.batch_multiple) for size in self.batch_sizes}
@@ -289,7 +320,7 @@ class Declaration(_Design):
         workload: WorkloadRecord | None = None,
         budget: TrialBudget | None = None,
     ) -> Trial:
-        """Return one trial, of the first workload and budget unless told otherwise."""
+        """Return one trial. Default: of the first workload and budget."""
         workload, budget = workload or self.workloads[0], budget or self.trial_budgets[0]
         return Trial(
             workload,
@@ -318,6 +349,14 @@ class Declaration(_Design):
             del plain["schedule"]
         else:
             plain["schedule"] = str(self.schedule)
+        if not isinstance(self.seeds, int):
+            plain["seeds"] = str(self.seeds)
+        if not self.first_seed:
+            del plain["first_seed"]
+        if self.seeds_at:
+            plain["seeds_at"] = [str(more) for more in self.seeds_at]
+        else:
+            del plain["seeds_at"]
         return json.dumps(plain, indent=2) + "\n"
 
     @classmethod
@@ -330,6 +369,8 @@ class Declaration(_Design):
         plain["schedule"] = parse_schedule(plain.get("schedule", "halving"))
         plain["budgets"] = [parse_budget(text) for text in plain["budgets"]]
         plain["workloads"] = [_read_record(record) for record in plain["workloads"]]
+        plain["seeds"] = parse_seeds(str(plain["seeds"]))
+        plain["seeds_at"] = [parse_seeds_at(text) for text in plain.get("seeds_at", ())]
         return cls(**plain)
 
     def united(self, other: Declaration) -> Declaration:
@@ -352,7 +393,8 @@ class Declaration(_Design):
             optimizers=_both_optimizers(self.optimizers, other.optimizers),
             batch_sizes=_both(self.batch_sizes, other.batch_sizes),
             learning_rates=rates,
-            seeds=max(self.seeds, other.seeds),
+            seeds=Seeds.of(self.seeds).united(Seeds.of(other.seeds)),
+            seeds_at=(*self.seeds_at, *other.seeds_at),
         )
 
     def beyond(self, other: Declaration) -> list[str]:
@@ -361,7 +403,12 @@ class Declaration(_Design):
         for name in EXTENSIBLE:
             mine, theirs = getattr(self, name), getattr(other, name)
             if name == "seeds":
-                said += [f"{mine} seeds, of which {theirs} are asked for"] * (theirs < mine)
+                more_seeds = Seeds.of(mine).exceeds(Seeds.of(theirs))
+                said += [f"{mine} seeds, of which {theirs} are asked for"] * more_seeds
+                continue
+            if name == "seeds_at":
+                kept = [str(entry) for entry in mine if entry not in theirs]
+                said += [f"more seeds at {', '.join(kept)}"] * bool(kept)
                 continue
             if name == "workloads":
                 mine, theirs = ([record.name for record in records] for records in (mine, theirs))
@@ -376,8 +423,8 @@ class Declaration(_Design):
 
         Args:
             other: the study that is asked for.
-            trained: the workloads' names and batch sizes that have trials, all of them unless told otherwise; only
-                there must the microbatch size be what it was.
+            trained: The workloads' names and batch sizes that have trials. Only there must the microbatch size be what
+                it was. Default: all.
         """
         said = []
         for f in fields(self):
@@ -391,8 +438,11 @@ class Declaration(_Design):
                 said += self._workload_differences(other)
             elif f.name == "microbatch_size":
                 said += self._microbatch_differences(other, trained)
+            elif f.name == "seeds_at":
+                if united_at(mine, theirs) != theirs:
+                    said.append(f"seeds_at (there {_plain(mine)}, here {_plain(theirs)})")
             elif f.name == "seeds":
-                if theirs < mine:
+                if Seeds.of(mine).exceeds(Seeds.of(theirs)):
                     said.append(f"seeds (there {mine}, here only {theirs})")
             elif f.name in EXTENSIBLE and set(smaller) <= set(larger) and bool(mine) == bool(theirs):
                 continue
@@ -452,40 +502,48 @@ def _read_record(plain: dict[str, Any]) -> WorkloadRecord:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Study(_Design):
-    """A declared set of trials: the product of its fields, learning rates searched, seeds paired.
+    """Declare the trials that answer one question: every combination of the fields.
 
-    ``workloads``, ``budgets``, ``optimizers`` and ``batch_sizes`` take several values or a single one; each
-    combination of them is a cell.
+    ``workloads``, ``optimizers``, ``batch_sizes`` and ``budgets`` take one value or several. Each combination of their
+    values is a cell.
 
     Args:
-        name: how the folder and the page call it.
-        workloads: models and their data, each with a name of its own.
-        optimizers: SGD and momentum 0.9 unless told otherwise.
-        batch_sizes: examples per parameter update, each between 1 and the size of the training set.
-        budgets: ``Epochs(n)``, ``Steps(n)`` or ``Unlimited(first, ceiling)``.
-        seeds: how many; seed s gives the same initialization everywhere and the same order of examples at
-            the same batch size, so that differences are taken seed by seed.
-        learning_rates: the initial learning rates to try; none means that they are searched, in factors of
-            2, until the optimum is bracketed for the score and for the training loss, and then around it in
-            factors of √2.
-        evaluate_at: the fractions of the budget at which the whole splits are evaluated; the last is 1.
-        microbatch_size: the most examples of a device's forward pass, where a batch does not fit in memory: it is then
-            cut into the largest equal parts that the devices of a trial can take so, and their gradients are averaged.
-        devices_per_trial: how many devices share each trial, each taking a part of every batch.
-        compute_dtype: ``float32``, or ``bfloat16``, in which the matrix products and convolutions of every gradient
-            are then taken; all else, and every evaluation, stays in float32. It is meant for GPUs, where its speed has
-            not been measured; on a CPU it is slower.
-        score_margin: δ, how much of a score is too little to matter, in its units; declared with the study, so that
-            it cannot be chosen after the fact. Unless told otherwise, for an accuracy the larger of 5 % of the errors
-            and two test examples, for another score 5 % of it.
-        noise_scale_at: the fractions of the budget at which the gradient noise scale is estimated, 0 being before the
-            first update; it is context beside the batch size at which the learning rate stops growing, takes time,
-            and changes no trial.
-        schedule: how the learning rate falls along the budget: ``Halving()``, ``Constant()``, ``Cosine()`` or
+        name: The name of the study in its folder and report.
+        workloads: Models with their data. Each workload has a name of its own.
+        optimizers: Update rules. Default: SGD, and SGD with momentum 0.9.
+        batch_sizes: Examples per parameter update, each between 1 and the size of the training split.
+        budgets: The compute budget of a trial: ``Epochs(n)``, ``Steps(n)`` or ``Unlimited(first, ceiling)``.
+        seeds: The number of seeds. A seed gives the same initialization in all cells, and the same order of examples
+            at one batch size, so that differences are paired by seed. A whole number is for every learning rate;
+            ``Seeds(search=5, near_best=10, best=30)`` spends more of them where the question is. Default: 5.
+        learning_rates: Initial learning rates to try. Default: none. The rates are then searched in factors of 2 until
+            the optimum is bracketed for the score and for the training loss, and around the optimum in factors of √2.
+        evaluate_at: The fractions of the budget at which the whole splits are evaluated. The last is 1.
+            Default: (0.5, 1).
+        microbatch_size: The most examples in a device's forward pass, where a batch does not fit in memory. A batch is
+            cut into the largest equal parts that fit, and their gradients are averaged. Default: the whole batch.
+        devices_per_trial: The number of devices that share each batch of a trial. Default: 1.
+        compute_dtype: The type of the matrix products and convolutions in gradients, ``float32`` or ``bfloat16``.
+            Everything else stays in float32. bfloat16 is for GPUs, and slower on a CPU. Default: ``float32``.
+        score_margin: δ, the largest difference in score to ignore, in units of the score. Default: for an accuracy the
+            larger of 5 % of the errors and two test examples, for another score 5 % of it.
+        noise_scale_at: The fractions of the budget at which the gradient noise scale is estimated. 0 is before the
+            first update. The estimates take time and change no trial. Default: never.
+        schedule: How the learning rate changes along the budget: ``Halving()``, ``Constant()``, ``Cosine()`` or
             ``WarmupStableDecay(warmup, decay)``. Default: ``Halving()``.
+        first_seed: The number of the first seed. Studies with other first seeds, such as 0 and 1,000, draw different
+            initializations and orders of examples. Default: 0.
+        seeds_at: More seeds at single optimizers and batch sizes, each a ``SeedsAt(optimizer, batch_size, seeds)``.
 
     Raises:
-        InputError: where a field cannot be what it is, before anything is trained.
+        InputError: If a field has a wrong type or value. Nothing has been trained then.
+
+    >>> import sgdscope as sg
+    >>> study = sg.Study(
+    ...     name="two-sizes", workloads=sg.workloads.digits(), batch_sizes=(256, 1024), budgets=sg.Epochs(5)
+    ... )
+    >>> study.batch_sizes, study.seeds
+    ((256, 1024), 5)
     """
 
     workloads: Sequence[Workload]
@@ -500,7 +558,7 @@ class Study(_Design):
             batch_sizes: int | Iterable[int],
             budgets: Budget | Iterable[Budget],
             optimizers: Optimizer | Iterable[Optimizer] = ...,
-            seeds: int = ...,
+            seeds: int | Seeds = ...,
             learning_rates: float | Iterable[float] = ...,
             evaluate_at: float | Iterable[float] = ...,
             microbatch_size: int | None = ...,
@@ -509,6 +567,8 @@ class Study(_Design):
             score_margin: float | None = ...,
             noise_scale_at: float | Iterable[float] = ...,
             schedule: Schedule = ...,
+            first_seed: int = ...,
+            seeds_at: SeedsAt | Iterable[SeedsAt] = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from typing import get_args
 
 import polars as pl
 import pytest
@@ -15,8 +16,9 @@ from polars.testing import assert_frame_equal
 import sgdscope as sg
 from sgdscope.analysis.external_table import read_results, records_of
 from sgdscope.analysis.tables import TABLES, Tables
-from sgdscope.cli import main
+from sgdscope.cli import Command, Data, _parsed, main
 from sgdscope.report.text.summary import sentences
+from sgdscope.studies import BUILT_IN
 
 COLUMNS = {"trial_id", "workload", "optimizer", "batch_size", "learning_rate", "effective_learning_rate", "budget"}
 COLUMNS |= {"seed", "status", "steps", "examples", "train_loss", "validation_score", "test_score", "diverged_at_step"}
@@ -45,7 +47,7 @@ def test_fields_in_any_order_table_and_page(command, study_file, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "compiled batch size 256, pack size 64: traced in" in done.stdout
     assert "test score" in done.stdout
-    assert "2 batch sizes are too few to find where it stops growing" in done.stdout
+    assert "2 of 2 batch sizes can be compared." in done.stdout
     assert (tmp_path / "s" / "report.html").stat().st_size < 2e6
     assert "left" in done.stderr  # plain lines of progress in a pipe
 
@@ -61,13 +63,13 @@ def test_a_sweep_is_run_by_its_option_or_its_earlier_name_and_goes_on_as_either(
     assert "nothing was left to train" in capsys.readouterr().out
 
 
-def test_status_report_and_export(folder, tmp_path, capsys):
-    assert main(["status", str(folder)]) == 0
+def test_show_report_figures_and_export(folder, tmp_path, capsys):
+    assert main(["show", str(folder)]) == 0
     assert "16 complete; 0 pending" in capsys.readouterr().out
     assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").exists()
     capsys.readouterr()
-    assert main(["report", str(folder), "--format", "svg", "--out", str(tmp_path / "figures")]) == 0
+    assert main(["figures", str(folder), "--out", str(tmp_path / "figures")]) == 0
     written = capsys.readouterr().out.split()
     assert str(tmp_path / "figures" / "best-score.svg") in written
     for name, read in (("t.csv", pl.read_csv), ("t.parquet", pl.read_parquet)):
@@ -115,7 +117,7 @@ def test_claims_of_several_folders_as_text_and_json(folder, tmp_path, capsys):
     capsys.readouterr()
     assert main(["claims", str(folder), str(other)]) == 0
     text = capsys.readouterr().out
-    assert "Do large batch sizes generalize poorly?" in text
+    assert "C8  not tested  Constant steps: " in text
     assert "0 batch sizes of 3 needed have a score" in text  # one rate, or two, have no optimum inside
     assert main(["claims", str(folder), "--json", "--reference", "0.9"]) == 0
     by_claim = {of["claim"]: of for of in json.loads(capsys.readouterr().out)}
@@ -183,18 +185,20 @@ def test_a_command_that_advice_gives_extends_the_folder(folder, tmp_path, capsys
     assert f"trained {row['trials']} trials" in capsys.readouterr().out
 
 
-def test_plan_and_list(capsys):
+def test_plan_and_studies(capsys):
     assert main(["plan", "digits", "--budgets", "epochs:1", *FAST]) == 0
     assert "trials     16" in capsys.readouterr().out
-    assert main(["list"]) == 0
-    assert capsys.readouterr().out.startswith("digits  Batch size at a constant epoch budget")
+    assert main(["studies"]) == 0
+    heading, _, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["study", "data", "model", "sweep", "profiles", "needs"]
+    assert [row.split()[0] for row in rows] == list(BUILT_IN)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["frob"], "'frob' is not a command; there are run, plan,"),
-        (["runn", "digits"], "'runn' is not a command; there are run, plan, status, report, export, claims, advise, "),
+        (["runn", "digits"], "'runn' is not a command; there are run, plan, show, report, figures, claims, advise, "),
         (
             ["data", "fech", "mnist"],
             "'fech' is not a command of sgdscope data; there are fetch and check. Did you mean",
@@ -205,54 +209,65 @@ def test_plan_and_list(capsys):
         (["plan", "nothere.py"], "nothere.py: there is no such file."),
         (["plan", "/no/such/folder"], "/no/such/folder: there is no such file, since there is no folder /no/such."),
         (["plan", "/"], "/ is a folder, not a Python file that defines `study`"),
-        (["plan", "lstm", "--profile", "smal"], "profile: 'smal' is not one of lstm's; there are full, small. Did you"),
+        (
+            ["plan", "lstm", "--profile", "smal"],
+            "--profile: 'smal' is not one of lstm's; there are full, small. Did you",
+        ),
         (["run", "digits", "--seed", "3"], "'--seed' is not an option of sgdscope run. Did you mean --seeds?"),
         (
             ["run", "digits", "--batch_sizs=3"],
             "'--batch_sizs=3' is not an option of sgdscope run. Did you mean --batch",
         ),
-        (["run", "digits", "--optimizers", "mometum"], "optimizers: 'mometum' is not an optimizer; there are sgd, "),
-        (["run", "digits", "--seeds", "99999999999"], "seeds: 99999999999 is too large; use at most 10,000."),
-        (["run", "digits", "--batch-sizes", "4", "9" * 30], f"batch_sizes: {'9' * 30} is larger than the training set"),
+        (["run", "digits", "--optimizers", "mometum"], "--optimizers: 'mometum' is not an optimizer; there are sgd, "),
+        (["run", "digits", "--seeds", "99999999999"], "--seeds: 99999999999 is too large; use at most 10,000."),
+        (
+            ["run", "digits", "--batch-sizes", "4", "9" * 30],
+            f"--batch-sizes: {'9' * 30} is larger than the training set",
+        ),
         (
             ["run", "digits", "--budgets", "epochs:1e300"],
-            "budgets: epochs:1e+300 at batch size 4 is over 10^15 updates",
+            "--budgets: epochs:1e+300 at batch size 4 is over 10^15 updates",
         ),
         (
             ["run", "digits", "--budgets", f"steps:{'9' * 90}"],
-            "budgets: steps: a number of over 60 digits is too large",
+            "--budgets: steps: a number of over 60 digits is too large",
         ),
         (["figures", "/nowhere", "--format", "tiff"], "invalid choice 'tiff' for argument '--format'. Expected one of"),
-        (["report", "/nowhere", "--format", "tiff"], "invalid choice 'tiff' for argument '--format'. Expected one of"),
+        (
+            ["report", "/nowhere", "--format", "pdf"],
+            "'--format' is not an option of sgdscope report. `sgdscope figures",
+        ),
+        (["status", "my folder"], "status is now called show. Did you mean `sgdscope show 'my folder'`?"),
+        (["list"], "list is now called studies. Did you mean `sgdscope studies`?"),
         (["report", "/nowhere", "--out", "page.pdf"], "page.pdf must end in .html, as the page is HTML; `sgdscope "),
         (["export", "/nowhere", "t.xlsx"], "t.xlsx must end in .csv or .parquet."),
         (["run"], "Missing from sgdscope run: STUDY"),
         (["run", "mnist"], "study 'mnist' is neither built in (digits, autoencoder,"),
-        (["run", "digits", "--colour", "red"], "'--colour' is not an option of sgdscope run. sgdscope run --help"),
-        (["run", "digits", "--optimizers", "lion"], "optimizers: 'lion' is not an optimizer"),
-        (["run", "digits", "--schedule", "step"], "schedule: 'step' is not a schedule"),
-        (["run", "digits", "--batch-sizes"], "batch_sizes: give at least one"),
-        (["run", "digits", "--batch-sizes", "0"], "batch_sizes: 0 is below 1"),
-        (["run", "digits", "--batch-sizes", "2048"], "batch_sizes: 2048 is larger than the training set; use at most"),
-        (["run", "digits", "--batch-sizes", "2.5"], "batch_sizes: '2.5' is not a whole number"),
-        (["run", "digits", "--learning-rates", "-1"], "learning_rates: -1.0 is not positive and finite"),
-        (["run", "digits", "--learning-rates", "nan"], "learning_rates: nan is not positive and finite"),
-        (["run", "digits", "--learning-rates", "fast"], "learning_rates: 'fast' is not a number"),
-        (["run", "digits", "--seeds", "0"], "seeds: 0 leaves nothing to train"),
-        (["run", "digits", "--seeds", "five"], "seeds: 'five' is not a whole number"),
-        (["run", "digits", "--budgets", "30"], "budgets: '30' is not a budget; write epochs:N, steps:N or unlimited"),
+        (["run", "digits", "--colour", "red"], "'--colour' is not an option of sgdscope run. See sgdscope run --help."),
+        (["run", "digits", "--optimizers", "lion"], "--optimizers: 'lion' is not an optimizer"),
+        (["run", "digits", "--schedule", "step"], "--schedule: 'step' is not a schedule"),
+        (["run", "digits", "--batch-sizes"], "--batch-sizes: give at least one"),
+        (["run", "digits", "--batch-sizes", "0"], "--batch-sizes: 0 is below 1"),
+        (["run", "digits", "--batch-sizes", "2048"], "--batch-sizes: 2048 is larger than the training set; use at"),
+        (["run", "digits", "--batch-sizes", "2.5"], "--batch-sizes: '2.5' is not a whole number"),
+        (["run", "digits", "--learning-rates", "-1"], "--learning-rates: -1.0 is not positive and finite"),
+        (["run", "digits", "--learning-rates", "nan"], "--learning-rates: nan is not positive and finite"),
+        (["run", "digits", "--learning-rates", "fast"], "--learning-rates: 'fast' is not a number"),
+        (["run", "digits", "--seeds", "0"], "--seeds: 0 leaves nothing to train"),
+        (["run", "digits", "--seeds", "five"], "--seeds: 'five' is not a whole number"),
+        (["run", "digits", "--budgets", "30"], "--budgets: '30' is not a budget; write epochs:N, steps:N or unlimited"),
         (
             ["run", "digits", "--budgets", "epochs:1", "unlimited:5:100"],
-            "budgets: ceiling 100 of an unlimited budget is",
+            "--budgets: ceiling 100 of an unlimited budget is",
         ),
-        (["plan", "digits", "--seeds", "-1"], "seeds: -1 leaves nothing to train"),
-        (["data"], "Expected one of {fetch, check}; sgdscope --help tells what there is."),
+        (["plan", "digits", "--seeds", "-1"], "--seeds: -1 leaves nothing to train"),
+        (["data"], "Expected one of {fetch, check}. See sgdscope --help."),
         (["data", "fetch"], "Missing from sgdscope data fetch: NAME"),
         (["data", "fetch", "imagenet"], "data set 'imagenet' is not one of mnist, cifar10, ptb"),
-        (["status", "/nowhere"], "/nowhere holds no study"),
+        (["show", "/nowhere"], "/nowhere holds no study"),
         (["report", "/nowhere"], "/nowhere holds no study"),
         (["advise", "/nowhere"], "/nowhere holds no study"),
-        (["advise", "/nowhere", "--colour"], "'--colour' is not an option of sgdscope advise. sgdscope advise --help"),
+        (["advise", "/nowhere", "--colour"], "'--colour' is not an option of sgdscope advise. See sgdscope advise"),
         (["export", "/nowhere", "t.csv"], "/nowhere holds no study"),
     ],
 )
@@ -291,9 +306,9 @@ def test_a_study_file_that_fails_tells_its_own_error_with_its_line(text, said, t
 @pytest.mark.parametrize(
     ("size", "said"),
     [
-        ("2048", "batch_sizes: 2048 is larger than the training set of digits; ask for at most its 1024 examples"),
-        ("63", "batch_sizes: 63 lies more than 2 octaves beyond what was measured of digits (256 to 512)"),
-        ("many", "batch_sizes: 'many' is not a whole number"),
+        ("2048", "--batch-sizes: 2048 is larger than the training set of digits; ask for at most its 1024 examples"),
+        ("63", "--batch-sizes: 63 lies more than 2 octaves beyond what was measured of digits (256 to 512)"),
+        ("many", "--batch-sizes: 'many' is not a whole number"),
     ],
 )
 def test_batch_sizes_that_cannot_be_advised_on_are_refused_in_one_sentence(size, said, folder, capsys):
@@ -355,7 +370,7 @@ def test_data_check_has_a_line_for_each_set(tmp_path, capsys):
 
 
 def test_help_status_and_data_load_no_jax(folder):
-    for arguments in (["--help"], ["run", "--help"], ["status", str(folder)], ["data", "check", "--data", "/nowhere"]):
+    for arguments in (["--help"], ["run", "--help"], ["show", str(folder)], ["data", "check", "--data", "/nowhere"]):
         program = (
             "import sys\nfrom sgdscope.cli import main\n"
             f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
@@ -384,9 +399,9 @@ def test_interrupting_exits_with_130_and_the_same_command_goes_on(study_file, co
         except subprocess.TimeoutExpired:
             continue
     assert process.returncode == 130
-    assert "Interrupted; what was committed is safe" in process.stderr.read()
+    assert "Interrupted. Committed trials are safe." in process.stderr.read()
     process.stderr.close()
-    assert "not finished" in command("status", folder).stdout
+    assert "not finished" in command("show", folder).stdout
     assert command("run", study_file, "--out", folder).returncode == 0
 
 
@@ -403,25 +418,25 @@ def test_status_tells_what_is_there_and_its_command_goes_on(study_file, tmp_path
     (commit,) = (folder / "trials").iterdir()
     commit.rename(tmp_path / "kept")
     capsys.readouterr()
-    assert main(["status", str(folder)]) == 0
+    assert main(["show", str(folder)]) == 0
     said = capsys.readouterr().out
     assert "trials     none; 3 pending" in said
-    (command,) = (line.split(maxsplit=2)[2] for line in said.splitlines() if line.startswith("go on"))
+    (command,) = (line.split(maxsplit=1)[1] for line in said.splitlines() if line.startswith("resume"))
     monkeypatch.chdir("/")
     assert main(shlex.split(command)[1:]) == 0
     assert "trained 3 trials" in capsys.readouterr().out
-    assert main(["status", str(folder)]) == 0
+    assert main(["show", str(folder)]) == 0
     assert "3 complete; 0 pending\nstate      finished" in capsys.readouterr().out
     moved = study_file.rename(study_file.with_name("moved.py"))
     for path in (folder / "trials").iterdir():
         path.unlink()
-    assert main(["status", str(folder)]) == 0
-    assert f"go on      {study_file} is no longer there: name its new place" in capsys.readouterr().out
+    assert main(["show", str(folder)]) == 0
+    assert f"resume     {study_file} is missing: name its new place" in capsys.readouterr().out
     (folder / "commands.json").unlink()
-    assert main(["status", str(folder)]) == 0
-    assert "go on      run the script that trains workload digits into this folder again" in capsys.readouterr().out
+    assert main(["show", str(folder)]) == 0
+    assert "resume     run the script that trains workload digits into this folder again" in capsys.readouterr().out
     (folder / "study.json").unlink()
-    assert main(["status", str(folder)]) == 2
+    assert main(["show", str(folder)]) == 2
     assert "holds no study: it has no study.json." in capsys.readouterr().err
     assert moved.exists()
 
@@ -430,14 +445,14 @@ def test_status_counts_all_trials_of_the_folder(folder, tmp_path, capsys):
     mine = shutil.copytree(folder, tmp_path / "mine")
     declared = json.loads((mine / "study.json").read_text())
     (mine / "study.json").write_text(json.dumps(declared | {"batch_sizes": [256]}))
-    assert main(["status", str(mine)]) == 0
+    assert main(["show", str(mine)]) == 0
     said = capsys.readouterr().out
     assert "trials     16 complete; 0 pending" in said
-    assert "beside     8 of these trials are not asked for by the study as it is declared now" in said
+    assert "beside     8 of these trials are not part of the study as it is declared now" in said
     (mine / "study.json").unlink()
-    assert main(["status", str(mine)]) == 2
+    assert main(["show", str(mine)]) == 2
     assert "it has trials but no study.json; the command that began it" in capsys.readouterr().err
-    assert main(["status", str(tmp_path / "min")]) == 2
+    assert main(["show", str(tmp_path / "min")]) == 2
     assert "there is no such folder." in capsys.readouterr().err
 
 
@@ -450,9 +465,9 @@ def test_formats_that_do_not_exist_are_refused_before_anything_is_computed(folde
     result = sg.Result(folder)
     monkeypatch.setattr(sg.Result, "check_not_empty", None)
     with pytest.raises(sg.InputError, match=r"^format: 'tiff' is not a format of figures; there are svg, png, pdf\.$"):
-        result.figures(tmp_path / "figures", "tiff")
+        result.save_figures(tmp_path / "figures", "tiff")
     with pytest.raises(sg.InputError, match=r"page\.pdf must end in \.html"):
-        result.report(tmp_path / "page.pdf")
+        result.save_report(tmp_path / "page.pdf")
     assert not list(tmp_path.iterdir())
 
 
@@ -508,3 +523,110 @@ def test_a_table_in_which_all_trials_diverged_has_no_optimum(tmp_path, capsys):
 def test_a_reference_that_is_no_score_is_refused(folder, capsys, reference):
     assert main(["claims", str(folder), "--reference", reference]) == 2
     assert "is not a finite number" in capsys.readouterr().err
+
+
+def test_a_defect_is_one_sentence_with_its_traceback_in_a_file(folder, tmp_path, capsys, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("sgdscope.result.Result.save_report", broken)
+    mine = shutil.copytree(folder, tmp_path / "mine")
+    assert main(["report", str(mine)]) == 70
+    (said,) = capsys.readouterr().err.splitlines()
+    (kept,) = (mine / "errors").iterdir()
+    assert said.startswith("sgdscope: sgdscope failed (ZeroDivisionError)")
+    assert str(kept) in said
+    assert "in broken" in kept.read_text()
+    with pytest.raises(ZeroDivisionError):
+        main(["report", str(mine), "--debug"])
+    monkeypatch.setattr("sgdscope.studies.overview", broken)
+    assert main(["studies"]) == 70
+    assert os.environ["SGDSCOPE_CACHE_DIR"] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["show", "/nowhere"], ["data", "fetch", "imagenet"], ["plan", "nothere.py"]])
+def test_debug_raises_a_users_mistake_too(arguments):
+    with pytest.raises(sg.InputError):
+        main([*arguments, "--debug"])
+
+
+def test_show_has_the_table_and_the_sentences_of_a_finished_study(wide, capsys):
+    assert main(["show", str(wide)]) == 0
+    said = capsys.readouterr().out
+    assert "state      finished" in said
+    assert all(sentence in said for sentence in sentences(sg.Result(wide).tables))
+
+
+COMMANDS = [*(kind.__name__.lower() for kind in get_args(Command) if kind is not Data), "data fetch", "data check"]
+
+
+@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize("command", ["", "data", *COMMANDS])
+def test_every_help_fits_the_terminal_and_says_defaults_as_a_user_does(command, width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit) as stopped:
+        main([*command.split(), "--help"])
+    assert stopped.value.code == 0
+    usage, *lines = capsys.readouterr().out.splitlines()
+    assert usage.startswith(f"usage: {' '.join(['sgdscope', *command.split()])} [-h]")
+    assert max(map(len, lines)) <= width
+    said = " ".join(line.strip("│ ") for line in lines)
+    assert "None" not in said
+    assert "False" not in said
+    if command in COMMANDS:
+        options = re.findall(r"^[│ ]*--(?!help)[a-z][a-z-]*", "\n".join(lines), re.MULTILINE)
+        assert said.count("(default: ") == len(options) > 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--optimizers", "sgd", "momentum:0.5", "adamw:weight_decay=0|0.01", "--budgets", "epochs:2", "steps:7"],
+        ["--batch-sizes", "2", "64", "--learning-rates", "0.1", "1e-05", "--seeds", "3", "--schedule", "wsd:0.1:0.3"],
+        ["--evaluate-at", "0.25", "1", "--noise-scale-at", "0", "0.5", "--score-margin", "0.01"],
+        ["--microbatch-size", "8", "--devices-per-trial", "2", "--compute-dtype", "bfloat16", "--train-on-all"],
+        ["--sweep", "steps", "--profile", "small", "--data", "/data"],
+    ],
+)
+def test_the_words_that_a_folder_keeps_ask_for_the_same(options):
+    asked = _parsed(["run", "lstm", *options])
+    again = _parsed(["run", *asked.words])
+    assert (again.study, again.source, again.fields) == (asked.study, asked.source, asked.fields)
+    assert sorted(asked.words[1:]) == sorted(options)
+
+
+def test_the_fields_of_a_study_are_options_of_run(tmp_path, capsys):
+    given = ["--evaluate-at", "0.25", "1", "--noise-scale-at", "0.5", "--score-margin", "0.01"]
+    assert main(["run", "digits", "--out", str(tmp_path / "s"), "--budgets", "steps:4", *FAST, *given]) == 0
+    declaration = sg.load(tmp_path / "s").declaration
+    assert (declaration.evaluate_at, declaration.noise_scale_at) == ((0.25, 1.0), (0.5,))
+    assert declaration.score_margin == 0.01
+
+
+def test_earlier_methods_of_a_result_warn_with_the_name_to_use(wide, tmp_path):
+    result = sg.load(wide)
+    with pytest.warns(DeprecationWarning, match=r"^Result.report is deprecated. Use Result.save_report\.$"):
+        assert result.report(tmp_path / "page.html").exists()
+    with pytest.warns(DeprecationWarning, match="Use Result.recommend"):
+        assert_frame_equal(result.advice(96).rates, result.recommend([96]).rates)
+    with pytest.warns(DeprecationWarning, match="Use Result.figures"):
+        assert result.charts.best_score() is result.figures["best-score"]
+    with pytest.warns(DeprecationWarning, match="Use Result.save_figures"):
+        old = result.figures(tmp_path / "old", "svg")
+    new = result.save_figures(tmp_path / "new")
+    assert [path.name for path in old] == [path.name for path in new] == [f"{name}.svg" for name in result.figures]
+    with pytest.raises(sg.InputError, match=r"there is no figure 'best-scor'\. Did you mean best-score\?"):
+        _ = result.figures["best-scor"]
+
+
+def test_several_folders_and_a_table_are_loaded_from_python(folder, wide, tmp_path):
+    both = sg.load(folder, wide)
+    assert type(both) is sg.Analysis
+    assert len(both.trials) == len(sg.load(folder).trials) + len(sg.load(wide).trials)
+    assert any(name.endswith("best-score") for name in both.figures)
+    assert type(sg.load(wide)) is sg.Result
+    mine = sg.load_table(sg.load(wide).export(tmp_path / "own.parquet"))
+    assert_frame_equal(mine.optima, sg.load(wide).optima)
+    assert set(mine.figures) <= set(sg.load(wide).figures)
+    assert "best-score" in mine.figures

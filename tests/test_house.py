@@ -10,8 +10,9 @@ import sgdscope
 HOUSE = Path(sgdscope.__file__).parent
 # From the ground to the roof; a room may import those before it and itself.
 ROOMS = [
-    *("errors", "version", "converters", "formatting", "records", "frames", "system", "atomic", "terminal"),
-    *("budget", "schedules", "optimizers", "models", "data", "workloads", "study", "store"),
+    *("errors", "deprecated", "version", "converters", "formatting", "records", "frames", "system", "atomic"),
+    "terminal",
+    *("budget", "seeds", "schedules", "optimizers", "models", "data", "workloads", "study", "store"),
     *("stats", "analysis", "training", "streaming", "engine", "imagenet", "study_file", "studies", "testing"),
     *("claims", "advice", "report", "result", "cli"),
 ]

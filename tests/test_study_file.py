@@ -12,7 +12,7 @@ import pytest
 import sgdscope as sg
 from sgdscope.errors import InputError
 from sgdscope.streaming.workers import Workers
-from sgdscope.studies import load_study
+from sgdscope.studies import get
 
 STUDY = """
 import sgdscope as sg
@@ -35,7 +35,7 @@ def write(tmp_path):
 
 def refused(path):
     with pytest.raises(InputError) as caught:
-        load_study(path)
+        get(path)
     said = str(caught.value)
     assert "\n" not in said
     return said
@@ -48,9 +48,9 @@ def test_modules_beside_the_file_are_its_own(write):
         path = write(
             f"{folder}/study.py", "import net, package\n" + STUDY.replace("{name!r}", "net.name + package.name")
         )
-        assert load_study(path).name == folder * 2
+        assert get(path).name == folder * 2
     write("a/net.py", "name = 'new'\n")
-    assert load_study(path.parent.parent / "a/study.py").name == "newnew"
+    assert get(path.parent.parent / "a/study.py").name == "newnew"
 
 
 @pytest.mark.parametrize("line", ["from . import net", "from .net import x", "from .package.net import x"])
@@ -64,7 +64,7 @@ def test_a_relative_import_is_refused_with_what_would_do(write, line):
 
 def test_the_main_block_is_not_run_and_arguments_are_not_the_commands(write):
     text = STUDY.replace("{name!r}", "str(len(sys.argv))") + "if __name__ == '__main__':\n    raise SystemExit\n"
-    assert load_study(write("study.py", "import sys\n" + text)).name == "1"
+    assert get(write("study.py", "import sys\n" + text)).name == "1"
 
 
 def test_two_files_of_one_name_keep_what_they_define_apart(write):
@@ -81,7 +81,7 @@ class Named(sg.Study):
 
 study = Named(name="s", workloads=digits(hidden=4), batch_sizes=(64,), budgets=sg.Epochs(1))
 """
-    studies = [load_study(write(f"{more}/study.py", text.format(more=more))) for more in (1, 2)]
+    studies = [get(write(f"{more}/study.py", text.format(more=more))) for more in (1, 2)]
     assert [study.more for study in studies] == [1, 2]
     assert [pickle.loads(pickle.dumps(type(study))) is type(study) for study in studies] == [True, True]
 
@@ -91,7 +91,7 @@ def test_functions_of_the_file_and_of_a_module_beside_it_reach_data_loading_work
     text = "import numpy as np\nfrom reading import beside\ndef own(place):\n    return beside(place + 1)\n"
     path = write("dotted.name/my study.py", text + STUDY.format(name="s"))
     write("dotted.name/reading.py", (path.parent.parent / "reading.py").read_text())
-    load_study(path)
+    get(path)
     module = next(module for name, module in sys.modules.items() if name.endswith("/my study%2Epy"))
     for read, expected in ((module.own, 8.0), (module.beside, 6.0)):
         workers = Workers(read, {"x": ((), np.dtype(np.float32))}, count=1)
@@ -143,7 +143,7 @@ def test_all_cores_are_used_and_no_bit_of_an_array_depends_on_the_users_options(
     text = "import jax, os\nimport jax.numpy as jnp\nx = jnp.linspace(0, 1, 3)\n"
     text += "name = f'{jax.device_count() == len(os.sched_getaffinity(0))} {x.dtype}'\n"
     path = write("study.py", text + STUDY.replace("{name!r}", "name"))
-    program = f"import sgdscope as sg; sg.configure_jax(); print(sg.load_study({str(path)!r}).name)"
+    program = f"import sgdscope as sg; sg.configure_jax(); print(sg.studies.get({str(path)!r}).name)"
     environment = os.environ | {"JAX_ENABLE_X64": "1"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "True float32\n"
@@ -155,6 +155,6 @@ def test_ctrl_c_while_a_file_is_loaded_is_an_interrupt(write):
     text = "import os, signal, threading\nos.kill(os.getpid(), signal.SIGINT)\nthreading.Event().wait(60)\n"
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        load_study(write("study.py", text))
+        get(write("study.py", text))
     assert signal.getsignal(signal.SIGINT) is before
-    assert isinstance(load_study("digits"), sg.Study)
+    assert isinstance(get("digits"), sg.Study)

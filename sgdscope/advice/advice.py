@@ -15,7 +15,14 @@ from sgdscope.advice.predicted_rates import rate_for
 from sgdscope.advice.timing import SECONDS_COLUMNS, seconds_by_batch_size
 from sgdscope.analysis.curve import curve, joined, on_common_seeds
 from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
-from sgdscope.analysis.rate_choice import Chosen, inside, paired, scores_by_batch_size, spread_left_one_out
+from sgdscope.analysis.rate_choice import (
+    Chosen,
+    chosen_scores,
+    inside,
+    paired,
+    scores_by_batch_size,
+    spread_left_one_out,
+)
 from sgdscope.analysis.score_limits import plateau_end, shown_above
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.trial_table import (
@@ -210,7 +217,10 @@ def leads(trials: pl.DataFrame, score_limits: pl.DataFrame, records: Records) ->
         sgd, record = plain.get((key["workload"], key["budget"])), records[key["workload"]]
         if momentum_of(key["optimizer"]) == 0 or sgd is None:
             continue
-        mine, theirs = (scores_by_batch_size(of, record) for of in (members, sgd))
+        mine, theirs = (
+            {size: chosen for size, cell in of.items() if (chosen := chosen_scores(cell, record)) is not None}
+            for of in (members, sgd)
+        )
         equal = key | {"over": "equal batch sizes"}
         sizes = [size for size in mine if size in theirs]
         compared: list[dict[str, Any]] = []
@@ -265,14 +275,18 @@ def _compared(
     record: WorkloadRecord,
     at_edge: bool,
 ) -> list[dict[str, Any]]:
-    if not pairs or not pairs[0][0].size:
+    if not pairs or not all(mine.size for mine, _ in pairs):
         return []
     margin = _margin(score_limits, row)
-    found = equivalence(np.array([mine - theirs for mine, theirs in pairs]), margin)
-    same = holm(found.p_equivalent)
+    each = [equivalence((mine - theirs)[None], margin) for mine, theirs in pairs]  # which may differ in their seeds
+    all_same, all_beyond = (
+        holm(np.array([getattr(found, name)[0] for found in each])) for name in ("p_equivalent", "p_beyond")
+    )
     rows = []
-    for number, (place, (mine, theirs)) in enumerate(zip(places, pairs, strict=True)):
-        p_beyond, p_same, mean = float(found.p_beyond[number]), float(same[number]), float(found.mean[number])
+    for found, place, (mine, theirs), p_same, p_beyond in zip(
+        each, places, pairs, all_same.tolist(), all_beyond.tolist(), strict=True
+    ):
+        mean = float(found.mean[0])
         verdict = "undecided"
         if at_edge:
             verdict = "at the edge"
@@ -285,8 +299,8 @@ def _compared(
             "test_score": record.score_sign * float(mine.mean()),
             "sgd_test_score": record.score_sign * float(theirs.mean()),
             "difference": mean,
-            "difference_low": float(found.low95[number]),
-            "difference_high": float(found.high95[number]),
+            "difference_low": float(found.low95[0]),
+            "difference_high": float(found.high95[0]),
             "p_beyond": p_beyond,
             "p_same": p_same,
             "margin": margin,

@@ -14,20 +14,25 @@ from sgdscope.advice.timing import seconds_at
 from sgdscope.analysis.curve import ROUNDED_OCTAVES, Curve, curve
 from sgdscope.analysis.optima import FLAT_OCTAVES
 from sgdscope.analysis.regimes import batch_sizes_to_add, regime_limits
+from sgdscope.analysis.reporting import FEWEST_REPORTING
 from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, by_optimizer
 from sgdscope.budget import MOST_EXAMPLES
 from sgdscope.frames import Column, Columns, schema
+from sgdscope.seeds import Seeds, SeedsAt, united_at
 from sgdscope.stats.equivalence import ALPHA, POWER, chance_to_show
 from sgdscope.stats.intervals import LEVEL, fewest_seeds, t_quantile
 
 # What is said of a criterion's rates: those for the score go without saying.
 ABOUT = {"score": "", "train_loss": " for the training loss"}
+# What more seeds than this would settle, they settle too rarely to be asked for.
+MOST_ASKED = 100
 # With one seed nothing has an interval, and nothing says how many seeds will do: as many as a study has by default.
 FIRST_SEEDS = 5
 
 FURTHER_COLUMNS: Columns = {
-    "field": Column(pl.String, "Field of the study to extend: `seeds`, `batch_sizes` or `learning_rates`."),
+    "field": Column(pl.String, "Field of the study to extend: `seeds_at`, `seeds`, `batch_sizes` or `learning_rates`."),
     "added": Column(pl.List(pl.Float64), "Values to add."),
+    "cells": Column(pl.List(pl.String), "Optimizers and batch sizes that get the seeds, as `--seeds-at` reads them."),
     "settles": Column(pl.List(pl.String), "Questions that the trials would decide."),
     "questions": Column(pl.Int64, "Number of these questions.", "questions"),
     "trials": Column(pl.Int64, "Number of further trials.", "trials"),
@@ -38,15 +43,23 @@ FURTHER_SCHEMA = schema(FURTHER_COLUMNS)
 
 @dataclass(frozen=True)
 class Question:
-    """What is open about one optimizer at one batch size, and the number of seeds that would settle it.
+    """What is open about one optimizer at one batch size, and the seeds that would settle it.
 
-    ``about`` is its words, with ``{optimizer}`` and ``{at}`` for the optimizer and the batch sizes.
+    Args:
+        key: Workload, budget and optimizer.
+        about: Its words, with ``{optimizer}`` and ``{at}`` for the optimizer and the batch sizes.
+        batch_size: None where it is about several.
+        seeds: How many seeds would settle it; None where no number is known to.
+        cells: The optimizers and batch sizes that these seeds are needed at.
+        everywhere: Whether all learning rates of the cells need them, and not the best rate alone.
     """
 
     key: tuple[str, str, str]
     about: str
     batch_size: int | None
-    seeds: int | None
+    seeds: int | None = None
+    cells: tuple[tuple[str, int], ...] = ()
+    everywhere: bool = False
 
 
 def further_trials(
@@ -62,17 +75,17 @@ def further_trials(
 ) -> pl.DataFrame:
     """Return ways to extend a study, one row each, those that settle most questions for their seconds first.
 
-    ``field`` is what is extended: to so many ``seeds``, by the ``batch_sizes`` or by the ``learning_rates`` in
-    ``added``. ``settles`` says what for. Open are: batch sizes between both ends of B_score; batch sizes, and the best
-    ones, at which momentum against SGD is undecided; optimal rates that are flat; these ask
-    for seeds (:func:`seeds_to_show`), as many as would do if what was measured so far were the truth, and the option
-    says how many questions that many settle. Also open are regimes of fewer than three batch sizes, an end of B_score
-    that no batch size tells or that lies between two far apart, which ask for batch sizes; and optima at an end of a
-    grid that was declared.
+    ``field`` is what is extended: the seeds of ``cells`` (``seeds_at``), all ``seeds``, or ``batch_sizes`` or
+    ``learning_rates`` by those in ``added``. ``settles`` says what for.
 
-    ``trials`` and ``seconds`` are of what the whole study would need more, at as many rates a cell as it has, from the
-    seconds that were measured; they are about right, and null where nothing was timed. Learning rates come first: what
-    lies at an edge of those tried decides nothing, however many seeds and batch sizes there are.
+    Seeds of cells are asked for by open scores (batch sizes between both ends of B_score, and those at which momentum
+    is neither better nor worse nor equivalent), at the best rate alone, and by flat optima, at all rates of their cell.
+    They are as many as would do if what was measured so far were the truth (:func:`seeds_to_show`), and at most 100.
+    Batch sizes are asked for by regimes of fewer than three, and where no batch size tells where scores are lost; rates
+    by optima at an end of a declared grid. Rates come first: an optimum at an edge decides nothing.
+
+    ``trials`` and ``seconds`` are what the extension takes, from the seconds that were measured; null where nothing was
+    timed.
 
     Args:
         trials: a table of trials.
@@ -87,7 +100,11 @@ def further_trials(
     """
     cells = _cells(trials, seconds)
     options = [*_more_rates(optima, learning_rates, cells)]
-    options += _more_seeds(trials, optima, costs, leads, score_limits, records, cells)
+    if max((cell.seeds.best for cell in cells), default=0) == 1:
+        options.append(_first_seeds(cells))
+    else:
+        asked = [*_of_scores(costs, score_limits), *_of_leads(leads), *_of_flat(trials, optima, records)]
+        options += _more_seeds(asked, cells)
     options += _more_batch_sizes(trials, transitions, score_limits, seconds, records, cells)
     found = pl.DataFrame(options, schema=FURTHER_SCHEMA)
     each = pl.when(pl.col("seconds") > 0).then(pl.col("seconds")).otherwise(pl.col("trials")) / pl.col("questions")
@@ -147,13 +164,24 @@ def seeds_to_place(found: Curve) -> int | None:
 
 @dataclass(frozen=True)
 class _Cell:
-    """What is known of a cell's cost: its rates, its seeds, and the seconds of a trial."""
+    """What is known of a cell's cost: how many seeds its rates have, in ascending order, and the seconds of a trial."""
 
     key: tuple[str, str, str]
     batch_size: int
-    rates: int
-    seeds: int
+    counts: tuple[int, ...]
+    seeds: Seeds
     seconds: float | None
+
+    def with_more(self, seeds: int, everywhere: bool) -> Seeds:
+        """Return the seeds that the cell has when so many report its score, or are at all its rates."""
+        chose = self.seeds.near_best
+        more = Seeds(seeds) if everywhere else Seeds(self.seeds.search, chose, chose + max(seeds, FEWEST_REPORTING))
+        return self.seeds.united(more)
+
+    def trials_to(self, seeds: Seeds) -> int:
+        """Return how many trials the cell lacks of these seeds."""
+        *others, best = self.counts
+        return max(0, seeds.best - best) + sum(max(0, seeds.search - count) for count in others)
 
 
 def _cells(trials: pl.DataFrame, seconds: pl.DataFrame) -> list[_Cell]:
@@ -161,13 +189,20 @@ def _cells(trials: pl.DataFrame, seconds: pl.DataFrame) -> list[_Cell]:
     for key, members in by_optimizer(trials):
         timed = seconds.filter(workload=key["workload"], budget=key["budget"])
         for size, cell in members.items():
-            counts = cell["learning_rate"].n_unique(), cell["seed"].n_unique()
-            found.append(_Cell((*key.values(),), size, *counts, seconds_at(timed, size)))
+            counts = cell.group_by("learning_rate").len()["len"].sort().to_list()
+            rates_of_seed = cell.group_by("seed").len()["len"]
+            chose = int((rates_of_seed > 1).sum()) or len(rates_of_seed)
+            seeds = Seeds(min(counts[len(counts) // 2], chose), chose, max(chose, counts[-1]))
+            found.append(_Cell((*key.values(),), size, tuple(counts), seeds, seconds_at(timed, size)))
     return found
 
 
 def _option(
-    field: str, added: Sequence[float], questions: Iterable[Question], trials: Iterable[tuple[int, float | None]]
+    field: str,
+    added: Sequence[float],
+    questions: Iterable[Question],
+    trials: Iterable[tuple[int, float | None]],
+    cells: Sequence[SeedsAt] = (),
 ) -> dict[str, Any]:
     """Return a row: what it settles, in words, and what the trials cost, given as counts with the seconds of each."""
     asked, wanted = list(questions), list(trials)
@@ -175,6 +210,7 @@ def _option(
     return {
         "field": field,
         "added": [float(value) for value in added],
+        "cells": [str(cell) for cell in cells],
         "settles": _words(asked),
         "questions": len(asked),
         "trials": sum(count for count, _ in wanted),
@@ -200,54 +236,62 @@ def _words(questions: Sequence[Question]) -> list[str]:
     ]
 
 
-def _more_seeds(
-    trials: pl.DataFrame,
-    optima: pl.DataFrame,
-    costs: pl.DataFrame,
-    leads: pl.DataFrame,
-    score_limits: pl.DataFrame,
-    records: Records,
-    cells: Sequence[_Cell],
-) -> Iterator[dict[str, Any]]:
-    now = max((cell.seeds for cell in cells), default=0)
+def _first_seeds(cells: Sequence[_Cell]) -> dict[str, Any]:
+    keys = dict.fromkeys(cell.key for cell in cells)
+    questions = [Question(key, "{optimizer}: intervals, of which one seed has none", None) for key in keys]
+    more = [(cell.trials_to(Seeds(FIRST_SEEDS)), cell.seconds) for cell in cells]
+    return _option("seeds", [FIRST_SEEDS], questions, more)
 
-    def option(seeds: int, questions: Sequence[Question]) -> dict[str, Any]:
-        more = [(cell.rates * max(0, seeds - cell.seeds), cell.seconds) for cell in cells]
-        return _option("seeds", [seeds], questions, more)
 
-    if now == 1:
-        keys = dict.fromkeys(cell.key for cell in cells)
-        yield option(
-            FIRST_SEEDS,
-            [Question(key, "{optimizer}: intervals, of which one seed has none", None, None) for key in keys],
-        )
-        return
-    questions = [
-        *_of_scores(costs, score_limits),
-        *_of_leads(leads),
-        *_of_flat(trials, optima, records),
-    ]
-    known = [q for q in questions if q.seeds is not None]
-    for seeds in sorted({max(q.seeds or 0, now + 1) for q in known}):
-        yield option(seeds, [q for q in known if (q.seeds or 0) <= seeds])
+def _more_seeds(questions: Sequence[Question], cells: Sequence[_Cell]) -> Iterator[dict[str, Any]]:
+    """Yield an option for the questions about the same cells, and each number of seeds that settles more of them."""
+    groups: dict[tuple[Any, ...], list[Question]] = {}
+    for question in questions:
+        if question.seeds is not None and question.seeds <= MOST_ASKED:
+            groups.setdefault((question.cells, question.everywhere), []).append(question)
+    for (where, everywhere), asked in groups.items():
+        mine = [cell for cell in cells if (cell.key[2], cell.batch_size) in where]
+        for seeds in sorted({question.seeds or 0 for question in asked}):
+            wanted = {cell: cell.with_more(seeds, everywhere) for cell in mine}
+            named = united_at([SeedsAt(cell.key[2], cell.batch_size, more) for cell, more in wanted.items()])
+            trials = [(cell.trials_to(more), cell.seconds) for cell, more in wanted.items()]
+            settled = [question for question in asked if (question.seeds or 0) <= seeds]
+            if sum(count for count, _ in trials):
+                yield _option("seeds_at", [seeds], settled, trials, named)
+
+
+def seeds_for_loss(cost: dict[str, Any], among: int) -> int | None:
+    """Return how many seeds would tell whether a batch size loses more than δ, one of so many that are compared."""
+    short, alpha = cost["margin"] + cost["difference"], (1 - LEVEL) / 2
+    return seeds_to_show([abs(short)], deviation(cost), alpha if short > 0 else alpha / among)
+
+
+def seeds_for_lead(row: dict[str, Any], among: int) -> int | None:
+    """Return how many seeds would tell whether an optimizer is better, worse or equivalent to SGD, one of so many."""
+    away, margin, alpha = abs(row["difference"]), row["margin"], ALPHA / among
+    beyond = away > margin
+    gaps = [away - margin] if beyond else [margin - away, margin + away]
+    return seeds_to_show(gaps, deviation(row), alpha / 2 if beyond else alpha)
 
 
 def _of_scores(costs: pl.DataFrame, score_limits: pl.DataFrame) -> Iterator[Question]:
     """What is open between the two ends of B_score."""
     for row in score_limits.filter(quantity="B_score").iter_rows(named=True):
         key = {name: row[name] for name in OPTIMIZER_SCHEMA}
+        of_optimizer = costs.filter(**key)["batch_size"].to_list()
+        cells = tuple((key["optimizer"], size) for size in of_optimizer)  # which are compared on common seeds
         between = costs.filter(**key, verdict="undecided").filter(pl.col("batch_size") < (row["high"] or math.inf))
         below: int | None = 0  # upward from the smallest: a batch size is shown to hold only where all below it are
         for cost in between.iter_rows(named=True):
             if cost["difference"] is None:
                 continue
-            short, alpha = row["margin"] + cost["difference"], (1 - LEVEL) / 2
-            wanted = seeds_to_show([abs(short)], _deviation(cost), alpha if short > 0 else alpha / len(between))
-            seeds = wanted
+            short = row["margin"] + cost["difference"]
+            seeds = wanted = seeds_for_loss(cost, len(between))
             if row["low"] is None or cost["batch_size"] > row["low"]:
                 below = max(below, wanted) if short > 0 and below is not None and wanted is not None else None
                 seeds = below if short > 0 else wanted
-            yield Question((*key.values(),), "whether {optimizer} loses more than δ{at}", cost["batch_size"], seeds)
+            about = "whether {optimizer} loses more than δ{at}"
+            yield Question((*key.values(),), about, cost["batch_size"], seeds, cells)
 
 
 def _of_leads(leads: pl.DataFrame) -> Iterator[Question]:
@@ -255,27 +299,23 @@ def _of_leads(leads: pl.DataFrame) -> Iterator[Question]:
     for names, rows in leads.group_by(*OPTIMIZER_SCHEMA, "over", maintain_order=True):
         among = rows.filter(verdict="undecided")
         for row in among.iter_rows(named=True):
-            away, margin, alpha = abs(row["difference"]), row["margin"], ALPHA / len(among)
-            beyond = away > margin
-            gaps = [away - margin] if beyond else [margin - away, margin + away]
-            wanted = seeds_to_show(gaps, _deviation(row), alpha / 2 if beyond else alpha)
+            wanted = seeds_for_lead(row, len(among))
             best = row["over"] == "best batch sizes"
             about = "whether {optimizer} differs from sgd by more than δ" + (", each at its best" if best else "{at}")
-            yield Question((names[0], names[1], names[2]), about, None if best else row["batch_size"], wanted)
+            cells = (str(names[2]), row["batch_size"]), ("sgd", row["sgd_batch_size"])
+            yield Question((names[0], names[1], names[2]), about, None if best else row["batch_size"], wanted, cells)
 
 
 def _of_flat(trials: pl.DataFrame, optima: pl.DataFrame, records: Records) -> Iterator[Question]:
     flat = optima.filter(pl.col("flat") & (pl.col("censored") == ""), criterion="score")
     for row in flat.iter_rows(named=True):
-        key = {name: row[name] for name in OPTIMIZER_SCHEMA}
-        cell = trials.filter(**key, batch_size=row["batch_size"])
-        wanted = seeds_to_place(curve(cell, records[row["workload"]], "score"))
-        yield Question(
-            (*key.values(),), "the learning rate of {optimizer}{at}, within 3 octaves", row["batch_size"], wanted
-        )
+        key, size = {name: row[name] for name in OPTIMIZER_SCHEMA}, row["batch_size"]
+        wanted = seeds_to_place(curve(trials.filter(**key, batch_size=size), records[row["workload"]], "score"))
+        about, cells = "the learning rate of {optimizer}{at}, within 3 octaves", ((row["optimizer"], size),)
+        yield Question((*key.values(),), about, size, wanted, cells, everywhere=True)
 
 
-def _deviation(row: dict[str, Any]) -> float:
+def deviation(row: dict[str, Any]) -> float:
     """Return the standard deviation over seeds that the 95 % interval of a mean was made from."""
     half: float = (row["difference_high"] - row["difference_low"]) / 2
     return half * math.sqrt(row["n"]) / t_quantile(row["n"]) if row["n"] > 1 else math.inf
@@ -305,7 +345,7 @@ def _more_batch_sizes(
             wanted += [(_around_the_end(sizes, row, possible), "where {optimizer} begins to lose")]
         for more, about in wanted:
             if more:
-                asked.setdefault(tuple(sorted(more)), []).append(Question(key, about, None, None))
+                asked.setdefault(tuple(sorted(more)), []).append(Question(key, about, None))
     for added, questions in asked.items():
         yield _option("batch_sizes", added, questions, _cells_of_sizes(added, seconds, cells))
 
@@ -316,7 +356,7 @@ def _cells_of_sizes(
     """Yield the trials of each new cell, as many as one of the same optimizer has, with their seconds."""
     for key in dict.fromkeys(cell.key for cell in cells):
         mine = [cell for cell in cells if cell.key == key]
-        count = round(float(np.mean([cell.rates * cell.seeds for cell in mine])))
+        count = round(float(np.mean([sum(cell.counts) for cell in mine])))
         timed = seconds.filter(workload=key[0], budget=key[1])
         for size in more:
             yield count, seconds_at(timed, size)
@@ -346,12 +386,11 @@ def _more_rates(
                 (row["workload"], row["budget"], row["optimizer"]),
                 f"the learning rate of {{optimizer}}{{at}}{ABOUT[row['criterion']]}, inside the grid",
                 row["batch_size"],
-                None,
             )
             for row in censored.sort("criterion", maintain_order=True).iter_rows(named=True)
         ]
         if questions:
-            yield _option("learning_rates", [rate], questions, [(cell.seeds, cell.seconds) for cell in cells])
+            yield _option("learning_rates", [rate], questions, [(cell.seeds.search, cell.seconds) for cell in cells])
 
 
 def _possible(records: Records, trials: pl.DataFrame) -> range:

@@ -231,6 +231,9 @@ def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion, colu
     chosen_by = np.full(values.shape, np.nan)  # what is chosen and what is reported leave out the same trials
     chosen_by[rate, seed] = cell[COLUMN[criterion]].to_numpy()[counted]
     chosen_by = goodness(chosen_by, record, criterion, diverged)
+    compares = np.flatnonzero(seeds_that_compare(there))
+    seeds, good = seeds[compares], good[:, compares]
+    there, diverged, chosen_by = there[:, compares], diverged[:, compares], chosen_by[:, compares]
     kept = np.ix_(*without_gaps(there, np.where(there, chosen_by, np.nan), diverged, unpaired))
     return Curve(
         rates[kept[0].ravel()],
@@ -256,6 +259,27 @@ def is_unpaired(rate: np.ndarray, seed: np.ndarray) -> bool:
         return False
     usual = int(np.sort(np.bincount(rate))[-2])  # one rate alone may have been run with many more seeds
     return int((np.bincount(seed) > 1).sum()) < min(FEWEST_SHARED, usual)
+
+
+def seeds_that_compare(there: np.ndarray) -> np.ndarray:
+    """Return which seeds compare the rates of a cell, shape (seeds,): not those that only its best rates have.
+
+    :class:`~sgdscope.seeds.Seeds` gives more seeds to a few rates, all of which have the seeds of the search, too, as
+    have several rates nothing else. Such seeds are no gaps of the other rates.
+
+    Args:
+        there: which trials there are, shape (rates, seeds).
+    """
+    whole = np.ones(there.shape[1], np.bool_)
+    if not there.size:
+        return whole
+    counts = there.sum(axis=1)
+    ordered = there[np.argsort(counts, kind="stable")]
+    nested = (ordered[1:] >= ordered[:-1]).all()
+    fewest: np.ndarray = ordered[0]
+    if nested and (counts == counts.min()).sum() > 1 and fewest.sum() >= min(FEWEST_SHARED, there.shape[1]):
+        return fewest
+    return whole
 
 
 def without_gaps(

@@ -9,6 +9,7 @@ import polars as pl
 
 from sgdscope.analysis.curve import ROUNDED_OCTAVES, Curve, curve
 from sgdscope.analysis.curves import OUTCOME_COLUMNS, RATE_COLUMNS, learning_rate_curves
+from sgdscope.analysis.reporting import reporting_trials
 from sgdscope.analysis.trial_table import CELL_COLUMNS, CRITERION, Records, cells, measured_criteria
 from sgdscope.frames import Column, Columns, schema, with_interval
 
@@ -49,7 +50,8 @@ def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     octaves.
 
     The score criterion chooses on the validation split; ``test_score`` is then reported at the chosen rate,
-    which keeps the choice from flattering it.
+    which keeps the choice from flattering it. Where the best rate has at least 10 seeds that did not choose it, these
+    report (:func:`~sgdscope.analysis.reporting.reporting_trials`), and ``n`` is their number.
 
     Args:
         trials: a table of trials.
@@ -62,13 +64,20 @@ def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
             found = curve(cell, records[key["workload"]], criterion)
             if found.seeds.size == 0:
                 continue
+            reports = reporting_trials(cell) if criterion == "score" else None
+            if reports is not None and reports["learning_rate"][0] not in found.rates:
+                reports = None
             best = int(found.best()[0])
+            if reports is not None:
+                best = int(np.flatnonzero(found.rates == reports["learning_rate"][0])[0])
             if best < 0:
                 continue
             median = int(found.best(statistic=np.median)[0])
             low, high, censored = optimum_interval(found)
+            low, high = min(low, found.octaves[best]), max(high, found.octaves[best])
             rate = float(found.rates[best])
-            values = curves.filter(
+            of_rate = curves if reports is None else learning_rate_curves(reports, records)
+            values = of_rate.filter(
                 pl.all_horizontal(pl.col(name) == value for name, value in key.items())
                 & (pl.col("learning_rate") == rate)
             ).row(0, named=True)

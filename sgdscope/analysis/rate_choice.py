@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curve import Curve, curve, shared_seeds
+from sgdscope.analysis.reporting import reporting_trials
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import t_interval
 
@@ -38,11 +39,15 @@ def chosen_scores(cell: pl.DataFrame, record: WorkloadRecord) -> Chosen | None:
     Where there is a validation split, it chooses; where the score chosen by is the test score itself, each seed's
     score is taken at the rate that the other seeds choose, which flatters nothing either; these are
     :func:`spread_left_one_out`. Scores are turned so that larger is better; a diverged trial counts as the constant
-    predictor. None where no rate is eligible.
+    predictor. None where no rate is eligible. Where the best rate has at least 10 seeds that did not choose it, these
+    report (:func:`~sgdscope.analysis.reporting.reporting_trials`).
     """
     chooses, reports = curve(cell, record, "score"), curve(cell, record, "score", "test_score")
     if not reports.seeds.size or not chooses.eligible.any():
         return None
+    if (held := reporting_trials(cell)) is not None:
+        reports = curve(held, record, "score", "test_score")
+        return Chosen(reports.seeds, reports.goodness[0], chooses.censored)
     if record.chosen_on == "validation":
         return Chosen(reports.seeds, reports.goodness[chooses.best()[0]], chooses.censored, reports.unpaired)
     return Chosen(reports.seeds, spread_left_one_out(reports), chooses.censored, reports.unpaired)

@@ -18,6 +18,7 @@ from sgdscope.analysis.edges import Edges, left_out, listed
 from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.rate_choice import Chosen, edges_of, inside, leads_over, scores_by_batch_size
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
+from sgdscope.analysis.reporting import reporting_trials
 from sgdscope.analysis.score_limits import margin_of, plateau_end
 from sgdscope.analysis.slopes import grid_error, sharpness_of
 from sgdscope.analysis.sweep import cells_of, pair_on_common_seeds
@@ -378,11 +379,10 @@ def at_constant_steps(case: Case) -> Iterator[Finding]:
     scores = np.array([case.scores[size].scores for size in sizes])
     drop = scores[peaks, seeds] - scores[-1]
     where = ", ".join(str(sizes[peak]) for peak in np.unique(peaks))
-    losses = {
-        by: np.array([_log_losses(case.members[size], case.record, by, case.scores[size].seeds) for size in sizes])
-        for by in ("score", "train_loss")
+    losses = {by: _log_losses(case, sizes, by) for by in ("score", "train_loss")}
+    changes = {
+        by: estimated(of[-1] - of[np.resize(peaks, of.shape[1]), np.arange(of.shape[1])]) for by, of in losses.items()
     }
-    changes = {by: estimated(of[-1] - of[peaks, seeds]) for by, of in losses.items()}
     n, name = len(seeds), f"training loss at {last} against {where}"
     strong = in_zone(f"{name}, at the score-optimal rates", changes["score"], DOWN, n, LOG_LOSS)
     weak = in_zone(f"{name}, at the loss-optimal rates", changes["train_loss"], DOWN, n, LOG_LOSS)
@@ -464,9 +464,21 @@ def _per_octave(sizes: Sequence[int], values: np.ndarray) -> np.ndarray:
     return slopes
 
 
-def _log_losses(cell: pl.DataFrame, record: WorkloadRecord, by: str, seeds: np.ndarray) -> np.ndarray:
-    """Return the logarithm of a cell's training losses at the rate that is best by a criterion."""
-    losses = curve(cell, record, "train_loss")
-    chooses: Curve = curve(cell, record, "score") if by == "score" else losses
-    values: np.ndarray = -losses.goodness[chooses.best()[0]][np.isin(losses.seeds, seeds)]
-    return values
+def _log_losses(case: Case, sizes: Sequence[int], by: str) -> np.ndarray:
+    """Return the logarithms of training losses at the rates that are best by a criterion, seed by seed, shape (k, n).
+
+    At the rates that are best for the score they are of the trials that report it.
+    """
+    cells, record = [case.members[size] for size in sizes], case.record
+    held = [reporting_trials(cell) for cell in cells]
+    if by == "score" and all(of is not None for of in held):
+        reported = [curve(of, record, "train_loss") for of in held if of is not None]
+        return np.array([-found.goodness[0] for found in on_common_seeds(reported)])
+    seeds = case.scores[sizes[0]].seeds
+    found = []
+    for cell in cells:
+        losses = curve(cell, record, "train_loss")
+        chooses: Curve = curve(cell, record, "score") if by == "score" else losses
+        mine = np.isin(losses.seeds, seeds) if np.isin(seeds, losses.seeds).all() else np.ones(len(losses.seeds), bool)
+        found.append(-losses.goodness[chooses.best()[0]][mine])
+    return np.array(found)

@@ -13,7 +13,8 @@ from sgdscope.budget import TrialBudget, Unlimited
 from sgdscope.engine.search import Search
 from sgdscope.records import SPLITS, WorkloadRecord
 from sgdscope.schedules import HALVING
-from sgdscope.study import Declaration, Study, Trial
+from sgdscope.seeds import Seeds
+from sgdscope.study import Cell, Declaration, Study, Trial
 from sgdscope.workloads.base import examples_in
 
 if TYPE_CHECKING:
@@ -188,8 +189,18 @@ def rates_expected(declaration: Declaration) -> float:
 
     5.9 + 10.5/n for n seeds, 7.2 for one, and a fifth more over several budgets: seen in the built-in studies.
     """
-    seeds, several = declaration.seeds, len(declaration.trial_budgets) > 1
+    seeds, several = Seeds.of(declaration.seeds).search, len(declaration.trial_budgets) > 1
     return (5.9 + 10.5 / seeds if seeds > 1 else 7.2) * (1.2 if several else 1.0)
+
+
+def trials_expected(seeds: Seeds, rates: float) -> int:
+    """Return how many trials a cell takes at so many learning rates, some of which get more seeds than the others.
+
+    The best rates for score and training loss mostly lie beside each other: six rates lie within an octave of them.
+    """
+    near = max(seeds.near_best, seeds.rates)
+    steps = (max(seeds.best, near), 1), (near, 2), (seeds.rates, 3)
+    return round(rates * seeds.search) + sum((count - seeds.search) * places for count, places in steps)
 
 
 def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs], compiling: float = 0.0) -> Plan:
@@ -206,7 +217,11 @@ def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs
     finished = [stands for stands in found.rounds if stands.finished]
     rates = float(len(declaration.learning_rates))
     if not rates:  # what cells have been seen to need counts as some of this study's cells
-        needed = [len(stands.trials) / declaration.seeds for stands in finished]
+        seeds = [declaration.seeds_of(stands.cell) for stands in finished]
+        needed = [
+            (len(stands.trials) - trials_expected(of, 0.0)) / of.search
+            for stands, of in zip(finished, seeds, strict=True)
+        ]
         rates = (SEEN_AS_CELLS * rates_expected(declaration) + sum(needed)) / (SEEN_AS_CELLS + len(needed))
     speeds = [cost.seconds_per_operation for cost in costs.values()]
     timed = [speed for speed in speeds if speed is not None]
@@ -218,7 +233,10 @@ def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs
     trials = updates = examples = operations = read = 0
     seconds = 0.0
     for cell, tried, known in unfinished:
-        cost, expected = costs[cell.workload.name], max(known, round(rates * declaration.seeds) - tried)
+        cost, expected = (
+            costs[cell.workload.name],
+            max(known, trials_expected(declaration.seeds_of(cell), rates) - tried),
+        )
         trials += expected
         updates += expected * cell.updates
         examples += expected * cell.updates * cell.batch_size
@@ -251,7 +269,6 @@ def _block(declaration: Declaration, record: WorkloadRecord, budget: TrialBudget
     written = ", ".join(f"{name} {value}" for name, value in what.items() if value != 1)
     examples = record.examples
     noise = ", noise scale at " + ", ".join(f"{part:g}" for part in declaration.noise_scale_at)
-    trials = len(declaration.trial_optimizers) * expected * declaration.seeds
     lines = [
         f"study       {declaration.name}",
         f"workload    {record.name}, version {record.version}{': ' + written if written else ''}",
@@ -268,5 +285,7 @@ def _block(declaration: Declaration, record: WorkloadRecord, budget: TrialBudget
     for size, part in declaration.microbatch_sizes(record).items():
         updates = budget.updates(size, examples[0])
         operations = costs.operations(updates, size)
+        cells = [Cell(record, budget, optimizer, size) for optimizer in declaration.trial_optimizers]
+        trials = sum(trials_expected(declaration.seeds_of(cell), expected) for cell in cells)
         lines.append(f"{size:>10,}  {part:>10,}  {updates:>10,}  {operations:>18.3g}  {trials:>6.0f}")
     return "\n".join(lines)

@@ -23,7 +23,7 @@ from sgdscope.engine.plan import Costs, Plan, costs_of, expansion, packs, remain
 from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import search
 from sgdscope.engine.standing import standing
-from sgdscope.errors import InputError
+from sgdscope.errors import InputError, is_defect, keep_traceback
 from sgdscope.optimizers import Optax
 from sgdscope.records import SPLITS
 from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store, ended, stopped_at_once
@@ -53,12 +53,22 @@ OTHER_DEVICES = (
 
 @dataclass(frozen=True)
 class Ran:
-    """What one run did."""
+    """What one run did; ``out_of_time`` where it stopped at the time that it was given."""
 
     trained: int
     failed: int
     compile_times: list[CompileTime]
     seconds: float
+    out_of_time: bool = False
+
+    def then(self, later: Ran) -> Ran:
+        """Return what this run and a later one on the same folder did together."""
+        trained, times = self.trained + later.trained, self.compile_times + later.compile_times
+        return Ran(trained, later.failed, times, self.seconds + later.seconds, later.out_of_time)
+
+
+class _OutOfTime(Exception):  # noqa: N818 - no error: a long pack stops, and its checkpoint stays
+    """The time that a run was given is over."""
 
 
 def train_study(
@@ -67,6 +77,8 @@ def train_study(
     console: Console | None = None,
     command: Sequence[str] | None = None,
     world: World | None = None,
+    seconds: float | None = None,
+    debug: bool = False,
 ) -> Ran:
     """Train what a folder lacks of a study; each pack is committed as soon as it is trained.
 
@@ -78,6 +90,10 @@ def train_study(
         console: where progress is shown. Default: the standard error stream.
         command: the words after ``sgdscope run`` that ask for this, which the folder keeps.
         world: the processes that run the study together. Default: those of JAX's distributed runtime.
+        seconds: After how many seconds to stop. Packs are made as small as the time left, so that they are committed
+            before; a pack whose trials take longer goes on from its checkpoint in the next run. Default: never.
+        debug: raise what makes a trial fail. Default: the trial is recorded as failed, and its traceback kept in
+            the folder's ``errors``.
 
     Raises:
         InputError: for what the user can put right, before anything is trained, or where the disk fills up.
@@ -88,11 +104,20 @@ def train_study(
     begun = time.perf_counter()
     check_jax()
     with pinned():
-        return _train_study(study, folder, console or Terminal(stderr=True), command, world or the_world(), begun)
+        ends_at = None if seconds is None else begun + seconds
+        shown = console or Terminal(stderr=True)
+        return _train_study(study, folder, shown, command, world or the_world(), begun, ends_at, debug)
 
 
 def _train_study(
-    study: Study, folder: str | Path, console: Console, command: Sequence[str] | None, world: World, begun: float
+    study: Study,
+    folder: str | Path,
+    console: Console,
+    command: Sequence[str] | None,
+    world: World,
+    begun: float,
+    ends_at: float | None,
+    debug: bool,
 ) -> Ran:
     import jax
 
@@ -106,6 +131,8 @@ def _train_study(
     programs = _fingerprints(study, traced)
     check_devices(declaration.devices_per_trial, jax.device_count())
     world.agree_on(study, declaration, programs)
+    if world.is_shared and ends_at is not None:
+        raise InputError("for: several processes have no clock in common, so a time cannot stop them. Leave it out.")
     trials, wrong = pl.DataFrame(schema=TRIALS_SCHEMA), None
     with (
         contextlib.ExitStack() as held,
@@ -129,12 +156,12 @@ def _train_study(
             declaration = known.united(study.declaration())
             trials = world.broadcast_table(trials)
         study = study.extended_to(declaration)
-        run = _Run(study, declaration, store, progress, trials, traced, world)
+        run = _Run(study, declaration, store, progress, trials, traced, world, ends_at, debug)
         for name in traced:
-            if run.pending(name):
+            if run.pending(name) and not run.out_of_time:
                 run.train(name)
         world.meet("trained")
-    return Ran(run.trained, len(run.failed), run.compile_times, time.perf_counter() - begun)
+    return Ran(run.trained, len(run.failed), run.compile_times, time.perf_counter() - begun, run.out_of_time)
 
 
 def _united(store: Store, declaration: Declaration, say: Callable[[str], None]) -> Declaration:
@@ -206,7 +233,11 @@ class _Run:
         trials: pl.DataFrame,
         traced: Mapping[str, TracedWorkload],
         world: World,
+        ends_at: float | None,
+        debug: bool,
     ) -> None:
+        self._debug = debug
+        self._ends_at, self.out_of_time = ends_at, False
         self._study, self._declaration, self._store, self._progress = study, declaration, store, progress
         self._trials, self._traced, self._world = trials, traced, world
         self._found = search(declaration, trials)
@@ -240,16 +271,28 @@ class _Run:
         for notice in backend.notices:
             self._progress.say(notice)
         if not self._world.is_shared:  # what is probed follows from the time, which is another for each process
-            with contextlib.suppress(Exception):  # a program that fails is told of when its trials fail
+            try:
                 costs.probe(backend, first)
+            except Exception as failure:  # a program that fails is told of when its trials fail
+                self._keep(failure)
         backend.expect(kinds[::-1])  # in the order of the search
         expected = self._remaining(backend)
         self._progress.show(self.trained, self.trained + expected.trials, expected.seconds)
         self._show_cells()
         while pending := self.pending(name):
             plan = self._remaining(backend)
-            pack = next(packs(pending, partial(_room, backend, costs)))
-            rows, *rest = self._train_pack(backend, pack, plan, costs, checkpoints)
+            left = math.inf if self._ends_at is None else self._ends_at - time.perf_counter()
+            pack = next(packs(pending, partial(_room, backend, costs, min(PACK_SECONDS, left))))
+            one = costs.per_trial(pack[0].updates, pack[0].batch_size)
+            # One that has checkpoints on its way is begun, and goes on in the next run.
+            self.out_of_time = left <= 0 or (one is not None and left < one * backend.concurrency < PACK_SECONDS)
+            if self.out_of_time:
+                break
+            try:
+                rows, *rest = self._train_pack(backend, pack, plan, costs, checkpoints)
+            except _OutOfTime:
+                self.out_of_time = True
+                break
             if self._world.is_leader:
                 self._store.commit(rows, *rest)
             checkpoints.drop(ended(rows)["trial_id"])
@@ -269,16 +312,22 @@ class _Run:
         self, backend: Backend, pack: Sequence[Trial], plan: Plan, costs: Costs, checkpoints: Checkpoints
     ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         """Return the rows of a pack's trials, of their measurements and of their correctness."""
-        from sgdscope.training.loop import Milestones, train
+        from sgdscope.training.loop import CHECKPOINT_SECONDS, Milestones, train
 
         batch_size, total = pack[0].batch_size, sum(trial.updates for trial in pack)
         # Of a pack's time, what its updates take: the evaluation after the last of them is still to come.
         expected = (costs.per_update(batch_size) or 0.0) * total
+        one = costs.per_trial(pack[0].updates, batch_size)
+        long = one is None or one * backend.concurrency >= PACK_SECONDS
+        # However little time there is, a long pack leaves a checkpoint, so that it comes to its end in the end.
+        kept_by = time.perf_counter() + 1.2 * CHECKPOINT_SECONDS
         made, resumed = 0, checkpoints.trials().intersection(trial.id for trial in pack)
 
         def on_progress(updates: int) -> None:
             nonlocal made
             made += updates
+            if self._ends_at is not None and long and time.perf_counter() > max(self._ends_at, kept_by):
+                raise _OutOfTime
             left = None if plan.seconds is None else max(0.0, plan.seconds - expected * made / total)
             self._progress.show(self.trained + len(pack) * made // total, self.trained + plan.trials, left)
 
@@ -286,12 +335,12 @@ class _Run:
         alone = not backend.compiler.pending
         try:
             outcomes = train(backend, pack, milestones, checkpoints, on_progress)
-        except InputError:  # a checkpoint that cannot be written
+        except (InputError, _OutOfTime):  # a checkpoint that cannot be written, or is all there is time for
             raise
         except Exception as error:  # whatever it is, it is these trials' outcome, and the others go on
             if self._world.is_shared:  # the other processes know nothing of it
                 raise
-            return _failed(backend, pack, error)
+            return _failed(backend, pack, error, self._keep(error))
         # A pack that went on from checkpoints, or whose trials stopped early, tells little of what an update takes.
         if not resumed and not any(outcome.diverged for outcome in outcomes):
             rounds = len(pack) / backend.concurrency
@@ -301,6 +350,13 @@ class _Run:
             if alone or per_update < (costs.per_update(batch_size) or 0.0):
                 costs.note(batch_size, per_update)
         return _tables(backend, outcomes)
+
+    def _keep(self, error: Exception) -> str:
+        """Keep the traceback of what a program raised, and say where; raise what is no outcome of a trial."""
+        if self._debug or is_defect(error):
+            raise error
+        kept = keep_traceback(error, [self._store.folder / "errors"])
+        return f" (traceback: {kept.relative_to(self._store.folder)})" if kept else ""
 
     @cached_property
     def _costs(self) -> dict[str, Costs]:
@@ -400,15 +456,15 @@ def _kinds(declaration: Declaration, workload: str) -> list[Kind]:
     return list(dict.fromkeys(kinds))
 
 
-def _room(backend: Backend, costs: Costs, trial: Trial) -> int:
-    """Return how many trials a pack may hold: as many as there is room for, or as can be committed soon.
+def _room(backend: Backend, costs: Costs, most_seconds: float, trial: Trial) -> int:
+    """Return how many trials a pack may hold: as many as there is room for, or as can be committed in so many seconds.
 
     Where the trials of a device come one after the other, a longer pack saves nothing.
     """
     seconds = costs.per_trial(trial.updates, trial.batch_size)
     if seconds is None:
         return backend.capacity
-    rounds = int(PACK_SECONDS / max(seconds * backend.concurrency, 1e-9))
+    rounds = int(most_seconds / max(seconds * backend.concurrency, 1e-9))
     return min(backend.capacity, backend.concurrency * max(1, rounds))
 
 
@@ -466,14 +522,14 @@ def _row(backend: Backend, outcome: Outcome) -> dict[str, object]:
 
 
 def _failed(
-    backend: Backend, pack: Sequence[Trial], error: Exception
+    backend: Backend, pack: Sequence[Trial], error: Exception, kept: str
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     lines = (str(error).strip() or type(error).__name__).splitlines()
     # The first line says what kind of error, and the last what it was, where a callback's traceback lies between.
     text = " … ".join(dict.fromkeys([lines[0], lines[-1].strip()]))
     if "RESOURCE_EXHAUSTED" in text:
         text += "; a smaller microbatch_size takes a large batch in parts"
-    rows = [_fields(backend, trial, backend.capacity) | {"status": "failed", "error": text} for trial in pack]
+    rows = [_fields(backend, trial, backend.capacity) | {"status": "failed", "error": text + kept} for trial in pack]
     nothing = pl.DataFrame(schema=MEASUREMENTS_SCHEMA), pl.DataFrame(schema=CORRECTNESS_SCHEMA)
     return pl.DataFrame(rows, schema=TRIALS_SCHEMA), *nothing
 

@@ -87,6 +87,10 @@ def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
     batch size by itself, when the search at the last is finished and :func:`~sgdscope.analysis.saturation.stops` does
     not say that more gain nothing.
 
+    All of that takes the first seeds, ``search`` of them. Where the declaration asks for more seeds near the best rate
+    (:class:`~sgdscope.seeds.Seeds`), a cell whose search has ended gets them, while its neighbours go on
+    (:func:`_more_seeds`).
+
     An end is bracketed when it is no contender for the best rate, as its interval counts them
     (:attr:`~sgdscope.analysis.curve.Curve.contenders`); or, at the upper end, when more than 20 % of its trials
     diverge; or when it gains less than a tenth of what the best rate gains over the constant predictor, beyond which
@@ -108,12 +112,13 @@ def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
             waiting.append(cell)
             continue
         stands, curves = _replay(declaration, cell, _first_rates(cell, neighbours, best), by_id)
-        found.append(stands)
         if stands.finished:
             found_best = [round(2 * math.log2(c.rates[c.best()[0]])) for c in curves if c.eligible.any()]
             best[cell] = found_best * 2 if len(found_best) == 1 else found_best  # no trial has a score, say
             opening.note(stands, [by_id[trial.id] for trial in stands.trials])
-        elif all(trial.id in failures for trial in stands.pending):
+            stands = _more_seeds(declaration, stands, by_id)
+        found.append(stands)
+        if cell not in best and all(trial.id in failures for trial in stands.pending):
             passed.add(cell)
     return Search(found, waiting)
 
@@ -133,7 +138,8 @@ class _Opening:
         cell = stands.cell
         if cell.budget not in self._doubled:
             return
-        curves = _curves(cell.workload, sorted({trial.learning_rate for trial in stands.trials}), rows)
+        rates = tuple(sorted({trial.learning_rate for trial in stands.trials}))
+        curves = _curves(cell.workload, rates, tuple(rows))
         table = np.array(rows, float)
         tested = goodness(table[:, -1], cell.workload, "score", table[:, 0] > 0).reshape(curves[1].goodness.shape)
         tested = tested[:, curves[0].seeds]
@@ -224,7 +230,7 @@ def _replay(
     while True:
         tried = sorted(tried + added)
         rates = declaration.learning_rates or [learning_rate(k) for k in tried]
-        trials = _trials_of(declaration, cell, tuple(rates))
+        trials = _trials_of(declaration, cell, tuple(rates), declaration.seeds_of(cell).search)
         pending = [trial for trial in trials if trial.id not in by_id]
         if pending:
             return Round(cell, trials, pending), []
@@ -235,12 +241,80 @@ def _replay(
             return Round(cell, trials, []), curves
 
 
+def _more_seeds(declaration: Declaration, searched: Round, by_id: Mapping[str, tuple[Any, ...]]) -> Round:
+    """Return where a cell stands whose search has ended, with the seeds that it gets beyond those of its search.
+
+    First the rates within an octave of each criterion's best get ``rates`` seeds, then those within half an octave of
+    the best for the score ``near_best``, and last that one alone ``best``. After each of these rounds the best of the
+    rates that have as many seeds is found again on them; where it has moved, the rates around it are raised, too. A
+    rate that more seeds show to diverge too often is no candidate any more. Of rates that were declared, those next to
+    the best stand for half octaves.
+    """
+    cell, seeds = searched.cell, declaration.seeds_of(searched.cell)
+    if isinstance(seeds.plain, int):
+        return searched
+    counts = dict.fromkeys((trial.learning_rate for trial in searched.trials), seeds.search)
+
+    def trials() -> list[Trial]:
+        return [trial for rate in sorted(counts) for trial in _trials_of(declaration, cell, (rate,), counts[rate])]
+
+    score, loss = range(len(CRITERIA))
+    # How many rates on each side get how many seeds, and by which criterion the one between them is the best.
+    stages = [(2, seeds.rates, score), (2, seeds.rates, loss), (1, seeds.near_best, score), (0, seeds.best, score)]
+    chosen_on, out = [seeds.search] * len(CRITERIA), [set[float]() for _ in CRITERIA]
+    for width, count, by in stages:
+        on = chosen_on[by]
+        while count > chosen_on[by]:
+            best = _best_of(declaration, cell, counts, on, by, out[by], by_id)
+            if best is None:
+                if on == chosen_on[by]:
+                    break
+                out[by] |= {rate for rate, has in counts.items() if has >= count}
+                on = chosen_on[by]
+                continue
+            wanted = [rate for rate in _around(declaration, best, width) if counts.get(rate, 0) < count]
+            counts |= dict.fromkeys(wanted, count)
+            if pending := [trial for trial in trials() if trial.id not in by_id]:
+                return Round(cell, trials(), pending)
+            if not wanted and on == count:
+                chosen_on[by] = count
+            on = count
+    return Round(cell, trials(), [])
+
+
+def _best_of(
+    declaration: Declaration,
+    cell: Cell,
+    counts: Mapping[float, int],
+    count: int,
+    criterion: int,
+    out: Set[float],
+    by_id: Mapping[str, tuple[Any, ...]],
+) -> float | None:
+    """Return the best of a cell's rates that have so many seeds and are not out, on these seeds; None without one."""
+    rates = tuple(sorted(rate for rate, has in counts.items() if has >= count and rate not in out))
+    if not rates:
+        return None
+    rows = tuple(by_id[trial.id] for trial in _trials_of(declaration, cell, rates, count))
+    found = _curves(cell.workload, rates, rows)[criterion]
+    return float(found.rates[found.best()[0]]) if found.eligible.any() else None
+
+
+def _around(declaration: Declaration, rate: float, width: int) -> list[float]:
+    """Return a rate and so many on each side of it: half octaves, or the next of the rates that were declared."""
+    if declaration.learning_rates:
+        place = declaration.learning_rates.index(rate)
+        return list(declaration.learning_rates[max(0, place - width) : place + width + 1])
+    place = round(2 * math.log2(rate))
+    return [learning_rate(k) for k in range(max(2 * LOWEST, place - width), min(2 * HIGHEST, place + width) + 1)]
+
+
 # A cell is replayed with every pack, and few of them have changed.
 @functools.lru_cache(maxsize=2**12)
-def _trials_of(declaration: Declaration, cell: Cell, rates: tuple[float, ...]) -> list[Trial]:
-    """Return the trials of a cell at some rates, those of a rate beside each other."""
+def _trials_of(declaration: Declaration, cell: Cell, rates: tuple[float, ...], count: int) -> list[Trial]:
+    """Return the trials of a cell at some rates with so many seeds, those of a rate beside each other."""
     place = cell.workload, cell.budget
-    seeds = range(declaration.seeds)
+    seeds = range(declaration.first_seed, declaration.first_seed + count)
     return [declaration.trial(cell.optimizer, cell.batch_size, rate, s, *place) for rate in rates for s in seeds]
 
 
@@ -249,11 +323,12 @@ def _decided(
     record: WorkloadRecord, tried: tuple[int, ...], rows: tuple[tuple[Any, ...], ...]
 ) -> tuple[list[Curve], list[int]]:
     """Return the curves of a round that is complete, and the rates that follow it."""
-    curves = _curves(record, [learning_rate(k) for k in tried], rows)
+    curves = _curves(record, tuple(learning_rate(k) for k in tried), rows)
     return curves, next_rates(tried, curves)
 
 
-def _curves(record: WorkloadRecord, rates: Sequence[float], rows: Sequence[tuple[Any, ...]]) -> list[Curve]:
+@functools.lru_cache(maxsize=2**12)
+def _curves(record: WorkloadRecord, rates: tuple[float, ...], rows: tuple[tuple[Any, ...], ...]) -> list[Curve]:
     shape = (len(rates), len(rows) // len(rates))
     table = np.array(rows, float)
     scores = np.where(np.isnan(table[:, 3]), np.nan, table[:, 1])  # one without the other is no score

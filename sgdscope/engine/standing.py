@@ -10,6 +10,7 @@ import polars as pl
 
 from sgdscope.analysis.trial_table import CELL
 from sgdscope.formatting import with_half_width
+from sgdscope.seeds import Seeds
 from sgdscope.stats.intervals import t_interval
 from sgdscope.store import ended
 from sgdscope.study import Declaration, Trial
@@ -66,7 +67,7 @@ def _best(declaration: Declaration, trials: pl.DataFrame) -> str:
         trials.filter(pl.col("status") == "complete")
         .group_by(*CELL, "learning_rate", maintain_order=True)
         .agg(pl.col("validation_score"), n=pl.len())
-        .filter(pl.col("n") == declaration.seeds, pl.col("n") > 1)
+        .filter(pl.col("n") >= Seeds.of(declaration.seeds).search, pl.col("n") > 1)
     )
     if whole.is_empty():
         return ""

@@ -38,6 +38,12 @@ class Oracle:
 class Values:
     """Values of one coefficient, searched together with the learning rate and chosen on the validation split.
 
+    Args:
+        *values: At least two different numbers.
+
+    Raises:
+        InputError: If there are fewer than two different numbers.
+
     >>> str(Values(0, 1e-4, 1e-3))
     '0|0.0001|0.001'
     """

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from sgdscope.converters import function, several, shown, whole
 from sgdscope.errors import InputError
 from sgdscope.optimizers.base import Optimizer, Oracle, Tree, tree_map
 
@@ -15,10 +16,13 @@ class Optax(Optimizer):
     """An ``optax.GradientTransformation`` that is built from the learning rate.
 
     Args:
-        name: how tables call it, and what identifies it; give another name to another ``build``.
+        name: The optimizer's name in tables and its identity. Give another name to another ``build``.
         build: ``build(learning_rate) -> optax.GradientTransformation``, called with a traced scalar, so that one
             program serves every rate.
         first_window: log₂ of the lowest and the highest learning rate of a search's first round. Default: (-3, 1).
+
+    Raises:
+        InputError: If the name has one of the signs ``: = |``, or a field has a wrong type.
 
     >>> import optax
     >>> str(Optax("lion", optax.lion, first_window=(-15, -8)))
@@ -31,7 +35,15 @@ class Optax(Optimizer):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name.strip()) or any(c in self.name for c in ":=|"):
-            raise InputError(f"optimizers: {self.name!r} is no name for an optimizer; use a word without : = and |.")
+            raise InputError(f"optimizers: name: {shown(self.name)} is not a word without the signs : = and |.")
+        function("optimizers: build", self.build, optional=True)
+        window = tuple(whole("optimizers: first_window", end) for end in several(self.first_window))
+        if len(window) != 2 or window[0] >= window[1]:
+            raise InputError(
+                f"optimizers: first_window: {shown(self.first_window)} is not a pair of whole numbers that rise, log₂ "
+                f"of the lowest and of the highest learning rate."
+            )
+        object.__setattr__(self, "first_window", window)
 
     @property
     def family(self) -> str:

@@ -21,7 +21,10 @@ class SGD(Optimizer):
     slowly varying gradient a momentum step moves as far as a plain one at the effective rate ε/(1 − m).
 
     Args:
-        momentum: m, at least 0 and below 1. Default: 0.
+        momentum: m, at least 0 and below 1, or several :class:`Values`. Default: 0.
+
+    Raises:
+        InputError: If ``momentum`` is not a number in this range.
 
     >>> str(SGD()), str(SGD(momentum=0.9))
     ('sgd', 'momentum:0.9')

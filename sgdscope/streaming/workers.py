@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdscope.errors import InputError
+from sgdscope.errors import InputError, SgdscopeError
 from sgdscope.records import Arrays, Layout
 from sgdscope.system import cores
 
@@ -41,7 +41,7 @@ MOST_TASKS = 512
 GUARD = "A Python script that calls sgdscope on images needs `if __name__ == '__main__':` above the call."
 
 
-class WorkerDiedError(Exception):
+class WorkerDiedError(SgdscopeError, RuntimeError):
     """A data-loading worker has ended, and the training that waits for it stops."""
 
 

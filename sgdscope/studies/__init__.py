@@ -1,4 +1,9 @@
-"""The built-in studies, one file each, and how a study is found by name or path."""
+"""The built-in studies, one file each, found by name.
+
+>>> import sgdscope as sg
+>>> sg.studies.get("digits").batch_sizes
+(4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""
 
 from __future__ import annotations
 
@@ -15,11 +20,20 @@ from sgdscope.study_file import read_study
 
 BUILT_IN = ("digits", "autoencoder", "lstm", "wide_resnet", "wide_resnet_skipinit", "imagenet_resnet50")
 SWEEPS = ("steps", "epochs")
+# Data, model, and what a study needs beside the package.
+ABOUT = {
+    "digits": ("UCI digits", "fully connected", "nothing"),
+    "autoencoder": ("MNIST", "autoencoder", "sgdscope data fetch mnist"),
+    "lstm": ("Penn TreeBank", "LSTM", "sgdscope data fetch ptb"),
+    "wide_resnet": ("CIFAR-10", "Wide ResNet with batch normalization", "sgdscope data fetch cifar10"),
+    "wide_resnet_skipinit": ("CIFAR-10", "Wide ResNet with SkipInit", "sgdscope data fetch cifar10"),
+    "imagenet_resnet50": ("ImageNet", "ResNet-50", "--data DIR with ImageNet, a cluster"),
+}
 # Folders and commands of earlier versions name a sweep of a study as a study of its own.
 EARLIER = {f"{name}_{sweep}": (name, sweep) for name in BUILT_IN for sweep in SWEEPS}
 
 
-def load_study(
+def get(
     name: str,
     profile: str | None = None,
     data: str | Path | None = None,
@@ -32,16 +46,17 @@ def load_study(
         name: A built-in study's name, or the path of a Python file.
         profile: The size of a built-in study on a published data set, ``small`` or ``full``. Default: ``small``.
         data: The folder of that data set. Default: SGDSCOPE_DATA, or the user's cache folder.
-        train_on_all: Train on all examples and choose on the test set, as the talk does, instead of holding out a
-            validation split.
+        train_on_all: Train on all examples and choose on the test set, as the paper does, instead of holding out a
+            validation split. Default: False.
         sweep: What a built-in study varies: ``steps`` for batch sizes at a constant number of steps, ``epochs`` for
             epoch budgets at one batch size. Default: batch sizes at a constant number of epochs.
 
     Raises:
-        InputError: If there is no such study, profile or sweep, if the data are missing or wrong, or if the file
-            fails: with its own error and line.
+        InputError: If there is no study, profile or sweep of that name, if the data are missing or wrong, or if the
+            file fails. The message then has the file's own error and line.
 
-    >>> load_study("digits", sweep="steps").name
+    >>> import sgdscope as sg
+    >>> sg.studies.get("digits", sweep="steps").name
     'digits-steps'
     """
     named, (name, implied) = name, EARLIER.get(name, (name, None))
@@ -79,9 +94,6 @@ def declared(name: str, data: Any, profile: str, sweep: str | None = None) -> St
     return module.SWEEPS[profile].applied_to(study, sweep) if sweep else study
 
 
-get = load_study
-
-
 def _check_ungiven(name: str, profile: str | None, data: str | Path | None, train_on_all: bool) -> None:
     for field, value in (("profile", profile), ("data", data), ("train_on_all", train_on_all)):
         if value:
@@ -106,7 +118,7 @@ def origin_of(declaration: Declaration) -> Origin | None:
             if profile:  # its data may not be there to read the fields by
                 on_all = ("--train-on-all",) if declaration.workloads[0].chosen_on == "test" else ()
                 return Origin((*words, "--profile", profile, *on_all), {})
-            theirs = load_study(workload, sweep=sweep).declaration()
+            theirs = get(workload, sweep=sweep).declaration()
             if theirs.workloads != declaration.workloads:
                 return None
             names = ("optimizers", "batch_sizes", "learning_rates", "budgets")
@@ -123,3 +135,14 @@ def _no_study(name: str, path: Path) -> str:
     if meant := did_you_mean(name, (*BUILT_IN, *EARLIER)):
         return f"study {name!r} is neither built in nor the path of a Python file.{meant}"
     return f"study {name!r} is neither built in ({', '.join(BUILT_IN)}) nor the path of a Python file."
+
+
+def overview() -> list[tuple[str, ...]]:
+    """Return a table of the built-in studies, its headings first: study, data, model, sweep, profiles, needs."""
+    rows: list[tuple[str, ...]] = [("study", "data", "model", "sweep", "profiles", "needs")]
+    for name in BUILT_IN:
+        module: Any = import_module(f"sgdscope.studies.{name}")
+        data, model, needs = ABOUT[name]
+        profiles = ", ".join(sorted(getattr(module, "PROFILES", ()), reverse=True)) or "–"
+        rows.append((name, data, model, ", ".join(("batch sizes", *SWEEPS)), profiles, needs))
+    return rows

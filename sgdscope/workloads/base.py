@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sgdscope.converters import python_value, real, shown, whole
+from sgdscope.converters import function, mapping, python_value, real, shown, whole, word
 from sgdscope.errors import InputError
 from sgdscope.records import SPLITS, Arrays, Layout, WorkloadRecord
 from sgdscope.workloads.arrays import as_arrays, check_held, check_split, classes, digest, equal
@@ -26,32 +26,45 @@ Split = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Resident:
-    """How examples are read that lie on the device: each epoch in another order, all of them once.
+    """Read examples that the device holds: all of them once an epoch, each epoch in another order.
 
     Args:
-        augment: ``augment(key, example) -> example``, applied to each training example at each visit, with a
-            key of its own for (seed, visit); never in evaluation. Default: none.
+        augment: ``augment(key, example) -> example``, applied to each training example at each visit, with a key of
+            its own for (seed, visit). Evaluation never augments. Default: none.
+
+    >>> import jax
+    >>> import sgdscope as sg
+    >>> noisy = lambda key, example: example | {"x": example["x"] + jax.random.normal(key, example["x"].shape)}
+    >>> reader = sg.Resident(augment=noisy)
     """
 
     augment: Callable[[Any, Any], Any] | None = None
 
+    def __post_init__(self) -> None:
+        function("resident: augment", self.augment, optional=True)
+
 
 @dataclass(frozen=True)
 class Streams:
-    """How a text is read: one long sequence of examples, cut into streams that are read side by side.
+    """Read a text: one long sequence of examples, cut into streams that are read side by side.
 
-    The training split is then one sequence of N tokens, and its examples are the tokens. A batch of
-    B = streams × unroll tokens cuts the sequence, taken as a ring, into ``B // unroll`` streams of equal length. Each
-    update reads the next ``unroll`` tokens of every stream. What a stream carries begins anew with each epoch. The seed
-    and the epoch decide where the ring is cut.
+    The training split is one sequence of N tokens, and its examples are the tokens. A batch of B = streams × unroll
+    tokens cuts the sequence, taken as a ring, into ``B // unroll`` streams of equal length. Each update reads the next
+    ``unroll`` tokens of every stream. The state that a stream carries from update to update begins anew with each
+    epoch. The seed and the epoch decide where the ring is cut.
 
-    ``training_loss`` gets arrays of shape (streams, unroll + 1), each stream's tokens with the one that follows, a
-    ``state`` that is what the streams carry, and keys of shape (streams,). ``loss`` and ``score`` get tokens in their
-    order, and ``()`` as the state.
+    ``training_loss`` gets arrays of shape (streams, unroll + 1), each stream's tokens with the token that follows, a
+    ``state`` that the streams carry, and keys of shape (streams,). ``loss`` and ``score`` get tokens in their order,
+    and ``()`` as the state.
 
     Args:
-        unroll: tokens of each stream that an update reads, and through which the gradient is taken.
-        carry: ``carry(n) -> tree`` of arrays (n, ...), what n streams carry when an epoch begins.
+        unroll: The tokens of each stream that an update reads, and through which the gradient is taken.
+        carry: ``carry(n) -> tree`` of arrays (n, ...): the state of n streams when an epoch begins.
+
+    >>> import jax.numpy as jnp
+    >>> import sgdscope as sg
+    >>> sg.Streams(unroll=35, carry=lambda n: jnp.zeros((n, 200))).carry(4).shape
+    (4, 200)
     """
 
     unroll: int
@@ -59,23 +72,35 @@ class Streams:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unroll", whole("streams: unroll", self.unroll, least=1))
+        function("streams: carry", self.carry)
 
 
 @dataclass(frozen=True)
 class Feed:
-    """How examples come that are too many for a device: data-loading workers read each when it is its turn.
+    """Read examples that are too many for a device: data-loading workers read each example when it is needed.
 
-    The splits then hold what identifies their examples, such as a hash of each one's file, and no device holds them.
+    The splits hold what identifies their examples, such as a hash of each example's file. No device holds the examples.
 
     Args:
-        layout: the shape and type of each array of an example.
-        locate: ``locate(split, index) -> place``, a tuple of what tells ``read`` which example is meant.
-        read: ``read(*place, visit) -> example``, a dictionary of arrays of just that layout; ``visit`` is (seed, epoch,
-            index) in training, by which it may be augmented, and None in evaluation. It must be a pure function of a
-            module that workers can import, best one that does not import JAX.
-        bytes: what there is to read of each split, for a plan.
-        circumstances: what an example depends on beside its place and visit, as the versions of libraries; a trial
-            resumes from checkpoints of the same alone.
+        layout: The shape and type of each array of an example.
+        locate: ``locate(split, index) -> place``, a tuple that tells ``read`` which example is meant.
+        read: ``read(*place, visit) -> example``, a dictionary of arrays of that layout. ``visit`` is (seed, epoch,
+            index) in training, by which an example may be augmented, and None in evaluation. It must be a pure
+            function in a module that workers can import, preferably without JAX, whose import takes seconds.
+        bytes: The bytes to read of each split, for a plan.
+        circumstances: What an example depends on beside its place and visit, such as the versions of libraries. A
+            trial does not resume from a checkpoint with other circumstances. Default: nothing.
+
+    >>> import numpy as np
+    >>> import sgdscope as sg
+    >>> feed = sg.Feed(
+    ...     layout={"x": ((2,), np.dtype("float32"))},
+    ...     locate=lambda split, index: (split, index),
+    ...     read=lambda split, index, visit: {"x": np.full(2, index, np.float32)},
+    ...     bytes={"train": 800, "validation": 80, "test": 80},
+    ... )
+    >>> feed.read(*feed.locate("train", 3), None)["x"].tolist()
+    [3.0, 3.0]
     """
 
     layout: Layout
@@ -84,6 +109,16 @@ class Feed:
     bytes: Mapping[str, int]
     circumstances: str = ""
 
+    def __post_init__(self) -> None:
+        mapping("feed: layout", self.layout, "shapes and types")
+        function("feed: locate", self.locate)
+        function("feed: read", self.read)
+        sizes = mapping("feed: bytes", self.bytes, "sizes by split")
+        sizes = {split: whole(f"feed: bytes[{split!r}]", size, least=0) for split, size in sizes.items()}
+        object.__setattr__(self, "bytes", sizes)
+        if not isinstance(self.circumstances, str):
+            raise InputError(f"feed: circumstances: {shown(self.circumstances)} is not text.")
+
 
 Reader = Resident | Streams | Feed
 RESIDENT = Resident()
@@ -91,46 +126,62 @@ RESIDENT = Resident()
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Workload:
-    """A model and its data.
+    """Declare a model with its data, loss and score.
 
-    Most workloads are ``init``, ``loss`` and ``score``. Training may differ from evaluation: in
-    ``training_loss``, which may draw random numbers and may move a state on that no gradient is taken of, and
-    in ``penalty``, which is part of the gradient and of no reported loss.
+    Most workloads are ``init``, ``loss`` and ``score``. Training may differ from evaluation in ``training_loss``, which
+    may draw random numbers and may move on a state without a gradient, and in ``penalty``, which is part of the
+    gradient and of no reported loss.
 
     Args:
-        name: how tables and pages call it.
-        version: change it whenever the functions change what they compute; it is part of a trial's identity.
+        name: The name of the workload in tables and reports.
+        version: A word that you change whenever the functions compute something else. It is part of a trial's identity.
         train: The training split: a dictionary of arrays with one leading axis of examples. Lists and arrays of
             other libraries are read as numpy reads them. Devices hold 32 bits: float64 is rounded to float32.
         validation: The split that chooses learning rates, likewise.
         test: The split whose scores are reported, likewise.
         init: ``init(key) -> parameters``, any tree of float arrays.
         loss: ``loss(parameters, state, batch) -> (n,)``, the loss of each of the n examples of a batch, not negative,
-            since training losses are compared by their logarithms; training minimises its mean. ``state`` is what
+            since training losses are compared by their logarithms. Training minimizes the mean. ``state`` is what
             ``init_state`` began, or ``()`` for a model without a state. Where there is no ``init_state``, ``loss``,
             ``score`` and ``training_loss`` may leave ``state`` out: ``loss(parameters, batch)``.
-        score: ``score(parameters, state, batch) -> (n,)``, the score of each example; a split's score is its mean.
-        constant_loss: mean training loss of the best constant baseline, above 0; stands for a diverged trial.
-        constant_score: its score, likewise.
-        score_name: what the score is, for axes and tables.
-        score_goal: whether a larger score is better.
-        reader: how examples are read: ``Resident(augment)`` where they lie on the device, ``Streams(unroll, carry)``
-            where they are one text, ``Feed(...)`` where the host reads them. Default: ``Resident()``.
-        training_loss: ``training_loss(parameters, state, batch, keys) -> (losses, state)``, where training
-            minimises something else than ``loss``: ``keys`` has shape (n,), one for each example and visit, so
-            that dropout does not depend on how a batch is split. Without a state, ``state`` is ``()``; a function that
-            leaves it out, ``training_loss(parameters, batch, keys)``, returns the losses alone.
-        init_state: ``init_state() -> state``, any tree of float arrays, such as running statistics.
+        score: ``score(parameters, state, batch) -> (n,)``, the score of each example. The score of a split is the mean.
+        constant_loss: The mean training loss of the best constant baseline, above 0. A diverged trial counts with it.
+        constant_score: The score of the best constant baseline, likewise.
+        score_name: The name of the score on axes and in tables. Default: ``accuracy``.
+        score_goal: Which score is better, ``maximize`` for a larger or ``minimize`` for a smaller one.
+            Default: ``maximize``.
+        reader: How examples are read: ``Resident(augment)`` where the device holds them, ``Streams(unroll, carry)``
+            where they are one text, ``Feed(...)`` where data-loading workers read them. Default: ``Resident()``.
+        training_loss: ``training_loss(parameters, state, batch, keys) -> (losses, state)``, where training minimizes
+            something else than ``loss``. ``keys`` has shape (n,), one key for each example and visit, so that dropout
+            does not depend on how a batch is cut. Without a state, ``state`` is ``()``. A function that leaves it out,
+            ``training_loss(parameters, batch, keys)``, returns the losses alone. Default: ``loss``.
+        init_state: ``init_state() -> state``, any tree of float arrays, such as running statistics. Default: none.
         penalty: ``penalty(parameters) -> scalar``, added to the mean loss in the gradient alone, such as L2.
-        ghost_batch_size: examples per batch-norm statistic, where there are any: batch sizes are multiples of it.
-        score_of_mean: what becomes of the mean score of a split, such as ``exp`` for a perplexity.
-        evaluation_batch_size: examples per forward pass of an evaluation; a bound on memory, except that with
-            ``streams`` each such piece of a split is read from a fresh start.
-        fields: what else decides the numbers, such as a width; part of the identity.
+            Default: none.
+        ghost_batch_size: Examples per batch-norm statistic, where there are any. Batch sizes are multiples of it.
+            Default: 1.
+        score_of_mean: A function of the mean score of a split, such as ``exp`` for a perplexity. Default: the mean.
+        evaluation_batch_size: Examples per forward pass of an evaluation, a bound on memory. With ``Streams`` each
+            piece of a split is read from a fresh start, so that the size counts. Default: 1024.
+        fields: What else decides the numbers, such as a width. The fields are part of a trial's identity.
+            Default: none.
 
     Raises:
-        InputError: If a split is empty, ragged or differs from the others in its arrays, or holds a value that is
-            not finite or that 32 bits do not hold.
+        InputError: If a field has a wrong type, or if a split is empty, ragged, differs from the others in its arrays,
+            or holds a value that is not finite or does not fit in 32 bits.
+
+    >>> import jax.numpy as jnp
+    >>> import sgdscope as sg
+    >>> split = {"x": np.array([[0.0], [1.0]]), "y": np.array([0.0, 1.0])}
+    >>> error = lambda weights, batch: (batch["x"] @ weights - batch["y"]) ** 2
+    >>> workload = sg.Workload(
+    ...     name="line", version="1", train=split, validation=split, test=split, init=lambda key: jnp.zeros(1),
+    ...     loss=error, score=error, score_name="squared error", score_goal="minimize",
+    ...     constant_loss=0.25, constant_score=0.25,
+    ... )
+    >>> workload.record().examples
+    (2, 2, 2)
     """
 
     name: str
@@ -156,11 +207,15 @@ class Workload:
 
     def __post_init__(self) -> None:
         for what in ("name", "version"):
-            if not (isinstance(getattr(self, what), str) and getattr(self, what).strip()):
-                raise InputError(f"workload: {what} must be a word, not {getattr(self, what)!r}.")
+            word(f"workload: {what}", getattr(self, what))
         where = f"workload {self.name!r}"
-        if self.score_goal not in ("maximize", "minimize"):
-            raise InputError(f"{where}: score_goal must be 'maximize' or 'minimize', not {self.score_goal!r}.")
+        if not (isinstance(self.score_goal, str) and self.score_goal in ("maximize", "minimize")):
+            raise InputError(f"{where}: score_goal must be 'maximize' or 'minimize', not {shown(self.score_goal)}.")
+        word(f"{where}: score_name", self.score_name)
+        for what in ("init", "loss", "score"):
+            function(f"{where}: {what}", getattr(self, what))
+        for what in ("training_loss", "init_state", "penalty", "score_of_mean"):
+            function(f"{where}: {what}", getattr(self, what), optional=True)
         for what in ("constant_loss", "constant_score"):
             number = real(f"{where}: {what}", getattr(self, what))
             if not math.isfinite(number):
@@ -171,7 +226,8 @@ class Workload:
                 f"{where}: constant_loss {self.constant_loss!r} is not above 0; training losses are compared by their "
                 f"logarithms, so add a constant to a loss that can be negative."
             )
-        plain = {name: python_value(value) for name, value in self.fields.items()}
+        given = mapping(f"{where}: fields", self.fields, "numbers and text")
+        plain = {name: python_value(value) for name, value in given.items()}
         for name, value in plain.items():
             if type(value) not in (bool, int, float, str):
                 raise InputError(
@@ -264,12 +320,15 @@ def examples_in(split: Batch) -> int:
 
 
 def constant_classifier(labels: np.ndarray) -> tuple[float, float]:
-    """Return the cross-entropy in nats and the accuracy of the best constant baseline of these labels.
+    """Return the cross-entropy in nats and the accuracy of the best constant baseline of labels.
 
-    It gives each class its frequency f_c: its loss is −Σ f_c ln f_c, its accuracy max f_c.
+    The best constant baseline gives each class its frequency f_c. Its loss is −Σ f_c ln f_c, its accuracy max f_c.
 
     Args:
-        labels: the class of each example, shape (n,); or one-hot, shape (n, classes).
+        labels: The class of each example, shape (n,), or one-hot labels, shape (n, classes).
+
+    Returns:
+        The loss and the accuracy, for ``constant_loss`` and ``constant_score``.
 
     Raises:
         InputError: If the labels are not one class for each example.

@@ -173,6 +173,12 @@ def from_csv(
 
     Raises:
         InputError: If the file cannot be read, lacks the column or holds values that cannot be used.
+
+    >>> import polars as pl
+    >>> import sgdscope as sg
+    >>> pl.DataFrame({"area": range(50), "price": [3.5 * area for area in range(50)]}).write_csv("houses.csv")
+    >>> sg.workloads.from_csv("houses.csv", "price").name
+    'houses'
     """
     path = Path(path)
     try:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,13 @@ from sgdscope.advice.next_trials import _of_scores, seeds_to_place, seeds_to_sho
 from sgdscope.analysis.curve import Curve, curve
 from sgdscope.analysis.optima import FLAT_OCTAVES, optimum_interval
 from sgdscope.analysis.tables import Tables
+from sgdscope.budget import Epochs
+from sgdscope.engine.search import search
+from sgdscope.optimizers import SGD
+from sgdscope.seeds import Seeds, parse_seeds_at
 from sgdscope.stats.equivalence import seeds_needed
+from sgdscope.store import TRIALS_SCHEMA
+from sgdscope.study import Declaration
 from sgdscope.testing import simulated
 
 
@@ -74,23 +81,67 @@ def test_so_many_seeds_tell_a_flat_optimum():
     assert np.mean(np.array(widths) <= FLAT_OCTAVES + 1) > 0.7
 
 
-def test_more_seeds_cost_all_rates_of_all_cells_and_settle_what_is_open():
+def test_more_seeds_are_asked_for_at_the_best_rates_of_the_cells_that_are_open():
     found = advice(study(n=5, lost=lambda x: 0.003 * max(0.0, x - 5)))
-    seeds = found.further.filter(field="seeds")
+    seeds = found.further.filter(field="seeds_at")
     assert len(seeds) > 1
     cells = found.tables.trials.group_by("batch_size").agg(pl.col("learning_rate").n_unique(), pl.col("steps").max())
+    of_size = {row["batch_size"]: row for row in cells.iter_rows(named=True)}
     for row in seeds.rows(named=True):
-        more = row["added"][0] - 5
-        assert more >= 1
-        assert row["trials"] == more * cells["learning_rate"].sum()
-        seconds = more * (cells["learning_rate"] * cells["steps"]).sum() * 0.001
+        named = [parse_seeds_at(text) for text in row["cells"]]
+        wanted = round(row["added"][0])
+        trials = {}
+        for cell in named:
+            if "within 3 octaves" in row["settles"][0]:  # a flat curve: at all of its rates
+                assert cell.seeds == Seeds(wanted)
+                trials[cell.batch_size] = (wanted - 5) * of_size[cell.batch_size]["learning_rate"]
+            else:  # seeds that do not choose the rate, at the best one alone
+                assert cell.seeds == Seeds(5, 5, 5 + max(10, wanted))
+                trials[cell.batch_size] = max(10, wanted)
+        assert row["trials"] == sum(trials.values())
+        seconds = sum(count * of_size[size]["steps"] for size, count in trials.items()) * 0.001
         assert row["seconds"] == pytest.approx(seconds)
         assert row["questions"] >= 1
         assert all("{" not in text for text in row["settles"])
-    by_number = seeds.sort(pl.col("added").list.first())
-    assert by_number["questions"].is_sorted()  # what some seeds settle more seeds do, too
+        assert wanted <= 100
+    whole = found.tables.trials.select(pl.struct("batch_size", "learning_rate").n_unique()).item()
+    about_scores = seeds.filter(pl.col("settles").list.first().str.contains("loses"))
+    assert (about_scores["trials"] < 10 * whole).all()  # as many seeds of the whole study cost far more
     each = found.further["seconds"] / found.further["questions"]
     assert each.is_sorted()
+
+
+def test_trials_that_are_asked_for_are_those_that_a_search_then_asks_for():
+    """What an option costs is counted a second time, by the search of the declaration that it extends."""
+    declared = Declaration(
+        name="s", workloads=simulated.RECORD, optimizers=(SGD(),), batch_sizes=(16, 64, 256), budgets=Epochs(30),
+        seeds=Seeds(5, 7, 9), learning_rates=(0.05, 0.1, 0.2, 0.4, 0.8),
+    )  # fmt: skip
+    rng = np.random.default_rng(3)
+
+    def train(trials):
+        rows = [
+            dict.fromkeys(TRIALS_SCHEMA)
+            | {"trial_id": t.id, "workload": t.workload.name, "optimizer": str(t.optimizer), "budget": str(t.budget)}
+            | {"batch_size": t.batch_size, "learning_rate": t.learning_rate, "seed": t.seed, "status": "complete"}
+            | {"effective_learning_rate": t.learning_rate, "steps": t.updates}
+            | {"train_loss": 0.1 + abs(t.learning_rate - 0.2)}
+            | dict.fromkeys(("validation_score", "test_score"), 0.9 - abs(t.learning_rate - 0.2) + rng.normal() * 0.004)
+            for t in trials
+        ]
+        return pl.DataFrame(rows, schema=TRIALS_SCHEMA)
+
+    def searched(asked, trials):
+        while pending := search(asked, trials).pending:
+            trials = pl.concat([trials, train(pending)])
+        return trials
+
+    trials = searched(declared, pl.DataFrame(schema=TRIALS_SCHEMA))
+    options = advice(trials).further.filter(field="seeds_at").rows(named=True)
+    assert options
+    for row in options:
+        extended = replace(declared, seeds_at=[parse_seeds_at(text) for text in row["cells"]])
+        assert len(searched(extended, trials)) - len(trials) == row["trials"]
 
 
 def test_a_batch_size_is_not_shown_to_hold_before_those_below_it():

@@ -207,7 +207,7 @@ def test_the_command_fetches_and_checks(mirror, tmp_path, capsys):
     assert capsys.readouterr().out == f"{tmp_path / 'mnist'}\n"
     assert main(["data", "check", "--data", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"mnist is there and right: {tmp_path / 'mnist'}"
+    assert lines[0] == f"mnist: verified ({tmp_path / 'mnist'})"
     assert lines[1].startswith("cifar10 is not in")
     (tmp_path / "mnist" / "t10k-labels-idx1-ubyte").write_bytes(b"")
     assert main(["data", "check", "--data", str(tmp_path)]) == 2

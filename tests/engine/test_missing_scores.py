@@ -61,7 +61,7 @@ def test_a_trial_without_a_score_keeps_its_training_loss_and_is_complete(score, 
     for name in ("learning_rate", "train_loss", "diverged"):
         assert of_loss[name].equals(whole.optima.filter(criterion="train_loss")[name])
     assert [row[2] for row in summary_rows(without.tables)] == ["not finite", "not finite"]
-    assert "no score: it is not finite" in without.report(tmp_path / "page.html").read_text()
+    assert "no score: it is not finite" in without.save_report(tmp_path / "page.html").read_text()
 
 
 def test_rates_without_a_score_are_left_out_of_the_score_alone(tmp_path):

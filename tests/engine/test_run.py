@@ -1,5 +1,6 @@
 import contextlib
 import io
+import itertools
 import json
 import os
 import re
@@ -9,18 +10,23 @@ import sys
 import weakref
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from rich.console import Console
 
 import sgdscope as sg
+import sgdscope.advice.until_decided
+import sgdscope.engine.run
 from sgdscope.analysis.saturation import saturation
 from sgdscope.analysis.test_set import correct
 from sgdscope.engine.plan import Costs
-from sgdscope.engine.run import plan_study
+from sgdscope.engine.run import train_study
 from sgdscope.report.text.summary import sentences, summary_rows
+from sgdscope.seeds import Seeds
 from sgdscope.store import Store
 from sgdscope.testing.quadratic import NoisyQuadratic
 from sgdscope.training import loop, traced
@@ -167,11 +173,29 @@ def test_trials_that_fail_are_recorded_and_tried_again(tmp_path, out_of_memory):
         "4 trials at batch size 64 failed: RESOURCE_EXHAUSTED: out of memory … 4 EiB; a smaller microbatch_size" in said
     )
     assert not result.finished
-    result.report(tmp_path / "page.html")
+    result.save_report(tmp_path / "page.html")
     result, _ = quietly(study, tmp_path / "s")
     assert result.ran.trained == 4
     assert (result.trials["status"] == "complete").all()
     assert result.finished
+
+
+def test_a_failed_trial_keeps_its_traceback_and_a_defect_of_ours_is_none(tmp_path, out_of_memory, monkeypatch):
+    study = quadratic_study(learning_rates=(0.5,), batch_sizes=(32, 64), seeds=2)
+    with out_of_memory():
+        result, said = quietly(study, tmp_path / "s")
+        with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+            train_study(study, tmp_path / "debug", Console(quiet=True), debug=True)
+    for error in result.trials.filter(status="failed")["error"]:
+        (name,) = re.findall(r"\(traceback: (errors/.*\.txt)\)", error)
+        assert name in said
+        kept = (tmp_path / "s" / name).read_text()
+        assert "4 EiB" in kept
+        assert "in start" in kept
+    monkeypatch.setattr("sgdscope.engine.run.Checkpoints.trials", lambda self: self.no_such_name)
+    monkeypatch.setattr(PackedBackend, "start", lambda self, trials: 1 / 0)
+    with pytest.raises(AttributeError):
+        quietly(study, tmp_path / "t")
 
 
 def test_a_batch_size_that_fails_does_not_hold_up_the_others(tmp_path, out_of_memory):
@@ -190,7 +214,7 @@ def test_one_seed_is_enough_to_run_and_shows_no_interval(tmp_path):
     result, _ = quietly(quadratic_study(seeds=1, batch_sizes=(8, 16, 32, 64)), tmp_path / "s")
     assert result.finished
     assert result.optima["test_score_high"].is_infinite().all()
-    result.report(tmp_path / "page.html")
+    result.save_report(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "Infinity" not in page.split('id="data">')[1].split("</script>")[0]
     assert "one seed has no interval, so nothing is shown: more seeds would tell." in page
@@ -286,7 +310,7 @@ def test_cells_in_which_everything_diverged_are_named(tmp_path):
     said = "sgd at batch size 16: no learning rate tried can be the best, because 2 of 2 trials diverged."
     assert sentences(result.tables)[-1] == said
     with pytest.raises(sg.InputError, match="too many trials diverged at every learning rate"):
-        result.report(tmp_path / "page.html")
+        result.save_report(tmp_path / "page.html")
 
 
 def test_few_seeds_do_not_search_for_ever(tmp_path):
@@ -304,12 +328,12 @@ def test_a_negative_loss_is_refused_with_what_would_do(tmp_path):
 
 def test_a_plan_counts_what_remains(finished, tmp_path):
     study = quadratic_study(learning_rates=(0.25, 0.5), batch_sizes=(4, 16), seeds=3)
-    plan = plan_study(study)
+    plan = sg.plan(study)
     assert (plan.cells, plan.trials) == (4, 24)
     assert plan.updates == 2 * 2 * 3 * (64 + 16)
     assert plan.examples == 24 * 256
     assert plan.seconds > 0
-    done = plan_study(quadratic_study(), finished.folder)
+    done = sg.plan(quadratic_study(), finished.folder)
     assert done.trials == done.seconds == 0
 
 
@@ -340,8 +364,9 @@ def test_workloads_and_budgets_are_each_what_they_are_alone(tmp_path, monkeypatc
     assert result.ran.trained == len(result.trials) == 2 * 2 * 2 * 2 * 2
     assert "0 of about 32 trials" in said
     # One figure would mix them; each has figures of its own.
-    charts = {name: chart for name, chart in result.charts.items() if name.endswith("score-by-learning-rate")}
-    assert len(charts) == len({json.dumps(chart.to_dict()["datasets"]) for chart in charts.values()}) == 2 * 2
+    names = [f"{name}-{budget}-best-score" for name in ("quadratic", "other") for budget in ("epochs-1", "steps-8")]
+    drawn = [json.dumps(result.figures[name].to_dict()["datasets"]) for name in names]
+    assert len(set(drawn)) == 2 * 2
     # Each cell has a row of its own, named by all that the study has several of.
     rows = summary_rows(result.tables)
     assert len({row[:4] for row in rows}) == len(rows) == 2 * 2 * 2
@@ -382,7 +407,7 @@ def test_a_folder_grows_by_budgets_and_workloads(tmp_path):
     more = quadratic_study(
         workloads=(plain, replace(plain, name="other")), budgets=(sg.Epochs(1), sg.Epochs(2)), **common
     )
-    plan = plan_study(more, tmp_path / "s")
+    plan = sg.plan(more, tmp_path / "s")
     assert (plan.cells, plan.trials) == (6, 24)
     result, _ = quietly(more, tmp_path / "s")
     assert result.ran.trained == 24
@@ -409,7 +434,7 @@ def test_a_folder_grows_by_budgets_and_workloads(tmp_path):
 def test_what_is_asked_alone_is_added_to_what_the_folder_holds(changes, trained, kept, tmp_path):
     common = {"batch_sizes": (16,), "learning_rates": (0.25, 0.5), "seeds": 2, "optimizers": sg.SGD()}
     first, _ = quietly(quadratic_study(**common), tmp_path / "s")
-    assert plan_study(quadratic_study(**(common | changes)), tmp_path / "s").trials == trained
+    assert sg.plan(quadratic_study(**(common | changes)), tmp_path / "s").trials == trained
     assert Store(tmp_path / "s").declaration() == first.declaration  # a plan changes nothing
     second, said = quietly(quadratic_study(**(common | changes)), tmp_path / "s")
     assert second.ran.trained == trained
@@ -444,9 +469,9 @@ def test_a_plan_of_what_is_finished_traces_and_times_nothing_and_another_does_on
     counted(traced, "trace")
     counted(traced, "operations")
     counted(Costs, "probe")
-    assert plan_study(quadratic_study(), finished.folder).trials == 0
+    assert sg.plan(quadratic_study(), finished.folder).trials == 0
     assert calls == {"record": 1}
-    assert plan_study(quadratic_study(seeds=7), finished.folder).expansion.startswith("study       quadratic")
+    assert sg.plan(quadratic_study(seeds=7), finished.folder).expansion.startswith("study       quadratic")
     assert calls == {"record": 2, "trace": 1, "operations": 1 + 3, "probe": 1}  # of a gradient and three splits
 
 
@@ -489,7 +514,7 @@ def test_a_study_killed_again_and_again_ends_as_one_that_never_was(study_file, c
     assert len(list(folder.glob("trials/*.parquet"))) == 2
     done = command(*run, SGDSCOPE_CACHE_DIR=str(cache))
     assert done.returncode == 0, done.stderr
-    killed, (never, _) = sg.Result(folder), quietly(sg.load_study(study_file), tmp_path / "whole")
+    killed, (never, _) = sg.Result(folder), quietly(sg.studies.get(study_file), tmp_path / "whole")
     assert killed.numbers().equals(never.numbers())
     assert killed.measurements.equals(never.measurements)
     assert killed.correctness.equals(never.correctness)
@@ -555,3 +580,49 @@ def test_a_trial_killed_in_its_midst_goes_on_from_its_checkpoint_to_the_same_bit
     assert sg.Result(killed).measurements.equals(sg.Result(never).measurements)
     assert len(sg.Result(never).correctness) == 2 * len(sg.Result(never).trials)
     assert sg.Result(killed).correctness.equals(sg.Result(never).correctness)
+
+
+# ── For a time, and until questions are decided ──────────────────────────────────────────────────────────────
+
+
+def test_a_run_for_a_time_stops_with_all_committed_and_goes_on_to_the_same_study(finished, tmp_path, monkeypatch):
+    """The clock moves on by a second with every look at it."""
+    clock, trained = itertools.count(), []
+    monkeypatch.setattr(sgdscope.engine.run, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    console = Console(file=io.StringIO())
+    for _ in range(100):
+        result = sg.run(quadratic_study(), tmp_path / "s", console, seconds=12)
+        trained.append(result.ran.trained)
+        assert len(result.trials) == sum(trained)
+        if not result.ran.out_of_time:
+            break
+    assert len(trained) > 2
+    assert result.finished
+    assert_frame_equal(result.numbers(), finished.numbers())
+
+
+def test_no_time_trains_nothing_and_says_so(tmp_path):
+    result = sg.run(quadratic_study(), tmp_path / "s", Console(file=io.StringIO()), seconds=1e-9)
+    assert result.ran.out_of_time
+    assert result.trials.is_empty()
+
+
+def test_a_run_until_questions_are_decided_adds_seeds_at_looks_and_again_trains_nothing(tmp_path, monkeypatch):
+    looks = [sg.SeedsAt("sgd", 16, sg.Seeds(2, 2, 4)), sg.SeedsAt("sgd", 16, sg.Seeds(2, 2, 6))]
+
+    def raised(declaration, tables):
+        assert tables.finished
+        at = Seeds.of(declaration.seeds_at[0].seeds if declaration.seeds_at else declaration.seeds)
+        return tuple(look for look in looks if look.seeds.best > at.best)[:1]
+
+    monkeypatch.setattr(sgdscope.advice.until_decided, "raised", raised)
+    study = quadratic_study(batch_sizes=(4, 16), learning_rates=(0.125, 0.25), seeds=2)
+    console = Console(file=io.StringIO())
+    result = sg.run(study, tmp_path / "s", console, until_decided=True)
+    assert result.finished
+    assert result.declaration.seeds_at == (looks[1],)
+    assert len(result.trials) == result.ran.trained == 2 * 2 * 2 * 2 + 4
+    again = sg.run(study, tmp_path / "s", console, until_decided=True)
+    assert again.ran.trained == 0
+    assert again.declaration == result.declaration
+    assert_frame_equal(again.numbers(), result.numbers())

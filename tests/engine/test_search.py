@@ -18,6 +18,7 @@ from sgdscope.budget import Epochs, Steps, Unlimited
 from sgdscope.engine.search import HIGHEST, LOWEST, learning_rate, next_rates, search
 from sgdscope.optimizers import SGD
 from sgdscope.records import WorkloadRecord
+from sgdscope.seeds import Seeds, SeedsAt
 from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Declaration
 
@@ -704,6 +705,173 @@ def test_more_seeds_ask_first_for_the_new_seeds(at_once):
     found = search(declaration(**NOISY | {"seeds": 5}), at_once[1]).rounds
     assert {trial.seed for stands in found for trial in stands.pending} == {3, 4}
     assert {stands.cell.batch_size for stands in found} == {256}
+
+
+# ── More seeds near the best rate ────────────────────────────────────────────────────────────────────────────
+
+
+SPENT = Seeds(search=3, near_best=6, best=15)
+
+
+def by_rate(stands):
+    """How many seeds each learning rate of a cell has, in half octaves; seeds are counted upwards without a gap."""
+    counts = {}
+    for trial in stands.trials:
+        counts.setdefault(round(2 * math.log2(trial.learning_rate)), []).append(trial.seed)
+    assert all(seeds == list(range(len(seeds))) for seeds in counts.values())
+    return {k: len(seeds) for k, seeds in counts.items()}
+
+
+def means(trials, stands, column="validation_score"):
+    """The mean over so many first seeds, as a function of half octaves and their number; diverged counts as 0.11."""
+    rows = trials.filter(pl.col("batch_size") == stands.cell.batch_size, optimizer=str(stands.cell.optimizer))
+    rows = rows.with_columns(k=(2 * pl.col("learning_rate").log(2)).round().cast(int))
+
+    def mean(k, count):
+        of = rows.filter(pl.col("k") == k, pl.col("seed") < count)
+        assert len(of) == count
+        return of[column].fill_null(0.11).mean(), (of["status"] == "diverged").mean() <= 0.2
+
+    return mean
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(oracle=oracles, numbers=st.lists(st.integers(1, 12), min_size=4, max_size=4))
+@example(Oracle(), [3, 6, 12, 3])
+@example(Oracle(), [3, 3, 3, 9])
+@example(FLAT, [2, 4, 9, 6])
+@example(EVERYTHING_DIVERGES, [2, 4, 6, 4])
+def test_the_best_rate_gets_the_most_seeds_and_those_beside_it_more_than_the_others(oracle, numbers):
+    oracle.trained.clear()
+    few, near, best, rates = *sorted(numbers[:3]), max(numbers[3], min(numbers[:3]))
+    spent, chose = Seeds(few, near, best, rates), max(near, rates)
+    (stands,), trials = searched(declaration(batch_sizes=(64,), seeds=spent), oracle)
+    counts, mean = by_rate(stands), means(trials, stands)
+    assert set(counts.values()) <= {few, near, best, rates}
+    (plain,), _ = searched(declaration(batch_sizes=(64,), seeds=few), afresh(oracle))
+    assert set(by_rate(plain)) <= set(counts)  # what the search itself asks for is what it is without them
+    if chose == few:
+        return
+    candidates = [k for k, n in counts.items() if n >= chose and mean(k, chose)[1]]
+    top = max((mean(k, chose)[0] for k in candidates), default=None)
+    tied = [k for k in candidates if mean(k, chose)[0] > top - 1e-9]
+    width = 2 if rates >= near else 1
+    inside = range(2 * LOWEST, 2 * HIGHEST + 1)
+    if tied:  # all around the best rate have the seeds that choose it, and it has the most
+        around = [[k + side for side in range(-width, width + 1) if k + side in inside] for k in tied]
+        assert any(all(counts.get(other, 0) >= chose for other in of) for of in around)
+        assert max(counts.values()) == max(best, chose)
+
+
+def afresh(oracle):
+    """The same answers with a count of its own of what was trained."""
+    kept = vars(oracle) | {"trained": []}
+    copy = Oracle()
+    vars(copy).update(kept)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def spent_at_once():
+    return searched(declaration(**NOISY | {"seeds": SPENT}), Oracle(spread=0.5))
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(order=st.randoms(use_true_random=False), at_most=st.sampled_from([7, 30]))
+def test_more_seeds_are_a_pure_function_of_complete_rounds(spent_at_once, order, at_most):
+    found, trials = searched(
+        declaration(**NOISY | {"seeds": SPENT}),
+        Oracle(spread=0.5),
+        choose=lambda pending: order.sample(pending, order.randint(1, min(len(pending), at_most))),
+    )
+    assert wanted(found) == wanted(spent_at_once[0])
+    assert trials.sort("trial_id").equals(spent_at_once[1].sort("trial_id"))
+
+
+def test_without_any_one_of_their_trials_more_seeds_ask_for_that_one(spent_at_once):
+    found, trials = spent_at_once
+    declared = declaration(**NOISY | {"seeds": SPENT})
+    late = [trial for stands in found for trial in stands.trials if trial.seed >= SPENT.search]
+    for missing in random.Random(0).sample(late, 12):
+        again = search(declared, trials.filter(pl.col("trial_id") != missing.id))
+        assert again.pending == [missing]
+        assert not again.waiting
+
+
+def test_what_else_the_folder_holds_does_not_change_where_more_seeds_go(spent_at_once):
+    extra = foreign(Oracle(spread=0.5))
+    found, _ = searched(declaration(**NOISY | {"seeds": SPENT}), Oracle(spread=0.5), extra)
+    assert wanted(found) == wanted(spent_at_once[0])
+
+
+def test_the_next_cell_does_not_wait_for_more_seeds():
+    """Where to look follows from the seeds of the search alone, so that packs are full."""
+    declared, oracle, trials = declaration(seeds=SPENT), Oracle(), NOTHING
+    state = search(declared, trials)
+    while len(state.rounds) == 1:
+        trials = pl.concat([trials, oracle.train(state.pending)])
+        state = search(declared, trials)
+    assert {trial.batch_size for trial in state.pending} == {256, 64}
+    assert all(trial.seed >= SPENT.search for trial in state.pending if trial.batch_size == 256)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"seeds": 3}, {"seeds": SPENT}),
+        ({"seeds": SPENT}, {"seeds": Seeds(3, 9, 20)}),
+        ({"seeds": SPENT}, {"seeds": Seeds(3, 6, 15, rates=10)}),
+        ({"seeds": SPENT}, {"seeds": Seeds(5, 6, 15)}),
+        ({"seeds": Seeds(3, 6)}, {"seeds": Seeds(3, 6), "seeds_at": SeedsAt("sgd", 64, Seeds(3, 6, 30))}),
+    ],
+    ids=["a whole number", "more seeds", "seeds for rates", "seeds of the search", "seeds of a cell"],
+)
+def test_a_folder_is_extended_by_more_seeds_without_training_anything_twice(before, after):
+    _, trials = searched(declaration(**NOISY | before), Oracle(spread=0.5))
+    declared, oracle = declaration(**NOISY | after), Oracle(spread=0.5)
+    assert not declaration(**NOISY | before).differences(declared)
+    found, _ = searched(declared, oracle, trials)
+    assert wanted(found) == wanted(searched(declared, Oracle(spread=0.5))[0])
+    asked = {trial.id for stands in found for trial in stands.trials}
+    assert set(oracle.trained) == asked - set(trials["trial_id"])
+
+
+def test_only_the_cells_that_are_named_get_the_seeds_of_a_cell():
+    at = SeedsAt("momentum:0.9", 64, Seeds(3, 3, 12))
+    plain, _ = searched(declaration(**NOISY), Oracle(spread=0.5))
+    found, _ = searched(declaration(**NOISY | {"seeds_at": at}), Oracle(spread=0.5))
+    for before, stands in zip(plain, found, strict=True):
+        more = len(stands.trials) - len(before.trials)
+        named = (str(stands.cell.optimizer), stands.cell.batch_size) == (at.optimizer, at.batch_size)
+        assert more == (9 if named else 0)
+
+
+def test_another_first_seed_gives_other_trials_of_the_same_number_of_seeds():
+    (stands,), _ = searched(declaration(batch_sizes=(64,), seeds=Seeds(3, 3, 12), first_seed=1000), Oracle())
+    assert {trial.seed for trial in stands.trials} == set(range(1000, 1012))
+
+
+def test_of_given_rates_those_next_to_the_best_get_more_seeds():
+    rates = (0.01, 0.05, 0.25, 1.0, 5.0)
+    declared = declaration(batch_sizes=(256,), learning_rates=rates, seeds=Seeds(2, 4, 6))
+    (stands,), _ = searched(declared, Oracle(score=-2.0, loss=-2.0, spread=0.01, cliff=100.0))
+    counts = {rate: sum(trial.learning_rate == rate for trial in stands.trials) for rate in rates}
+    assert counts == {0.01: 2, 0.05: 4, 0.25: 6, 1.0: 4, 5.0: 2}
+
+
+def test_a_best_rate_that_more_seeds_show_to_diverge_gives_way_to_the_next():
+    """It diverges with the later seeds alone, and is the best by the first ones."""
+
+    class Late(Oracle):
+        def row(self, trial):
+            row = super().row(trial)
+            if trial.learning_rate == 0.25 and trial.seed >= 4:
+                row |= {"status": "diverged", "train_loss": None, "validation_score": None, "test_score": None}
+            return row
+
+    declared = declaration(batch_sizes=(256,), learning_rates=(0.125, 0.25, 0.5), seeds=Seeds(2, 4, 12))
+    (stands,), _ = searched(declared, Late(score=-2.1, loss=-2.1, spread=0.01, cliff=100.0))
+    assert by_rate(stands) == {-6: 12, -4: 12, -2: 4}
 
 
 # ── Learning rates that are given ────────────────────────────────────────────────────────────────────────────

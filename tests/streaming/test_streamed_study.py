@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 
 import sgdscope as sg
+from sgdscope import studies
 from sgdscope.cli import main
 from sgdscope.engine import run as local
 from sgdscope.engine.plan import Costs
 from sgdscope.imagenet.index import read_imagenet
 from sgdscope.imagenet.workload import imagenet_resnet50
-from sgdscope.studies import load_study
 from sgdscope.training import loop
 from sgdscope.training.jax_setup import COMPILER_OPTIONS
 
@@ -50,7 +50,7 @@ def study_of_pictures(pictures, tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(study_of_pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "study"
-    return sg.run(load_study(str(study_of_pictures)), folder), folder
+    return sg.run(studies.get(str(study_of_pictures)), folder), folder
 
 
 def numbers(result):
@@ -75,7 +75,7 @@ def test_it_is_run_reported_and_not_run_again(finished, study_of_pictures, capsy
     capsys.readouterr()
     assert main(["run", str(study_of_pictures), "--out", str(folder)]) == 0
     assert "nothing was left to train" in capsys.readouterr().out
-    assert main(["status", str(folder)]) == 0
+    assert main(["show", str(folder)]) == 0
     assert "4 complete, 4 diverged; 0 pending" in capsys.readouterr().out
     assert main(["report", str(folder)]) == 0
     assert (folder / "report.html").exists()
@@ -122,7 +122,7 @@ def test_a_process_that_was_killed_fails_the_trial_and_the_same_command_goes_on(
 
     monkeypatch.setattr(loop, "train", train)
     monkeypatch.setattr(local, "PACK_SECONDS", 1e-9)
-    study = load_study(str(study_of_pictures))
+    study = studies.get(str(study_of_pictures))
     result = sg.run(study, tmp_path / "s")
     failed = result.trials.filter(status="failed")
     assert failed["trial_id"].to_list() == killed
@@ -150,4 +150,4 @@ def test_a_picture_that_is_damaged_meanwhile_stops_the_run_in_a_sentence(picture
 
 def test_the_noise_scale_is_refused_in_a_sentence(study_of_pictures):
     with pytest.raises(sg.InputError, match="noise_scale_at: the examples of workload 'imagenet_resnet50' are read by"):
-        load_study(str(study_of_pictures)).changed({"noise_scale_at": (0.0,)})
+        studies.get(str(study_of_pictures)).changed({"noise_scale_at": (0.0,)})

@@ -14,7 +14,7 @@ import pytest
 from sgdscope.engine.plan import Costs, expansion
 from sgdscope.errors import InputError
 from sgdscope.imagenet.index import ImageNet
-from sgdscope.studies import BUILT_IN, SWEEPS, declared, load_study
+from sgdscope.studies import BUILT_IN, SWEEPS, declared, get
 from sgdscope.training.traced import trace
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -68,7 +68,7 @@ def test_all_published_studies_are_here():
 @functools.cache
 def costs_of(name, profile):
     """Counting operations takes a while; all sweeps have the same workload."""
-    study = load_study(name) if profile is None else declared(name, blank(name), profile)
+    study = get(name) if profile is None else declared(name, blank(name), profile)
     return {workload.name: Costs(trace(workload), len(study.evaluate_at)) for workload in study.workloads}
 
 
@@ -100,7 +100,7 @@ def test_the_readmes_script_for_several_machines_shares_whole_ghost_batches(devi
 
 @pytest.mark.parametrize(("name", "profile", "sweep"), [*OWN, *PUBLISHED])
 def test_a_built_in_study_is_what_it_was(name, profile, sweep):
-    study = load_study(name, sweep=sweep) if profile is None else declared(name, blank(name), profile, sweep)
+    study = get(name, sweep=sweep) if profile is None else declared(name, blank(name), profile, sweep)
     text = expansion(study.declaration(), costs_of(name, profile)) + "\n"
     path = GOLDEN / f"{study.name}.txt"
     if os.environ.get("SGDSCOPE_WRITE_GOLDEN"):
@@ -127,15 +127,15 @@ def test_a_built_in_study_is_what_it_was(name, profile, sweep):
 )
 def test_a_profile_or_data_that_a_study_has_not_are_named(arguments, sentence):
     with pytest.raises(InputError, match=sentence):
-        load_study(**arguments)
+        get(**arguments)
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_the_earlier_name_of_a_sweep_is_that_sweep(sweep):
-    assert load_study(f"digits_{sweep}").declaration() == load_study("digits", sweep=sweep).declaration()
+    assert get(f"digits_{sweep}").declaration() == get("digits", sweep=sweep).declaration()
 
 
 def test_a_study_whose_data_are_not_there_says_how_to_get_them(tmp_path):
     with pytest.raises(InputError, match="sgdscope data fetch mnist") as raised:
-        load_study("autoencoder", data=tmp_path)
+        get("autoencoder", data=tmp_path)
     assert "\n" not in str(raised.value)

@@ -21,6 +21,7 @@ from sgdscope.records import WorkloadRecord
 from sgdscope.report.figures.change import lines_of_optimizers
 from sgdscope.report.figures.figure import counted, plain_first, seeds
 from sgdscope.report.text.summary import edge_sentences
+from sgdscope.seeds import parse_seeds_at, united_at
 from sgdscope.studies import Origin
 from sgdscope.study import Declaration
 from sgdscope.terminal import TextTable, print_line, print_table, print_text, visible
@@ -216,11 +217,12 @@ def option_sentence(row: dict[str, Any]) -> str:
 def worth_telling(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the first rows; of those that extend the same field, only rows that decide more than the ones before.
 
-    Rates below and rates above the ones tried answer different questions: both are returned.
+    Rates below and rates above the ones tried answer different questions, as do seeds of different cells: all are
+    returned.
     """
     told: list[dict[str, Any]] = []
     for row in rows:
-        if row["field"] == "learning_rates" or all(
+        if row["field"] in ("learning_rates", "seeds_at") or all(
             row["questions"] > other["questions"] for other in told if other["field"] == row["field"]
         ):
             told.append(row)
@@ -236,12 +238,12 @@ def command(row: dict[str, Any] | None, declaration: Declaration, folder: Path, 
     fields: dict[str, Sequence[Any]] = {
         name: getattr(declaration, name) for name in ("optimizers", "batch_sizes", "learning_rates", "budgets")
     }
-    fields |= {"seeds": (declaration.seeds,)}
+    fields |= {"seeds": (declaration.seeds,), "first_seed": (declaration.first_seed,), "seeds_at": declaration.seeds_at}
     theirs = fields if origin is None else origin.fields
     wanted = fields if row is None else fields | {row["field"]: _with(fields[row["field"]], row)}
     words = ["sgdscope", "run", *(origin.words if origin else ("STUDY",)), "--out", str(folder)]
     for name, values in wanted.items():
-        if values == theirs.get(name, ()):
+        if values == theirs.get(name, (0,) if name == "first_seed" else ()):
             continue
         words += [f"--{name.replace('_', '-')}", *(exact(v) if isinstance(v, float) else str(v) for v in values)]
     return shlex.join(words)
@@ -251,17 +253,29 @@ def _with(values: Sequence[Any], row: dict[str, Any]) -> Sequence[Any]:
     """Return a field with what is added to it."""
     if row["field"] == "seeds":
         return (round(row["added"][0]),)
+    if row["field"] == "seeds_at":
+        return united_at(values, [parse_seeds_at(text) for text in row["cells"]])
     added = [round(value) if row["field"] == "batch_sizes" else value for value in row["added"]]
     return sorted([*values, *added])
 
 
 def _added(row: dict[str, Any]) -> str:
     values = listed(f"{value:g}" for value in row["added"])
+    if row["field"] == "seeds_at":
+        return f"{values} seeds at {_cells(row['cells'])}"
     return {
         "seeds": f"{values} seeds",
         "batch_sizes": f"batch size{'s' if len(row['added']) > 1 else ''} {values}",
         "learning_rates": f"learning rate {values}",
     }[row["field"]]
+
+
+def _cells(texts: Sequence[str]) -> str:
+    """Name the optimizers and batch sizes of cells, those of one optimizer together."""
+    sizes: dict[str, list[int]] = {}
+    for cell in map(parse_seeds_at, texts):
+        sizes.setdefault(cell.optimizer, []).append(cell.batch_size)
+    return " and ".join(f"{name} {listed(of)}" for name, of in sizes.items())
 
 
 def of_part(table: pl.DataFrame, part: Tables) -> pl.DataFrame:

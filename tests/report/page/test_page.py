@@ -24,7 +24,7 @@ def page(tmp_path_factory):
     )  # fmt: skip
     study = sg.Study(name=EVIL, workloads=workload, batch_sizes=(4, 8, 16, 32), budgets=sg.Epochs(1), seeds=3)
     result = sg.run(study, folder / "s", Console(file=io.StringIO()))
-    return result, result.report(folder / "page.html").read_text()
+    return result, result.save_report(folder / "page.html").read_text()
 
 
 def block_of(html):
@@ -139,7 +139,7 @@ def test_a_notebook_shows_a_result_without_trials(page, tmp_path):
 
 def test_figures_save_as_pictures(page, tmp_path):
     result, _ = page
-    result.charts["best-score"].save(tmp_path / "figure.svg")
+    result.figures["best-score"].save(tmp_path / "figure.svg")
     assert (tmp_path / "figure.svg").read_text().startswith("<svg")
 
 
@@ -149,4 +149,4 @@ def test_a_study_without_trials_is_refused(page, tmp_path):
     with Store(tmp_path / "s").writing():
         Store(tmp_path / "s").declare(page[0].declaration)
     with pytest.raises(sg.InputError, match="has no finished trials yet"):
-        sg.Result(tmp_path / "s").report(tmp_path / "page.html")
+        sg.Result(tmp_path / "s").save_report(tmp_path / "page.html")

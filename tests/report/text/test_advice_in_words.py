@@ -22,7 +22,7 @@ from sgdscope.report.text.advice import (
     print_advice,
     rates_table,
 )
-from sgdscope.studies import Origin, load_study, origin_of
+from sgdscope.studies import Origin, get, origin_of
 from sgdscope.study import Declaration
 from sgdscope.testing import simulated
 
@@ -146,7 +146,7 @@ def test_built_in_studies_are_known_by_their_names():
     def named(name, record=RECORD):
         return Declaration(**(vars(DECLARATION) | {"name": name, "workloads": [record]}))
 
-    study = load_study("digits", sweep="steps")
+    study = get("digits", sweep="steps")
     assert origin_of(study.declaration()).words == ("digits", "--sweep", "steps")
     assert origin_of(study.declaration()).fields["seeds"] == (study.seeds,)
     assert origin_of(named("digits")) is None  # another's workload
