@@ -246,7 +246,7 @@ def test_the_reference_is_compared_with_the_best_budget_and_of_one_workload_alon
     assert verdicts(pl.concat([study(n=4), short]), reference=PLATEAU)["C0"] == "supported"
     two = {name: RECORD.__class__(**vars(RECORD) | {"name": name}) for name in (RECORD.name, "other")}
     both = pl.concat([study(n=4), study(n=4).with_columns(workload=pl.lit("other"))])
-    with pytest.raises(InputError, match="several workloads"):
+    with pytest.raises(InputError, match="--reference is the score of one workload"):
         findings(tables(both, two), reference=0.9)
 
 
