@@ -72,25 +72,6 @@ def score(value: float, low: float, high: float, in_percent: bool, sign: str = "
     return f"{estimate(100 * value, 100 * low, 100 * high, sign=sign)} %"
 
 
-def with_half_width(mean: float, half: float, sign: str = "") -> str:
-    """Return a mean and its interval with enough decimals for a first digit of the interval, at least 3.
-
-    An interval narrower than the rounding of floats is 0. A small mean that takes more than 6 decimals is written with
-    an exponent.
-
-    >>> with_half_width(0.97, 0.003), with_half_width(-0.01, 0.0004, sign="+")
-    ('0.970 ±0.003', '−0.0100 ±0.0004')
-    >>> with_half_width(0.94, 1e-16), with_half_width(-1.2e-10, 4e-10)
-    ('0.940 ±0.000', '−1.2e-10 ±4e-10')
-    """
-    half = 0.0 if half <= ROUNDED * abs(mean) else half
-    decimals = 3 if not 0 < half < math.inf else max(3, -math.floor(math.log10(half)))
-    if decimals > MOST_DECIMALS and abs(mean) < SMALL:
-        digits = max(1, math.floor(math.log10(max(abs(mean), half) / half)) + 1)
-        return f"{number(mean, f'{sign}.{digits}e')} ±{number(half, '.0e')}"
-    return f"{number(mean, f'{sign}z.{decimals}f')} ±{number(half, f'.{decimals}f')}"
-
-
 def points(difference: float, in_percent: bool) -> str:
     """Return a difference of scores, that of accuracies in percentage points.
 

@@ -93,7 +93,7 @@ def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
 
     An end is bracketed when it is no contender for the best rate, as its interval counts them
     (:attr:`~sgdscope.analysis.curve.Curve.contenders`); or, at the upper end, when more than 20 % of its trials
-    diverge; or when it gains less than a tenth of what the best rate gains over the constant predictor, beyond which
+    diverge; or when it gains less than a tenth of what the best rate gains over the constant baseline, beyond which
     few seeds would search for ever.
     """
     rows = ended(trials).select("trial_id", "status", *COLUMN.values(), "test_score").iter_rows()

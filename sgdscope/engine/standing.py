@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from sgdscope.analysis.trial_table import CELL
-from sgdscope.formatting import with_half_width
+from sgdscope.formatting import score
 from sgdscope.seeds import Seeds
 from sgdscope.stats.intervals import t_interval
 from sgdscope.store import ended
@@ -74,7 +74,6 @@ def _best(declaration: Declaration, trials: pl.DataFrame) -> str:
     record = next(record for record in declaration.workloads if record.name == whole["workload"][-1])
     mine = whole.filter(workload=record.name)
     row = max(mine.iter_rows(named=True), key=lambda row: record.score_sign * sum(row["validation_score"]))
-    mean, low, _ = t_interval(row["validation_score"])
+    found = score(*t_interval(row["validation_score"]), record.in_percent)
     where = f"{row['optimizer']}, batch size {row['batch_size']}, learning rate {row['learning_rate']:.2g}"
-    score = f"{record.chosen_on} {record.score_name} {with_half_width(mean, mean - low)}"
-    return f"best so far: {score} (95 %, n = {row['n']}) with {where}"
+    return f"best so far: {record.chosen_on} {record.score_name} {found} (95 %, {row['n']} seeds) with {where}"

@@ -1,8 +1,8 @@
-"""Batch size at a constant epoch budget, on MNIST pictures that a deep autoencoder reconstructs.
+"""Batch size at a constant epoch budget, on MNIST images that a deep autoencoder reconstructs.
 
 Hypothesis: as for the other workloads: below some batch size SGD and momentum reach the same error and the
-optimal learning rate grows with the batch; above it the learning rate stops growing and momentum is ahead. Deep
-autoencoders are known to need momentum (Sutskever et al. 2013), so it should be ahead from small batches on.
+optimal learning rate grows with the batch; above it the learning rate stops growing and momentum is better. Deep
+autoencoders are known to need momentum (Sutskever et al. 2013), so it should be better from small batches on.
 
 Sweep ``steps``: the squared error rises for large batches although the training loss is lower, and the optimal learning
 rate rises more slowly than the batch. Full takes the steps of 200 epochs at a batch size of 1,024.
@@ -12,8 +12,8 @@ that is best for the squared error hardly changes. Full takes 50 to 6,400 epochs
 
 Command: ``sgdscope run autoencoder --profile small`` (or full); it needs ``sgdscope data fetch mnist``.
 Cost: see ``sgdscope plan``; small runs in under 30 minutes on two cores, full takes a cluster.
-What came out: of small, the error rising with the batch size, since two epochs of 5,000 pictures are few updates: at
-256 and 1,024 next to nothing is learned, and no claim can be tested (``results/autoencoder-small``; with 6 epochs:
+What came out: of small, the error rising with the batch size, since two epochs of 5,000 images are few updates: at
+256 and 1,024 hardly anything is learned, and no claim can be tested (``results/autoencoder-small``; with 6 epochs:
 ``results/autoencoder-6-epochs``). The small sweeps found nothing: 10 steps are too few to learn anything, and the
 epochs end long before the error saturates. Full has not been run.
 """

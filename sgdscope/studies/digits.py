@@ -1,7 +1,7 @@
 """Batch size at a constant epoch budget, on handwritten digits: the whole question in a minute or two.
 
 Hypothesis: below some batch size SGD and momentum reach the same test score and the optimal learning rate
-grows with the batch; above it the learning rate stops growing, the score falls, and momentum is ahead.
+grows with the batch; above it the learning rate stops growing, the score falls, and momentum is better.
 
 Sweep ``steps``: at large batch sizes the score falls although the training loss is lower, since the noise of the
 gradient is missing there. The optimal learning rate rises more slowly than the batch.
@@ -10,12 +10,12 @@ Sweep ``epochs``: the score saturates, the learning rate that is best for the tr
 best for the score hardly changes, so that large learning rates generalize well early on.
 
 Command: ``sgdscope run digits --out FOLDER``, and with ``--sweep steps`` or ``--sweep epochs``.
-Cost: about 700 trials, 30 epochs of 1,024 pictures each; under 60 s on two cores. The sweep ``steps`` takes about 350
+Cost: about 700 trials, 30 epochs of 1,024 images each; under 60 s on two cores. The sweep ``steps`` takes about 350
 trials and a minute of one core, the sweep ``epochs`` about 340 trials and two minutes.
-What came out: with 15 seeds both regimes, and the bend of SGD's learning rate at 25 [18, 35] (``results/digits``);
-with the 5 seeds that it has the bend of that for the score is not identified. With 15 seeds, at constant steps the
-training loss falls with the batch size, the optimal learning rate rises by a factor of 1.4 a doubling, and the score
-falls by 0.7 points; batch sizes of 4 and 8 see the pictures once or twice and lose score since they are undertrained.
+What came out: with 15 seeds both regimes, and SGD's transition batch size at 25 [18, 35] (``results/digits``);
+with 5 seeds the transition for the score is not identified. With 15 seeds, at constant steps the training loss falls
+with the batch size, the optimal learning rate rises by a factor of 1.4 a doubling, and the score falls by 0.7 points.
+Batch sizes of 4 and 8 see the images once or twice and have a worse score, since they are undertrained.
 Over epochs the score is flat from 40 on while the training loss still falls, but the two optimal learning rates do not
 part: the one for the training loss rises a little.
 """

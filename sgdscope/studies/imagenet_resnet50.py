@@ -1,7 +1,7 @@
 """Batch size at a constant epoch budget, on ImageNet with ResNet-50 and ghost batch normalization.
 
 Hypothesis: SGD and momentum reach the same test accuracy up to some batch size at 90 epochs, with a learning rate that
-grows with the batch; beyond, the learning rate stops growing, the accuracy falls, and momentum is ahead.
+grows with the batch; beyond, the learning rate stops growing, the accuracy falls, and momentum is better.
 
 Sweep ``steps``: the accuracy falls for large batches although the training loss is lower, and the optimal learning rate
 rises more slowly than the batch. Full takes the steps of 90 epochs at a batch size of 8,192.
@@ -10,7 +10,7 @@ Sweep ``epochs``: the accuracy saturates, the learning rate that is best for the
 is best for the accuracy hardly changes. Both profiles take half to four times their epochs.
 
 Command: ``sgdscope run imagenet_resnet50 --data DIR --devices-per-trial 4`` (or --profile full); it needs ImageNet's
-pictures in folders, and what ``pip install '.[imagenet]'`` installs. Each device takes whole ghost batches of 64: no
+images in folders, and what ``pip install '.[imagenet]'`` installs. Each device takes whole ghost batches of 64: no
 more than four can share the smallest batch size, and with eight ``--batch-sizes`` leaves it out.
 Cost: see ``sgdscope plan``; small is declared for one machine of GPUs and a day, full for a cluster.
 What should come out: full the regimes and the place between them; small, whose four batch sizes are too few to find
@@ -53,7 +53,7 @@ SWEEPS = {"full": Sweeps(steps_of=8192), "small": Sweeps()}
 
 
 def study(data: ImageNet, profile: str) -> Study:
-    """Return the study on these pictures at one of the profiles, without the batch sizes that they are too few for."""
+    """Return the study on these images at one of the profiles, without the batch sizes that they are too few for."""
     workload = imagenet_resnet50(data)
     if profile == "small":
         workload = imagenet_resnet50(of_classes(data, SMALL_CLASSES), side=SMALL_SIDE)

@@ -1,4 +1,4 @@
-"""What the built-in studies on published data have in common: the talk's three sweeps, as published and smaller."""
+"""What the built-in studies on published data have in common: the paper's three sweeps, as published and smaller."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def profiled(workload: Workload, profile: str, profiles: Mapping[str, Mapping[st
 
 @dataclass(frozen=True)
 class Sweeps:
-    """What a study's other two sweeps vary, the talk's (b) and (c); both train with momentum alone.
+    """What a study's other two sweeps vary, the paper's (b) and (c); both train with momentum alone.
 
     Args:
         steps: the steps of every trial of the sweep ``steps``. Default: those of the study's epochs at the batch size

@@ -2,10 +2,10 @@
 
 Hypothesis: SGD and momentum reach the same test accuracy up to a batch size of about 512 at 200 epochs, with a
 learning rate that grows with the batch; beyond, the learning rate stops growing, the accuracy falls, and momentum
-is ahead.
+is better.
 
 Sweep ``steps``: the accuracy falls for large batches although the training loss is lower, and the optimal learning rate
-rises more slowly than the batch. Full takes 9,765 steps, as the talk does.
+rises more slowly than the batch. Full takes 9,765 steps, as the paper does.
 
 Sweep ``epochs``: the accuracy saturates, the learning rate that is best for the training loss decays, and the one that
 is best for the accuracy hardly changes. Full takes 50 to 6,400 epochs in doublings.
