@@ -99,7 +99,7 @@ def parse_duration(text: str) -> float:
 
 
 Text = str | None
-StudyName = Annotated[Positional[str], arg(metavar="STUDY")]
+StudyName = Annotated[Positional[str | None], arg(metavar="STUDY", help_behavior_hint="(or --csv)")]
 Folder = Annotated[Positional[Path], arg(metavar="DIR")]
 ITS_OWN = "default: the study's"
 
@@ -180,6 +180,18 @@ class Source:
     """Train on all examples and choose learning rates on the test set."""
 
 
+@dataclass(frozen=True)
+class Csv:
+    """A CSV file in place of a study: a fully connected network learns to predict one column from the others."""
+
+    csv: Annotated[Path | None, option("FILE", "default: none")] = None
+    """The file, with a header."""
+    target: Annotated[Text, option("COLUMN", "default: none")] = None
+    """The column to predict."""
+    task: Annotated[Text, option("classification|regression", "default: by the column")] = None
+    """What to predict: a class or a number."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Debuggable:
     """The option that every command has."""
@@ -195,10 +207,11 @@ class Run(Debuggable):
     Safe to interrupt: run the same command again to resume.
     """
 
-    study: StudyName
-    """A built-in study's name, or the path of a Python file that defines `study`."""
     fields: Annotated[OmitArgPrefixes[Fields], arg(name="study")]
     source: Annotated[OmitArgPrefixes[Source], arg(name="built-in study")]
+    table: Annotated[OmitArgPrefixes[Csv], arg(name="table")]
+    study: StudyName = None
+    """A built-in study's name, or the path of a Python file that defines `study`."""
     out: Annotated[Text, option("DIR", "default: sgdscope-NAME")] = None
     """The study's folder. Trials that it holds are not trained again."""
     until_decided: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
@@ -214,9 +227,10 @@ class Run(Debuggable):
     @property
     def words(self) -> list[str]:
         """The words after ``sgdscope run`` that ask for this from any folder, without ``--out``."""
-        path = Path(self.study)
-        words = [str(path.resolve()) if path.is_file() else self.study]
-        for part in (self.source, self.fields):
+        words = []
+        if self.study is not None:
+            words = [str(Path(self.study).resolve()) if Path(self.study).is_file() else self.study]
+        for part in (self.source, self.table, self.fields):
             for f in fields(part):
                 value = getattr(part, f.name)
                 value = value.resolve() if isinstance(value, Path) else value
@@ -231,7 +245,7 @@ class Run(Debuggable):
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        study = _load(self.study, self.source, self.fields)
+        study = _load(self.study, self.source, self.table, self.fields)
 
         from sgdscope.report.text.summary import saturation_sentences
         from sgdscope.result import run
@@ -286,16 +300,17 @@ class Plan(Debuggable):
     Nothing is trained.
     """
 
-    study: StudyName
-    """A built-in study's name, or the path of a Python file that defines `study`."""
     fields: Annotated[OmitArgPrefixes[Fields], arg(name="study")]
     source: Annotated[OmitArgPrefixes[Source], arg(name="built-in study")]
+    table: Annotated[OmitArgPrefixes[Csv], arg(name="table")]
+    study: StudyName = None
+    """A built-in study's name, or the path of a Python file that defines `study`."""
     out: Annotated[Text, option("DIR", "default: nothing is trained yet")] = None
     """A folder that holds part of the study. Only the missing trials are counted."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        study = _load(self.study, self.source, self.fields)
+        study = _load(self.study, self.source, self.table, self.fields)
 
         from sgdscope.engine.run import plan_study
         from sgdscope.formatting import duration
@@ -799,13 +814,25 @@ def _print_findings(tables: Tables, console: Terminal) -> None:
             print_text(console, sentence)
 
 
-def _load(name: str, source: Source, changes: Fields) -> Study:
+def _load(name: str | None, source: Source, table: Csv, changes: Fields) -> Study:
     from sgdscope.studies import get
+    from sgdscope.studies.csv_file import study_of
 
+    if (name is None) == (table.csv is None):
+        raise InputError("Give a study, or --csv FILE and --target COLUMN, and not both.")
+    if (table.csv is None) != (table.target is None) or (table.csv is None and table.task is not None):
+        raise InputError("--csv FILE and --target COLUMN belong together; --task goes with them.")
     _load_jax()
     from sgdscope.training.jax_setup import configure_jax
 
     configure_jax()  # before a study's file makes an array, which starts JAX
+    if table.csv is not None and table.target is not None:
+        if table.task not in (None, "classification", "regression"):
+            raise InputError(f"--task: {shown(table.task)} is neither classification nor regression.")
+        if any(getattr(source, f.name) for f in fields(source)):
+            raise InputError("--sweep, --profile, --data and --train-on-all are for built-in studies, not for --csv.")
+        return changes.applied_to(study_of(table.csv, table.target, cast(Any, table.task)))
+    assert name is not None  # noqa: S101 - one of the two is given
     return changes.applied_to(get(name, source.profile, source.data, source.train_on_all, source.sweep))
 
 
