@@ -138,7 +138,7 @@ class Fields:
     schedule: Annotated[Annotated[Schedule, read_by(parse_schedule)] | None, option("NAME", ITS_OWN)] = None
     """How the learning rate changes along the budget: halving, constant, cosine, wsd or wsd:WARMUP:DECAY."""
     score_margin: Annotated[
-        Annotated[float, number("score_margin")] | None, option("SCORE", "default: 5 % of an accuracy's errors")
+        Annotated[float, number("score_margin")] | None, option("SCORE", "default: 2 % of an accuracy's errors")
     ] = None
     """The largest difference in score to ignore, in units of the score."""
     evaluate_at: Annotated[
@@ -528,7 +528,7 @@ class Analyze(Debuggable):
     examples: Annotated[Annotated[int, whole_number("examples")] | None, option("N", "default: unknown")] = None
     """The size of the training split, for the temperature."""
     score_margin: Annotated[
-        Annotated[float, number("score_margin")] | None, option("SCORE", "default: 5 % of an accuracy's errors")
+        Annotated[float, number("score_margin")] | None, option("SCORE", "default: 2 % of an accuracy's errors")
     ] = None
     """The largest difference in score to ignore, in units of the score."""
     out: Annotated[Text, option("DIR", "default: no table is written")] = None

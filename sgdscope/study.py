@@ -108,6 +108,10 @@ def _trial_id(trial: Trial) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _test_examples(workload: Workload | WorkloadRecord) -> int:
+    return workload.examples[2] if isinstance(workload, WorkloadRecord) else examples_in(workload.test)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Design:
     """The fields that a study shares with the declaration of it that its folder keeps."""
@@ -222,13 +226,20 @@ class _Design:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise InputError(f"workloads: two are called {twice!r}; give each a name of its own.")
-        if self.score_margin is not None and self.score_margin >= 1:
+        if self.score_margin is not None:
             wide = next((workload.name for workload in workloads if workload.score_name == "accuracy"), None)
-            if wide is not None:
+            if wide is not None and self.score_margin >= 1:
                 raise InputError(
                     f"score_margin: {self.score_margin!r} is as large as the range of an accuracy, the score of "
                     f"{wide!r}. Give a margin below 1."
                 )
+            for workload in workloads:
+                examples = _test_examples(workload) if workload.score_name == "accuracy" else 0
+                if examples and self.score_margin < 1 / examples:
+                    raise InputError(
+                        f"score_margin: {self.score_margin!r} is less than one of the {examples:,} test examples of "
+                        f"{workload.name!r}. Give at least {math.ceil(1e6 / examples) / 1e6:g}."
+                    )
         self._set("workloads", workloads)
 
     def _check_batch_sizes(self, examples: int, ghost_batch_size: int, unroll: int) -> None:
@@ -525,8 +536,9 @@ class Study(_Design):
         devices_per_trial: The number of devices that share each batch of a trial. Default: 1.
         compute_dtype: The type of the matrix products and convolutions in gradients, ``float32`` or ``bfloat16``.
             Everything else stays in float32. bfloat16 is for GPUs, and slower on a CPU. Default: ``float32``.
-        score_margin: δ, the largest difference in score to ignore, in units of the score. Default: for an accuracy the
-            larger of 5 % of the errors and two test examples, for another score 5 % of it.
+        score_margin: δ, the largest difference in score to ignore, in units of the score. It changes no trial. For an
+            accuracy it is at least one test example. Default: for an accuracy the larger of two test examples and 2 %
+            of the errors, at most half a point; for another score 2 % of it.
         noise_scale_at: The fractions of the budget at which the gradient noise scale is estimated. 0 is before the
             first update. The estimates take time and change no trial. Default: never.
         schedule: How the learning rate changes along the budget: ``Halving()``, ``Constant()``, ``Cosine()`` or

@@ -31,6 +31,7 @@ def study(**changes):
         ({"score_margin": 0}, "score_margin: 0 is not positive and finite"),
         ({"score_margin": True}, "score_margin: True is not a number"),
         ({"score_margin": float("nan")}, "score_margin: nan is not positive and finite"),
+        ({"score_margin": 0.001, "workloads": digits()}, "score_margin: 0.001 is less than one of the 517"),
         ({"score_margin": 1.5, "workloads": digits()}, "score_margin: 1.5 is as large as the range of an accuracy"),
         ({"batch_sizes": (0,)}, "batch_sizes: 0 is below 1"),
         ({"batch_sizes": (-3,)}, "batch_sizes: -3 is below 1"),

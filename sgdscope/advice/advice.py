@@ -158,7 +158,7 @@ def batch_size_costs(
             verdicts[within] = _verdicts(of_known, known, scores[within], margin, records[key["workload"]])
         held = verdicts == "equivalent"
         for number, size in enumerate(by_size):
-            row = key | {"batch_size": size, "n": scores.shape[1], "margin": margin, "verdict": str(verdicts[number])}
+            row = key | {"batch_size": size, "n": by_size[size].n, "margin": margin, "verdict": str(verdicts[number])}
             if held.any() and len(by_size) > 1:
                 row |= named("difference", t_interval(scores[number] - scores[held].mean(axis=0)))
             rows.append(row | _turned("test_score", scores[number], records[key["workload"]].score_sign))

@@ -145,7 +145,7 @@ def seeds_to_place(found: Curve) -> int | None:
     leads = found.goodness[best] - found.goodness[contending]
     level = ALPHA / max(1, int(found.eligible.sum()) - 1)
     needed = [
-        0 if rate == best else seeds_to_show([float(lead.mean())], float(lead.std(ddof=1)), level)
+        0 if rate == best else seeds_to_show([float(np.nanmean(lead))], float(np.nanstd(lead, ddof=1)), level)
         for rate, lead in zip(contending, leads, strict=True)
     ]
     octaves, steps = found.octaves[contending], found.steps[contending]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,25 +15,31 @@ from scipy import special
 from sgdscope.analysis.trial_table import COLUMN, SCORES, Criterion
 from sgdscope.errors import InputError
 from sgdscope.records import WorkloadRecord
-from sgdscope.stats.intervals import resampled_seeds, t_quantile
+from sgdscope.stats.intervals import resampled_seeds
 from sgdscope.store import ended
 
-# A rate at which more than this share of trials diverges is not eligible as the optimum.
-MOST_DIVERGED = 0.2
+# A rate at which more than this share of trials fails to train is not eligible as the optimum.
+MOST_FAILED = 0.2
+# A trial that gains less than this share of what its cell's best rate gains over the constant baseline has collapsed.
+COLLAPSED_GAIN = 0.5
+# A cell that gains less than these shares of the constant baseline's score and training loss has learned nothing.
+LEAST_SCORE, LEAST_FALL = 0.5, 0.01
 # Seeds that two samples must share to be compared seed by seed.
 FEWEST_SHARED = 3
 # In at most this share of studies the truly best rate is not among the contenders.
 MOST_WRONG = 0.05
 # The spacing of float32 at 1: a loss that is computed as log(1 + e) is 0 or at least half of this, whatever e is.
 RESOLUTION = 2.0**-23
-# A parabola over more octaves than this on each side is biased where the curve is not symmetric.
+# The optimum between rates is taken from those within so many octaves of the best: five half octaves.
 VERTEX_OCTAVES = 1.0
+# A cubic, which allows for a curve that is steeper on one side, takes so many rates.
+FEWEST_FOR_CUBIC = 5
 # Grids are written in two or three digits: distances between rates that differ by less, in octaves, are equal.
 ROUNDED_OCTAVES = 0.1
-# Below this the bend of a parabola is rounding: equal means have no vertex.
+# Below this the bend of a curve is rounding: equal means have no vertex.
 LEAST_BEND = 1e-9
 # How far from the optimum of a curve its estimates may lie though no seed tells, in steps of the grid.
-STRAY_OF_VERTEX, STRAY_OF_BEST = 1 / 8, 1 / 2
+STRAY_OF_VERTEX, STRAY_OF_BEST = 1 / 4, 1 / 2
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class Curve:
 
     ``goodness`` has shape (rates, seeds) and larger is better: the score with its sign turned where a smaller one
     is better, or minus the logarithm of the training loss, by :func:`log_losses`. A diverged trial counts as the
-    constant predictor. A complete trial without a value is NaN.
+    constant predictor. It is NaN where a rate has no trial of a seed, or a trial without the value: each rate counts
+    with the seeds that it has.
     """
 
     rates: np.ndarray
@@ -51,50 +57,97 @@ class Curve:
     goodness: np.ndarray
     diverged: np.ndarray
     constant: float = -math.inf  # the constant predictor's goodness, where it is known
-    unpaired: bool = False  # whether columns are independent samples of each rate, since no seed was run at two rates
+    collapsed: np.ndarray | None = None  # by :func:`collapsed_trials`; none where it is not given
+
+    @property
+    def failed(self) -> np.ndarray:
+        """Which trials failed to train: they diverged or collapsed."""
+        failed: np.ndarray = self.diverged if self.collapsed is None else self.diverged | self.collapsed
+        return failed
+
+    @cached_property
+    def there(self) -> np.ndarray:
+        """Which trials have a value, shape (rates, seeds)."""
+        there: np.ndarray = ~np.isnan(self.goodness)
+        return there
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """How many trials of each rate have a value, shape (rates,)."""
+        counts: np.ndarray = self.there.sum(axis=1)
+        return counts
+
+    @property
+    def usual(self) -> int:
+        """How many trials a rate has: the median of the rates that have any; of two middle ones the larger."""
+        some = np.sort(self.counts[self.counts > 0])
+        return int(some[len(some) // 2]) if some.size else 0
+
+    @property
+    def n(self) -> int:
+        """How many seeds tell where the optimum lies: the fewest of the eligible rates within an octave of the best."""
+        near = np.abs(self.octaves - self.octaves[self.best()[0]]) <= VERTEX_OCTAVES + ROUNDED_OCTAVES
+        return int(self.counts[near & self.eligible].min(initial=np.iinfo(int).max)) if self.eligible.any() else 0
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether rates are independent samples: fewer seeds than a pairing takes were run at two rates."""
+        runs = self.there | self.diverged
+        counts = np.sort(runs.sum(axis=1))
+        # One rate alone may have been run with many more seeds.
+        return len(counts) > 1 and int((runs.sum(axis=0) > 1).sum()) < min(FEWEST_SHARED, counts[-2])
 
     @property
     def stable(self) -> np.ndarray:
-        """Whether at most 20 % of a rate's trials diverged, shape (rates,)."""
-        stable: np.ndarray = self.diverged.mean(axis=1) <= MOST_DIVERGED
+        """Whether at most 20 % of a rate's trials failed to train, shape (rates,)."""
+        stable: np.ndarray = self.failed.sum(axis=1) <= MOST_FAILED * (self.there | self.failed).sum(axis=1)
         return stable
 
     @property
+    def enough(self) -> np.ndarray:
+        """Which rates have half of the trials that rates usually have, and 3 where these have as many; shape (rates,).
+
+        Of means of fewer trials the largest would be the luckiest.
+        """
+        fewest = max(1, min(FEWEST_SHARED, self.usual))
+        enough: np.ndarray = (2 * self.counts >= self.usual) & (self.counts >= fewest)
+        return enough
+
+    @cached_property
     def eligible(self) -> np.ndarray:
-        """Whether a rate is stable and each of its trials has a value, shape (rates,)."""
-        eligible: np.ndarray = self.stable & ~np.isnan(self.goodness).any(axis=1)
+        """Which rates may be the optimum, shape (rates,).
+
+        These are stable, have :attr:`enough` trials, and a value for each trial that diverged.
+        """
+        eligible: np.ndarray = self.stable & self.enough & ~(self.diverged & ~self.there).any(axis=1)
         return eligible
 
-    @property
+    @cached_property
     def contenders(self) -> np.ndarray:
         """Which rates may be the best: the eligible ones that no other leads beyond chance, shape (rates,).
 
-        A rate is out where, of its k − 1 paired t tests against the others, one rejects at a one-sided 5 % / (k − 1),
+        A rate is out where, of its k − 1 t tests against the others, one rejects at a one-sided 5 % / (k − 1),
         so that the truly best rate is out in at most 5 % of studies however many are compared: the winner of many is
         the luckiest of them, and beats its equals in more than 5 % where it is tested against each as if it were one.
-        With one seed those that tie with the best remain. Where the trials are unpaired, the tests are Welch's.
+        Rates are compared on the seeds that both have; where these are fewer than 3, the tests are Welch's. With one
+        seed those that tie with the best remain.
 
         Source: Hsu (1981), Annals of Statistics 9, 1026-1034, on multiple comparisons with the best; by Bonferroni's
         inequality, since the variances differ from rate to rate.
         """
-        n, others = len(self.seeds), int(self.eligible.sum()) - 1
-        contending: np.ndarray = self.eligible
+        others = int(self.eligible.sum()) - 1
+        contending: np.ndarray = self.eligible.copy()
         if others > 0:
-            values = self.goodness[contending]
-            leads = values[:, None] - values  # of each rate over each other, seed by seed
-            least: float | np.ndarray = 0.0
-            if n > 1 and self.unpaired:
-                least = welch_least(values, 1 - MOST_WRONG / others)
-            elif n > 1:
-                least = t_quantile(n, 1 - 2 * MOST_WRONG / others) * leads.std(axis=2, ddof=1) / math.sqrt(n)
-            contending[contending] = ~(np.round(leads.mean(axis=2) - least, 12) > 0).any(axis=0)
+            lead, least = leads_between(self.goodness[contending], 1 - MOST_WRONG / others)
+            contending[contending] = ~(np.round(lead - least, 12) > 0).any(axis=0)
             contending[self.best()[0]] = True
         return contending
 
     @cached_property
     def censored(self) -> tuple[str, ...]:
         """At which ends of the rates tried, ``low`` or ``high``, a contender lies: better rates may lie beyond."""
-        ends = self.contenders[[0, -1]] if self.seeds.size else np.zeros(2, bool)
+        tried = np.flatnonzero(self.enough | (self.counts == 0))
+        ends = self.contenders[tried[[0, -1]]] if tried.size else np.zeros(2, bool)
         return tuple(name for name, reached in zip(("low", "high"), ends, strict=True) if reached)
 
     @property
@@ -106,7 +159,7 @@ class Curve:
         if not self.seeds.size:
             return math.nan
         best = int(self.best()[0])
-        return float(self.goodness[best].mean()) - self.constant if best >= 0 else -math.inf
+        return float(np.nanmean(self.goodness[best])) - self.constant if best >= 0 else -math.inf
 
     @property
     def octaves(self) -> np.ndarray:
@@ -126,11 +179,11 @@ class Curve:
     def vertex(self, seeds: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return log₂ ε* between the rates tried, and by how much that may stray: octaves, one of each for each draw.
 
-        It is the vertex of the parabola that is fitted by least squares to the means of the rates within an octave of
-        the best, and never more than an octave from it. Rates at which trials diverged do not lie on a smooth curve:
-        they are left out. Where there are fewer than three, none on one side of the best, or the parabola does not
-        open downwards, the best rate itself is returned. Where a curve is no parabola its vertex strays by up to
-        about an eighth of the step of the grid there, the best rate by up to half of it, which seeds do not tell.
+        It is the maximum of the cubic that is fitted by least squares to the means of the rates within an octave of
+        the best where there are five or more, else of the parabola through the best and its two neighbours. Rates at
+        which trials failed do not lie on a smooth curve: they are left out. Where the best has no neighbour on one
+        side, or the fit no maximum within an octave, the best rate itself is returned. The maximum strays by up to a
+        quarter of the step of the grid there, the best rate by up to half of it, which seeds do not tell.
         """
         values = self._values(seeds, np.mean)
         return self._vertices(values, middle_of_tied(values))
@@ -143,21 +196,28 @@ class Curve:
         return best, *self._vertices(values, best)
 
     def _vertices(self, values: np.ndarray, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        octaves, whole = self.octaves, self.eligible & ~self.diverged.any(axis=1)
+        octaves, whole = self.octaves, self.eligible & ~self.failed.any(axis=1)
         found: np.ndarray = octaves[best]
         steps = self.steps[best]
         strays = steps * STRAY_OF_BEST
         for index in np.unique(best):
             near = np.flatnonzero((np.abs(octaves - octaves[index]) <= VERTEX_OCTAVES + ROUNDED_OCTAVES) & whole)
+            degree = 3 if len(near) >= FEWEST_FOR_CUBIC else 2
+            if degree == 2:
+                near = near[np.abs(near - index) <= 1]
             if len(near) < 3 or not near[0] < index < near[-1]:
                 continue
             x = octaves[near] - octaves[index]
             draws = np.flatnonzero(best == index)
-            _, slope, bend = np.linalg.pinv(np.vander(x, 3, increasing=True)) @ values[np.ix_(near, draws)]
-            downwards = bend < -LEAST_BEND
-            vertex = np.divide(-slope, 2 * bend, out=np.zeros_like(slope), where=downwards)
-            found[draws] += np.clip(vertex, -VERTEX_OCTAVES, VERTEX_OCTAVES)
-            strays[draws[downwards]] = steps[draws[downwards]] * STRAY_OF_VERTEX
+            fitted = np.linalg.pinv(np.vander(x, degree + 1, increasing=True)) @ values[np.ix_(near, draws)]
+            slope, bend, root = fitted[1], fitted[2], np.abs(fitted[2])
+            if degree == 3:
+                root = np.sqrt(np.maximum(0.0, bend**2 - 3 * fitted[3] * slope))  # half the curvature at the maximum
+            peaked = np.minimum(root, root - bend) > LEAST_BEND
+            maximum = np.divide(slope, root - bend, out=np.full_like(slope, np.inf), where=peaked)
+            peaked &= np.abs(maximum) <= VERTEX_OCTAVES
+            found[draws[peaked]] += maximum[peaked]
+            strays[draws[peaked]] = steps[draws[peaked]] * STRAY_OF_VERTEX
         return found, strays
 
     @property
@@ -170,19 +230,56 @@ class Curve:
         return around
 
     def _values(self, seeds: np.ndarray | None, statistic: Any) -> np.ndarray:
-        """Return how good each rate is in each draw, shape (rates, draws); −∞ where it is not eligible."""
-        value: np.ndarray
-        if seeds is None:
-            value = statistic(self.goodness, axis=1)[:, None]
-        elif statistic is np.mean:
-            draws, n = len(seeds), self.goodness.shape[1]
+        """Return how good each rate is in each draw, shape (rates, draws); −∞ where it is not eligible.
+
+        A rate of which a draw has no trial counts there with all of its trials.
+        """
+        value = np.full((len(self.rates), 1), -np.inf)
+        for rate in np.flatnonzero(self.eligible):
+            value[rate] = statistic(self.goodness[rate, self.there[rate]])
+        if seeds is not None:
+            draws, n = len(seeds), len(self.seeds)
             counts = np.bincount((seeds + n * np.arange(draws)[:, None]).ravel(), minlength=draws * n)
-            value = self.goodness @ (counts.reshape(draws, n) / seeds.shape[1]).T
-        else:
-            value = statistic(self.goodness[:, seeds], axis=2)
+            counts = counts.reshape(draws, n).T.astype(float)
+            sums, drawn = np.where(self.there, self.goodness, 0.0) @ counts, self.there @ counts
+            value = np.where(drawn > 0, sums / np.maximum(drawn, 1), value)
         value = np.round(value, 12)
         value[~self.eligible] = -np.inf
         return value
+
+
+def leads_between(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return by how much each row leads each other, and the least lead at which a one-sided t test rejects.
+
+    Rows are compared on the columns that both have; where these are fewer than 3 though each has more, by Welch's test.
+    Of rows with one value the least lead is 0.
+
+    Args:
+        values: shape (rows, seeds), NaN where a row has none.
+        level: one less the level of the test.
+
+    Returns:
+        Both of shape (rows, rows): entry (i, j) is of row i over row j.
+    """
+    there = ~np.isnan(values)
+    zeros, counts = np.where(there, values, 0.0), there.sum(axis=1)
+    both = (there[:, None] & there).astype(float)
+    shared = both.sum(axis=2)
+    differences = (zeros[:, None] - zeros) * both
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = differences.sum(axis=2) / shared
+        spread = np.sqrt((((differences - mean[:, :, None]) * both) ** 2).sum(axis=2) / (shared - 1) / shared)
+        least = special.stdtrit(np.maximum(shared - 1, 1), level) * spread
+        means = zeros.sum(axis=1) / counts
+        variance = (((zeros - means[:, None]) * there) ** 2).sum(axis=1) / (counts - 1) / counts
+        error = variance[:, None] + variance
+        terms = variance**2 / (counts - 1)
+        freedom = np.divide(error**2, terms[:, None] + terms, out=np.ones(error.shape), where=error > 0)
+        of_welch = special.stdtrit(freedom, level) * np.sqrt(error)
+    unpaired = shared < np.minimum(FEWEST_SHARED, np.minimum(counts[:, None], counts))
+    mean, least = np.where(unpaired, means[:, None] - means, mean), np.where(unpaired, of_welch, least)
+    single = np.where(unpaired, np.minimum(counts[:, None], counts), shared) < 2
+    return mean, np.where(single, 0.0, least)
 
 
 def middle_of_tied(values: np.ndarray) -> np.ndarray:
@@ -196,9 +293,7 @@ def middle_of_tied(values: np.ndarray) -> np.ndarray:
 def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion, column: str | None = None) -> Curve:
     """Return the curve of one cell from its complete and diverged trials.
 
-    Rates are compared on the same seeds: what lacks trials is left out, by :func:`without_gaps`. A complete trial
-    without the value that is looked at does not count. Where no seed was run at two rates, the trials of each rate are
-    independent samples: they are numbered in the order of their seeds, and the curve is ``unpaired``.
+    A trial that is missing, or without the value that is looked at, costs its own seed at its own rate alone.
 
     Args:
         cell: the trials of one cell.
@@ -213,126 +308,57 @@ def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion, colu
     if criterion == "score":
         lacking = [cell[name].is_null().to_numpy() for name in SCORES & set(cell.columns)]
         value = np.where(np.any(lacking, axis=0), np.nan, value) if lacking else value
-    known = gone | ~np.isnan(value)
-    # A rate that never has the value stays, so that a search knows it was tried, and is not eligible.
-    counted = known | ~np.isin(cell["learning_rate"].to_numpy(), cell["learning_rate"].to_numpy()[known])
-    rates, rate = np.unique(cell["learning_rate"].to_numpy()[counted], return_inverse=True)
-    seeds, seed = np.unique(cell["seed"].to_numpy()[counted], return_inverse=True)
-    unpaired = is_unpaired(rate, seed)
-    if unpaired:
-        order = np.lexsort((seed, rate))
-        seed = np.empty_like(seed)
-        seed[order] = np.arange(len(order)) - np.searchsorted(rate[order], rate[order])
-        seeds = np.arange(seed.max() + 1)
+    rates, rate = np.unique(cell["learning_rate"].to_numpy(), return_inverse=True)
+    seeds, seed = np.unique(cell["seed"].to_numpy(), return_inverse=True)
     values = np.full((len(rates), len(seeds)), np.nan)
-    diverged, there = (np.zeros((len(rates), len(seeds)), np.bool_) for _ in range(2))
-    values[rate, seed], diverged[rate, seed], there[rate, seed] = value[counted], gone[counted], True
-    good = goodness(values, record, criterion, diverged)
-    chosen_by = np.full(values.shape, np.nan)  # what is chosen and what is reported leave out the same trials
-    chosen_by[rate, seed] = cell[COLUMN[criterion]].to_numpy()[counted]
-    chosen_by = goodness(chosen_by, record, criterion, diverged)
-    compares = np.flatnonzero(seeds_that_compare(there))
-    seeds, good = seeds[compares], good[:, compares]
-    there, diverged, chosen_by = there[:, compares], diverged[:, compares], chosen_by[:, compares]
-    kept = np.ix_(*without_gaps(there, np.where(there, chosen_by, np.nan), diverged, unpaired))
-    return Curve(
-        rates[kept[0].ravel()],
-        seeds[kept[1].ravel()],
-        good[kept],
-        diverged[kept],
-        constant_goodness(record, criterion),
-        unpaired,
-    )
+    diverged, collapsed = (np.zeros(values.shape, np.bool_) for _ in range(2))
+    values[rate, seed] = goodness(value, record, criterion, gone)
+    diverged[rate, seed], collapsed[rate, seed] = gone, collapsed_of(cell, record)
+    return Curve(rates, seeds, values, diverged, constant_goodness(record, criterion), collapsed)
 
 
-def is_unpaired(rate: np.ndarray, seed: np.ndarray) -> bool:
-    """Return whether fewer seeds than a pairing takes were run at two rates, of the trials of a cell.
-
-    Args:
-        rate: index of each trial's rate.
-        seed: index of each trial's seed.
-
-    >>> is_unpaired(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])), is_unpaired(np.array([0, 0, 1, 1]), np.arange(4))
-    (False, True)
-    """
-    if not len(rate) or rate.max() == 0:
-        return False
-    usual = int(np.sort(np.bincount(rate))[-2])  # one rate alone may have been run with many more seeds
-    return int((np.bincount(seed) > 1).sum()) < min(FEWEST_SHARED, usual)
+def collapsed_of(cell: pl.DataFrame, record: WorkloadRecord) -> np.ndarray:
+    """Return which trials of one cell collapsed, by :func:`collapsed_trials`; all trials have ended."""
+    columns = ("learning_rate", COLUMN["score"], COLUMN["train_loss"])
+    rates, score, loss = (cell[name].cast(pl.Float64).to_numpy() for name in columns)
+    return collapsed_trials(rates, score, loss, (cell["status"] == "diverged").to_numpy(), record)
 
 
-def seeds_that_compare(there: np.ndarray) -> np.ndarray:
-    """Return which seeds compare the rates of a cell, shape (seeds,): not those that only its best rates have.
+def collapsed_trials(
+    rates: np.ndarray, score: np.ndarray, loss: np.ndarray, diverged: np.ndarray, record: WorkloadRecord
+) -> np.ndarray:
+    """Return which trials of one cell ended with a finite loss, and learned less than half of what others did.
 
-    :class:`~sgdscope.seeds.Seeds` gives more seeds to a few rates, all of which have the seeds of the search, too, as
-    have several rates nothing else. Such seeds are no gaps of the other rates.
+    A trial has collapsed where it gains less than half of what the cell's best rate gains over the constant baseline,
+    both in the score that chooses and in the training loss. A gain that is not known does not decide, nor do gains of
+    which no rate has any. Where no rate gains half of the constant score, nor a hundredth of the constant loss, the
+    cell has learned nothing, and each of its trials has collapsed: networks that answer at random differ in score.
 
     Args:
-        there: which trials there are, shape (rates, seeds).
+        rates: of each trial.
+        score: by which rates are chosen; NaN where a trial has none.
+        loss: on the training split; NaN where a trial has none.
+        diverged: which trials diverged; they count as the constant baseline, and have not collapsed.
+        record: what their workload is.
     """
-    whole = np.ones(there.shape[1], np.bool_)
-    if not there.size:
-        return whole
-    counts = there.sum(axis=1)
-    ordered = there[np.argsort(counts, kind="stable")]
-    nested = (ordered[1:] >= ordered[:-1]).all()
-    fewest: np.ndarray = ordered[0]
-    if nested and (counts == counts.min()).sum() > 1 and fewest.sum() >= min(FEWEST_SHARED, there.shape[1]):
-        return fewest
-    return whole
+    _, rate = np.unique(rates, return_inverse=True)
+    gains = np.array([(score - record.constant_score) * record.score_sign, record.constant_loss - loss])
+    gains[:, diverged] = 0.0
+    known = ~np.isnan(gains)
+    most = np.array([[_most(gain, rate)] for gain in gains])
+    least = np.array([[LEAST_SCORE * abs(record.constant_score)], [LEAST_FALL * record.constant_loss]])
+    telling = known & (most > 0)
+    low = (~telling | (gains < COLLAPSED_GAIN * most)).all(axis=0) & telling.any(axis=0)
+    collapsed: np.ndarray = ~diverged & (low if (most > least).any() else known.any(axis=0))
+    return collapsed
 
 
-def without_gaps(
-    there: np.ndarray, good: np.ndarray, diverged: np.ndarray, unpaired: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return which rates and seeds to keep so that each rate has each seed.
-
-    The rate or seed whose leaving out costs the fewest trials goes first, of equals the rate. The best rate, by the
-    mean of its own trials, stays: to leave it out would move the optimum. Its two neighbours, which tell where between
-    the rates the optimum lies, stay as long as that leaves 3 seeds. A rate that lacks more than half of the seeds that
-    rates usually have is neither. Where that leaves no seed, as where two grids were run with seeds of their own, the
-    seeds of the best rate alone count. Of unpaired trials as many of each rate are kept as keep the most in all, at
-    least 2 if any rate has them, and no more than the best rate has.
-
-    Args:
-        there: which trials there are, shape (rates, seeds).
-        good: how good they are, NaN where there is none.
-        diverged: which of them diverged.
-        unpaired: whether columns are numbers in place of seeds.
-    """
-    if there.all():
-        return np.arange(there.shape[0]), np.arange(there.shape[1])
-    counts = there.sum(axis=1)
-    usual = np.sort(counts)[len(counts) // 2]
-    eligible = (2 * counts >= usual) & (diverged.sum(axis=1) <= MOST_DIVERGED * counts)
-    means = np.where(there, np.where(np.isnan(good), -np.inf, good), 0.0).sum(axis=1) / counts
-    best = int(np.argmax(np.where(eligible, means, -np.inf)))
-    if unpaired:
-        most = max(int(counts[best]), min(2, int(counts.max())))
-        n = max(range(min(2, most), most + 1), key=lambda n: n * int((counts >= n).sum()))
-        return np.flatnonzero(counts >= n), np.arange(n)
-    beside = [rate for rate in (best - 1, best, best + 1) if 0 <= rate < len(counts) and 2 * counts[rate] >= usual]
-    rates, seeds = _rectangle(there, beside)
-    if len(seeds) < min(FEWEST_SHARED, usual):
-        rates, seeds = _rectangle(there, [best])
-    if not len(seeds):
-        own = np.flatnonzero(there[best])
-        rates, seeds = _rectangle(there[:, own], [best])
-        seeds = own[seeds]
-    return rates, seeds
-
-
-def _rectangle(there: np.ndarray, staying: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    rates, seeds = np.arange(there.shape[0]), np.arange(there.shape[1])
-    while not (part := there[np.ix_(rates, seeds)]).all():
-        of_rates, of_seeds = part.sum(axis=1), part.sum(axis=0)
-        cost_of_rates = np.where(part.all(axis=1) | np.isin(rates, staying), np.inf, of_rates)
-        cost_of_seeds = np.where(part.all(axis=0), np.inf, of_seeds)
-        if cost_of_rates.min() <= cost_of_seeds.min():
-            rates = np.delete(rates, cost_of_rates.argmin())
-        else:
-            seeds = np.delete(seeds, cost_of_seeds.argmin())
-    return rates, seeds
+def _most(gain: np.ndarray, rate: np.ndarray) -> float:
+    """Return the largest mean of a rate's gains; −∞ where no gain is known."""
+    known = ~np.isnan(gain)
+    counts = np.bincount(rate, known)
+    sums = np.bincount(rate, np.where(known, gain, 0.0))
+    return float(np.divide(sums, counts, out=np.full(len(counts), -np.inf), where=counts > 0).max(initial=-np.inf))
 
 
 def constant_goodness(record: WorkloadRecord, criterion: Criterion) -> float:
@@ -390,41 +416,32 @@ def log_losses(losses: np.ndarray, record: WorkloadRecord) -> np.ndarray:
 
 
 def on_common_seeds(curves: Sequence[Curve]) -> list[Curve]:
-    """Return the curves on the seeds that all of them have, so that drawing seeds is the same in each.
-
-    Where too few are shared to pair by, the curves are independent samples, and their seeds are numbered in order.
-    """
+    """Return the curves with one axis of seeds, those of all of them, so that drawing seeds is the same in each."""
     if not curves:
         return []
-    common, kept = shared_seeds([c.seeds for c in curves])
-    return [
-        replace(c, seeds=common, goodness=c.goodness[:, k], diverged=c.diverged[:, k])
-        for c, k in zip(curves, kept, strict=True)
-    ]
+    curves = [numbered(c) for c in curves]
+    seeds = np.unique(np.concatenate([c.seeds for c in curves]))
+    return [_on_seeds(c, seeds) for c in curves]
 
 
-def shared_seeds(seeds: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the seeds that several samples share, and which of each sample's they are.
-
-    Where samples share fewer than 3 seeds though each has more, they are independent: the first of each are taken, as
-    many as the smallest has, and numbered from 0. A sample of one seed is compared on that seed or not at all.
-    """
-    common = functools.reduce(np.intersect1d, seeds)
-    fewest = min(len(of) for of in seeds)
-    if fewest < 2 or len(common) >= min(FEWEST_SHARED, fewest):
-        return common, [np.isin(of, common) for of in seeds]
-    return np.arange(fewest), [np.arange(len(of)) < fewest for of in seeds]
+def numbered(found: Curve) -> Curve:
+    """Return a curve whose rates are independent samples with its trials numbered in place of seeds; else as it is."""
+    if not found.unpaired:
+        return found
+    order = np.argsort(~(found.there | found.failed), axis=1, kind="stable")
+    order = order[:, : (found.there | found.failed).sum(axis=1).max()]
+    good, diverged, failed = (np.take_along_axis(of, order, 1) for of in (found.goodness, found.diverged, found.failed))
+    return replace(found, seeds=np.arange(order.shape[1]), goodness=good, diverged=diverged, collapsed=failed)
 
 
-def welch_least(values: np.ndarray, level: float) -> np.ndarray:
-    """Return by how much each row must lead each other for Welch's one-sided test to reject, shape (rows, rows)."""
-    n = values.shape[1]
-    variance = values.var(axis=1, ddof=1) / n
-    both = variance[:, None] + variance
-    with np.errstate(invalid="ignore"):
-        freedom = (n - 1) * both**2 / (variance[:, None] ** 2 + variance**2)
-    least: np.ndarray = special.stdtrit(np.where(both > 0, freedom, n - 1), level) * np.sqrt(both)
-    return least
+def _on_seeds(found: Curve, seeds: np.ndarray) -> Curve:
+    """Return a curve with more seeds, of which its rates have no trials."""
+    if np.array_equal(found.seeds, seeds):
+        return found
+    shape, mine = (len(found.rates), len(seeds)), np.isin(seeds, found.seeds)
+    good, diverged, failed = np.full(shape, np.nan), np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    good[:, mine], diverged[:, mine], failed[:, mine] = found.goodness, found.diverged, found.failed
+    return replace(found, seeds=seeds, goodness=good, diverged=diverged, collapsed=failed)
 
 
 def joined(curves: Sequence[Curve]) -> Curve:
@@ -434,5 +451,5 @@ def joined(curves: Sequence[Curve]) -> Curve:
         curves[0].seeds,
         np.concatenate([c.goodness for c in curves]),
         np.concatenate([c.diverged for c in curves]),
-        unpaired=any(c.unpaired for c in curves),
+        collapsed=np.concatenate([c.failed for c in curves]),
     )

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import log_losses
+from sgdscope.analysis.curve import collapsed_of, log_losses
 from sgdscope.analysis.derived import cell_warmed_up, l2_of, momentum_of, temperature
 from sgdscope.analysis.trial_table import CELL_COLUMNS, SCORES, SEEDS, Records, cells
 from sgdscope.frames import Column, Columns, schema, with_interval
@@ -35,6 +35,12 @@ RATE_COLUMNS: Columns = {
 OUTCOME_COLUMNS: Columns = {
     "n": SEEDS,
     "diverged": Column(pl.Int64, "Trials at this learning rate that diverged.", "trials"),
+    "collapsed": Column(
+        pl.Int64,
+        "Trials at this learning rate that ended with a finite loss, and gained less than half of what the cell's best "
+        "rate gains over the constant baseline.",
+        "trials",
+    ),
     **with_interval(
         "test_score", "Mean test score over seeds; a diverged trial counts as the constant baseline.", "score"
     ),
@@ -56,14 +62,15 @@ CURVES_SCHEMA = schema(CURVES_COLUMNS)
 
 
 def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
-    """Return one row for each cell and learning rate: n, diverged, and means with 95 % t intervals over seeds.
+    """Return one row for each cell and learning rate: n, diverged, collapsed, and means with 95 % t intervals.
 
     ``test_score`` and ``validation_score`` are means with diverged trials as the constant predictor;
     ``train_loss`` is the geometric mean, the exponential of the mean logarithm, and null where no trial has one.
     ``temperature`` is ε(N/B − 1)/(N(1 − m)), ``learning_rate_times_l2`` is ε·λ where the workload has an L2 penalty,
     and ``warmed_up`` says whether momentum had 20/(1 − m) updates. ``without_score`` counts complete trials whose score
-    is missing, which are in no mean of scores; ``above_constant`` counts trials that diverged or end with a training
-    loss above the constant predictor's.
+    is missing, which are in no mean of scores. ``collapsed`` counts those of
+    :func:`~sgdscope.analysis.curve.collapsed_trials`. ``above_constant`` counts trials that diverged or end with a
+    training loss above the constant baseline's.
 
     Args:
         trials: a table of trials.
@@ -73,6 +80,7 @@ def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame
     for key, cell in cells(ended(trials)):
         record, warm = records[key["workload"]], cell_warmed_up(cell)
         momentum, examples, l2 = momentum_of(key["optimizer"]), record.examples[0], l2_of(record)
+        cell = cell.with_columns(collapsed=collapsed_of(cell, record))
         by_rate = cell.sort("learning_rate", "seed").group_by(
             "learning_rate", "effective_learning_rate", maintain_order=True
         )
@@ -84,6 +92,7 @@ def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame
                 | {"learning_rate": rate, "effective_learning_rate": effective, "temperature": heat}
                 | {"learning_rate_times_l2": None if l2 is None else rate * l2, "warmed_up": warm}
                 | {"n": len(group), "diverged": int((group["status"] == "diverged").sum())}
+                | {"collapsed": int(group["collapsed"].sum())}
                 | _score("test_score", group, record.constant_score)
                 | _score("validation_score", group, record.constant_score)
                 | _training_loss(group, record)

@@ -28,15 +28,16 @@ def gap_sentences(trials: pl.DataFrame, records: Records) -> list[str]:
         name, record = key["optimizer"], records[key["workload"]]
         curves = {size: curve(cell, record, "score") for size, cell in members.items()}
         for size, found in curves.items():
-            lacking = np.setdiff1d(members[size]["learning_rate"].to_numpy(), found.rates)
-            if lacking.size and found.seeds.size:
+            lacking = found.rates[(found.counts > 0) & ~found.enough]
+            if lacking.size:
                 rates = ", ".join(exact(float(f"{rate:.4g}")) for rate in lacking)
                 which = "learning rate" if lacking.size == 1 else "learning rates"
                 what = "trials" if found.unpaired else "seeds"
                 lack = f"{'lacks' if lacking.size == 1 else 'lack'} {what} that the others have"
                 left = "is left out" if lacking.size == 1 else "are left out"
-                lower = "low" in found.censored and lacking[0] < found.rates[0]
-                higher = "high" in found.censored and lacking[-1] > found.rates[-1]
+                whole = found.rates[found.enough]
+                lower = "low" in found.censored and lacking[0] < whole[0]
+                higher = "high" in found.censored and lacking[-1] > whole[-1]
                 beyond = f" Some lie beyond the others: add their {what} before further rates."
                 said.append(
                     f"{name} at batch size {size}: {which} {rates} {lack}, and {left}."
@@ -44,6 +45,12 @@ def gap_sentences(trials: pl.DataFrame, records: Records) -> list[str]:
                 )
         by_size = scores_by_batch_size(members, record)
         scores.append((key, by_size))
+        said += [
+            f"{name} at batch size {size}: fewer than {FEWEST_SHARED} seeds have a score at its best learning rate. "
+            f"The batch size is left out."
+            for size, found in curves.items()
+            if found.eligible.any() and size not in by_size
+        ]
         inside = [size for size, found in curves.items() if found.unpaired]
         if inside:
             where = "" if len(inside) == len(curves) else f" at batch size {', '.join(map(str, inside))}"

@@ -7,11 +7,13 @@ import math
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import ROUNDED_OCTAVES, Curve, curve
+from sgdscope.analysis.curve import ROUNDED_OCTAVES, Curve, collapsed_of, curve
 from sgdscope.analysis.curves import OUTCOME_COLUMNS, RATE_COLUMNS, learning_rate_curves
 from sgdscope.analysis.reporting import reporting_trials
 from sgdscope.analysis.trial_table import CELL_COLUMNS, CRITERION, Records, cells, measured_criteria
 from sgdscope.frames import Column, Columns, schema, with_interval
+from sgdscope.stats.intervals import bootstrap_t_interval
+from sgdscope.store import ended
 
 # An interval wider than this many octaves says that the curve is flat, not where its optimum is.
 FLAT_OCTAVES = 3.0
@@ -36,6 +38,9 @@ OPTIMA_COLUMNS: Columns = {
     "rates": Column(pl.Int64, "Number of learning rates compared in the cell.", "rates"),
     "trials": Column(pl.Int64, "Number of trials in the cell.", "trials"),
     "cell_diverged": Column(pl.Int64, "Trials of the cell that diverged, at any learning rate.", "trials"),
+    "cell_collapsed": Column(
+        pl.Int64, "Trials of the cell that collapsed, at any learning rate: see `collapsed` in `curves`.", "trials"
+    ),
     **OUTCOME_COLUMNS,
 }
 OPTIMA_SCHEMA = schema(OPTIMA_COLUMNS)
@@ -44,10 +49,9 @@ OPTIMA_SCHEMA = schema(OPTIMA_COLUMNS)
 def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return the optimal learning rate of each cell by each criterion, two rows a cell.
 
-    The winning rate has the best mean over seeds. Its interval is the hull of the :attr:`~Curve.contenders`, the rates
-    that no other leads beyond chance, widened on each side by half the local step of the grid. Where the hull reaches
-    the lowest or the highest rate tried, the optimum is ``censored`` there. ``flat`` is an interval of more than 3
-    octaves.
+    The winning rate has the best mean over seeds. Its interval is :func:`optimum_interval`. Where one of the
+    :attr:`~Curve.contenders`, the rates that no other leads beyond chance, is the lowest or the highest rate tried, the
+    optimum is ``censored`` there. ``flat`` is an interval of more than 3 octaves.
 
     The score criterion chooses on the validation split; ``test_score`` is then reported at the chosen rate,
     which keeps the choice from flattering it. Where the best rate has at least 10 seeds that did not choose it, these
@@ -97,6 +101,7 @@ def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
                     "rates": len(found.rates),
                     "trials": len(cell),
                     "cell_diverged": int((cell["status"] == "diverged").sum()),
+                    "cell_collapsed": int(collapsed_of(ended(cell), records[key["workload"]]).sum()),
                 }
                 | {name: value for name, value in values.items() if name not in key and "learning_rate" not in name}
             )
@@ -106,16 +111,17 @@ def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
 def optimum_interval(found: Curve) -> tuple[float, float, list[str]]:
     """Return the 95 % interval of log₂ ε* of a curve, and at which ends, low or high, it reaches the rates tried.
 
-    With one seed it is infinitely wide.
+    It is that of the maximum between the rates, :meth:`~sgdscope.analysis.curve.Curve.vertex`, by
+    :func:`~sgdscope.stats.intervals.bootstrap_t_interval`, widened on each side by the mean stray of the draws of
+    seeds, and holds half a step of the grid on each side of the best rate. With one seed it is infinitely wide.
     """
-    octaves, n = found.octaves, len(found.seeds)
-    low, high = np.flatnonzero(found.contenders)[[0, -1]]
-    censored = list(found.censored)
-    if n == 1:
+    n, best, censored = found.n, found.best()[0], list(found.censored)
+    if n < 2:
         return -math.inf, math.inf, censored
-    steps = np.diff(octaves) if len(octaves) > 1 else np.array([math.inf])
-    widened = octaves[low] - steps[max(low - 1, 0)] / 2, octaves[high] + steps[min(high, len(steps) - 1)] / 2
-    return float(widened[0]), float(widened[1]), censored
+    _, drawn, strays = found.drawn
+    low, high = bootstrap_t_interval(float(found.vertex()[0][0]), drawn, n)
+    stray, rate, half = float(strays.mean()), float(found.octaves[best]), float(found.steps[best]) / 2
+    return min(low - stray, rate - half), max(high + stray, rate + half), censored
 
 
 def _coefficient(cell: pl.DataFrame) -> dict[str, object]:

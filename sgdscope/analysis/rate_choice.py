@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import Curve, curve, shared_seeds
+from sgdscope.analysis.curve import FEWEST_SHARED, Curve, curve, numbered
 from sgdscope.analysis.reporting import reporting_trials
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import t_interval
@@ -17,7 +17,7 @@ from sgdscope.stats.intervals import t_interval
 
 @dataclass(frozen=True)
 class Chosen:
-    """A cell's scores at its chosen rate, larger being better, shape (n,): one for each seed.
+    """A cell's scores at its chosen rate, larger being better, one for each seed; NaN where a seed has none.
 
     Where the rate is ``censored``, at an edge of the rates tried, the best score may be better than these. Where the
     scores are ``unpaired``, ``seeds`` number independent samples and say nothing of other cells' seeds.
@@ -27,6 +27,11 @@ class Chosen:
     scores: np.ndarray
     censored: tuple[str, ...] = ()
     unpaired: bool = False
+
+    @property
+    def n(self) -> int:
+        """How many seeds have a score."""
+        return int((~np.isnan(self.scores)).sum())
 
     def of(self, seeds: np.ndarray) -> Chosen:
         """Return the scores of some of the seeds."""
@@ -50,11 +55,17 @@ def chosen_scores(cell: pl.DataFrame, record: WorkloadRecord) -> Chosen | None:
         return Chosen(reports.seeds, reports.goodness[0], chooses.censored)
     if record.chosen_on == "validation":
         return Chosen(reports.seeds, reports.goodness[chooses.best()[0]], chooses.censored, reports.unpaired)
-    return Chosen(reports.seeds, spread_left_one_out(reports), chooses.censored, reports.unpaired)
+    scores = spread_left_one_out(reports)
+    seeds = reports.seeds if len(scores) == len(reports.seeds) else np.arange(len(scores))
+    return Chosen(seeds, scores, chooses.censored, reports.unpaired)
 
 
 def left_one_out(found: Curve) -> np.ndarray:
-    """Return each seed's value at the rate that the mean of the other seeds chooses; with one seed, at its best."""
+    """Return each seed's value at the rate that the mean of the other seeds chooses; with one seed, at its best.
+
+    It is NaN where the seed has no trial at that rate.
+    """
+    found = numbered(found)
     n = len(found.seeds)
     others = np.array([[seed for seed in range(n) if seed != left] for left in range(n)])
     value: np.ndarray = found.goodness[found.best(others if n > 1 else None), np.arange(n)]
@@ -71,7 +82,7 @@ def left_one_out_interval(found: Curve) -> tuple[float, float, float]:
     """
     left = left_one_out(found)
     mean, _, high = t_interval(left)
-    half = math.hypot(high - mean, 2 * (float(found.goodness[found.best()[0]].mean()) - mean))
+    half = math.hypot(high - mean, 2 * (float(np.nanmean(found.goodness[found.best()[0]])) - mean))
     return mean, mean - half, mean + half
 
 
@@ -89,27 +100,56 @@ def spread_left_one_out(found: Curve) -> np.ndarray:
 
 
 def scores_by_batch_size(members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> dict[int, Chosen]:
-    """Return chosen test scores by batch size, ascending, on the seeds that all of them have, by :func:`shared_seeds`.
+    """Return chosen test scores by batch size, ascending, with one axis of seeds: those of all of them.
+
+    Where two cells share fewer than 3 seeds though each has more, all are independent samples: their scores are
+    numbered in place of seeds. A cell with fewer than 3 scores is left out where cells usually have as many.
 
     Args:
         members: the cells of one workload, budget and optimizer by batch size.
         record: what their workload is.
     """
     found = {size: chosen for size, cell in members.items() if (chosen := chosen_scores(cell, record)) is not None}
+    found = {size: chosen for size, chosen in found.items() if chosen.n}
+    kept = with_enough([chosen.n for chosen in found.values()])
+    found = {size: chosen for (size, chosen), enough in zip(found.items(), kept, strict=True) if enough}
     if not found:
         return {}
-    common, kept = shared_seeds([chosen.seeds for chosen in found.values()])
-    if not common.size:
-        return {}
-    return {
-        size: replace(
-            chosen,
-            seeds=common,
-            scores=chosen.scores[mine],
-            unpaired=chosen.unpaired or not np.array_equal(chosen.seeds[mine], common),
-        )
-        for (size, chosen), mine in zip(found.items(), kept, strict=True)
-    }
+    if any(chosen.unpaired for chosen in found.values()) or not _share_seeds(list(found.values())):
+        known = {size: chosen.scores[~np.isnan(chosen.scores)] for size, chosen in found.items()}
+        found = {
+            size: replace(chosen, seeds=np.arange(len(known[size])), scores=known[size], unpaired=True)
+            for size, chosen in found.items()
+        }
+    seeds = np.unique(np.concatenate([chosen.seeds for chosen in found.values()]))
+    return {size: replace(chosen, seeds=seeds, scores=_placed(chosen, seeds)) for size, chosen in found.items()}
+
+
+def with_enough(counts: Sequence[int]) -> list[bool]:
+    """Return which cells have 3 seeds, or as many as cells usually have where that is fewer.
+
+    >>> with_enough([5, 5, 2]), with_enough([2, 2, 1])
+    ([True, True, False], [True, True, False])
+    """
+    usual = sorted(counts)[len(counts) // 2] if counts else 0
+    return [count >= min(FEWEST_SHARED, usual) for count in counts]
+
+
+def _share_seeds(found: Sequence[Chosen]) -> bool:
+    known = [chosen.seeds[~np.isnan(chosen.scores)] for chosen in found]
+    for number, one in enumerate(known):
+        for other in known[:number]:
+            fewest = min(len(one), len(other))
+            if fewest > 1 and len(np.intersect1d(one, other)) < min(FEWEST_SHARED, fewest):
+                return False
+    return True
+
+
+def _placed(chosen: Chosen, seeds: np.ndarray) -> np.ndarray:
+    """Return scores on an axis of more seeds, NaN where there are none."""
+    scores = np.full(len(seeds), np.nan)
+    scores[np.searchsorted(seeds, chosen.seeds)] = chosen.scores
+    return scores
 
 
 def inside(scores: Mapping[int, Chosen]) -> dict[int, Chosen]:
@@ -128,12 +168,12 @@ def edges_of(*scores: Mapping[int, Chosen]) -> dict[int, tuple[str, ...]]:
 
 def paired(one: Chosen, other: Chosen) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of both on the seeds that both have, or :func:`welch_pairs` where they share too few."""
-    common, kept = shared_seeds([one.seeds, other.seeds])
-    mine, theirs = one.scores[kept[0]], other.scores[kept[1]]
-    shared = all(np.array_equal(of.seeds[k], common) for of, k in zip((one, other), kept, strict=True))
-    if one.unpaired or other.unpaired or not shared:
-        return welch_pairs(one.scores, other.scores)
-    return mine, theirs
+    _, mine, theirs = np.intersect1d(one.seeds, other.seeds, return_indices=True)
+    both = ~np.isnan(one.scores[mine]) & ~np.isnan(other.scores[theirs])
+    fewest = min(one.n, other.n)
+    if one.unpaired or other.unpaired or (fewest > 1 and both.sum() < min(FEWEST_SHARED, fewest)):
+        return welch_pairs(*(of.scores[~np.isnan(of.scores)] for of in (one, other)))
+    return one.scores[mine][both], other.scores[theirs][both]
 
 
 def welch_pairs(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -157,6 +197,26 @@ def welch_pairs(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def leads_over(scores: Mapping[int, Chosen], others: Mapping[int, Chosen]) -> dict[int, np.ndarray]:
-    """Return by how much scores are better than others at the same batch size, seed by seed; none without a seed."""
-    pairs = {size: paired(chosen, others[size]) for size, chosen in scores.items() if size in others}
-    return {size: mine - theirs for size, (mine, theirs) in pairs.items() if mine.size}
+    """Return by how much scores are better than others at the same batch size, on one axis of seeds; none without one.
+
+    They are differences of :func:`paired` scores: NaN where one of both has none.
+    """
+    found = {}
+    for size, chosen in scores.items():
+        if size not in others:
+            continue
+        mine, theirs = paired(chosen, others[size])
+        if mine.size:
+            found[size] = mine - theirs, _shared(chosen, others[size])
+    axis = np.unique(np.concatenate([seeds for _, seeds in found.values()])) if found else np.zeros(0)
+    aligned = {}
+    for size, (lead, seeds) in found.items():
+        aligned[size] = np.full(max(len(axis), *(len(of) for of, _ in found.values())), np.nan)
+        places = np.searchsorted(axis, seeds) if len(seeds) == len(lead) else np.arange(len(lead))
+        aligned[size][places] = lead
+    return aligned
+
+
+def _shared(one: Chosen, other: Chosen) -> np.ndarray:
+    shared: np.ndarray = np.intersect1d(*(of.seeds[~np.isnan(of.scores)] for of in (one, other)))
+    return shared

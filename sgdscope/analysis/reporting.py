@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from sgdscope.analysis.curve import MOST_DIVERGED
+from sgdscope.analysis.curve import MOST_FAILED
 from sgdscope.store import ended
 
 # Fewer seeds report too roughly: then all seeds of the best rate do.
@@ -30,6 +30,6 @@ def reporting_trials(cell: pl.DataFrame) -> pl.DataFrame | None:
     if alone["learning_rate"].n_unique() != 1 or len(alone) < FEWEST_REPORTING:
         return None
     at_rate = trials.filter(pl.col("learning_rate") == alone["learning_rate"][0])
-    if len(at_rate) == len(trials) or (at_rate["status"] == "diverged").mean() > MOST_DIVERGED:  # type: ignore[operator]
+    if len(at_rate) == len(trials) or (at_rate["status"] == "diverged").mean() > MOST_FAILED:  # type: ignore[operator]
         return None
     return alone

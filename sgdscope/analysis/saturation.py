@@ -104,7 +104,9 @@ def outcome(found: Curve, reported: np.ndarray, epochs: float) -> Outcome | None
     best = int(found.best()[0]) if found.seeds.size else -1
     if best < 0:
         return None
-    return Outcome(epochs, found.seeds, reported[best], float(found.goodness[best].mean()))
+    known = found.there[best] & ~np.isnan(reported[best])
+    chosen_by = float(np.nanmean(found.goodness[best]))
+    return Outcome(epochs, found.seeds[known], reported[best][known], chosen_by) if known.any() else None
 
 
 def saturated(

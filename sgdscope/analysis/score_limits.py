@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from sgdscope.analysis.trial_table import LEFT_OUT, MARGIN, OPTIMIZER_COLUMNS, S
 from sgdscope.budget import Steps, known_budget
 from sgdscope.frames import Column, Columns, schema
 from sgdscope.records import WorkloadRecord
-from sgdscope.stats.intervals import LEVEL, holm, t_quantile
+from sgdscope.stats.intervals import LEVEL, holm
 
 SCORE_LIMITS_COLUMNS: Columns = {
     **OPTIMIZER_COLUMNS,
@@ -33,6 +32,9 @@ SCORE_LIMITS_COLUMNS: Columns = {
     "batch_sizes": Column(pl.Int64, "Number of batch sizes that were compared.", "batch sizes"),
     "n": SEEDS,
     "margin": MARGIN,
+    "margin_of_errors": Column(
+        pl.Float64, "The margin as a share of the errors, or of the distance to the best possible score."
+    ),
     "estimate": Column(
         pl.Int64, "Best estimate of the quantity; missing if no mean difference exceeds the margin.", "examples"
     ),
@@ -48,6 +50,11 @@ SCORE_LIMITS_COLUMNS: Columns = {
         "better (`B_mom`); missing if none is.",
         "examples",
     ),
+    **{
+        f"{end}_at_{name}": Column(pl.Int64, f"`{end}` with {times} the margin.", "examples")
+        for name, times in (("half", "half"), ("double", "twice"))
+        for end in ("low", "high")
+    },
     "left_out": LEFT_OUT,
 }
 SCORE_LIMITS_SCHEMA = schema(SCORE_LIMITS_COLUMNS)
@@ -78,7 +85,8 @@ def threshold(differences: np.ndarray, margin: float) -> Threshold:
     least 95 %.
 
     Args:
-        differences: shape (k, n): of each batch size, seed by seed; positive is what the margin bounds.
+        differences: shape (k, n): of each batch size, seed by seed, NaN where a seed has none; positive is what the
+            margin bounds.
         margin: δ.
 
     Sources: Maurer, Hothorn and Lehmacher (1995), on a priori ordered hypotheses; Holm (1979).
@@ -87,16 +95,28 @@ def threshold(differences: np.ndarray, margin: float) -> Threshold:
     >>> threshold(np.array([[0.0], [0.0], [1.0], [4.0], [5.0]]) + noise, margin=1.0)
     Threshold(first=3, within=2, beyond=3)
     """
-    k, n = differences.shape
-    mean = differences.mean(axis=1)
+    k = len(differences)
+    mean, error, n = _of_seeds(differences)
     exceeding = np.flatnonzero(mean > margin)
     first = int(exceeding[0]) if exceeding.size else k
-    if n == 1:
-        return Threshold(first, 0, k)
-    error = differences.std(axis=1, ddof=1) / math.sqrt(n)
-    below = mean + t_quantile(n) * error < margin
     above = shown_above(differences, margin)
-    return Threshold(first, int(np.cumprod(below).sum()), int(above.argmax()) if above.any() else k)
+    within = np.cumprod(mean + _quantile(n) * error < margin)
+    return Threshold(first, int(within.sum()), int(above.argmax()) if above.any() else k)
+
+
+def _of_seeds(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return means, their standard errors, and the seeds that each has; NaN where a row has too few."""
+    there = ~np.isnan(differences)
+    n, zeros = there.sum(axis=1), np.where(there, differences, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = zeros.sum(axis=1) / n
+        variance = (((zeros - mean[:, None]) * there) ** 2).sum(axis=1) / (n - 1)
+        return mean, np.sqrt(variance / n), n
+
+
+def _quantile(n: np.ndarray) -> np.ndarray:
+    quantile: np.ndarray = special.stdtrit(np.maximum(n - 1, 1), (1 + LEVEL) / 2)
+    return quantile
 
 
 def shown_above(differences: np.ndarray, margin: float, together: bool = True) -> np.ndarray:
@@ -110,12 +130,10 @@ def shown_above(differences: np.ndarray, margin: float, together: bool = True) -
     >>> shown_above(np.array([[0.9, 1.1, 1.0], [0.0, 0.0, 0.0]]), margin=0.5).tolist()
     [True, False]
     """
-    k, n = differences.shape
-    if n == 1:
-        return np.zeros(k, bool)
-    excess, error = differences.mean(axis=1) - margin, differences.std(axis=1, ddof=1) / math.sqrt(n)
+    mean, error, n = _of_seeds(differences)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p_values = special.stdtr(n - 1, -np.nan_to_num(excess / error, nan=0.0))
+        t = np.where(n > 1, np.nan_to_num((mean - margin) / error, nan=0.0), 0.0)
+    p_values = special.stdtr(np.maximum(n - 1, 1), -t)
     above: np.ndarray = (holm(p_values) if together else p_values) < (1 - LEVEL) / 2
     return above
 
@@ -123,33 +141,48 @@ def shown_above(differences: np.ndarray, margin: float, together: bool = True) -
 def plateau_end(scores: np.ndarray, margin: float) -> tuple[Threshold, np.ndarray]:
     """Find where scores begin to be worse than the plateau by more than a margin, and the plateau, seed by seed.
 
-    Upward from the smallest, each batch size is compared with the mean of those below it, which have passed; what has
-    passed is the plateau with which all others are compared. The smallest is on the plateau by definition.
+    Upward from the smallest, a batch size passes only where it is shown to be worse by less than δ than each smaller
+    one that passed, by one-sided tests at 2.5 %. Compared with their mean, batch sizes δ apart would pass, and the
+    plateau would creep down with the scores. The first that does not pass ends the plateau, with whose mean all others
+    are compared. The smallest is on the plateau by definition.
 
     Args:
-        scores: larger being better, shape (batch sizes, n), ascending.
+        scores: larger being better, shape (batch sizes, n), ascending; NaN where a seed has none.
         margin: δ.
+
+    >>> noise = np.array([0.1, -0.1, 0.0, 0.2, -0.2])
+    >>> plateau_end(np.array([[0.0], [-0.6], [-1.2], [-4.0]]) + noise * [[1], [-1], [2], [1]], margin=1.0)[0]
+    Threshold(first=3, within=2, beyond=3)
     """
-    smaller = np.cumsum(scores, axis=0)[:-1] / np.arange(1, len(scores))[:, None]
-    passed = threshold(smaller - scores[1:], margin).within + 1
-    plateau: np.ndarray = scores[:passed].mean(axis=0)
+    passed = 1
+    while passed < len(scores) and _no_worse(scores[passed], scores[:passed], margin):
+        passed += 1
+    there = ~np.isnan(scores[:passed])
+    with np.errstate(invalid="ignore"):
+        plateau: np.ndarray = np.where(there, scores[:passed], 0.0).sum(axis=0) / there.sum(axis=0)
     found = threshold(plateau - scores[1:], margin)
     beyond = max(found.beyond + 1, passed)
     return Threshold(min(max(found.first + 1, passed), beyond), passed, beyond), plateau
 
 
+def _no_worse(scores: np.ndarray, others: np.ndarray, margin: float) -> bool:
+    """Return whether scores are shown to be worse by less than a margin than each of several others."""
+    return bool(shown_above(scores - others, -margin, together=False).all())
+
+
 def score_limits(trials: pl.DataFrame, records: Records, margin: float | None = None) -> pl.DataFrame:
     """Return B_score of each optimizer and B_mom of each with momentum, with 95 % intervals, one row each.
 
-    - ``B_score``: the largest batch size whose test score is not worse than the plateau by δ. It is at least ``low``
-      and below ``high``.
+    - ``B_score``: the largest batch size whose test score is not worse by δ than that of any smaller one. It is at
+      least ``low`` and below ``high``.
     - ``B_mom``: the smallest batch size at which momentum's test score is ahead of SGD's by more than δ, paired by
       seed. It is above ``low`` and at most ``high``. Where some batch sizes leave momentum too few updates to warm
       up, there is a second row, ``warmed_up``, without those.
 
     An end is null where the study shows nothing on that side, and ``estimate`` where no batch size exceeds δ. Batch
     sizes at which a best rate lies at an edge of the rates tried are ``left_out``: their best score may be better.
-    Scores are taken at rates that were chosen without them, for this test set.
+    Scores are taken at rates that were chosen without them, for this test set. ``margin_of_errors`` is δ as a share
+    of the plateau's errors, of an accuracy; ``low_at_half`` to ``high_at_double`` are the ends at δ/2 and at 2 δ.
 
     Args:
         trials: a table of trials.
@@ -164,7 +197,10 @@ def score_limits(trials: pl.DataFrame, records: Records, margin: float | None = 
         if not by_size:
             continue
         sgd = plain.get((key["workload"], key["budget"]))
-        allowed = margin_of(sgd or by_size, key["budget"], records[key["workload"]], margin)
+        record = records[key["workload"]]
+        allowed = margin_of(sgd or by_size, key["budget"], record, margin)
+        errors = errors_of(record.score_sign * plateau_level(sgd or by_size, key["budget"]), record)
+        key = key | {"margin": allowed, "margin_of_errors": allowed / errors if errors else None}
         rows.append(key | _plateau_end(by_size, allowed))
         if not momentum_of(key["optimizer"]) or sgd is None:
             continue
@@ -178,8 +214,7 @@ def score_limits(trials: pl.DataFrame, records: Records, margin: float | None = 
 def _plateau_end(by_size: Mapping[int, Chosen], margin: float) -> dict[str, Any]:
     row: dict[str, Any] = {
         "quantity": "B_score",
-        "n": len(next(iter(by_size.values())).seeds),
-        "margin": margin,
+        "n": min(chosen.n for chosen in by_size.values()),
         "left_out": listed(edges_of(by_size)),
     }
     by_size = inside(by_size)
@@ -187,68 +222,81 @@ def _plateau_end(by_size: Mapping[int, Chosen], margin: float) -> dict[str, Any]
         return row | {"batch_sizes": 0}
     sizes, scores = list(by_size), np.array([chosen.scores for chosen in by_size.values()])
     place, _ = plateau_end(scores, margin)
-    return row | {
-        "batch_sizes": len(sizes),
-        "estimate": sizes[place.first - 1] if place.first < len(sizes) else None,
-        "low": sizes[place.within - 1],
-        "high": _at(sizes, place.beyond),
-    }
+    row |= {"batch_sizes": len(sizes), "estimate": sizes[place.first - 1] if place.first < len(sizes) else None}
+    return row | _limits(sizes, margin, lambda margin: plateau_end(scores, margin)[0])
 
 
 def _lead(sgd: Mapping[int, Chosen], momentum: Mapping[int, Chosen], margin: float) -> dict[str, Any]:
     both = [{size: of[size] for size in momentum if size in sgd} for of in (momentum, sgd)]
     momentum, sgd = (inside(of) for of in both)
     sizes = [size for size in momentum if size in sgd]
-    row = {"quantity": "B_mom", "batch_sizes": len(sizes), "margin": margin, "n": 0}
+    row = {"quantity": "B_mom", "batch_sizes": len(sizes), "n": 0}
     row["left_out"] = listed(sorted(edges_of(*both)))
     leads = np.array(list(leads_over(momentum, sgd).values()))
     if not leads.size:
         return row
     place = threshold(leads, margin)
     return row | {
-        "n": leads.shape[1],
+        "n": int((~np.isnan(leads)).sum(axis=1).min()),
         "estimate": _at(sizes, place.first),
-        "low": sizes[place.within - 1] if place.within else None,
-        "high": _at(sizes, place.beyond),
+        **_limits(sizes, margin, lambda margin: threshold(leads, margin)),
     }
+
+
+def _limits(sizes: Sequence[int], margin: float, find: Callable[[float], Threshold]) -> dict[str, int | None]:
+    """Return the ends of an interval of batch sizes at δ, δ/2 and 2 δ."""
+    found: dict[str, int | None] = {}
+    for name, factor in (("", 1.0), ("_at_half", 0.5), ("_at_double", 2.0)):
+        place = find(factor * margin)
+        found |= {f"low{name}": sizes[place.within - 1] if place.within else None}
+        found |= {f"high{name}": _at(sizes, place.beyond)}
+    return found
 
 
 def _at(sizes: Sequence[int], index: int) -> int | None:
     return sizes[index] if index < len(sizes) else None
 
 
-# Of what is still to be gained, or of the score itself where it is no accuracy.
-SHARE = 0.05
+# Of the errors, or of the score itself where it is no accuracy.
+SHARE = 0.02
 
 
-# An accuracy is no finer than its test examples.
-TEST_EXAMPLES = 2
+# An accuracy is no finer than its test examples; a difference of more than half a point matters.
+TEST_EXAMPLES, MOST = 2, 0.005
 
 
 # The name of an accuracy that is given in percent, as users' tables have it.
 PERCENT = "accuracy (%)"
 
 
+def errors_of(plateau_score: float, record: WorkloadRecord) -> float | None:
+    """Return what an accuracy lacks of 1, or of 100 in percent; None of another score."""
+    if record.score_name not in ("accuracy", PERCENT):
+        return None
+    return (100.0 if record.score_name == PERCENT else 1.0) - plateau_score
+
+
 def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
     """Return δ, the difference in score below which two scores are called the same.
 
-    δ = max(0.05·(1 − plateau), 2/N_test) where the score is an accuracy, 0.05·|plateau| otherwise. In percent, 100
-    stands for 1. Where N_test is not known it counts as large.
+    Of an accuracy it is the larger of 2 test examples and 2 % of the errors, at most half a point and at least one test
+    example; of another score 2 % of it. Where the number of test examples is not known it counts as large.
 
     Args:
         plateau_score: the score that others are compared with.
         record: the workload whose score it is.
 
     >>> from sgdscope.workloads.base import WorkloadRecord
-    >>> record = WorkloadRecord("w", "1", (), "0", (1024, 256, 500), "accuracy", "maximize", 2.3, 0.1)
-    >>> round(score_margin(0.9, record), 6), round(score_margin(0.98, record), 6)
-    (0.005, 0.004)
+    >>> record = WorkloadRecord("w", "1", (), "0", (1024, 256, 10_000), "accuracy", "maximize", 2.3, 0.1)
+    >>> [round(score_margin(score, record), 6) for score in (0.6, 0.95, 0.995)]
+    [0.005, 0.001, 0.0002]
     """
-    if record.score_name in ("accuracy", PERCENT):
-        whole = 100.0 if record.score_name == PERCENT else 1.0
-        finest = whole * TEST_EXAMPLES / record.examples[2] if record.examples[2] else 0.0
-        return max(SHARE * (whole - plateau_score), finest)
-    return SHARE * abs(plateau_score)
+    errors = errors_of(plateau_score, record)
+    if errors is None:
+        return SHARE * abs(plateau_score)
+    whole = 100.0 if record.score_name == PERCENT else 1.0
+    example = whole / record.examples[2] if record.examples[2] else 0.0
+    return max(example, min(whole * MOST, max(SHARE * errors, TEST_EXAMPLES * example)))
 
 
 def margin_at(goodness: float, record: WorkloadRecord, declared: float | None) -> float:
@@ -268,6 +316,10 @@ def margin_of(scores: Mapping[int, Chosen], budget: str, record: WorkloadRecord,
         record: what the workload is.
         declared: δ as the study has it.
     """
-    levels = [float(chosen.scores.mean()) for chosen in scores.values()]
-    plateau = max(levels) if isinstance(known_budget(budget), Steps) else levels[0]
-    return margin_at(plateau, record, declared)
+    return margin_at(plateau_level(scores, budget), record, declared)
+
+
+def plateau_level(scores: Mapping[int, Chosen], budget: str) -> float:
+    """Return the mean score of the plateau, larger being better; see :func:`margin_of`."""
+    levels = [float(np.nanmean(chosen.scores)) for chosen in scores.values()]
+    return max(levels) if isinstance(known_budget(budget), Steps) else levels[0]

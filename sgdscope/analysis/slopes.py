@@ -23,7 +23,7 @@ def grid_error(found: Cells) -> float:
 
 
 def sharpness_of(found: Cells) -> dict[str, float]:
-    """Return knee and exponent k of ε* = ε_max (1 + (B_n/B)^k)^(−1/k), with 95 % intervals.
+    """Return knee and exponent k of ε* = ε_max (1 + (B_n/B)^k)^(−s/k), s free, with 95 % intervals.
 
     The interval of k is that of 1/k, turned over: it reaches infinity, the hinge, where that of 1/k reaches 0.
     """
@@ -31,7 +31,9 @@ def sharpness_of(found: Cells) -> dict[str, float]:
     estimate = fit_bend(found.x, found.vertices, found.bounds)
     drawn = fit_bend(found.x, *found.drawn_vertices())
     softness = float(estimate.softness[0])
-    low, high = bootstrap_t_interval(softness, drawn.softness, found.n)
+    # The hinge is an end of the family: estimates at it have draws on one side alone, which are mirrored.
+    around = np.concatenate([drawn.softness, 2 * softness - drawn.softness])
+    low, high = bootstrap_t_interval(softness, around, found.n)
     knee = float(estimate.knee[0])
     knee_low, knee_high = knee_interval(knee, drawn.knee, found.n)
     return {

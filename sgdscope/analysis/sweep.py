@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curve import Curve, curve, on_common_seeds
+from sgdscope.analysis.rate_choice import with_enough
 from sgdscope.analysis.trial_table import Criterion
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import BOOTSTRAP_SEED
@@ -18,7 +19,7 @@ from sgdscope.stats.intervals import BOOTSTRAP_SEED
 
 @dataclass(frozen=True)
 class Cells:
-    """The curves of one optimizer by batch size, on common seeds; cells without an eligible rate are left out.
+    """The curves of one optimizer by batch size, with one axis of seeds; cells without an eligible rate are left out.
 
     Where it is epochs that differ and not batch sizes, ``sizes`` are those.
     """
@@ -33,12 +34,12 @@ class Cells:
 
     @property
     def n(self) -> int:
-        """The number of seeds."""
-        return len(self.curves[0].seeds) if self.curves else 0
+        """The number of seeds that intervals rest on: the fewest of a cell."""
+        return min((c.n for c in self.curves), default=0)
 
     @property
     def vertices(self) -> np.ndarray:
-        """log₂ ε* by the vertex of a parabola around the winner, shape (1, k)."""
+        """log₂ ε* between the rates tried, shape (1, k)."""
         return np.array([c.vertex()[0] for c in self.curves]).T
 
     def drawn_vertices(self, stream: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -106,15 +107,15 @@ class Cells:
 
 
 def cells_of(members: Mapping[Any, pl.DataFrame], record: WorkloadRecord, criterion: Criterion) -> Cells:
-    """Return the curves of one optimizer's cells, which are given by batch size."""
+    """Return the curves of one optimizer's cells, by batch size, but for those of too few seeds."""
     curves = {size: curve(cell, record, criterion) for size, cell in members.items()}
-    ended = {size: c for size, c in curves.items() if c.seeds.size}  # one whose trials all failed has no seeds to share
-    kept = [(size, c) for size, c in zip(ended, on_common_seeds(list(ended.values())), strict=True) if c.seeds.size]
-    kept = [(size, c) for size, c in kept if c.eligible.any()]
-    return Cells([size for size, _ in kept], [c for _, c in kept])
+    found = {size: c for size, c in curves.items() if c.seeds.size and c.eligible.any()}
+    kept = with_enough([c.n for c in found.values()])
+    found = {size: c for (size, c), enough in zip(found.items(), kept, strict=True) if enough}
+    return Cells(list(found), on_common_seeds(list(found.values())))
 
 
 def pair_on_common_seeds(one: Cells, other: Cells) -> tuple[Cells, Cells]:
-    """Return both on the seeds that they have in common, so that drawing seeds is the same in each."""
+    """Return both with one axis of seeds, so that drawing seeds is the same in each."""
     curves = on_common_seeds([*one.curves, *other.curves])
     return Cells(one.sizes, curves[: len(one.sizes)]), Cells(other.sizes, curves[len(one.sizes) :])

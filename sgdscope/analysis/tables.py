@@ -8,6 +8,7 @@ from functools import cached_property
 import polars as pl
 
 from sgdscope.analysis.curves import CURVES_COLUMNS, learning_rate_curves
+from sgdscope.analysis.failures import FAILURES_COLUMNS, failures
 from sgdscope.analysis.noise_scale import NOISE_SCALE_COLUMNS, NOISE_SCALE_SCHEMA, noise_scale
 from sgdscope.analysis.optima import OPTIMA_COLUMNS, optima
 from sgdscope.analysis.regimes import REGIMES_COLUMNS, regimes
@@ -29,6 +30,7 @@ COLUMNS: dict[str, Columns] = {
     "measurements": MEASUREMENTS_COLUMNS,
     "correctness": CORRECTNESS_COLUMNS,
     "curves": CURVES_COLUMNS,
+    "failures": FAILURES_COLUMNS,
     "optima": OPTIMA_COLUMNS,
     "transitions": TRANSITIONS_COLUMNS,
     "regimes": REGIMES_COLUMNS,
@@ -40,6 +42,7 @@ COLUMNS: dict[str, Columns] = {
 }
 TABLES = (
     "curves",
+    "failures",
     "optima",
     "transitions",
     "regimes",
@@ -98,8 +101,13 @@ class Tables:
 
     @table
     def curves(self) -> pl.DataFrame:
-        """One row for each cell and learning rate: n, diverged, means and intervals."""
+        """One row for each cell and learning rate: n, diverged, collapsed, means and intervals."""
         return learning_rate_curves(self.trials, self.records)
+
+    @table
+    def failures(self) -> pl.DataFrame:
+        """Where training fails: n, diverged and collapsed trials for each cell and learning rate."""
+        return failures(self.curves)
 
     @table
     def optima(self) -> pl.DataFrame:

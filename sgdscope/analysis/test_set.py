@@ -15,8 +15,9 @@ import polars as pl
 
 from sgdscope.analysis.trial_table import CELL_COLUMNS, CRITERION, SEEDS, Records
 from sgdscope.errors import InputError
-from sgdscope.frames import Column, Columns, schema
+from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.stats.crossed import population_interval
+from sgdscope.stats.intervals import named, t_interval
 from sgdscope.store import ended
 
 TEST_SET_COLUMNS: Columns = {
@@ -25,7 +26,7 @@ TEST_SET_COLUMNS: Columns = {
     "learning_rate": Column(pl.Float64, "Optimal learning rate ε* for the score."),
     "n": SEEDS,
     "examples": Column(pl.Int64, "Number of test examples.", "examples"),
-    "test_score": Column(pl.Float64, "Mean test score over seeds and test examples.", "score"),
+    **with_interval("test_score", "Mean test score; its interval is over seeds, for this test set.", "score"),
     "population_low": Column(
         pl.Float64,
         "Lower end of the 95 % interval over both seeds and test examples: for new data of the kind.",
@@ -43,7 +44,10 @@ TEST_SET_SCHEMA = schema(TEST_SET_COLUMNS)
 def over_test_examples(
     optima: pl.DataFrame, trials: pl.DataFrame, correctness: pl.DataFrame, records: Records
 ) -> pl.DataFrame:
-    """Return the test score at each cell's best rate for the score, with an interval for the population of examples.
+    """Return the test score at each cell's best rate for the score, with both of its 95 % intervals.
+
+    ``test_score_low`` and ``test_score_high`` are over seeds, for this test set; ``population_low`` and
+    ``population_high`` over seeds and test examples, for the population that the examples were drawn from.
 
     A diverged trial counts as the constant predictor, which scores the constant score on every example. A cell has
     no row where its workload's scores are not right or wrong, or where a complete trial's correctness is missing,
@@ -68,11 +72,12 @@ def over_test_examples(
         right = correct(known, complete.to_list(), "test")
         values = np.full((len(at_rate), right.shape[1]), records[row["workload"]].constant_score)
         values[(at_rate["status"] == "complete").to_numpy()] = right
-        mean, low, high = population_interval(values)
+        _, low, high = population_interval(values)
         rows.append(
             row
             | {"n": len(values), "examples": values.shape[1]}
-            | {"test_score": mean, "population_low": low, "population_high": high}
+            | named("test_score", t_interval(values.mean(axis=1)))
+            | {"population_low": low, "population_high": high}
         )
     return pl.DataFrame(rows, schema=TEST_SET_SCHEMA)
 

@@ -57,12 +57,10 @@ TRANSITIONS_SCHEMA = schema(TRANSITIONS_COLUMNS)
 def transitions(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return B_ε, the batch size where log ε* bends against log B, for each optimizer, budget and criterion.
 
-    The hinge is fitted to log₂ ε* of all batch sizes, each the vertex of a parabola within an octave of the winning
-    rate; a winner at the edge of the rates tried is a bound. Seeds are drawn jointly over all batch sizes and
+    The hinge is fitted to log₂ ε* of all batch sizes, each by :meth:`~sgdscope.analysis.curve.Curve.vertex`; a best
+    rate at the edge of the rates tried is a bound. Seeds are drawn jointly over all batch sizes and
     everything is fitted anew for each draw; the interval is estimate ± t(n−1)·SE·√(n/(n−1)) in log₂ B, widened by
-    half a step of the grid of knees. In ``benchmarks/coverage.py`` it holds the bend in .98 of studies. Fitted to the
-    winners, moved at random by up to half a step of the grid of rates, it would hold it in .99 or more, and be 1.8 to 4
-    times as wide where curves are smooth, 1.0 to 1.4 times where they are flat or end at a cliff.
+    half a step of the grid of knees.
 
     Cells that have learned next to nothing are left out, by :func:`learning`.
 
@@ -136,7 +134,7 @@ def transition_of(found: Cells) -> dict[str, Any]:
 def slope_of(found: Cells) -> Estimate:
     """Return the slope of log₂ ε* against log₂ B over some batch sizes, at least two.
 
-    ε* is the vertex of a parabola within an octave of the winner. Seeds are drawn jointly over all batch sizes and
+    ε* is that of :meth:`~sgdscope.analysis.curve.Curve.vertex`. Seeds are drawn jointly over all batch sizes and
     everything is fitted anew; the intervals are estimate ± t(n−1)·SE·√(n/(n−1)).
     """
     estimate = float(fit_line(found.x, found.vertices, found.bounds)[0])

@@ -12,13 +12,12 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.comparisons import octaves_between
-from sgdscope.analysis.curve import Curve, curve, on_common_seeds
+from sgdscope.analysis.curve import MOST_FAILED, Curve, curve, on_common_seeds
 from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.edges import Edges, left_out, listed
 from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.rate_choice import Chosen, edges_of, inside, leads_over, scores_by_batch_size
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
-from sgdscope.analysis.reporting import reporting_trials
 from sgdscope.analysis.score_limits import margin_of, plateau_end
 from sgdscope.analysis.slopes import grid_error, sharpness_of
 from sgdscope.analysis.sweep import cells_of, pair_on_common_seeds
@@ -32,7 +31,7 @@ from sgdscope.analysis.transitions import (
     slope_of,
     transition_of,
 )
-from sgdscope.analysis.trial_table import measured_criteria
+from sgdscope.analysis.trial_table import Criterion, measured_criteria
 from sgdscope.budget import MOST_EXAMPLES, Steps, known_budget
 from sgdscope.claims.finding import (
     CONSTANT,
@@ -47,13 +46,17 @@ from sgdscope.claims.finding import (
     Effect,
     Finding,
     in_zone,
+    undecided,
 )
 from sgdscope.records import WorkloadRecord
-from sgdscope.stats.equivalence import equivalence
-from sgdscope.stats.intervals import Estimate, Verdict, estimated
+from sgdscope.stats.equivalence import equivalence, pairs_of, seeds_to_compare
+from sgdscope.stats.intervals import BOOTSTRAP_SEED, Estimate, Verdict, bootstrapped, estimated, resampled_seeds
+from sgdscope.stats.laws import fit_line
 
 # Zones of a slope of log ε* against log B, and of the octaves between two rates.
 PROPORTIONAL, SUBLINEAR, EQUAL_RATES = (0.75, 1.25), (0.0, 1.0), (-0.5, 0.5)
+# A transition whose exponent k is above the first is sharp, below the second it is not; the smooth form has k = 1.
+SHARP, SMOOTH = 3.0, 2.0
 # Where the talk puts the bend of the Wide-ResNet with batch normalization at 200 epochs; to within an octave here.
 TALKS_BEND, TALKS_WORKLOAD, TALKS_BUDGET = 512, "wide_resnet", "epochs:200"
 # What is said of each regime; and of momentum against plain SGD.
@@ -138,16 +141,22 @@ class Case:
         """Return whether momentum had too few updates at a batch size."""
         return cell_warmed_up(self.members[size]) is False
 
-    def with_and_without_cold(self, sizes: Sequence[int]) -> Iterator[tuple[list[int], str, bool]]:
+    def steady(self, sizes: Sequence[int]) -> list[int]:
+        """Return the batch sizes at which momentum had updates enough to reach its steady state."""
+        return [size for size in sizes if cell_warmed_up(self.members[size]) is not False]
+
+    def by_steady_state(self, sizes: Sequence[int], fewest: int = 1) -> Iterator[tuple[list[int], str, bool]]:
         """Yield batch sizes, what to add to the name of what they give, and whether it decides.
 
-        First all of them, which decide, and then those in momentum's steady state, where these are others.
+        Those at which momentum reached its steady state decide, and all of them are shown beside; where there are
+        fewer than it takes, all decide.
         """
-        warm = [size for size in sizes if not self.cold(size)]
-        if sizes:
-            yield list(sizes), "", True
-        if warm and len(warm) < len(sizes):
-            yield warm, ", in momentum's steady state", False
+        steady = self.steady(sizes)
+        enough = len(steady) >= fewest
+        if enough:
+            yield steady, ", in momentum's steady state" if len(steady) < len(sizes) else "", True
+        if sizes and (len(steady) < len(sizes) or not enough):
+            yield list(sizes), ", all batch sizes" if enough else "", not enough
 
     def missing(self, regime: str) -> str:
         """Return why a regime is not identified; empty where it is."""
@@ -155,7 +164,7 @@ class Case:
         whose = "SGD's" if regime == "noise" else "its"
         if regime == "noise" and not self.sgd:
             return "plain SGD was not trained; its learning rate decides where the regime ends"
-        if len(next(iter(self.all_scores.values())).seeds) == 1:
+        if max(chosen.n for chosen in self.all_scores.values()) == 1:
             return "one seed gives no interval"
         edges = left_out(self.edges())
         if (low if regime == "noise" else high) is None:
@@ -190,9 +199,9 @@ class Case:
         gain = "less than 10 % as much over the constant baseline as at the best batch size"
         return f"at {at} the score improved {gain}"
 
-    def found(self, claim: str, *effects: Effect, reason: str = "") -> Finding:
+    def found(self, claim: str, *effects: Effect, reason: str = "", short_runs: bool = False) -> Finding:
         """Return what this case says of a claim."""
-        return Finding(claim, **self.key, effects=effects, reason=reason)
+        return Finding(claim, **self.key, effects=effects, reason=reason, short_runs=short_runs)
 
     def untested(self, claims: Sequence[str], reason: str) -> Iterator[Finding]:
         """Yield why claims are not tested, those about momentum only where it is one."""
@@ -229,7 +238,7 @@ def sweep(part: Tables) -> Iterator[Finding]:
     at_steps = isinstance(budget, Steps)
     for case in cases(part):
         if len(case.members) > 1 and case.all_scores:
-            for findings in (at_constant_steps,) if at_steps else (in_noise, in_curvature, transition):
+            for findings in (at_constant_steps,) if at_steps else (in_noise, in_curvature, transition, failing):
                 yield from findings(case)
         elif case.unlearned:
             yield from case.untested(("C8",) if at_steps else (*NOISE, *CURVATURE, "C7"), case.without_learning)
@@ -241,11 +250,12 @@ def in_noise(case: Case) -> Iterator[Finding]:
     if missing:
         yield from case.untested(NOISE, missing)
         return
-    scores = np.array([case.scores[size].scores for size in sizes])
-    plateau = scores.mean(axis=0)
+    scores, pairs = np.array([case.scores[size].scores for size in sizes]), pairs_of(len(sizes))
+    between = ["between " + listed(np.array(sizes)[pair != 0]) for pair in pairs]
     out = left_out(case.edges("noise"))
-    yield case.found("C1", _equal_scores("score against the plateau", sizes, scores - plateau, case.margin), reason=out)
-    yield case.found("C3", *_slopes(case, sizes, PROPORTIONAL), reason=out)
+    name = f"difference in score among {listed(sizes)}"
+    yield case.found("C1", _equal_scores(name, between, scores, case.margin, pairs), reason=out)
+    yield _slope(case, "C3", sizes, PROPORTIONAL, out)
     if not case.has_momentum:
         return
     compared = [size for size in sizes if size in case.leads]
@@ -254,10 +264,11 @@ def in_noise(case: Case) -> Iterator[Finding]:
         yield case.found("C2", reason=out or "plain SGD was not trained on the same seeds")
         return
     effects = []
-    for kept, where, decides in case.with_and_without_cold(compared):
+    for kept, where, decides in case.by_steady_state(compared):
         leads = np.array([case.leads[size] for size in kept])
-        effects.append(replace(_equal_scores(f"score against SGD{where}", kept, leads, case.margin), decides=decides))
-    for kept, where, decides in case.with_and_without_cold(compared):
+        effect = _equal_scores(f"score against SGD{where}", [f"at {size}" for size in kept], leads, case.margin)
+        effects.append(replace(effect, decides=decides))
+    for kept, where, decides in case.by_steady_state(compared):
         own, plain = (
             cells_of({size: of[size] for size in kept}, case.record, "score") for of in (case.members, case.sgd)
         )
@@ -266,7 +277,7 @@ def in_noise(case: Case) -> Iterator[Finding]:
             apart = octaves_between(own, plain, momentum_of(case.key["optimizer"]) or 0.0)
             error, name = math.hypot(own.mean_grid_error, plain.mean_grid_error), f"effective rate above SGD's{where}"
             effects.append(in_zone(name, apart, EQUAL_RATES, own.n, OCTAVES, grid_error=error, decides=decides))
-    yield case.found("C2", *effects, reason=out)
+    yield case.found("C2", *effects, reason=out, short_runs=not case.steady(compared))
 
 
 def in_curvature(case: Case) -> Iterator[Finding]:
@@ -277,28 +288,30 @@ def in_curvature(case: Case) -> Iterator[Finding]:
         return
     scores = np.array([chosen.scores for chosen in case.scores.values()])
     _, plateau = plateau_end(scores, case.margin)
-    drop = estimated(plateau - case.scores[sizes[-1]].scores)
-    n, out = scores.shape[1], left_out(case.edges())
-    effect = in_zone(f"score loss at batch size {sizes[-1]}", drop, (case.margin, math.inf), n, SCORE)
-    yield case.found("C4", effect, reason=out)
+    out = left_out(case.edges())
+    first, last = (
+        _of_scores(f"score loss at batch size {size}", plateau - case.scores[size].scores, (case.margin, math.inf))
+        for size in (sizes[0], sizes[-1])
+    )
+    trend = _per_octave(sizes, np.array([case.scores[size].scores for size in sizes]))
+    falls = _of_scores(f"score gain per doubling from batch size {sizes[0]} to {sizes[-1]}", trend, DOWN)
+    yield case.found("C4", last, falls, replace(first, decides=False), reason=out)
     if "train_loss" in measured_criteria(pl.concat(list(case.members.values()))):
         yield _rising_loss(case)
     else:
         yield case.found("C4b", reason="the training loss was not measured")
-    yield case.found("C6", *_slopes(case, sizes, CONSTANT), reason=left_out(case.edges("curvature")))
+    yield _slope(case, "C6", sizes, CONSTANT, left_out(case.edges("curvature")))
     if not case.has_momentum:
         return
     compared = [size for size in sizes if size in case.leads]
     effects = []
-    for kept, where, decides in case.with_and_without_cold(compared):
+    for kept, where, decides in case.by_steady_state(compared):
         lead = np.mean([case.leads[size] for size in kept], axis=0)
         name, zone = f"mean score above SGD's at batch sizes {kept[0]} to {kept[-1]}{where}", (case.margin, math.inf)
-        effects.append(in_zone(name, estimated(lead), zone, len(lead), SCORE, decides=decides))
+        effects.append(replace(_of_scores(name, lead, zone), decides=decides))
     out = left_out(case.edges("curvature", beside_sgd=True))
     reason = out if compared or out else "plain SGD was not trained on the same seeds"
-    if compared and all(case.cold(size) for size in compared):
-        reason = "no run was long enough for momentum's steady state" + (f". {out}" if out else "")
-    yield case.found("C5", *effects, reason=reason)
+    yield case.found("C5", *effects, reason=reason, short_runs=not case.steady(compared))
 
 
 def _rising_loss(case: Case) -> Finding:
@@ -311,13 +324,9 @@ def _rising_loss(case: Case) -> Finding:
         few = f"{_counted(sizes)} curvature-dominated with a best training loss; at least {FEWEST_IN_REGIME} are needed"
         return case.found("C4b", reason=f"{few}. {left_out(edges)}".rstrip())
     losses = _best_log_losses({size: members[size] for size in sizes}, case.record)
-    effect = in_zone(
-        "change of the training loss per doubling of B",
-        estimated(_per_octave(sizes, losses)),
-        UP,
-        losses.shape[1],
-        LOG_LOSS,
-    )
+    slopes = _per_octave(sizes, losses)
+    n = int((~np.isnan(slopes)).sum())
+    effect = in_zone("change of the training loss per doubling of B", estimated(slopes), UP, n, LOG_LOSS)
     return case.found("C4b", effect, reason=left_out(edges))
 
 
@@ -331,9 +340,11 @@ def transition(case: Case) -> Iterator[Finding]:
         return
     sharp = sharpness_of(found)
     low, high = sharp["k_low"], sharp["k_high"]
-    verdict: Verdict = "supported" if low > 1 else "contradicted" if high < 1 else "inconclusive"
+    verdict: Verdict = "supported" if low > SHARP else "contradicted" if high < SMOOTH else "inconclusive"
     k = Estimate(sharp["k"], low, high, low, high)
-    yield case.found("C7", Effect("exponent k", k, (1.0, math.inf), found.n, EXPONENT, verdict), reason=out)
+    between = ["the transition is sharper than the smooth form, k = 1"] * (verdict == "inconclusive" and low > 1)
+    effect = Effect("exponent k", k, (SHARP, math.inf), found.n, EXPONENT, verdict)
+    yield case.found("C7", effect, reason=". ".join([*between, out] if out else between))
     place = [math.log2(row[name]) for name in ("transition", "transition_low", "transition_high")]
     transition = Estimate(place[0], place[1], place[2], place[1], place[2])
     talk = math.log2(TALKS_BEND)
@@ -343,6 +354,43 @@ def transition(case: Case) -> Iterator[Finding]:
         return
     reason = "the paper gives no transition for this workload and budget"
     yield case.found("C7b", replace(effect, decides=False), reason=reason)
+
+
+def failing(case: Case) -> Iterator[Finding]:
+    """Yield what is found of C15: how far above the optimal rate training fails, by batch size."""
+    found = cells_of(case.members, case.record, "score").inside
+    found = found.of([size for size, c in zip(found.sizes, found.curves, strict=True) if not c.stable[-1]])
+    if len(found.sizes) < FEWEST_IN_REGIME:
+        few = f"training fails at the largest learning rates of {len(found.sizes)} batch sizes"
+        yield case.found("C15", reason=f"{few}; at least {FEWEST_IN_REGIME} are needed. Add larger rates")
+        return
+    limits = np.array([_failing_from(c, np.arange(len(c.seeds))[None]) for c in found.curves]).T
+    drawn = np.array([_failing_from(c, resampled_seeds(len(c.seeds))) for c in found.curves]).T
+    # A limit lies anywhere between the largest rate that trains and the next.
+    halves = np.array([np.median(c.steps) / 2 for c in found.curves])
+    drawn = drawn + np.random.default_rng(BOOTSTRAP_SEED).uniform(-1, 1, drawn.shape) * halves
+    slope = bootstrapped(
+        float(fit_line(found.x, limits - found.vertices)[0]),
+        fit_line(found.x, drawn - found.drawn_vertices()[0]),
+        found.n,
+    )
+    weights = (found.x - found.x.mean()) / ((found.x - found.x.mean()) ** 2).sum()
+    error = math.hypot(grid_error(found), math.sqrt((weights**2 * halves**2 / 3).sum()))
+    name = f"octaves from the optimal rate to where training fails, per doubling from {found.sizes[0]:g}"
+    effect = in_zone(f"{name} to {found.sizes[-1]:g}", slope, DOWN, found.n, SLOPE, grid_error=error)
+    yield case.found("C15", effect, reason=left_out(case.edges()))
+
+
+def _failing_from(found: Curve, seeds: np.ndarray) -> np.ndarray:
+    """Return log₂ of where training begins to fail in each draw of seeds: half a step below the smallest failing rate.
+
+    More than 20 % of trials fail at that rate and at each larger one.
+    """
+    ran, failed = (of[:, seeds].sum(axis=2) for of in (found.there | found.failed, found.failed))
+    fails = np.logical_and.accumulate((failed > MOST_FAILED * ran)[::-1])
+    step = float(np.median(found.steps))
+    places: np.ndarray = np.append(found.octaves, found.octaves[-1] + step)[len(fails) - fails.sum(axis=0)] - step / 2
+    return places
 
 
 def _no_transition(case: Case, row: Mapping[str, Any]) -> str:
@@ -373,31 +421,24 @@ def at_constant_steps(case: Case) -> Iterator[Finding]:
     if "train_loss" not in measured_criteria(pl.concat(list(case.members.values()))):
         yield case.found("C8", reason="the training loss was not measured")
         return
-    last = sizes[-1]
-    peaks = _peaks(case, sizes[:-1])
-    seeds = np.arange(len(peaks))
-    scores = np.array([case.scores[size].scores for size in sizes])
-    drop = scores[peaks, seeds] - scores[-1]
-    where = ", ".join(str(sizes[peak]) for peak in np.unique(peaks))
-    losses = {by: _log_losses(case, sizes, by) for by in ("score", "train_loss")}
-    changes = {
-        by: estimated(of[-1] - of[np.resize(peaks, of.shape[1]), np.arange(of.shape[1])]) for by, of in losses.items()
-    }
-    n, name = len(seeds), f"training loss at {last} against {where}"
-    strong = in_zone(f"{name}, at the score-optimal rates", changes["score"], DOWN, n, LOG_LOSS)
-    weak = in_zone(f"{name}, at the loss-optimal rates", changes["train_loss"], DOWN, n, LOG_LOSS)
+    last, (peak, drop, changes, n) = sizes[-1], _against_the_peak(case, sizes)
+    where = listed(peak)
+    name = f"training loss at {last} against {where}"
+    strong, weak = (
+        in_zone(f"{name}, at the {of}-optimal rates", change, DOWN, n, LOG_LOSS)
+        for of, change in zip(("score", "loss"), changes, strict=True)
+    )
     # The loss at the largest batch size was reached, and may be lower still; those that it is compared with must stand.
-    against = {sizes[peak] for peak in peaks} | ({last} if weak.verdict != "supported" else set())
+    against = {*peak} | ({last} if weak.verdict != "supported" else set())
     if any(curve(case.members[size], case.record, "train_loss").censored for size in against):
-        weak = replace(weak, name=f"{weak.name}, one at the edge of the rates tried", verdict="inconclusive")
-        weak = replace(weak, seeds_needed=None)
+        weak = undecided(weak, ", one at the edge of the rates tried")
     weak_form = strong.verdict != "supported" and weak.verdict == "supported"
     found = cells_of({size: case.members[size] for size in sizes}, case.record, "score")
     lower = "weak form: the loss is lower only at the rates that are best for the loss"
     reasons = [lower] * weak_form + [out] * bool(out)
     yield case.found(
         "C8",
-        in_zone(f"score loss from batch size {where} to {last}", estimated(drop), (case.margin, math.inf), n, SCORE),
+        in_zone(f"score loss from batch size {where} to {last}", drop, (case.margin, math.inf), n, SCORE),
         strong,
         replace(weak, decides=False),
         in_zone("growth of ε* with B", slope_of(found), SUBLINEAR, n, SLOPE, grid_error=grid_error(found)),
@@ -405,50 +446,94 @@ def at_constant_steps(case: Case) -> Iterator[Finding]:
     )
 
 
-def _peaks(case: Case, sizes: Sequence[int]) -> np.ndarray:
-    """Return for each seed which batch size has the best score, chosen without that seed's test score."""
-    if case.record.chosen_on == "validation":
-        means = []
-        for size in sizes:
-            found = curve(case.members[size], case.record, "score")
-            means.append(float(found.goodness[found.best()[0]].mean()))
-        return np.full(len(case.scores[sizes[0]].seeds), int(np.argmax(means)))
-    scores = np.array([case.scores[size].scores for size in sizes])
-    n = scores.shape[1]
-    others = (scores.sum(axis=1, keepdims=True) - scores) / max(1, n - 1) if n > 1 else scores
-    peaks: np.ndarray = others.argmax(axis=0)
-    return peaks
+def _against_the_peak(case: Case, sizes: Sequence[int]) -> tuple[list[int], Estimate, list[Estimate], int]:
+    """Return what the largest batch size loses against the peak, and how its training loss differs from the peak's.
+
+    The peak are the smaller batch sizes whose score, of what chooses, is within δ of the best; their mean is compared.
+    Seeds are drawn jointly over all batch sizes, and rates and peak are chosen anew in each draw: the training loss
+    changes much from one rate to the next, so that to take the chosen rates as given makes its interval too narrow.
+
+    Returns:
+        The peak; the score lost; the change of log training loss at the rates that are best for the score and at those
+        that are best for the loss; the number of seeds.
+    """
+    columns: list[tuple[Criterion, str | None]] = [("score", None), ("score", "test_score"), ("train_loss", None)]
+    curves = on_common_seeds([curve(case.members[size], case.record, *of) for size in sizes for of in columns])
+    chooses, reports, losses = (curves[start :: len(columns)] for start in range(len(columns)))
+    n = min(c.n for c in curves)
+
+    def at_best(of: list[Curve], by: list[Curve], seeds: np.ndarray) -> np.ndarray:
+        rates = [np.searchsorted(own.rates, c.rates[c.best(seeds)]) for own, c in zip(of, by, strict=True)]
+        return np.array([_means(own.goodness, r, seeds) for own, r in zip(of, rates, strict=True)])
+
+    def changes(seeds: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        chosen_by = at_best(chooses, chooses, seeds)[:-1]
+        peak = chosen_by >= chosen_by.max(axis=0) - case.margin
+        found = [at_best(*of, seeds) for of in ((reports, chooses), (losses, chooses), (losses, losses))]
+        return peak[:, 0], [(peak * of[:-1]).sum(axis=0) / peak.sum(axis=0) - of[-1] for of in found]
+
+    peak, whole = changes(np.arange(len(curves[0].seeds))[None])
+    drawn = changes(resampled_seeds(len(curves[0].seeds)))[1]
+    scores = np.array([np.nanmean(case.scores[size].scores) for size in sizes])  # not flattered where the test chooses
+    values = [float(scores[:-1][peak].mean() - scores[-1]), *(float(of[0]) for of in whole[1:])]
+    drop, *of_losses = (bootstrapped(value, draws, n) for value, draws in zip(values, drawn, strict=True))
+    return [size for size, best in zip(sizes, peak, strict=False) if best], drop, of_losses, n
+
+
+def _means(goodness: np.ndarray, rates: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Return the mean over the seeds of each draw at its rate, over all seeds where a draw has no trial of it."""
+    drawn, every = goodness[rates[:, None], seeds], np.nanmean(goodness[rates], axis=1)
+    counts = (~np.isnan(drawn)).sum(axis=1)
+    means: np.ndarray = np.where(counts > 0, np.nansum(drawn, axis=1) / np.maximum(counts, 1), every)
+    return means
 
 
 # ── What they share ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _equal_scores(name: str, sizes: Sequence[int], differences: np.ndarray, margin: float) -> Effect:
-    """Return the largest of several differences in score, with the verdict over all of them."""
-    found = equivalence(differences, margin)
+def _equal_scores(
+    name: str, where: Sequence[str], scores: np.ndarray, margin: float, contrasts: np.ndarray | None = None
+) -> Effect:
+    """Return the largest of several differences in score, with the verdict over all of them.
+
+    Args:
+        name: what they are.
+        where: what tells each of them.
+        scores: shape (k, n).
+        margin: δ.
+        contrasts: which differences of the rows are compared; the rows themselves unless told otherwise.
+    """
+    contrasts = np.eye(len(scores)) if contrasts is None else contrasts
+    found = equivalence(contrasts @ scores, margin)
     worst = int(np.abs(found.mean).argmax())
     ends = (float(getattr(found, end)[worst]) for end in ("low90", "high90", "low95", "high95"))
     estimate = Estimate(float(found.mean[worst]), *ends)
-    needed = found.seeds_needed if found.verdict == "inconclusive" else None
     within = f"all within ±{found.smallest_margin:.2g}" if math.isfinite(found.smallest_margin) else "one seed"
-    described = f"{name}, most at {sizes[worst]} of {sizes[0]} to {sizes[-1]} ({within})"
-    return Effect(described, estimate, (-margin, margin), found.n, SCORE, found.verdict, needed)
+    open_still = found.verdict == "inconclusive"
+    seeds = seeds_to_compare(scores, contrasts, margin) if open_still else (None, None)
+    described = f"{name}, most {where[worst]} ({within})"
+    return Effect(described, estimate, (-margin, margin), found.n, SCORE, found.verdict, *seeds)
 
 
-def _slopes(case: Case, sizes: Sequence[int], zone: tuple[float, float]) -> list[Effect]:
-    """Return the slope of log ε* over batch sizes: by the score, which decides, by it without cold cells, by loss."""
+def _of_scores(name: str, values: np.ndarray, zone: tuple[float, float]) -> Effect:
+    """Return the mean of a value of each seed in the score's unit."""
+    return in_zone(name, estimated(values), zone, int((~np.isnan(values)).sum()), SCORE)
+
+
+def _slope(case: Case, claim: str, sizes: Sequence[int], zone: tuple[float, float], out: str) -> Finding:
+    """Return what the slope of log ε* over batch sizes says: by the score, which decides, and by the training loss."""
     effects = []
-    criteria = measured_criteria(pl.concat(list(case.members.values())))
-    for criterion in criteria:
+    for criterion in measured_criteria(pl.concat(list(case.members.values()))):
         by = "test score" if criterion == "score" else "training loss"
-        for kept, where, decides in case.with_and_without_cold(sizes):
+        for kept, where, decides in case.by_steady_state(sizes, FEWEST_IN_REGIME):
             cells = cells_of({size: case.members[size] for size in kept}, case.record, criterion).inside
             if len(cells.sizes) < FEWEST_IN_REGIME or not cells.n:
                 continue
             name, error = f"growth of ε* with B by the {by}{where}", grid_error(cells)
             decides &= criterion == "score"
             effects.append(in_zone(name, slope_of(cells), zone, cells.n, SLOPE, grid_error=error, decides=decides))
-    return effects
+    short_runs = len(case.steady(sizes)) < FEWEST_IN_REGIME
+    return case.found(claim, *effects, reason=out, short_runs=short_runs)
 
 
 def _best_log_losses(members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> np.ndarray:
@@ -462,23 +547,3 @@ def _per_octave(sizes: Sequence[int], values: np.ndarray) -> np.ndarray:
     x = np.log2(sizes) - np.log2(sizes).mean()
     slopes: np.ndarray = np.round(x @ values / (x @ x), 12)  # equal losses have no slope, whatever rounding says
     return slopes
-
-
-def _log_losses(case: Case, sizes: Sequence[int], by: str) -> np.ndarray:
-    """Return the logarithms of training losses at the rates that are best by a criterion, seed by seed, shape (k, n).
-
-    At the rates that are best for the score they are of the trials that report it.
-    """
-    cells, record = [case.members[size] for size in sizes], case.record
-    held = [reporting_trials(cell) for cell in cells]
-    if by == "score" and all(of is not None for of in held):
-        reported = [curve(of, record, "train_loss") for of in held if of is not None]
-        return np.array([-found.goodness[0] for found in on_common_seeds(reported)])
-    seeds = case.scores[sizes[0]].seeds
-    found = []
-    for cell in cells:
-        losses = curve(cell, record, "train_loss")
-        chooses: Curve = curve(cell, record, "score") if by == "score" else losses
-        mine = np.isin(losses.seeds, seeds) if np.isin(seeds, losses.seeds).all() else np.ones(len(losses.seeds), bool)
-        found.append(-losses.goodness[chooses.best()[0]][mine])
-    return np.array(found)

@@ -22,7 +22,7 @@ from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.trial_table import INTERVALS_COLUMNS, OPTIMIZER_COLUMNS, OPTIMIZER_SCHEMA, SEEDS
 from sgdscope.claims.batch_sizes import cases, sweep
 from sgdscope.claims.epochs import ladders, over_epochs
-from sgdscope.claims.finding import SCORE, Finding, in_zone, rounded, together
+from sgdscope.claims.finding import SCORE, Finding, in_zone, rounded, shown, together, undecided
 from sgdscope.errors import InputError
 from sgdscope.frames import Column, Columns, schema
 from sgdscope.stats.intervals import estimated
@@ -30,7 +30,11 @@ from sgdscope.stats.intervals import estimated
 CLAIMS_COLUMNS: Columns = {
     "claim": Column(pl.String, "Number of the claim, such as C4."),
     **OPTIMIZER_COLUMNS,
-    "verdict": Column(pl.String, "`supported`, `contradicted`, `inconclusive` or `not tested`."),
+    "verdict": Column(
+        pl.String,
+        "`supported`, `contradicted`, `inconclusive` or `not tested`; with `, short runs only` if momentum reached its "
+        "steady state at too few batch sizes.",
+    ),
     "effect": Column(pl.String, "What was measured."),
     "decides": Column(pl.Boolean, "Whether the verdict rests on this number; the others are context."),
     "effect_verdict": Column(pl.String, "Verdict of this number alone."),
@@ -40,9 +44,14 @@ CLAIMS_COLUMNS: Columns = {
     "zone_low": Column(pl.Float64, "Lower end of the zone in which the effect supports the claim.", "see `unit`"),
     "zone_high": Column(pl.Float64, "Upper end of the zone in which the effect supports the claim.", "see `unit`"),
     "n": SEEDS,
-    "seeds_needed": Column(
-        pl.Int64, "Seeds that would decide, if the estimate stays; missing if decided or if no number would.", "seeds"
-    ),
+    **{
+        f"seeds_{chance}": Column(
+            pl.Int64,
+            f"Seeds in all that would decide with a chance of {chance} %; missing if decided, or if no number would.",
+            "seeds",
+        )
+        for chance in (50, 80)
+    },
     "reason": Column(pl.String, "Why the claim was not tested, or what else to know."),
 }
 CLAIMS_SCHEMA = schema(CLAIMS_COLUMNS)
@@ -63,9 +72,14 @@ EQUIVALENCE = (
     "two one-sided t tests at 5 % against ±δ, paired by seed, all of which must pass; contradicted if one difference "
     "exceeds δ by Holm's p values"
 )
+STEADY = (
+    "Batch sizes in momentum's steady state, with at least 20/(1 − m) updates, decide if there are enough; otherwise "
+    "the verdict is of short runs only"
+)
 ZONES = (
     "A claim is supported if the 90 % interval lies inside the required range, contradicted if the 95 % interval lies "
-    "outside, and inconclusive otherwise. Shown are 95 % intervals over seeds, for this test set and schedule."
+    "outside, and inconclusive otherwise. If a claim has more than two parts, each contradicts at 5 % divided by their "
+    "number. Shown are 95 % intervals over seeds, for this test set and schedule."
 )
 CLAIMS: dict[str, Claim] = {
     "C0": Claim(
@@ -76,25 +90,26 @@ CLAIMS: dict[str, Claim] = {
     ),
     "C1": Claim(
         "Noise-dominated: the best score does not depend on the batch size.",
-        f"every batch size against the mean of all: {EQUIVALENCE}",
+        f"the difference of each pair of batch sizes: {EQUIVALENCE}",
         "best-score",
         BATCH_SIZES,
     ),
     "C2": Claim(
         "Noise-dominated: SGD and momentum are identical.",
-        f"the difference in score: {EQUIVALENCE}; and the effective optimal rates within half an octave",
+        f"the difference in score: {EQUIVALENCE}; and the effective optimal rates within half an octave. {STEADY}",
         "best-score",
         f"{BATCH_SIZES}, with momentum and without",
     ),
     "C3": Claim(
         "Noise-dominated: the optimal learning rate is proportional to the batch size.",
-        "slope of log ε* against log B within 0.75 to 1.25; square-root growth would be 0.25 to 0.75",
+        f"slope of log ε* against log B within 0.75 to 1.25; square-root growth would be 0.25 to 0.75. {STEADY}",
         "optimal-learning-rate",
         BATCH_SIZES,
     ),
     "C4": Claim(
         "Curvature-dominated, constant epochs: the best score falls with the batch size.",
-        "the score at the largest batch size below the plateau by more than δ, paired by seed",
+        "the score at the largest batch size below the plateau by more than δ, and the slope of the score against log "
+        "B below 0, paired by seed; the loss at the smallest curvature-dominated batch size is shown beside",
         "best-score",
         BATCH_SIZES,
     ),
@@ -106,20 +121,20 @@ CLAIMS: dict[str, Claim] = {
     ),
     "C5": Claim(
         "Curvature-dominated: momentum outperforms SGD.",
-        "the mean difference at equal batch size above δ, paired by seed",
+        f"the mean difference at equal batch size above δ, paired by seed. {STEADY}",
         "best-score",
         f"{BATCH_SIZES}, with momentum and without",
     ),
     "C6": Claim(
         "Curvature-dominated: the optimal learning rate does not depend on the batch size.",
-        "slope of log ε* against log B within ±0.25",
+        f"slope of log ε* against log B within ±0.25. {STEADY}",
         "optimal-learning-rate",
         BATCH_SIZES,
     ),
     "C7": Claim(
         "The transition between the regimes is sharp.",
-        "the exponent k of ε* = ε_max (1 + (B_n/B)^k)^(−1/k), whose smooth form is k = 1: supported if its 95 % "
-        "interval lies above 1, contradicted if below",
+        "the exponent k of ε* = ε_max (1 + (B_n/B)^k)^(−s/k) with a free slope s, whose smooth form is k = 1: "
+        "supported if its 95 % interval lies above 3, contradicted if below 2",
         "optimal-learning-rate",
         BATCH_SIZES,
     ),
@@ -132,8 +147,9 @@ CLAIMS: dict[str, Claim] = {
     "C8": Claim(
         "Constant steps: the score falls for large batches although the training loss is lower; the optimal learning "
         "rate rises sublinearly.",
-        "the score at the largest batch size below the best smaller one by more than δ, the log training loss of the "
-        "same trials below 0, and the slope of log ε* against log B within 0 to 1",
+        "the score at the largest batch size below that of the best smaller ones by more than δ, the difference in "
+        "log training loss of the same trials below 0, and the slope of log ε* against log B within 0 to 1; rates are "
+        "chosen anew in each draw of seeds",
         "best-score",
         "a sweep over batch sizes at a constant number of steps",
     ),
@@ -158,6 +174,13 @@ CLAIMS: dict[str, Claim] = {
         "contradicted",
         "",
         "sweeps at constant epochs of two or more workloads",
+    ),
+    "C15": Claim(
+        "Our own: the larger the batch size, the nearer the optimal learning rate lies to where training fails.",
+        "slope against log B of the octaves between the optimal rate and the smallest from which on more than 20 % of "
+        "training runs fail, below 0",
+        "score-by-learning-rate",
+        f"{BATCH_SIZES}, with learning rates at which training fails",
     ),
 }
 SIDE_BY_SIDE = ("C1", "C2", "C3", "C4", "C4b", "C5", "C6", "C7")
@@ -189,14 +212,15 @@ def claims(tables: Tables, reference: float | None = None) -> pl.DataFrame:
     """Return :func:`findings` as a table: one row for each effect, and one for each finding that has none."""
     rows: list[dict[str, Any]] = []
     for finding in findings(tables, reference):
-        row = {name: getattr(finding, name) for name in ("claim", *OPTIMIZER_SCHEMA, "verdict", "reason")}
+        row = {name: getattr(finding, name) for name in ("claim", *OPTIMIZER_SCHEMA, "reason")}
+        row |= {"verdict": finding.reads}
         rows += [
             row
             | {"effect": effect.name, "decides": effect.decides, "effect_verdict": effect.verdict}
             | asdict(effect.estimate)
             | {"unit": effect.unit}
             | dict(zip(("zone_low", "zone_high"), rounded(effect.zone), strict=True))
-            | {"n": effect.n, "seeds_needed": effect.seeds_needed}
+            | {"n": effect.n, "seeds_50": effect.seeds_50, "seeds_80": effect.seeds_80}
             for effect in finding.effects
         ] or [row]
     return pl.DataFrame(rows, schema=CLAIMS_SCHEMA)
@@ -205,6 +229,19 @@ def claims(tables: Tables, reference: float | None = None) -> pl.DataFrame:
 def overall(findings: Sequence[Finding]) -> str:
     """Return the verdict over all cases of a claim; those in which it is not tested say nothing."""
     return together([finding.verdict for finding in findings if finding.verdict != "not tested"])
+
+
+def reading(findings: Sequence[Finding]) -> str:
+    """Return :func:`overall` as it is shown: where it rests on short runs it says so."""
+    verdict = overall(findings)
+    return shown(verdict, any(finding.short_runs for finding in findings if finding.verdict == verdict))
+
+
+def family(findings: Sequence[Finding]) -> str:
+    """Say how many verdicts were tested, and how often they may be false."""
+    n = sum(bool(finding.effects) and finding.verdict != "not tested" for finding in findings)
+    each = "Each is false in at most 5 % of studies. They are not corrected for their number."
+    return f"{n} verdicts were tested. {each}" if n > 1 else ""
 
 
 def against_reference(tables: Tables, reference: float) -> list[Finding]:
@@ -228,12 +265,12 @@ def against_reference(tables: Tables, reference: float) -> list[Finding]:
     sign, measured = case.record.score_sign, [curve(c.members[size], case.record, "score") for c, size in found]
     tested = [curve(c.members[size], case.record, "score", "test_score") for c, size in found]
     chooses, reports = joined(on_common_seeds(measured)), joined(on_common_seeds(tested))
-    n = len(reports.seeds)
-    if not n:
+    if not reports.seeds.size or not reports.eligible.any():
         return []
     best = int((chooses if case.record.chosen_on == "validation" else reports).best()[0])
     own = reports.goodness[best] if case.record.chosen_on == "validation" else spread_left_one_out(reports)
-    values = sign * own
+    own = own[~np.isnan(own)]
+    n, values = len(own), sign * own
     margin = margin_at(float(own.mean()), case.record, tables.score_margin)
     zone = (reference - margin, math.inf) if sign > 0 else (-math.inf, reference + margin)
     chosen, size = found[int(np.searchsorted(np.cumsum([len(of.rates) for of in measured]), best, side="right"))]
@@ -241,8 +278,7 @@ def against_reference(tables: Tables, reference: float) -> list[Finding]:
     effect = in_zone(f"best score, at batch size {size}", estimated(values), zone, n, SCORE)
     if effect.verdict != "supported" and any(of.censored for of in measured):
         # A score that was reached was reached, but one that was not may be beyond the rates tried.
-        name = f"{effect.name} (better rates may lie beyond an edge of the rates tried)"
-        effect = replace(effect, name=name, verdict="inconclusive", seeds_needed=None)
+        effect = undecided(effect, " (better rates may lie beyond an edge of the rates tried)")
     return [replace(where, effects=(effect,))]
 
 

@@ -31,6 +31,7 @@ from sgdscope.claims.finding import (
     Effect,
     Finding,
     in_zone,
+    undecided,
     undecided_at_an_edge,
 )
 from sgdscope.records import WorkloadRecord
@@ -147,14 +148,13 @@ def _saturation(ladder: Ladder) -> list[Effect]:
     if not told:
         name = f"score gain from {epochs[0]:g} to {epochs[1]:g} epochs; saturation takes three doublings"
         effect = in_zone(name, gain, zone, len(common), SCORE)
-        undecided = effect.verdict != "contradicted"
-        return [replace(effect, verdict="inconclusive", seeds_needed=None) if undecided else effect]
+        return [effect if effect.verdict == "contradicted" else undecided(effect)]
     ladder_of = Unlimited(epochs[0], epochs[-1])
     stopped = saturated(known, ladder.record, "score", ladder_of, ladder.declared_margin)
     effect = in_zone("score gain of the last doubling", gain, zone, len(common), SCORE)
     if stopped.saturated_at is not None:
-        name = f"score gain of the last doubling; saturated at {stopped.saturated_at:g} epochs"
-        return [replace(effect, name=name, verdict="supported", seeds_needed=None)]
+        effect = undecided(effect, f"; it has saturated at {stopped.saturated_at:g} epochs")
+        return [replace(effect, verdict="supported")]
     return [replace(effect, verdict="contradicted" if effect.verdict == "contradicted" else "inconclusive")]
 
 

@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from scipy import special
+
 from sgdscope.analysis.sweep import Cells
-from sgdscope.stats.intervals import Estimate, Verdict, seeds_to_decide
+from sgdscope.stats.intervals import LEVEL, Estimate, Verdict, seeds_to_decide, t_quantile
 
 # What effects are counted in: the score's own unit, octaves of a rate or of a batch size, octaves an octave, the
 # logarithm of the loss, or the exponent of the bend.
@@ -24,9 +26,9 @@ class Effect:
     """One number that a claim rests on, and the zone in which it supports the claim.
 
     Unless a verdict is given it is that of the zone: supported where the 90 % interval lies inside, contradicted where
-    the 95 % interval lies outside. ``seeds_needed`` is the number of seeds at which it would be decided, one way or the
-    other, if the estimate stayed as it is (of several scores together: if they were equal); None where it is decided,
-    or no number would. What does not decide is shown beside.
+    the 95 % interval lies outside. ``seeds_50`` and ``seeds_80`` are the seeds in all with which an inconclusive effect
+    is decided, one way or the other, with a chance of 50 and of 80 %, by :func:`~.intervals.seeds_to_decide`; None
+    where more seeds will not settle it. What does not decide is shown beside.
     """
 
     name: str
@@ -35,16 +37,27 @@ class Effect:
     n: int
     unit: str
     verdict: Verdict
-    seeds_needed: int | None = None
+    seeds_50: int | None = None
+    seeds_80: int | None = None
     decides: bool = True
+
+    def contradicts(self, parts: int) -> bool:
+        """Return whether the effect contradicts a claim of so many parts: at 5 % divided by them, and at most 2.5 %."""
+        if self.verdict != "contradicted" or parts <= 2:
+            return self.verdict == "contradicted"
+        low, high = self.zone
+        error = (self.estimate.high95 - self.estimate.low95) / 2 / t_quantile(self.n)
+        outside = max(low - self.estimate.value, self.estimate.value - high)
+        return error == 0 or float(special.stdtr(self.n - 1, -outside / error)) * parts < 1 - LEVEL
 
 
 @dataclass(frozen=True)
 class Finding:
     """What the trials of one workload, budget and optimizer say of a claim.
 
-    ``reason`` says why it is not tested, or what else is to be known. A claim about other claims has no effects of its
-    own, and is given its verdict.
+    ``reason`` says why it is not tested, or what else is to be known. Where ``short_runs``, momentum reached its steady
+    state at too few batch sizes, and the verdict rests on runs that are shorter. A claim about other claims has no
+    effects of its own, and is given its verdict.
     """
 
     claim: str
@@ -54,16 +67,39 @@ class Finding:
     effects: tuple[Effect, ...] = ()
     reason: str = ""
     given: str = ""
+    short_runs: bool = False
 
     @property
     def verdict(self) -> str:
-        """Contradicted where an effect is, supported where all are, else inconclusive; not tested without effects."""
-        return self.given or together([effect.verdict for effect in self.effects if effect.decides])
+        """Contradicted where an effect is, supported where all are, else inconclusive; not tested without effects.
+
+        Of more than two effects each contradicts at 5 % divided by their number, so that the verdict is false in at
+        most 5 % of studies.
+        """
+        parts = [effect for effect in self.effects if effect.decides]
+        verdicts: list[str] = [effect.verdict for effect in parts]
+        if not any(effect.contradicts(len(parts)) for effect in parts):
+            verdicts = [verdict.replace("contradicted", "inconclusive") for verdict in verdicts]
+        return self.given or together(verdicts)
+
+    @property
+    def reads(self) -> str:
+        """The verdict as it is shown: of short runs it says so."""
+        return shown(self.verdict, self.short_runs)
 
     @property
     def n(self) -> int:
         """The number of seeds, the least of the effects that decide."""
         return min((effect.n for effect in self.effects if effect.decides), default=0)
+
+
+def shown(verdict: str, short_runs: bool) -> str:
+    """Return a verdict with what limits it.
+
+    >>> shown("supported", True), shown("not tested", True)
+    ('supported, short runs only', 'not tested')
+    """
+    return f"{verdict}, short runs only" if short_runs and verdict in ("supported", "contradicted") else verdict
 
 
 def together(verdicts: Sequence[str]) -> str:
@@ -91,8 +127,13 @@ def in_zone(
 ) -> Effect:
     """Return an effect whose verdict is that of its zone; ``grid_error`` is what seeds do not make smaller."""
     verdict = estimate.verdict(*zone)
-    needed = seeds_to_decide(estimate, n, *zone, grid_error) if verdict == "inconclusive" else None
-    return Effect(name, estimate, zone, n, unit, verdict, needed, decides)
+    seeds = seeds_to_decide(estimate, n, *zone, grid_error) if verdict == "inconclusive" else (None, None)
+    return Effect(name, estimate, zone, n, unit, verdict, *seeds, decides)
+
+
+def undecided(effect: Effect, why: str = "") -> Effect:
+    """Return an effect that more seeds do not decide."""
+    return replace(effect, name=effect.name + why, verdict="inconclusive", seeds_50=None, seeds_80=None)
 
 
 def rounded(zone: tuple[float, float]) -> tuple[float, float]:
@@ -107,7 +148,5 @@ def rounded(zone: tuple[float, float]) -> tuple[float, float]:
 
 def undecided_at_an_edge(effect: Effect, *cells: Cells) -> Effect:
     """Return an effect without a verdict where one of its optima lies at an edge of the rates tried."""
-    if not any(of.censored for of in cells):
-        return effect
-    name = f"{effect.name}, one of them at the edge of the rates tried"
-    return replace(effect, name=name, verdict="inconclusive", seeds_needed=None)
+    at_edge = any(of.censored for of in cells)
+    return undecided(effect, ", one of them at the edge of the rates tried") if at_edge else effect

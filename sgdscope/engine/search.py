@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import Curve, constant_goodness, goodness
+from sgdscope.analysis.curve import MOST_FAILED, Curve, collapsed_trials, constant_goodness, goodness
 from sgdscope.analysis.exclusions import has_learned
 from sgdscope.analysis.saturation import Outcome, outcome, stops
 from sgdscope.analysis.trial_table import COLUMN, CRITERIA
@@ -22,9 +22,7 @@ from sgdscope.study import Cell, Declaration, Trial
 
 # How far a search may go, log₂ of rates: beyond these a censored optimum stays censored.
 LOWEST, HIGHEST = -24, 12
-# A rate of whose trials a larger share lacks a value is left out; else their seeds are.
-MOST_MISSING = 0.5
-# When every rate tried diverges, go down by this many octaves at once.
+# When every rate tried fails to train, go down by this many octaves at once.
 DESCENT = 4
 
 
@@ -93,8 +91,9 @@ def search(declaration: Declaration, trials: pl.DataFrame) -> Search:
 
     An end is bracketed when it is no contender for the best rate, as its interval counts them
     (:attr:`~sgdscope.analysis.curve.Curve.contenders`); or, at the upper end, when more than 20 % of its trials
-    diverge; or when it gains less than a tenth of what the best rate gains over the constant baseline, beyond which
-    few seeds would search for ever.
+    fail to train; or when it gains less than a tenth of what the best rate gains over the constant baseline, beyond
+    which few seeds would search for ever. Where every rate fails to train, the round goes down by four octaves, and up
+    by one where the highest rate did not diverge.
     """
     rows = ended(trials).select("trial_id", "status", *COLUMN.values(), "test_score").iter_rows()
     by_id = {trial_id: (status == "diverged", *values) for trial_id, status, *values in rows}
@@ -142,7 +141,6 @@ class _Opening:
         curves = _curves(cell.workload, rates, tuple(rows))
         table = np.array(rows, float)
         tested = goodness(table[:, -1], cell.workload, "score", table[:, 0] > 0).reshape(curves[1].goodness.shape)
-        tested = tested[:, curves[0].seeds]
         reported = {"score": tested, "train_loss": curves[1].goodness}
         self._finished[cell] = [
             outcome(found, reported[criterion], cell.budget.n)
@@ -181,9 +179,11 @@ def next_rates(tried: Sequence[int], curves: Sequence[Curve]) -> list[int]:
         curves: one for each criterion.
     """
     lowest, highest = tried[0], tried[-1]
-    if not curves[0].stable.any():
-        return [k for k in range(lowest - 2 * DESCENT, lowest, 2) if k >= 2 * LOWEST]
     stable_at_end = curves[0].stable[-1]
+    if not curves[0].stable.any():
+        # Collapsed trials may have had too small a rate as well as too large a one.
+        beyond = [highest + 2] if highest < 2 * HIGHEST and curves[0].diverged[-1].mean() <= MOST_FAILED else []
+        return [k for k in range(lowest - 2 * DESCENT, lowest, 2) if k >= 2 * LOWEST] + beyond
     curves = [c for c in curves if c.eligible.any()]  # where no trial has a score, the training loss tells
     wanted = []
     if lowest > 2 * LOWEST and not all(_out(c, 0) for c in curves):
@@ -332,29 +332,19 @@ def _curves(record: WorkloadRecord, rates: tuple[float, ...], rows: tuple[tuple[
     shape = (len(rates), len(rows) // len(rates))
     table = np.array(rows, float)
     scores = np.where(np.isnan(table[:, 3]), np.nan, table[:, 1])  # one without the other is no score
-    found = [
+    diverged = table[:, 0].astype(bool)
+    collapsed = collapsed_trials(np.repeat(rates, shape[1]), scores, table[:, 2], diverged, record)
+    return [
         Curve(
             np.array(rates),
             np.arange(shape[1]),
-            goodness(values, record, criterion, table[:, 0].astype(bool)).reshape(shape),
-            table[:, 0].astype(bool).reshape(shape),
+            goodness(values, record, criterion, diverged).reshape(shape),
+            diverged.reshape(shape),
             constant_goodness(record, criterion),
+            collapsed=collapsed.reshape(shape),
         )
         for criterion, values in zip(CRITERIA, (scores, table[:, 2]), strict=True)
     ]
-    return [_on_seeds_with_values(one) for one in found]
-
-
-def _on_seeds_with_values(found: Curve) -> Curve:
-    """Return a curve without the seeds that lack a value at a rate where at least half of the trials have one.
-
-    A rate where fewer have one stays, and is not eligible. Where no seed would be left, the curve stays as it is.
-    """
-    missing = np.isnan(found.goodness)
-    kept = ~missing[missing.mean(axis=1) <= MOST_MISSING].any(axis=0) if missing.any() else np.ones(0, np.bool_)
-    if kept.all() or not kept.any():
-        return found
-    return replace(found, seeds=found.seeds[kept], goodness=found.goodness[:, kept], diverged=found.diverged[:, kept])
 
 
 def _first_rates(cell: Cell, neighbours: Sequence[Cell], best: Mapping[Cell, list[int]]) -> list[int]:
@@ -390,7 +380,7 @@ def _predicted(cell: Cell, neighbours: Sequence[Cell], best: Mapping[Cell, list[
 
 def _out(found: Curve, end: int) -> bool:
     """Whether the rate at an end is no contender, or has learned next to nothing."""
-    best, at_end = (float(np.mean(found.goodness[i])) - found.constant for i in (int(found.best()[0]), end))
+    best, at_end = (float(np.nanmean(found.goodness[i])) - found.constant for i in (int(found.best()[0]), end))
     if best > 0 and not has_learned(at_end, best):
         return True
     return not found.contenders[end]

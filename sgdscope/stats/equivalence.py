@@ -1,4 +1,4 @@
-"""Are scores the same, to within a margin: two one-sided tests, what contradicts them, and how many seeds decide."""
+"""Are scores the same, to within a margin: two one-sided tests, what contradicts them, and their power."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from sgdscope.stats.intervals import Verdict, fewest_seeds, holm
+from sgdscope.stats.intervals import BOOTSTRAP_SEED, MOST_NAMED, Verdict, first_with_chance, holm
 
 ALPHA = 0.05
 # The power that the number of seeds is asked for.
 POWER = 0.8
+# Studies that are predicted to find how many seeds decide.
+PREDICTED = 400
 QUANTILES = (np.arange(400) + 0.5) / 400
 
 
@@ -35,8 +37,6 @@ class Equivalence:
     high95: np.ndarray
     p_equivalent: np.ndarray
     p_beyond: np.ndarray
-    power: float
-    seeds_needed: int | None
 
     @property
     def verdict(self) -> Verdict:
@@ -58,7 +58,8 @@ def equivalence(differences: np.ndarray, margin: float) -> Equivalence:
     intersection-union test); one is enough to contradict, which is why those p values are adjusted.
 
     Args:
-        differences: of scores, shape (comparisons, n), column s from the two trainings with seed s.
+        differences: of scores, shape (comparisons, n), column s from the two trainings with seed s; NaN where one of
+            them is missing. Each comparison counts with the seeds that it has, and n is the fewest.
         margin: δ, in the units of the differences, larger than 0.
 
     Source: Schuirmann (1987), Journal of Pharmacokinetics and Biopharmaceutics 15, 657-680; Berger (1982),
@@ -67,14 +68,15 @@ def equivalence(differences: np.ndarray, margin: float) -> Equivalence:
     >>> equivalence(np.array([[0.1, -0.1, 0.2, -0.2, 0.0]]), margin=1.0).verdict
     'supported'
     """
-    n = differences.shape[1]
-    mean = differences.mean(axis=1)
-    if n == 1:
+    each = (~np.isnan(differences)).sum(axis=1)
+    n = int(each.min())
+    mean = np.nanmean(differences, axis=1) if n else np.full(len(each), math.nan)
+    if n < 2:
         nothing, one = np.full(len(mean), math.inf), np.ones(len(mean))
-        return Equivalence(margin, n, mean, -nothing, nothing, -nothing, nothing, one, one, 0.0, None)
-    error = differences.std(axis=1, ddof=1) / math.sqrt(n)
-    half90, half95 = (special.stdtrit(n - 1, quantile) * error for quantile in (0.95, 0.975))
-    beyond = 2 * _upper(np.abs(mean) - margin, error, n)
+        return Equivalence(margin, n, mean, -nothing, nothing, -nothing, nothing, one, one)
+    error = np.nanstd(differences, axis=1, ddof=1) / np.sqrt(each)
+    half90, half95 = (special.stdtrit(each - 1, quantile) * error for quantile in (0.95, 0.975))
+    beyond = 2 * _upper(np.abs(mean) - margin, error, each)
     return Equivalence(
         margin,
         n,
@@ -83,40 +85,55 @@ def equivalence(differences: np.ndarray, margin: float) -> Equivalence:
         mean + half90,
         mean - half95,
         mean + half95,
-        p_equivalent=np.maximum(_upper(mean + margin, error, n), _upper(margin - mean, error, n)),
+        p_equivalent=np.maximum(_upper(mean + margin, error, each), _upper(margin - mean, error, each)),
         p_beyond=holm(np.minimum(1.0, beyond)),
-        power=power(error * math.sqrt(n), margin, n),
-        seeds_needed=seeds_needed(error * math.sqrt(n), margin),
     )
 
 
-def power(deviations: np.ndarray, margin: float, n: int) -> float:
-    """Return how probable it is that all comparisons pass, when the true differences are 0 and n seeds are trained.
+def pairs_of(k: int) -> np.ndarray:
+    """Return the contrasts whose products with k rows are the differences of all pairs, shape (k(k − 1)/2, k).
 
-    With σ the standard deviation of a difference, both tests pass where its mean D ~ N(0, σ²/n) has
-    |D| < δ − t(n−1, .95)·s/√n, as :func:`chance_to_show` has it. Comparisons count as independent of each other, which
-    they are but for the plateau they share.
+    >>> pairs_of(3).astype(int).tolist()
+    [[1, -1, 0], [1, 0, -1], [0, 1, -1]]
+    """
+    one, other = np.triu_indices(k, 1)
+    return np.eye(k)[one] - np.eye(k)[other]
+
+
+def seeds_to_compare(values: np.ndarray, contrasts: np.ndarray, margin: float) -> tuple[int | None, int | None]:
+    """Return how many seeds in all decide :func:`equivalence` of contrasts with a chance of 50 % and of 80 %.
+
+    The chance is that of :func:`~sgdscope.stats.intervals.seeds_to_decide`, for rows that vary independently. It takes
+    all true means for equally likely: where they are equal more studies are decided, and fewer where most differences
+    are about the margin.
 
     Args:
-        deviations: σ of each comparison.
+        values: shape (k, n); seeds at which a row is NaN do not count.
+        contrasts: shape (comparisons, k).
         margin: δ.
-        n: seeds.
 
-    >>> round(power(np.array([1.0]), margin=2.0, n=5), 2)
-    0.95
+    Returns:
+        Each None where 100 seeds do not decide.
     """
-    if n < 2:
-        return 0.0
-    return math.prod(chance_to_show([margin, margin], float(deviation), ALPHA, n) for deviation in deviations)
-
-
-def seeds_needed(deviations: np.ndarray, margin: float) -> int | None:
-    """Return the smallest number of seeds with a power of at least 0.8; None where 1,000 are not enough.
-
-    >>> seeds_needed(np.array([1.0]), margin=1.0)
-    11
-    """
-    return fewest_seeds(lambda n: power(deviations, margin, n) >= POWER)
+    values = values[:, ~np.isnan(values).any(axis=0)]
+    n, now = values.shape[1], contrasts @ values
+    if not 2 <= n < MOST_NAMED or not now.var():
+        return None, None
+    seeds, squares = np.arange(n + 1, MOST_NAMED + 1), now.var(axis=1) * n
+    variance = values.var(axis=1, ddof=1)
+    # What all rows share has no part in their differences.
+    variance *= squares.sum() / (n - 1) / (contrasts**2 @ variance).sum()
+    rng, shape = np.random.default_rng(BOOTSTRAP_SEED), (PREDICTED, len(values), 1)
+    deviation = np.sqrt(variance[:, None] * (n - 1) / rng.chisquare(n - 1, shape))
+    away = rng.normal(size=shape) / math.sqrt(n) + rng.normal(size=(*shape[:2], len(seeds)))
+    added = contrasts @ (deviation * away)
+    moved = added.cumsum(axis=-1) / seeds
+    rest = np.maximum(0.0, squares[:, None] + (added**2).cumsum(axis=-1) - seeds * moved**2)
+    error = np.sqrt(rest / (seeds - 1) / seeds)
+    mean = np.abs(now.mean(axis=1)[:, None] + moved)
+    same = mean + special.stdtrit(seeds - 1, 1 - ALPHA) * error < margin
+    beyond = mean - special.stdtrit(seeds - 1, 1 - ALPHA / 2 / len(contrasts)) * error > margin
+    return first_with_chance((same.all(axis=1) | beyond.any(axis=1)).mean(axis=0), seeds)
 
 
 def chance_to_show(gaps: Sequence[float], deviation: float, alpha: float, n: int) -> float:
@@ -138,7 +155,7 @@ def chance_to_show(gaps: Sequence[float], deviation: float, alpha: float, n: int
     return float(np.maximum(0.0, passed).mean())
 
 
-def _upper(distance: np.ndarray, error: np.ndarray, n: int) -> np.ndarray:
+def _upper(distance: np.ndarray, error: np.ndarray, n: np.ndarray) -> np.ndarray:
     """Return the one-sided p value of a distance above 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(error > 0, distance / error, np.where(distance > 0, math.inf, -math.inf))

@@ -13,8 +13,10 @@ from scipy import special
 Verdict = Literal["supported", "contradicted", "inconclusive"]
 LEVEL = 0.95
 RESAMPLES = 2000
-# The most seeds that are looked at for what would decide.
-MOST_SEEDS = 1000
+# The most seeds that are looked at for what would decide, and that are named for a claim.
+MOST_SEEDS, MOST_NAMED = 1000, 100
+# The chances that the seeds of a claim are named for.
+CHANCES = (0.5, 0.8)
 BOOTSTRAP_SEED = 20200626  # fixed, so that a table is a function of its trials
 
 
@@ -26,13 +28,16 @@ def t_quantile(n: int, level: float = LEVEL) -> float:
 def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float, float]:
     """Return mean and t interval, mean ± t(n−1) s/√n, 95 % unless told otherwise; infinitely wide for n = 1.
 
+    Values that are NaN, of seeds that have none, do not count.
+
     >>> mean, low, high = t_interval(np.array([1.0, 2.0, 3.0]))
     >>> round(mean, 3), round(low, 3), round(high, 3)
     (2.0, -0.484, 4.484)
     """
+    values = values[~np.isnan(values)]
     n = len(values)
-    mean = float(np.mean(values))
-    if n == 1:
+    mean = float(np.mean(values)) if n else math.nan
+    if n < 2:
         return mean, -math.inf, math.inf
     half = t_quantile(n, level) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return mean, mean - half, mean + half
@@ -110,28 +115,53 @@ def fewest_seeds(enough: Callable[[int], bool]) -> int | None:
     return high
 
 
-def seeds_to_decide(estimate: Estimate, n: int, low: float, high: float, grid_error: float = 0.0) -> int | None:
-    """Return the least number of seeds, up to 1,000, at which a zone would decide if the estimate stayed as it is.
+def seeds_to_decide(
+    estimate: Estimate, n: int, low: float, high: float, grid_error: float = 0.0
+) -> tuple[int | None, int | None]:
+    """Return how many seeds in all decide a zone with a chance of 50 % and of 80 %; None where 100 do not.
 
-    The intervals then are estimate ± t(N−1)·√(s²/N + g²) with the s that they have now; g, the error that the grid of
-    rates leaves, no seed makes smaller. None where no number would do: the estimate lies too near an end of the zone,
-    or there is a single seed, which tells no s.
+    The chance is predictive: it is averaged over what the true value may be, given the estimate, and over the seeds
+    that are added. The variance is drawn as (n − 1)s²/χ²(n − 1) and the true value as estimate + z·σ/√n. With N seeds
+    the intervals are mean ± t(N − 1)·√(s²/N + g²): g, the error that the grid of rates leaves, no seed makes smaller.
+
+    Args:
+        estimate: what n seeds give.
+        n: the number of seeds; one seed tells no variance.
+        low: the zone's lower end.
+        high: the zone's upper end.
+        grid_error: g. Default: 0.
+
+    Source: Spiegelhalter, Abrams and Myles (2004), Bayesian Approaches to Clinical Trials, chapter 6, with flat priors.
 
     >>> seeds_to_decide(Estimate(1.0, 0.7, 1.3, 0.6, 1.4), 5, 0.75, 1.25)
-    7
+    (12, 84)
     """
-    if n < 2 or not math.isfinite(estimate.high90):
-        return None
+    if not 2 <= n < MOST_NAMED or not math.isfinite(estimate.high90):
+        return None, None
     error = (estimate.high90 - estimate.low90) / 2 / t_quantile(n, 0.90)
     variance = n * max(0.0, error**2 - grid_error**2)
-    value = estimate.value
+    rng, seeds = np.random.default_rng(BOOTSTRAP_SEED), np.arange(n + 1, MOST_NAMED + 1)
+    deviation = np.sqrt(variance * (n - 1) / rng.chisquare(n - 1, (RESAMPLES, 1)))
+    away = deviation * rng.normal(size=(RESAMPLES, 1)) / math.sqrt(n)
+    added = away + deviation * rng.normal(size=(RESAMPLES, len(seeds)))
+    moved = added.cumsum(axis=1) / seeds
+    squares = (n - 1) * variance + (added**2).cumsum(axis=1) - seeds * moved**2
+    errors = np.sqrt(np.maximum(0.0, squares) / (seeds - 1) / seeds + grid_error**2)
+    half90, half95 = (special.stdtrit(seeds - 1, quantile) * errors for quantile in (0.95, 0.975))
+    mean = estimate.value + moved
+    supported = (low <= mean - half90) & (mean + half90 <= high)
+    chance = (supported | (mean + half95 < low) | (mean - half95 > high)).mean(axis=0)
+    return first_with_chance(chance, seeds)
 
-    def decides(more: int) -> bool:
-        half90, half95 = (t_quantile(more, level) * math.sqrt(variance / more + grid_error**2) for level in (0.9, 0.95))
-        then = Estimate(value, value - half90, value + half90, value - half95, value + half95)
-        return then.verdict(low, high) != "inconclusive"
 
-    return fewest_seeds(decides)
+def first_with_chance(chance: np.ndarray, seeds: np.ndarray) -> tuple[int | None, int | None]:
+    """Return the fewest seeds that decide with a chance of 50 % and of 80 %; None where none do.
+
+    >>> first_with_chance(np.array([0.4, 0.6, 0.7]), np.array([10, 11, 12]))
+    (11, None)
+    """
+    half, most = (next((int(at) for at in seeds[chance >= wanted]), None) for wanted in CHANCES)
+    return half, most
 
 
 def bootstrapped(value: float, resampled: np.ndarray, n: int) -> Estimate:

@@ -34,10 +34,11 @@ class Hinge:
 
 @dataclass(frozen=True)
 class Bend:
-    """A fit y = level − u·log₂(1 + 2^((knee − x)/u)) with u = 1/k: slope 1 far below the knee, 0 far above it."""
+    """A fit y = level − slope·u·log₂(1 + 2^((knee − x)/u)), u = 1/k: of that slope far below the knee, 0 far above."""
 
     knee: np.ndarray
     softness: np.ndarray
+    slope: np.ndarray
     level: np.ndarray
 
 
@@ -52,7 +53,7 @@ def fit_line(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> 
     >>> fit_line(np.arange(4.0), np.array([[0.0, 1.0, 2.0, 3.0]])).round(6)
     array([1.])
     """
-    return _fit(x[None], y, bounds, free=True)[2]
+    return _fit(x[None], y, bounds)[2]
 
 
 def fit_hinge(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> Hinge:
@@ -71,14 +72,14 @@ def fit_hinge(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) ->
     [4.0, 1.0, -3.0]
     """
     knees = _knees(x[1], x[-1])
-    best, level, slope = _fit(-np.maximum(0.0, knees[:, None] - x), y, bounds, free=True)
+    best, level, slope = _fit(-np.maximum(0.0, knees[:, None] - x), y, bounds)
     return Hinge(knees[best], slope, level)
 
 
 def fit_bend(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> Bend:
-    """Fit bends of the family ε* = ε_max (1 + (B_n/B)^k)^(−1/k), over a grid of knees and of 1/k.
+    """Fit bends of the family ε* = ε_max (1 + (B_n/B)^k)^(−s/k), over a grid of knees and of 1/k.
 
-    k = 1 is the smooth form of a critical batch size, k → ∞ the hinge of slope 1.
+    k = 1 is the smooth form of a critical batch size, k → ∞ the hinge, each with a free slope s.
 
     Args:
         x: log₂ batch sizes, ascending, shape (k,).
@@ -89,22 +90,21 @@ def fit_bend(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> 
 
     >>> x = np.arange(10.0)
     >>> bend = fit_bend(x, -np.log2(1 + 2.0 ** (4 - x))[None])
-    >>> [round(float(v[0]), 6) for v in (bend.knee, bend.softness, bend.level)]
-    [4.0, 1.0, 0.0]
+    >>> [round(float(v[0]), 6) for v in (bend.knee, bend.softness, bend.slope, bend.level)]
+    [4.0, 1.0, 1.0, 0.0]
     """
     knees, softness = (grid.ravel() for grid in np.meshgrid(_knees(x[0], x[-1]), SOFTNESSES))
-    best, level, _ = _fit(_bends(knees, softness, x), y, bounds, free=False)
-    return Bend(knees[best], softness[best], level)
+    best, level, slope = _fit(_bends(knees, softness, x), y, bounds)
+    return Bend(knees[best], softness[best], slope, level)
 
 
-def _fit(laws: np.ndarray, y: np.ndarray, bounds: np.ndarray | None, free: bool) -> tuple[np.ndarray, ...]:
+def _fit(laws: np.ndarray, y: np.ndarray, bounds: np.ndarray | None) -> tuple[np.ndarray, ...]:
     """Fit y = level + slope·law, to each draw the law that comes closest, and of those that tie the first.
 
     Args:
         laws: shape (laws, k).
         y: shape (draws, k).
         bounds: as for :func:`fit_line`.
-        free: whether the slope is fitted; otherwise it is 1.
 
     Returns:
         Which law, its level and its slope, each of shape (draws,).
@@ -113,18 +113,18 @@ def _fit(laws: np.ndarray, y: np.ndarray, bounds: np.ndarray | None, free: bool)
     certain, best = bounds == 0, np.empty(len(y), int)
     whole = certain.all(axis=1)
     for draws in _in_portions(np.flatnonzero(whole), len(laws)):
-        squares = _squares(laws, y[draws], np.ones((1, y.shape[1])), free)
+        squares = _squares(laws, y[draws], np.ones((1, y.shape[1])))
         best[draws] = (squares <= squares.min(axis=1, keepdims=True) + ROUNDING).argmax(axis=1)
     for draws in _in_portions(np.flatnonzero(~whole), len(laws)):
         # What the points alone cost is the least that a law can cost: most are out of the question by that.
-        least = _squares(laws, y[draws], certain[draws].astype(float), free)
-        attained, _, _ = _one_sided(laws[least.argmin(axis=1)], y[draws], bounds[draws], free)
+        least = _squares(laws, y[draws], certain[draws].astype(float))
+        attained, _, _ = _one_sided(laws[least.argmin(axis=1)], y[draws], bounds[draws])
         draw, law = np.nonzero(least <= attained[:, None] + ROUNDING)
-        cost, _, _ = _one_sided(laws[law], y[draws[draw]], bounds[draws[draw]], free)
+        cost, _, _ = _one_sided(laws[law], y[draws[draw]], bounds[draws[draw]])
         smallest = np.minimum.reduceat(cost, np.searchsorted(draw, np.arange(len(draws))))
         closest = np.flatnonzero(cost <= smallest[draw] + ROUNDING)
         best[draws] = law[closest[np.unique(draw[closest], return_index=True)[1]]]
-    _, level, slope = _one_sided(laws[best], y, bounds, free)
+    _, level, slope = _one_sided(laws[best], y, bounds)
     return best, level, slope
 
 
@@ -133,23 +133,20 @@ def _in_portions(draws: np.ndarray, laws: int) -> list[np.ndarray]:
     return [draws[start : start + size] for start in range(0, len(draws), size)]
 
 
-def _squares(laws: np.ndarray, y: np.ndarray, weights: np.ndarray, free: bool) -> np.ndarray:
+def _squares(laws: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the weighted sums of squares of y − level − slope·law, shape (draws, laws)."""
     total = np.maximum(1.0, weights.sum(axis=1, keepdims=True))
     y = y - (weights * y).sum(axis=1, keepdims=True) / total
     of_y = (weights * y**2).sum(axis=1, keepdims=True)
     of_laws = weights @ (laws**2).T - (weights @ laws.T) ** 2 / total
-    squares: np.ndarray = ((1 if free else -2) * weights * y) @ laws.T
-    if free:
-        squares **= 2
-        squares /= np.where(of_laws > ROUNDING, -of_laws, -np.inf)
-    else:
-        squares += of_laws
+    squares: np.ndarray = (weights * y) @ laws.T
+    squares **= 2
+    squares /= np.where(of_laws > ROUNDING, -of_laws, -np.inf)
     squares += of_y
     return squares
 
 
-def _one_sided(laws: np.ndarray, y: np.ndarray, bounds: np.ndarray, free: bool) -> tuple[np.ndarray, ...]:
+def _one_sided(laws: np.ndarray, y: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, ...]:
     """Fit y = level + slope·law where bounds count only where they are broken; all arguments of shape (fits, k).
 
     The loss is convex, and each round is a step of Newton's method. What the points that count leave open stays as it
@@ -164,11 +161,9 @@ def _one_sided(laws: np.ndarray, y: np.ndarray, bounds: np.ndarray, free: bool) 
         law, value, counted = laws[left], y[left], counts[left]
         total = counted.sum(axis=1)
         of_law, of_value = ((values * counted).sum(axis=1) / total for values in (law, value))
-        steeper = slope[left]
-        if free:
-            away = (law - of_law[:, None]) * counted
-            spread = (away * law).sum(axis=1)
-            steeper = np.divide((away * value).sum(axis=1), spread, out=steeper, where=spread > ROUNDING)
+        away = (law - of_law[:, None]) * counted
+        spread = (away * law).sum(axis=1)
+        steeper = np.divide((away * value).sum(axis=1), spread, out=slope[left], where=spread > ROUNDING)
         higher = of_value - steeper * of_law
         steeper = slope[left] + step[left] * (steeper - slope[left])
         higher = level[left] + step[left] * (higher - level[left])

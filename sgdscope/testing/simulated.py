@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import Curve, constant_goodness, goodness
+from sgdscope.analysis.curve import Curve, collapsed_trials, constant_goodness, goodness
 from sgdscope.analysis.trial_table import Criterion
 from sgdscope.records import WorkloadRecord
 
@@ -33,7 +33,13 @@ SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "asymmetric": lambda d: np.where(d < 0, d**2, 3 * d**2),
     "cliff": lambda d: d**2,
     "flat": lambda d: 0.1 * d**2,
+    "collapse": lambda d: d**2,
+    "turning": lambda d: np.where(d < 0, d**2, 3 * d**2),
 }
+# Above it a curve that turns is steeper below its optimum, and not above it.
+TURN = 6.3
+# Trials that collapse have a score and a loss near those of the constant baseline.
+COLLAPSED_SCORE, COLLAPSED_LOSS = 0.02, 1.01
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,14 @@ class Truth:
 
     Scores lose ``height`` at an octave from the optimum of a symmetric curve and have a standard deviation of
     ``spread`` over seeds, of which a share ``shared`` is the seed's own at every rate and batch size; the logarithm of
-    the training loss rises by ``loss_height``. With the shape ``cliff`` trials diverge ever more often from three
-    quarters of an octave above the optimum on. ``lost`` is what the best score of a batch size lies below the plateau.
+    the training loss rises by ``loss_height``. With the shapes ``cliff`` and ``collapse`` trials diverge, or collapse
+    to the constant baseline with a finite loss, ever more often from three quarters of an octave above the optimum on.
+    The shape ``turning`` is steeper above the optimum at small batch sizes and below it at large ones. ``lost`` is what
+    the best score of a batch size lies below the plateau. ``luck`` is the share of a trial's own scatter that its
+    validation and test scores have in common. From the smallest batch size to the largest, heights and scatter grow by
+    a factor of 1 + ``changing``, and the cliff comes nearer by a quarter of an octave times it. A share ``missing`` of
+    the trials is not there. ``grid`` is the step of the rates in octaves; 0 for whole octaves and the half octaves
+    beside the best, as a search leaves them.
     """
 
     law: str = "linear"
@@ -55,25 +67,45 @@ class Truth:
     loss_spread: float = 0.15
     lost: Callable[[float], float] = field(default=lambda x: 0.0)
     grid: float = 1.0
+    luck: float = 0.0
+    changing: float = 0.0
+    missing: float = 0.0
 
     def octave(self, batch_size: int) -> float:
         """Return log₂ ε* of a batch size."""
         return LAWS[self.law](math.log2(batch_size))
 
+    def growth(self, batch_size: int) -> float:
+        """Return by which factor heights and scatter are larger than at the smallest batch size."""
+        first, last = (math.log2(size) for size in (BATCH_SIZES[0], BATCH_SIZES[-1]))
+        return 1 + self.changing * (math.log2(batch_size) - first) / (last - first)
+
+    def below(self, batch_size: int, octaves: np.ndarray) -> np.ndarray:
+        """Return what rates lose, in units of a curve's height."""
+        distance = octaves - self.octave(batch_size)
+        if self.shape == "turning" and math.log2(batch_size) > TURN:
+            distance = -distance
+        return SHAPES[self.shape](distance) * self.growth(batch_size)
+
     def mean_score(self, batch_size: int, octaves: np.ndarray) -> np.ndarray:
-        """Return the mean score of the trials that do not diverge, at rates given as log₂ ε."""
-        shape = SHAPES[self.shape](octaves - self.octave(batch_size))
-        return PLATEAU - self.height * shape - self.lost(math.log2(batch_size))
+        """Return the mean score of the trials that do not fail, at rates given as log₂ ε."""
+        return PLATEAU - self.height * self.below(batch_size, octaves) - self.lost(math.log2(batch_size))
 
     def mean_log_loss(self, batch_size: int, octaves: np.ndarray) -> np.ndarray:
-        """Return the mean logarithm of the training loss of the trials that do not diverge."""
-        return LOWEST_LOG_LOSS + self.loss_height * SHAPES[self.shape](octaves - self.octave(batch_size))
+        """Return the mean logarithm of the training loss of the trials that do not fail."""
+        return LOWEST_LOG_LOSS + self.loss_height * self.below(batch_size, octaves)
+
+    def failing(self, batch_size: int, octaves: np.ndarray) -> np.ndarray:
+        """Return how probable it is that a trial diverges or collapses."""
+        if self.shape not in ("cliff", "collapse"):
+            return np.zeros(len(octaves))
+        edge = 0.75 - 0.25 * (self.growth(batch_size) - 1)
+        share: np.ndarray = 1 / (1 + np.exp(-8 * (octaves - self.octave(batch_size) - edge)))
+        return share
 
     def diverging(self, batch_size: int, octaves: np.ndarray) -> np.ndarray:
         """Return how probable it is that a trial diverges."""
-        if self.shape != "cliff":
-            return np.zeros(len(octaves))
-        return 1 / (1 + np.exp(-8 * (octaves - self.octave(batch_size) - 0.75)))
+        return self.failing(batch_size, octaves) * (self.shape != "collapse")
 
 
 @dataclass(frozen=True)
@@ -85,14 +117,24 @@ class SimulatedCell:
     test_score: np.ndarray
     train_loss: np.ndarray
     diverged: np.ndarray
+    missing: np.ndarray | None = None
 
     def curve(self, column: str) -> Curve:
         """Return the curve of ``validation_score``, ``test_score`` or ``train_loss``."""
         criterion: Criterion = "train_loss" if column == "train_loss" else "score"
-        values = np.where(self.diverged, np.nan, getattr(self, column))
-        seeds = np.arange(values.shape[1])
-        constant = constant_goodness(RECORD, criterion)
-        return Curve(self.rates, seeds, goodness(values, RECORD, criterion, self.diverged), self.diverged, constant)
+        gone = np.zeros(self.diverged.shape, bool) if self.missing is None else self.missing
+        values = goodness(getattr(self, column), RECORD, criterion, self.diverged)
+        rates = np.repeat(self.rates, gone.shape[1])
+        score, loss = (np.where(gone, np.nan, part).ravel() for part in (self.validation_score, self.train_loss))
+        collapsed = collapsed_trials(rates, score, loss, (self.diverged & ~gone).ravel(), RECORD).reshape(gone.shape)
+        return Curve(
+            self.rates,
+            np.arange(gone.shape[1]),
+            np.where(gone, np.nan, values),
+            self.diverged & ~gone,
+            constant_goodness(RECORD, criterion),
+            collapsed,
+        )
 
 
 def simulate(
@@ -107,22 +149,43 @@ def simulate(
     rest = truth.spread * math.sqrt(1 - truth.shared)
     study = {}
     for size in batch_sizes:
-        centre = round(truth.octave(size) - offset)
-        octaves = offset + np.arange(centre - 3, centre + 3 + truth.grid / 2, truth.grid)
-        shape = (len(octaves), n)
-        mean = truth.mean_score(size, octaves)[:, None] + own
+        centre, step = round(truth.octave(size) - offset), truth.grid or 0.5
+        octaves = offset + np.arange(centre - 3, centre + 3 + step / 2, step)
+        shape, scatter = (len(octaves), n), rest * truth.growth(size)
+        luck = rng.normal(size=shape) * math.sqrt(truth.luck) if truth.luck else 0.0
+        mean = truth.mean_score(size, octaves)[:, None] + own + luck * scatter
+        scatter *= math.sqrt(1 - truth.luck)
         scores = [
-            np.round(np.clip(mean + rng.normal(size=shape) * rest, 0, 1) * pictures) / pictures
+            np.round(np.clip(mean + rng.normal(size=shape) * scatter, 0, 1) * pictures) / pictures
             for pictures in RECORD.examples[1:]
         ]
-        study[size] = SimulatedCell(
-            2.0**octaves,
-            scores[0],
-            scores[1],
-            np.exp(truth.mean_log_loss(size, octaves)[:, None] + rng.normal(size=shape) * truth.loss_spread),
-            rng.random(shape) < truth.diverging(size, octaves)[:, None],
-        )
+        losses = np.exp(truth.mean_log_loss(size, octaves)[:, None] + rng.normal(size=shape) * truth.loss_spread)
+        failed = rng.random(shape) < truth.failing(size, octaves)[:, None]
+        if truth.shape == "collapse":
+            chance = RECORD.constant_score + COLLAPSED_SCORE * rng.normal(size=(2, *shape))
+            scores = [np.where(failed, of_chance, of) for of_chance, of in zip(chance, scores, strict=True)]
+            losses = np.where(failed, RECORD.constant_loss * COLLAPSED_LOSS, losses)
+        diverged = failed & (truth.shape != "collapse")
+        missing = rng.random(shape) < truth.missing if truth.missing else None
+        cell = SimulatedCell(2.0**octaves, scores[0], scores[1], losses, diverged, missing)
+        study[size] = cell if truth.grid else _searched(cell)
     return study
+
+
+def _searched(cell: SimulatedCell) -> SimulatedCell:
+    """Return the rates that a search tries: whole octaves, and the half octaves beside the best by each criterion."""
+    tried = np.arange(len(cell.rates)) % 2 == 0
+    while True:
+        before, at = tried.copy(), np.flatnonzero(tried)
+        for column in ("validation_score", "train_loss"):
+            best = at[_some(cell, at).curve(column).best()[0]]
+            tried[max(0, best - 1) : best + 2] = True
+        if (tried == before).all():
+            return _some(cell, at)
+
+
+def _some(cell: SimulatedCell, rates: np.ndarray) -> SimulatedCell:
+    return replace(cell, **{name: of[rates] for name, of in vars(cell).items() if of is not None})
 
 
 def trial_table(studies: dict[str, dict[int, SimulatedCell]]) -> pl.DataFrame:
@@ -150,4 +213,6 @@ def trial_table(studies: dict[str, dict[int, SimulatedCell]]) -> pl.DataFrame:
                     steps=pl.lit(30 * 1024 // size, pl.Int64),
                 )
             )
+            if cell.missing is not None:
+                tables[-1] = tables[-1].filter(~pl.Series(cell.missing.T.ravel()))
     return pl.concat(tables)

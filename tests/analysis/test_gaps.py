@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sgdscope.analysis.curve import Curve, curve, without_gaps
+from sgdscope.analysis.curve import Curve, curve, on_common_seeds
 from sgdscope.analysis.gaps import gap_sentences
 from sgdscope.analysis.rate_choice import Chosen, paired, welch_pairs
 from sgdscope.analysis.rate_groups import ROUNDING, binned, grouped, rounded_together
@@ -50,45 +50,82 @@ def best_rates(trials):
 
 
 @st.composite
-def gaps(draw):
-    shape = draw(st.tuples(st.integers(1, 7), st.integers(1, 6)))
-    there = np.array(draw(st.lists(st.booleans(), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1])))
-    there = there.reshape(shape)
-    there[:, 0] |= ~there.any(axis=1)
-    return there[:, there.any(axis=0)]
+def holes(draw):
+    """A curve of 3 to 6 rates and 4 to 8 seeds, of which trials are missing here and there."""
+    shape = (draw(st.integers(3, 6)), draw(st.integers(4, 8)))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    goodness = rng.normal(size=shape) + 0.7 * rng.normal(size=shape[0])[:, None]
+    goodness[rng.random(shape) < draw(st.sampled_from([0.0, 0.1, 0.3]))] = np.nan
+    return Curve(2.0 ** np.arange(shape[0]), np.arange(shape[1]), goodness, np.zeros(shape, bool))
 
 
-@given(gaps(), st.integers(0, 100))
-def test_each_kept_rate_has_each_kept_seed_and_the_best_rate_stays(there, number):
-    good = np.where(there, np.random.default_rng(number).normal(size=there.shape), np.nan)
-    rates, seeds = without_gaps(there, good, np.zeros_like(there))
-    assert there[np.ix_(rates, seeds)].all()
-    assert rates.size
-    assert seeds.size
-    counts = there.sum(axis=1)
-    usual = sorted(counts)[len(counts) // 2]
-    means = [np.nanmean(row) if 2 * n >= usual else -np.inf for row, n in zip(good, counts, strict=True)]
-    assert int(np.argmax(means)) in rates
+@given(holes())
+def test_each_rate_counts_with_the_seeds_that_it_has_and_pairs_with_those_that_both_have(found):
+    rows = [{s: v for s, v in enumerate(row) if not np.isnan(v)} for row in found.goodness.tolist()]
+    usual = sorted(len(row) for row in rows if row)[len([row for row in rows if row]) // 2]
+    eligible = [k for k, row in enumerate(rows) if 2 * len(row) >= usual and len(row) >= min(3, usual)]
+    assert np.flatnonzero(found.eligible).tolist() == eligible
+    means = {k: np.mean(list(rows[k].values())) for k in eligible}
+    best = max(means, key=means.get)
+    assert found.best()[0] == best
+    contending = {best}
+    for k in eligible:
+        p = [1.0]
+        for j in set(eligible) - {k}:
+            shared = rows[j].keys() & rows[k].keys()
+            if len(shared) >= min(3, len(rows[j]), len(rows[k])):
+                p.append(stats.ttest_1samp([rows[j][s] - rows[k][s] for s in shared], 0, alternative="greater").pvalue)
+            else:
+                of = [list(rows[i].values()) for i in (j, k)]
+                p.append(stats.ttest_ind(*of, equal_var=False, alternative="greater").pvalue)
+        if min(p) >= 0.05 / max(1, len(eligible) - 1):
+            contending.add(k)
+    assert set(np.flatnonzero(found.contenders)) == contending
 
 
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=9), st.integers(0, 100))
-def test_of_unpaired_trials_as_many_are_kept_as_can_be_of_each_rate(counts, number):
-    there = np.arange(max(counts)) < np.array(counts)[:, None]
-    good = np.where(there, np.random.default_rng(number).normal(size=there.shape), np.nan)
-    rates, seeds = without_gaps(there, good, np.zeros_like(there), unpaired=True)
-    assert there[np.ix_(rates, seeds)].all()
-    assert len(seeds) >= min(2, max(counts))
-    assert rates.tolist() == [rate for rate, count in enumerate(counts) if count >= len(seeds)]
+@given(holes(), st.integers(0, 100))
+def test_a_draw_of_seeds_weighs_each_rates_trials(found, number):
+    seeds = np.random.default_rng(number).integers(0, len(found.seeds), (4, len(found.seeds)))
+    for draw, best in zip(seeds, found.best(seeds), strict=True):
+        drawn = [[row[s] for s in draw if not np.isnan(row[s])] or row[~np.isnan(row)] for row in found.goodness]
+        means = [np.mean(of) if fit else -np.inf for of, fit in zip(drawn, found.eligible, strict=True)]
+        assert means[best] == pytest.approx(max(means))
 
 
-@given(gaps(), st.integers(0, 100))
-def test_two_grids_with_seeds_of_their_own_leave_that_of_the_best_rate(there, number):
-    other = np.zeros_like(there)
-    both = np.block([[there, other], [other, there]])  # rates of one grid above those of the other
-    good = np.where(both, np.random.default_rng(number).normal(size=both.shape), np.nan)
-    rates, seeds = without_gaps(both, good, np.zeros_like(both))
-    assert seeds.size
-    assert both[np.ix_(rates, seeds)].all()
+@pytest.mark.parametrize("column", ["status", "seed"])
+def test_missing_trials_cost_their_own_seeds_alone(column):
+    """4 % of 15 seeds: no batch size is lost, and all keep most of their seeds."""
+    trials = table(seeds=15)
+    rng = np.random.default_rng(2)
+    gone = pl.Series(rng.random(len(trials)) < 0.04)
+    holes = trials.filter(~gone)
+    if column == "status":
+        holes = trials.with_columns(status=pl.when(gone).then(pl.lit("failed")).otherwise("status"))
+    assert best_rates(holes) == best_rates(trials)
+    (row,) = score_limits(holes, RECORDS).filter(quantity="B_score").iter_rows(named=True)
+    assert (row["batch_sizes"], 12 <= row["n"] <= 15) == (3, True)
+    assert gap_sentences(holes, RECORDS) == []
+
+
+def test_seeds_that_differ_by_design_leave_no_rate_out():
+    """Five everywhere, ten beside the best rate, thirty at the best."""
+    octave = (pl.col("learning_rate").log(2) - pl.col("batch_size").replace_strict(TOPS, return_dtype=pl.Int64)).abs()
+    most = pl.when(octave < 0.5).then(30).when(octave < 1.5).then(10).otherwise(5)
+    trials = table(seeds=30).filter(pl.col("seed") < most)
+    assert gap_sentences(trials, RECORDS) == []
+    assert best_rates(trials) == [2.0**top for top in TOPS.values()]
+    assert set(Tables(trials, RECORDS).optima.filter(criterion="score")["n"]) == {30}
+    assert set(score_limits(trials, RECORDS)["n"]) == {30}
+    found = curve(trials.filter(batch_size=8), RECORD, "score")
+    assert (found.eligible.all(), found.n, found.usual) == (True, 10, 5)
+
+
+def test_a_batch_size_with_two_seeds_is_left_out_and_named():
+    holes = table().filter((pl.col("batch_size") != 32) | (pl.col("seed") < 2))
+    assert gap_sentences(holes, RECORDS) == [
+        "sgd at batch size 32: fewer than 3 seeds have a score at its best learning rate. The batch size is left out."
+    ]
+    assert score_limits(holes, RECORDS)["batch_sizes"].to_list() == [2]
 
 
 def test_a_grid_between_the_rates_of_another_loses_no_batch_size():
@@ -121,7 +158,7 @@ def test_a_lost_trial_near_the_optimum_costs_its_seed_and_not_the_optimum(neighb
     lost = (pl.col("learning_rate") == 2.0 ** (-2 + neighbour)) & (pl.col("seed") == 3) & (pl.col("batch_size") == 32)
     holes = trials.filter(~lost)
     found = curve(holes.filter(batch_size=32), RECORD, "score")
-    assert (len(found.rates), found.seeds.tolist()) == (9, [0, 1, 2, 4])
+    assert (len(found.rates), found.seeds.tolist()) == (9, [0, 1, 2, 3, 4])
     assert best_rates(holes) == best_rates(trials)
 
 
@@ -130,7 +167,10 @@ def test_seeds_that_are_run_numbers_give_unpaired_statistics():
     trials = table(lambda *_: next(numbers))
     found = curve(trials.filter(batch_size=8), RECORD, "score")
     assert found.unpaired
-    assert found.goodness.shape == (9, 5)
+    assert (found.goodness.shape, found.n, found.usual) == ((9, 45), 5, 5)
+    (once,) = on_common_seeds([found])
+    assert once.goodness.shape == (9, 5)
+    np.testing.assert_array_equal(np.sort(once.goodness), np.sort(found.goodness)[:, :5])
     assert best_rates(trials) == [2.0**top for top in TOPS.values()]
     assert set(score_limits(trials, RECORDS)["n"]) == {5}
     (said,) = gap_sentences(trials, RECORDS)
@@ -183,7 +223,11 @@ def test_scores_are_paired_on_3_shared_seeds_and_unpaired_below():
 def test_contenders_of_unpaired_trials_are_those_of_welchs_test():
     rng = np.random.default_rng(3)
     goodness = rng.normal(0, 1, (4, 6)) + np.array([0.0, 1.5, 2.5, -1.0])[:, None]
-    found = Curve(2.0 ** np.arange(4), np.arange(6), goodness, np.zeros((4, 6), bool), unpaired=True)
+    apart = np.full((4, 24), np.nan)  # no seed at two rates
+    for rate in range(4):
+        apart[rate, rate::4] = goodness[rate]
+    found = Curve(2.0 ** np.arange(4), np.arange(24), apart, np.zeros((4, 24), bool))
+    assert found.unpaired
     beaten = [
         any(stats.ttest_ind(goodness[k], goodness[j], equal_var=False, alternative="less").pvalue < 0.05 / 3
             for j in range(4) if j != k)

@@ -110,14 +110,15 @@ def test_a_rate_that_is_not_eligible_is_chosen_by_no_seed():
     assert chosen_scores(cell([[None] * 3, [None] * 3]), VALIDATED) is None
 
 
-def test_batch_sizes_are_compared_on_the_seeds_that_all_have():
+def test_batch_sizes_have_one_axis_of_seeds_and_each_its_own_scores():
     members = {16: cell(random_scores(0)), 64: cell(random_scores(1)).filter(pl.col("seed") != 2), 128: cell([[None]])}
     found = scores_by_batch_size(members, VALIDATED)
     assert list(found) == [16, 64]
     for chosen in found.values():
-        assert chosen.seeds.tolist() == [0, 1, 3, 4, 5]
-        assert chosen.scores.shape == (5,)
-    np.testing.assert_array_equal(found[16].scores, np.delete(chosen_scores(members[16], VALIDATED).scores, 2))
+        assert chosen.seeds.tolist() == list(range(6))
+    np.testing.assert_array_equal(found[16].scores, chosen_scores(members[16], VALIDATED).scores)
+    assert np.flatnonzero(np.isnan(found[64].scores)).tolist() == [2]
+    assert [chosen.n for chosen in found.values()] == [6, 5]
 
 
 # ── Whom it flatters ─────────────────────────────────────────────────────────────────────────────────────────

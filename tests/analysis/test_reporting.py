@@ -4,7 +4,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sgdscope.analysis.curve import seeds_that_compare
 from sgdscope.analysis.optima import optima
 from sgdscope.analysis.rate_choice import chosen_scores
 from sgdscope.analysis.reporting import reporting_trials
@@ -63,21 +62,3 @@ def test_what_failed_is_none_of_a_rates_seeds():
     failed = pl.when((pl.col("seed") == 12) & (pl.col("learning_rate") == 0.2)).then(pl.lit("failed"))
     found = reporting_trials(cell((10, 30, 10, 5), status=failed.otherwise("status")))
     assert found["seed"].sort().to_list() == [seed for seed in range(10, 30) if seed != 12]
-
-
-@pytest.mark.parametrize("counts", [(5, 10, 30, 10, 5), (5, 15, 15, 30, 15, 15, 15, 5), (3, 5, 5, 15, 5, 3)])
-def test_more_seeds_of_some_rates_are_no_gaps_of_the_others(counts):
-    there = np.arange(max(counts)) < np.array(counts)[:, None]
-    assert np.flatnonzero(seeds_that_compare(there)).tolist() == list(range(min(counts)))
-
-
-def test_a_trial_that_is_missing_is_a_gap_as_before():
-    there = np.ones((6, 15), bool)
-    there[2, 7] = False
-    assert seeds_that_compare(there).all()
-
-
-def test_two_grids_with_seeds_of_their_own_keep_all():
-    there = np.zeros((6, 10), bool)
-    there[:4, :5] = there[4:, 5:] = True
-    assert seeds_that_compare(there).all()

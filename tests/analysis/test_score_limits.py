@@ -81,8 +81,8 @@ def naive_plateau_end(scores, margin):
     p = lambda row, side: stats.ttest_1samp(row, margin, alternative=side).pvalue
     passed = 1
     while passed < k:
-        below = [sum(scores[i][s] for i in range(passed)) / passed - scores[passed][s] for s in range(n)]
-        if not p(below, "less") < 0.025:
+        below = [[scores[i][s] - scores[passed][s] for s in range(n)] for i in range(passed)]
+        if not all(p(drop, "less") < 0.025 for drop in below):
             break
         passed += 1
     plateau = [sum(scores[i][s] for i in range(passed)) / passed for s in range(n)]
@@ -111,6 +111,21 @@ def test_the_true_end_of_the_plateau_lies_between_the_ends(n):
     scores = 0.97 - np.array([0, 0, 0, 0, 0.003, 0.008, 0.012])[None, :, None] + rng.normal(0, 0.004, (500, 7, n))
     ends = [plateau_end(of, 0.004)[0] for of in scores]
     assert np.mean([found.within <= 5 <= found.beyond for found in ends]) >= 0.93
+
+
+@pytest.mark.parametrize("n", [5, 15, 60])
+@pytest.mark.parametrize("means", [(0.0, 0.5, 1.0), (0.0, 0.3, 0.6, 0.9, 1.2), (0.0, 0.0, 0.0, 1.0)])
+def test_a_plateau_does_not_creep_down(n, means):
+    """Each step is small, but the last batch size is worse than the first by the margin or more."""
+    rng = np.random.default_rng(n)
+    scores = -np.array(means)[None, :, None] + rng.normal(0, 0.3, (600, len(means), n))
+    shown = [plateau_end(of, 1.0)[0].within == len(means) for of in scores]
+    assert np.mean(shown) <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / 600)
+
+
+def test_a_plateau_is_found_where_there_is_one():
+    scores = np.random.default_rng(0).normal(0, 0.4, (500, 5, 15))
+    assert np.mean([plateau_end(of, 1.0)[0].within == 5 for of in scores]) >= 0.9
 
 
 # ── The table ────────────────────────────────────────────────────────────────────────────────────────────────

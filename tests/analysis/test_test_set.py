@@ -238,6 +238,8 @@ def test_each_cell_gets_the_interval_of_its_chosen_rate_and_a_diverged_seed_coun
     counted[2] = 0.1
     for row, values in zip(found.iter_rows(named=True), (larger.astype(float), counted), strict=True):
         assert (row["n"], row["examples"], row["criterion"]) == (len(values), 40, "score")
+        of_seeds = stats.ttest_1samp(values.mean(axis=1), 0).confidence_interval(0.95)
+        assert (row["test_score_low"], row["test_score_high"]) == pytest.approx((of_seeds.low, of_seeds.high))
         assert (row["test_score"], row["population_low"], row["population_high"]) == population_interval(values)
         assert row["test_score"] == pytest.approx(values.mean())
 

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sgdscope.analysis.tables import Tables
-from sgdscope.claims.decide import CLAIMS, CLAIMS_SCHEMA, against_reference, claims, findings, overall
+from sgdscope.claims import batch_sizes
+from sgdscope.claims.batch_sizes import at_constant_steps, cases
+from sgdscope.claims.decide import CLAIMS, CLAIMS_SCHEMA, against_reference, claims, family, findings, overall, reading
 from sgdscope.claims.epochs import ladders, over_epochs
-from sgdscope.claims.finding import together
+from sgdscope.claims.finding import Finding, in_zone, together
 from sgdscope.errors import InputError
 from sgdscope.stats.intervals import Estimate, estimated, seeds_to_decide
 from sgdscope.testing.simulated import PLATEAU, RECORD, Truth, simulate, trial_table
@@ -44,8 +46,9 @@ def study(n=8, sgd=None, momentum=None, seed=0, **changes):
     rises = (pl.col("batch_size").log(2) - 6).clip(lower_bound=0).exp()
     rates = pl.when(pl.col("optimizer") == "sgd").then("learning_rate").otherwise(pl.col("learning_rate") / 10)
     return table.with_columns(
-        train_loss=pl.col("train_loss") * rises, learning_rate=rates, effective_learning_rate="learning_rate"
-    )
+        train_loss=pl.col("train_loss") * rises, learning_rate=rates, effective_learning_rate="learning_rate",
+        steps=pl.lit(1000, pl.Int64),
+    )  # fmt: skip
 
 
 def tables(trials, records=RECORDS, margin=MARGIN):
@@ -63,8 +66,26 @@ def verdicts(trials, records=RECORDS, **more):
 @pytest.mark.usefixtures("quick")
 def test_what_the_talk_says_is_found_where_it_is_planted():
     found = verdicts(study())
-    expected = dict.fromkeys(("C1", "C2", "C3", "C4", "C4b", "C5", "C6", "C7"), "supported")
-    assert found == dict.fromkeys(CLAIMS, "not tested") | expected
+    expected = dict.fromkeys(("C1", "C2", "C3", "C4", "C4b", "C5", "C6"), "supported")
+    # Half octaves leave the place of an optimum open to an eighth of an octave, too much to tell a sharp transition.
+    assert found == dict.fromkeys(CLAIMS, "not tested") | expected | {"C7": "inconclusive"}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("k_low", "k_high", "verdict", "reason"),
+    [
+        (3.1, math.inf, "supported", ""),
+        (0.4, 1.9, "contradicted", ""),
+        (1.2, 1.9, "contradicted", ""),
+        (1.2, math.inf, "inconclusive", "the transition is sharper than the smooth form, k = 1"),
+        (0.9, 5.0, "inconclusive", ""),
+    ],
+)
+def test_a_transition_is_sharp_above_3_and_not_below_2(k_low, k_high, verdict, reason, monkeypatch):
+    monkeypatch.setattr(batch_sizes, "sharpness_of", lambda _: {"k": k_low + 0.1, "k_low": k_low, "k_high": k_high})
+    (found,) = [f for f in findings(tables(study(n=4).filter(optimizer="sgd"))) if f.claim == "C7"]
+    assert (found.verdict, found.reason) == (verdict, reason)
 
 
 @pytest.mark.usefixtures("quick")
@@ -72,7 +93,6 @@ def test_what_the_talk_says_is_found_where_it_is_planted():
     ("changes", "contradicted"),
     [
         ({"law": "square root"}, "C3"),
-        ({"law": "smooth"}, "C7"),
         ({"sgd": {"lost": lambda x: 0.01 * max(0.0, 5 - x) if x < 4 else falling(x)}}, "C1"),
         ({"momentum": {"lost": lambda x: -0.02 if x < 4 else slower(x)}}, "C2"),
         ({"momentum": {"lost": lambda x: 0.0}}, "C4"),
@@ -81,10 +101,7 @@ def test_what_the_talk_says_is_found_where_it_is_planted():
 )
 def test_what_is_planted_otherwise_is_not_found(changes, contradicted):
     found = verdicts(study(**changes))
-    if contradicted == "C7":  # k = 1 lies at the zone's end, which no number of seeds decides
-        assert found["C7"] == "inconclusive"
-    else:
-        assert found[contradicted] == "contradicted"
+    assert found[contradicted] == "contradicted"
 
 
 @pytest.mark.usefixtures("quick")
@@ -116,7 +133,13 @@ def test_effects_are_those_that_scipy_gives():
     for level, ends in ((0.90, ("low90", "high90")), (0.95, ("low95", "high95"))):
         interval = stats.t.interval(level, len(expected) - 1, expected.mean(), stats.sem(expected))
         assert [getattr(lead.estimate, end) for end in ends] == pytest.approx(interval)
-    (drop,) = found["C4", "sgd"].effects
+    drop, falls, first = found["C4", "sgd"].effects
+    assert (falls.decides, first.decides, first.name) == (True, False, "score loss at batch size 128")
+    slopes = np.polyfit(np.log2(sizes), [chosen["sgd", s] for s in sizes], 1)[0]
+    assert falls.estimate.value == pytest.approx(slopes.mean())
+    assert falls.estimate.low95 == pytest.approx(
+        stats.t.interval(0.95, len(slopes) - 1, slopes.mean(), stats.sem(slopes))[0]
+    )
     plateau = np.mean([chosen["sgd", s] for s in (4, 8, 16, 32, 64, 128)], axis=0)
     assert drop.name == f"score loss at batch size {size}"
     assert drop.estimate.value == pytest.approx((plateau - chosen["sgd", size]).mean())
@@ -150,7 +173,7 @@ def test_batch_sizes_at_which_nothing_was_learned_take_no_part():
     }
     found = {(f.claim, f.optimizer): f for f in findings(tables(study().with_columns(**scores)))}
     assert found["C1", "sgd"].verdict == "supported"
-    assert "of 4 to" in found["C1", "sgd"].effects[0].name
+    assert found["C1", "sgd"].effects[0].name.startswith("difference in score among 4, 16")
     nothing = study().with_columns(
         pl.when(pl.col("batch_size") > 4).then(constant).otherwise(name).alias(name) for name in scores
     )
@@ -182,30 +205,41 @@ def test_cells_without_an_outcome_and_studies_without_any(status):
         assert set(verdicts(everything).values()) == {"not tested"}
 
 
+def short_from(size, below=False):
+    """A study whose runs from a batch size on, or up to it, are too short for momentum's steady state."""
+    short = pl.col("batch_size") <= size if below else pl.col("batch_size") >= size
+    return study().with_columns(steps=pl.when(short).then(60).otherwise(1000).cast(pl.Int64))
+
+
 @pytest.mark.usefixtures("quick")
-def test_cells_in_which_momentum_had_not_warmed_up_are_left_out_beside():
-    cold = study().with_columns(
-        steps=pl.when(pl.col("batch_size") >= 512).then(pl.lit(60)).otherwise(pl.lit(1000)).cast(pl.Int64)
-    )
-    found = {(f.claim, f.optimizer): f for f in findings(tables(cold))}
-    for claim in ("C5", "C6"):
-        effects = found[claim, "momentum:0.9"].effects
-        assert any("steady state" in effect.name and not effect.decides for effect in effects) == (
-            claim == "C5"  # of 128 and 256 alone no slope is taken
-        )
-    few = study().with_columns(
-        steps=pl.when(pl.col("batch_size") <= 4).then(pl.lit(60)).otherwise(pl.lit(1000)).cast(pl.Int64)
-    )
-    found = {(f.claim, f.optimizer): f for f in findings(tables(few))}
+def test_batch_sizes_at_which_momentum_is_in_steady_state_decide():
+    found = {(f.claim, f.optimizer): f for f in findings(tables(short_from(512)))}
+    names = [(effect.name, effect.decides) for effect in found["C5", "momentum:0.9"].effects]
+    assert names == [
+        ("mean score above SGD's at batch sizes 128 to 256, in momentum's steady state", True),
+        ("mean score above SGD's at batch sizes 128 to 1024, all batch sizes", False),
+    ]
+    assert found["C5", "momentum:0.9"].reads == "supported"
+    # Of 128 and 256 alone no slope is taken, so that C6 rests on short runs too.
+    assert found["C6", "momentum:0.9"].reads == "supported, short runs only"
+    assert found["C6", "sgd"].reads == "supported"
+    found = {(f.claim, f.optimizer): f for f in findings(tables(short_from(4, below=True)))}
     told = {effect.name: effect.decides for effect in found["C2", "momentum:0.9"].effects}
-    rates = {name: decides for name, decides in told.items() if name.startswith("effective rate above SGD's")}
-    assert rates == {
-        "effective rate above SGD's": True,
-        "effective rate above SGD's, in momentum's steady state": False,
+    assert {name: decides for name, decides in told.items() if name.startswith("effective rate above SGD's")} == {
+        "effective rate above SGD's, in momentum's steady state": True,
+        "effective rate above SGD's, all batch sizes": False,
     }
-    never = cold.with_columns(pl.lit(10, pl.Int64).alias("steps"))
-    found = {(f.claim, f.optimizer): f for f in findings(tables(never))}
-    assert found["C5", "momentum:0.9"].reason == "no run was long enough for momentum's steady state"
+
+
+@pytest.mark.usefixtures("quick")
+def test_where_momentum_is_in_steady_state_nowhere_the_verdict_is_of_short_runs():
+    found = {f.claim: f for f in findings(tables(short_from(4))) if f.optimizer == "momentum:0.9"}
+    assert {claim: found[claim].reads for claim in ("C2", "C5", "C6")} == dict.fromkeys(
+        ("C2", "C5", "C6"), "supported, short runs only"
+    )
+    table = claims(tables(short_from(4))).filter(optimizer="momentum:0.9", claim="C5")
+    assert set(table["verdict"]) == {"supported, short runs only"}
+    assert reading([found["C5"]]) == "supported, short runs only"
 
 
 @pytest.mark.usefixtures("quick")
@@ -272,7 +306,9 @@ def test_what_is_no_momentum_and_no_budget_of_ours_takes_no_part():
 
 
 @pytest.mark.usefixtures("quick")
-def test_workloads_side_by_side():
+def test_workloads_side_by_side(monkeypatch):
+    sharp = {"k": 5.0, "k_low": 3.1, "k_high": math.inf}
+    monkeypatch.setattr(batch_sizes, "sharpness_of", lambda _: sharp)  # half octaves do not decide C7
     record = {name: RECORD.__class__(**vars(RECORD) | {"name": name}) for name in ("one", "other")}
     one, other = (study(seed=k).with_columns(workload=pl.lit(name)) for k, name in enumerate(record))
     assert verdicts(pl.concat([one, other]), record)["C13"] == "supported"
@@ -284,6 +320,32 @@ def test_workloads_side_by_side():
     assert verdicts(pl.concat([one, few]), record)["C13"] == "not tested"  # of the other nothing is
     less = other.filter(pl.col("batch_size") >= 8)
     assert verdicts(pl.concat([one, less.filter(optimizer="sgd")]), record)["C13"] == "inconclusive"
+
+
+def failing_from(limit, seed=0, n=6):
+    """SGD alone, whose training fails at rates above a limit, log₂, that may change with log₂ of the batch size."""
+    rng = np.random.default_rng(seed)
+    trials = trial_table({"sgd": simulate(rng, n, Truth(**SURE))})
+    above = pl.col("learning_rate").log(2) > pl.Series([limit(math.log2(size)) for size in trials["batch_size"]])
+    lost = [pl.when(~above).then(name).alias(name) for name in ("train_loss", "validation_score", "test_score")]
+    return trials.with_columns(*lost, status=pl.when(above).then(pl.lit("diverged")).otherwise("status"))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("limit", "verdict"),
+    [
+        (lambda x: min(x, 6.3) * 0.6 - 4.4, "supported"),  # grows less than the optimal rate
+        (lambda x: min(x, 6.3) - 7.0, "contradicted or inconclusive"),  # 1.2 octaves above it at each batch size
+        (lambda x: 9.0, "not tested"),
+    ],
+)
+def test_how_near_to_failing_the_optimal_rate_lies(limit, verdict):
+    (found,) = [f for f in findings(tables(failing_from(limit))) if f.claim == "C15"]
+    assert found.verdict in verdict
+    for effect in found.effects:
+        planted = [limit(x) - (min(x, 6.3) - 8.2) for x in range(2, 11)]
+        assert effect.estimate.low95 <= np.polyfit(range(2, 11), planted, 1)[0] <= effect.estimate.high95
 
 
 # ── Constant steps ───────────────────────────────────────────────────────────────────────────────────────────
@@ -325,6 +387,61 @@ def test_a_loss_that_is_lower_only_at_its_own_rates_does_not_decide():
     assert finding.verdict == "contradicted"
     assert finding.reason.startswith("weak form")
     assert [effect.decides for effect in finding.effects] == [True, True, False, True]
+
+
+def flat_study(rng, n, loss_an_octave=-0.5, lost=MARGIN, lower=0.0):
+    """Scores that choose now this rate and now that, and a loss that changes much from one rate to the next.
+
+    At the largest batch size the score is worse by ``lost``; its log loss at the optimum is less by ``lower``.
+    """
+    away, rows = np.arange(-4, 5.0), []
+    own = rng.normal(0, 0.002, n)
+    for size in (16, 64, 256, 1024):
+        last = size == 1024
+        mean = 0.97 - 0.004 * away**2 - lost * last
+        scores = mean[:, None] + own + rng.normal(0, 0.004, (2, 9, n))
+        losses = np.exp(-3 + loss_an_octave * away[:, None] - lower * last + rng.normal(0, 0.05, (9, n)))
+        for rate, seed in np.ndindex(9, n):
+            values = (losses[rate, seed], *scores[:, rate, seed])
+            rows.append((size, 2.0 ** (away[rate] + math.log2(size) / 2 - 8), seed, *map(float, values)))
+    names = ("batch_size", "learning_rate", "seed", "train_loss", "validation_score", "test_score")
+    return pl.DataFrame(rows, schema=names, orient="row").with_columns(
+        workload=pl.lit(RECORD.name), budget=pl.lit("steps:200"), optimizer=pl.lit("sgd"),
+        effective_learning_rate="learning_rate", status=pl.lit("complete"), steps=pl.lit(200, pl.Int64),
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_loss_that_is_no_lower_is_hardly_ever_called_lower_whatever_rates_are_chosen():
+    """With the chosen rates taken as given the interval holds the truth, 0, in .47 to .79 of such studies."""
+    rng, held, false = np.random.default_rng(0), [], Counter()
+    for _ in range(60):
+        (case,) = cases(tables(flat_study(rng, 5)))
+        drop, strong, _, _ = next(at_constant_steps(case)).effects
+        held.append(strong.estimate.low95 <= 0 <= strong.estimate.high95)
+        false.update(name for name, effect in (("drop", drop), ("loss", strong)) if effect.verdict == "supported")
+    assert np.mean(held) >= 0.93
+    assert max(false.values(), default=0) <= 8  # of 60 at 5 %, in 99 of 100 tries
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_peak_are_the_smaller_batch_sizes_within_the_margin_of_the_best():
+    trials = flat_study(np.random.default_rng(1), 15, lost=0.03, lower=1.0)
+    worse = (pl.col("batch_size") == 16).cast(pl.Float64) * 0.02
+    trials = trials.with_columns(pl.col(name) - worse for name in ("validation_score", "test_score"))
+    (case,) = cases(tables(trials))
+    drop, strong, _, _ = next(at_constant_steps(case)).effects
+    assert drop.name == "score lost from 64 and 256 to 1024"
+    at_best = {}
+    for (size,), cell in trials.group_by("batch_size"):
+        means = cell.group_by("learning_rate").agg(pl.col("validation_score").mean()).sort("validation_score")
+        at_best[size] = cell.filter(learning_rate=means["learning_rate"][-1])
+    score, loss = ({z: of[name].to_numpy() for z, of in at_best.items()} for name in ("test_score", "train_loss"))
+    means = [np.mean(score[size]) for size in (64, 256, 1024)]
+    assert drop.estimate.value == pytest.approx((means[0] + means[1]) / 2 - means[2])
+    logs = [np.log(loss[size]).mean() for size in (64, 256, 1024)]
+    assert strong.estimate.value == pytest.approx(logs[2] - (logs[0] + logs[1]) / 2)
+    assert (drop.verdict, strong.verdict) == ("supported", "supported")
 
 
 # ── Epochs ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -436,18 +553,27 @@ def test_together(several):
     assert (found == "contradicted") == ("contradicted" in several)
 
 
-@given(st.floats(-2, 2), st.floats(0.05, 2), st.integers(2, 20))
-def test_the_seeds_that_are_said_to_decide_do_and_one_less_does_not(value, spread, n):
-    def at(m):
-        half90, half95 = (stats.t.ppf(q, m - 1) * spread / math.sqrt(m) for q in (0.95, 0.975))
-        return Estimate(value, value - half90, value + half90, value - half95, value + half95)
+@pytest.mark.parametrize("n", [5, 15])
+def test_the_seeds_that_are_said_to_decide_do_so_in_as_many_studies_as_is_said(n):
+    """Of studies with all kinds of truths that are open with n seeds, half are decided with the first number."""
+    rng, decided = np.random.default_rng(n), {0.5: [], 0.8: []}
+    for _ in range(1500):
+        values = rng.uniform(-2, 2) + np.exp(rng.uniform(-1.5, 1.5)) * rng.normal(size=100)
+        now = estimated(values[:n])
+        if now.verdict(-0.5, 0.5) != "inconclusive":
+            continue
+        for chance, seeds in zip(decided, seeds_to_decide(now, n, -0.5, 0.5), strict=True):
+            if seeds is not None:
+                decided[chance].append(estimated(values[:seeds]).verdict(-0.5, 0.5) != "inconclusive")
+    for chance, of in decided.items():
+        assert len(of) > 100
+        assert np.mean(of) == pytest.approx(chance, abs=4 * math.sqrt(0.25 / len(of)) + 0.03)
 
-    needed = seeds_to_decide(at(n), n, -0.5, 0.5)
-    if needed is None:
-        assert at(1000).verdict(-0.5, 0.5) == "inconclusive"
-    else:
-        assert at(needed).verdict(-0.5, 0.5) != "inconclusive"
-        assert needed == 2 or at(needed - 1).verdict(-0.5, 0.5) == "inconclusive"
+
+def test_no_number_of_seeds_is_named_where_there_is_none():
+    at_end = Estimate(0.5, 0.499, 0.501, 0.498, 0.502)
+    assert seeds_to_decide(at_end, 20, -math.inf, 0.5, grid_error=0.1) == (None, None)
+    assert seeds_to_decide(Estimate(0, -math.inf, math.inf, -math.inf, math.inf), 1, -1, 1) == (None, None)
 
 
 def test_estimated_is_students_t():
@@ -455,3 +581,36 @@ def test_estimated_is_students_t():
     found = estimated(values)
     for level, ends in ((0.90, (found.low90, found.high90)), (0.95, (found.low95, found.high95))):
         assert ends == pytest.approx(stats.t.interval(level, 6, values.mean(), stats.sem(values)))
+
+
+def test_a_verdict_of_many_parts_is_contradicted_in_no_more_than_a_twentieth():
+    """Each of four parts lies just at the end of its zone."""
+    rng = np.random.default_rng(0)
+    false = [
+        Finding(
+            "C9", effects=tuple(in_zone("", estimated(rng.normal(size=6)), (-9, 0), 6, "") for _ in range(4))
+        ).verdict
+        == "contradicted"
+        for _ in range(2000)
+    ]
+    assert np.mean(false) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_number_of_verdicts_is_said():
+    found = findings(tables(study()))
+    tested = [f for f in found if f.verdict != "not tested"]
+    assert family(found).startswith(f"{len(tested)} verdicts were tested.")
+    assert family([]) == ""
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_planted_of_epochs_is_hardly_ever_contradicted():
+    """The test-optimal rate moves as much as the zone allows, and the train-optimal one just enough."""
+    verdicts_of = Counter()
+    for seed in range(20):
+        trials = ladder(test_slope=0.25, train_slope=-0.25, n=5, spread=0.004, seed=seed)
+        verdicts_of.update((f.claim, f.verdict) for f in over_epochs(next(ladders(tables(trials)))))
+    assert verdicts_of["C9", "contradicted"] <= 3  # of 20 at 5 %, in 98 of 100 tries
+    assert verdicts_of["C9b", "contradicted"] == 0
+    assert verdicts_of["C9b", "supported"] >= 16

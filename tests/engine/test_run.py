@@ -307,7 +307,7 @@ def test_cells_in_which_everything_diverged_are_named(tmp_path):
     assert not any("can be the best" in sentence for sentence in sentences(result.tables))
     only = quadratic_study(batch_sizes=(16,), learning_rates=(1e30,), seeds=2, optimizers=(sg.SGD(),))
     result, _ = quietly(only, tmp_path / "t")
-    said = "sgd at batch size 16: no learning rate tried can be the best, because 2 of 2 trials diverged."
+    said = "sgd at batch size 16: no learning rate tried can be the best, because 2 of 2 trials failed to train."
     assert sentences(result.tables)[-1] == said
     with pytest.raises(sg.InputError, match="too many trials diverged at every learning rate"):
         result.save_report(tmp_path / "page.html")

@@ -161,13 +161,26 @@ def assert_bracketed(stands, trials, record=RECORD):
     of_rate = {k: [] for k in tried}
     for trial in sorted(stands.trials, key=lambda trial: trial.seed):
         of_rate[round(2 * math.log2(trial.learning_rate))].append(rows[trial.id])
-    diverged = [[row["status"] == "diverged" for row in of_rate[k]] for k in tried]
+    sign = 1 if record.score_goal == "maximize" else -1
+
+    def gains(row):
+        if row["status"] == "diverged":
+            return 0.0, 0.0
+        return sign * (row["validation_score"] - record.constant_score), record.constant_loss - row["train_loss"]
+
+    most = [max(sum(gains(row)[k] for row in of) / len(of) for of in of_rate.values()) for k in (0, 1)]
+    diverged = [
+        [
+            row["status"] == "diverged" or all(g < m / 2 for g, m in zip(gains(row), most, strict=True))
+            for row in of_rate[k]
+        ]
+        for k in tried
+    ]  # or collapsed
     eligible = [sum(row) <= 0.2 * len(row) for row in diverged]
     if not any(eligible):
         assert tried == [2 * octave for octave in whole]
         assert whole[0] == LOWEST
         return
-    sign = 1 if record.score_goal == "maximize" else -1
     columns = {
         "validation_score": lambda v: sign * (record.constant_score if v is None else v),
         "train_loss": lambda v: -math.log(record.constant_loss if v is None else v),
@@ -185,7 +198,7 @@ def assert_bracketed(stands, trials, record=RECORD):
             return best > constant and means[end] - constant < 0.1 * (best - constant)
 
         if tried[0] > 2 * LOWEST:
-            assert learned_next_to_nothing(0) or beaten_end(values, diverged, 0)
+            assert not eligible[0] or learned_next_to_nothing(0) or beaten_end(values, diverged, 0)
         if tried[-1] < 2 * HIGHEST and eligible[-1]:
             assert learned_next_to_nothing(-1) or beaten_end(values, diverged, -1)
 
@@ -207,6 +220,25 @@ FLAT_WITH_CLIFF = Oracle(width=math.inf, cliff=3.0)
 TOO_LOW = Oracle(score=-30.0, loss=-28.0, width=3.0)
 TOO_HIGH = Oracle(score=20.0, loss=16.0, width=3.0, cliff=100.0)
 FAR_APART = Oracle(score=-14.0, loss=8.0, cliff=100.0)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_a_window_of_dead_networks_sends_the_search_down_and_up(spread):
+    """Above a cliff networks answer at random with a finite loss: the best of them is no optimum."""
+
+    class Dead(Oracle):
+        def row(self, trial):
+            row = super().row(trial)
+            if math.log2(trial.learning_rate) > -14:
+                noise = random.Random(trial.id)
+                score = RECORD.constant_score + 0.02 * spread * noise.gauss(0, 1)
+                row |= {"validation_score": score, "test_score": score, "train_loss": RECORD.constant_loss * 1.001}
+            return row
+
+    found, trials = searched(declaration(batch_sizes=(8,)), Dead(score=-16.0, loss=-16.0, knee=3, cliff=100.0))
+    (stands,) = found
+    assert -17 in octaves(stands)
+    assert_bracketed(stands, trials)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -350,7 +382,10 @@ def test_where_both_ends_are_beaten_the_half_octaves_on_both_sides_of_each_winne
     noise = np.array([0.3, -0.3, 0.1, -0.1])
     curves = [
         Curve(
-            2.0 ** np.array(octaves), np.arange(4), np.array(means, float)[:, None] + noise, np.zeros((len(score), 4))
+            2.0 ** np.array(octaves),
+            np.arange(4),
+            np.array(means, float)[:, None] + noise,
+            np.zeros((len(score), 4), bool),
         )
         for means in (score, loss)
     ]

@@ -8,17 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from sgdscope.stats.equivalence import equivalence, power, seeds_needed
+from sgdscope.stats.equivalence import ALPHA, chance_to_show, equivalence, pairs_of, seeds_to_compare
 from sgdscope.stats.intervals import holm
 
 TWO_PICTURES = 2 / 517  # of the digits' test split
 
 
-@pytest.fixture
-def verdicts_only(monkeypatch):
-    """For thousands of comparisons: what power they have and how many seeds they need is not worked out."""
-    monkeypatch.setattr("sgdscope.stats.equivalence.power", lambda *_: 0.0)
-    monkeypatch.setattr("sgdscope.stats.equivalence.seeds_needed", lambda *_: None)
+def power(deviation, margin, n):
+    """How probable it is that n seeds call two equal scores the same."""
+    return chance_to_show([margin, margin], deviation, ALPHA, n)
 
 
 @st.composite
@@ -97,27 +95,26 @@ def test_the_smallest_margin_is_where_all_comparisons_begin_to_pass(values, marg
 @given(paired(), st.floats(0.05, 1.5))
 def test_which_of_the_two_is_subtracted_does_not_matter(values, margin):
     forth, back = equivalence(values, margin), equivalence(-values, margin)
-    assert (forth.verdict, forth.power, forth.seeds_needed) == (back.verdict, back.power, back.seeds_needed)
+    assert forth.verdict == back.verdict
     np.testing.assert_allclose(forth.p_equivalent, back.p_equivalent)
     np.testing.assert_allclose(forth.low95, -back.high95)
 
 
 def test_one_seed_decides_nothing():
     found = equivalence(np.array([[0.0], [5.0]]), 1.0)
-    assert (found.verdict, found.power, found.seeds_needed) == ("inconclusive", 0.0, None)
+    assert found.verdict == "inconclusive"
     assert found.smallest_margin == math.inf
 
 
 @pytest.mark.parametrize(("difference", "verdict"), [(0.5, "supported"), (-2.0, "contradicted"), (1.0, "inconclusive")])
 def test_seeds_that_agree_decide_but_at_the_margin(difference, verdict):
     found = equivalence(np.array([[0.0] * 3, [difference] * 3]), 1.0)
-    assert (found.verdict, found.power) == (verdict, 1.0)
+    assert found.verdict == verdict
 
 
 # ── How often it is wrong ────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.usefixtures("verdicts_only")
 @pytest.mark.parametrize("n", [5, 15])
 @pytest.mark.parametrize("side", [-1, 1])
 def test_a_difference_at_the_margin_is_called_equal_in_no_more_than_a_twentieth(n, side):
@@ -133,7 +130,6 @@ def test_a_difference_at_the_margin_is_called_equal_in_no_more_than_a_twentieth(
     assert np.mean([verdict == "supported" for verdict in together]) <= alone[:500].mean()
 
 
-@pytest.mark.usefixtures("verdicts_only")
 @pytest.mark.parametrize("k", [1, 5])
 def test_differences_within_the_margin_are_contradicted_in_no_more_than_a_twentieth(k):
     rng = np.random.default_rng(k)
@@ -141,50 +137,66 @@ def test_differences_within_the_margin_are_contradicted_in_no_more_than_a_twenti
     assert np.mean([verdict == "contradicted" for verdict in verdicts]) <= 0.05 + 0.01
 
 
+@pytest.mark.parametrize("n", [5, 15])
+@pytest.mark.parametrize("means", [(0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (0.0, 0.5, 1.0, 0.2)])
+def test_scores_of_which_two_lie_the_margin_apart_are_hardly_ever_called_equal(n, means):
+    """The mean of all of them lies within the margin of each."""
+    rng = np.random.default_rng(n)
+    scores = np.array(means)[None, :, None] + rng.normal(0, 0.3, (1500, len(means), n))
+    supported = [equivalence(pairs_of(len(of)) @ of, 1.0).verdict == "supported" for of in scores]
+    assert np.mean(supported) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1500)
+    contradicted = [equivalence(pairs_of(len(of)) @ of, 1.0).verdict == "contradicted" for of in scores]
+    assert np.mean(contradicted) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1500)
+
+
+def test_pairs_are_all_pairs():
+    scores = np.random.default_rng(0).normal(size=(4, 3))
+    expected = [(scores[i] - scores[j]).tolist() for i in range(4) for j in range(i + 1, 4)]
+    assert (pairs_of(4) @ scores).tolist() == expected
+
+
+def test_the_seeds_that_are_said_to_decide_several_comparisons_do_so_in_as_many_studies_as_is_said():
+    """Over truths that differ by much more than their errors, since the prediction takes all truths for alike."""
+    n, rng, decided, pairs = 5, np.random.default_rng(0), {0.5: [], 0.8: []}, pairs_of(3)
+    for _ in range(400):
+        spread = np.exp(rng.uniform(-1, 1))
+        scores = rng.uniform(-8, 8, (3, 1)) + spread * rng.normal(size=(3, 100)) + rng.normal(size=100)
+        if equivalence(pairs @ scores[:, :n], 8.0).verdict != "inconclusive":
+            continue
+        for chance, seeds in zip(decided, seeds_to_compare(scores[:, :n], pairs, 8.0), strict=True):
+            if seeds is not None:
+                decided[chance].append(equivalence(pairs @ scores[:, :seeds], 8.0).verdict != "inconclusive")
+    for chance, of in decided.items():
+        assert len(of) > 20
+        assert np.mean(of) == pytest.approx(chance, abs=4 * math.sqrt(0.25 / len(of)))
+
+
+def test_no_number_of_seeds_is_named_for_one_seed_or_none_that_differ():
+    assert seeds_to_compare(np.zeros((3, 1)), pairs_of(3), 1.0) == (None, None)
+    assert seeds_to_compare(np.ones((3, 5)), pairs_of(3), 1.0) == (None, None)
+
+
 # ── Power ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.usefixtures("verdicts_only")
 @pytest.mark.parametrize("n", [2, 5, 10, 15])
 @pytest.mark.parametrize("margin", [0.3, 0.6, 1.0, 2.0])
 def test_power_is_how_often_equal_scores_are_called_equal(n, margin):
     rng = np.random.default_rng(n)
     passes = equivalence(rng.normal(0, 1, (10_000, n)), margin).p_equivalent < 0.05
-    assert power(np.array([1.0]), margin, n) == pytest.approx(passes.mean(), abs=4 * 0.5 / 100)
-
-
-@pytest.mark.usefixtures("verdicts_only")
-def test_power_of_several_comparisons_is_that_all_pass():
-    rng = np.random.default_rng(0)
-    deviations = np.array([0.5, 1.0, 1.5])
-    passes = np.ones(10_000, bool)
-    for deviation in deviations:
-        passes &= equivalence(rng.normal(0, deviation, (10_000, 8)), 1.5).p_equivalent < 0.05
-    assert power(deviations, 1.5, 8) == pytest.approx(passes.mean(), abs=0.02)
+    assert power(1.0, margin, n) == pytest.approx(passes.mean(), abs=4 * 0.5 / 100)
 
 
 def test_two_digits_scores_are_called_the_same_as_often_as_the_protocol_says():
     """One standard deviation gives all three figures: .26 with 5 seeds, .76 with 10 and .95 with 15."""
-    of = lambda deviation, n: power(np.array([deviation]), TWO_PICTURES, n)
+    of = lambda deviation, n: power(deviation, TWO_PICTURES, n)
     deviation = optimize.brentq(lambda d: of(d, 10) - 0.76, 1e-4, 1e-1)
     assert of(deviation, 5) == pytest.approx(0.26, abs=0.02)
     assert of(deviation, 15) == pytest.approx(0.95, abs=0.02)
 
 
-@pytest.mark.parametrize("margin", [0.4, 0.7, 1.0, 3.0])
-@pytest.mark.parametrize("deviations", [(1.0,), (0.5, 1.0), (1.0, 1.0, 1.0)])
-def test_the_seeds_needed_are_the_fewest_with_enough_power(margin, deviations):
-    deviations = np.array(deviations)
-    n = seeds_needed(deviations, margin)
-    assert n == next(n for n in range(2, 1001) if power(deviations, margin, n) >= 0.8)
-
-
 def test_more_seeds_have_more_power():
     """But for what its average over quantiles rounds: the search for the fewest rests on it."""
-    powers = [power(np.array([1.0, 0.7]), 0.6, n) for n in range(2, 60)]
+    powers = [power(1.0, 0.6, n) for n in range(3, 60)]
     assert (np.diff(powers) >= -1e-6).all()
-
-
-def test_where_a_thousand_seeds_are_too_few_none_is_named():
-    assert seeds_needed(np.array([1.0]), 0.01) is None
-    assert seeds_needed(np.array([0.0]), 0.01) == 2
+    assert power(0.0, 0.01, 2) == 1

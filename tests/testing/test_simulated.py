@@ -28,7 +28,7 @@ def studied(n=MANY, sizes=(64,), seed=0, **fields):
     return truth, simulate(np.random.default_rng(seed), n, truth, sizes)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "collapse"])
 def test_means_and_spreads_are_those_planted(shape):
     truth, study = studied(shape=shape, lost=lambda x: 0.01)
     cell, octaves = study[64], np.log2(study[64].rates)
@@ -66,6 +66,53 @@ def test_trials_diverge_above_a_cliff_and_nowhere_else():
     np.testing.assert_allclose(at, [0, 0.0025, 0.5, 1], atol=1e-3)
     for shape in ("symmetric", "asymmetric", "flat"):
         assert not studied(100, shape=shape)[1][64].diverged.any()
+
+
+def test_trials_collapse_to_the_constant_baseline_with_a_finite_loss():
+    truth, study = studied(2000, shape="collapse")
+    found = study[64].curve("validation_score")
+    assert not found.diverged.any()
+    np.testing.assert_allclose(found.collapsed.mean(axis=1), truth.failing(64, found.octaves), atol=0.04)
+    assert np.abs(study[64].validation_score[found.collapsed].mean() - RECORD.constant_score) < 0.005
+    assert np.isfinite(study[64].train_loss).all()
+
+
+def test_validation_and_test_share_the_luck_of_the_network():
+    for luck in (0.0, 0.7):
+        _, study = studied(luck=luck, shared=0.0)
+        scores = study[64].validation_score[3], study[64].test_score[3]
+        assert np.corrcoef(*scores)[0, 1] == pytest.approx(luck, abs=0.06)
+
+
+def test_curves_change_with_the_batch_size():
+    truth, study = studied(4000, sizes=(4, 1024), changing=1.0, shared=0.0)
+    for size, factor in ((4, 1), (1024, 2)):
+        octaves = truth.octave(size) + np.array([0.0, 1.0])
+        assert PLATEAU - truth.mean_score(size, octaves)[1] == pytest.approx(0.004 * factor)
+        assert study[size].test_score[3].std() == pytest.approx(0.006 * factor, rel=0.06)
+    turning = Truth(shape="turning")
+    for size, steep in ((16, 1), (256, -1)):
+        lost = [turning.below(size, np.array([turning.octave(size) + side])).item() for side in (steep, -steep)]
+        assert lost == [3.0, 1.0]
+
+
+def test_missing_trials_are_no_part_of_curves_and_tables():
+    _, study = studied(200, missing=0.1)
+    cell = study[64]
+    assert cell.missing.mean() == pytest.approx(0.1, abs=0.03)
+    np.testing.assert_array_equal(cell.curve("test_score").there, ~cell.missing)
+    assert trial_table({"sgd": study}).height == (~cell.missing).sum()
+
+
+def test_the_rates_are_those_that_a_search_leaves():
+    """Whole octaves, and beside the best rate by each criterion both half octaves."""
+    _, study = studied(5, sizes=(4, 64, 1024), grid=0.0)
+    for cell in study.values():
+        half = np.round(2 * (np.log2(cell.rates) - np.log2(cell.rates[0]))).astype(int)
+        assert set(range(0, 13, 2)) <= set(half)
+        for column in ("validation_score", "train_loss"):
+            best = half[cell.curve(column).best()[0]]
+            assert {best - 1, best + 1} & set(range(13)) <= set(half)
 
 
 def test_a_seed_has_its_own_part_at_every_rate_and_batch_size():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sgdscope.analysis.tables import Tables
 from sgdscope.report.figures import (
     best_score,
+    failures,
     loss_along_training,
     loss_by_learning_rate,
     noise_scale,
@@ -22,6 +23,7 @@ from sgdscope.report.figures.figure import Figure
 
 OF_ONE_BUDGET = (
     best_score,
+    failures,
     optimal_learning_rate,
     two_regimes,
     training_loss,

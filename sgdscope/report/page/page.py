@@ -12,7 +12,7 @@ import polars as pl
 
 from sgdscope import atomic
 from sgdscope.analysis.tables import StudyTables
-from sgdscope.claims.decide import ZONES, findings
+from sgdscope.claims.decide import ZONES, family, findings
 from sgdscope.claims.finding import Finding
 from sgdscope.errors import InputError
 from sgdscope.report.figures import figures_against_epochs, figures_of
@@ -110,7 +110,7 @@ def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
         finished=tables.finished,
         pending=tables.pending,
         claims=[(row, _figure_of(row, found, tables, keys)) for row in claim_rows(found)],
-        zones=ZONES,
+        zones=f"{ZONES} {family(found)}",
         scope=f"Batch sizes with 95 % intervals over {seeds(tables.optima)}.",
         limits=[(part.title, limits(part)) for part in tables.parts if several_batch_sizes(part)],
         advice=advice(tables, folder),

@@ -38,6 +38,7 @@ RATES_LEGEND = "* extrapolated. † uncertain by more than a factor of 8. ‡ at
 # Comparisons, in the order in which they are said.
 COMPARISONS = {
     "better": "better",
+    "better in short runs": "better, in runs too short for momentum's steady state,",
     "equivalent": "equivalent",
     "worse": "worse",
     "undecided": "undecided",
@@ -168,7 +169,9 @@ def momentum_sentences(leads: pl.DataFrame, costs: pl.DataFrame, record: Workloa
     for name, mine in lines_of_optimizers(leads):
         equal = mine.filter(over="equal batch sizes")
         margin = points(mine["margin"][0], record.in_percent)
-        sizes = {verdict: equal.filter(verdict=verdict)["batch_size"].to_list() for verdict in COMPARISONS}
+        sizes: dict[str, list[int]] = {verdict: [] for verdict in COMPARISONS}
+        for row in equal.rows(named=True):
+            sizes[_comparison(row)].append(row["batch_size"])
         short = equal.filter(~pl.col("warmed_up"))["batch_size"].to_list()
         note = f" Runs are too short for momentum's steady state at {listed(short)}." if short else ""
         scope = f"margin {margin}, 95 % with Holm's correction, {counted(mine['n'][0])}"
@@ -181,9 +184,15 @@ def _compared(sizes: dict[str, list[int]]) -> str:
     return "; ".join(f"{COMPARISONS[verdict]} at {listed(mine)}" for verdict, mine in sizes.items() if mine)
 
 
+def _comparison(row: dict[str, Any]) -> str:
+    """Return a row's verdict; no advice rests on runs that are too short for momentum's steady state."""
+    short = row["verdict"] == "better" and row["warmed_up"] is False
+    return "better in short runs" if short else str(row["verdict"])
+
+
 def _of_the_best(row: dict[str, Any], costs: pl.DataFrame, record: WorkloadRecord) -> str:
     sizes = f"at its best batch size, {row['batch_size']}, against SGD at {row['sgd_batch_size']}"
-    text = f"{row['optimizer']} {sizes}: {COMPARISONS[row['verdict']]}"
+    text = f"{row['optimizer']} {sizes}: {COMPARISONS[_comparison(row)]}"
     text += f" ({_difference(row, record)}, {counted(row['n'])})."
     pairs = (row["optimizer"], row["batch_size"]), ("sgd", row["sgd_batch_size"])
     times = [costs.filter(optimizer=name, batch_size=size)["seconds"].drop_nulls().to_list() for name, size in pairs]

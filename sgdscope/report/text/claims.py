@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from sgdscope.claims.decide import CLAIMS, ZONES, overall
+from sgdscope.claims.decide import CLAIMS, ZONES, family, overall, reading
 from sgdscope.claims.finding import (
     EXPONENT,
     LOG_BATCH_SIZE,
     LOG_LOSS,
     OCTAVES,
-    SCORE,
     SLOPE,
     Effect,
     Finding,
@@ -30,11 +29,16 @@ NOT_TESTED = "not tested"
 
 
 class Row(NamedTuple):
-    """One claim: ``numbers`` has a sentence for each finding, ``figure`` is the anchor of the figure that shows it."""
+    """One claim.
+
+    ``reads`` is the verdict with what limits it, ``numbers`` has a sentence for each finding, and ``figure`` is the
+    anchor of the figure that shows it.
+    """
 
     claim: str
     statement: str
     verdict: str
+    reads: str
     numbers: list[str]
     rule: str
     figure: str
@@ -46,7 +50,7 @@ def claim_rows(findings: Sequence[Finding]) -> list[Row]:
     for name, claim in CLAIMS.items():
         mine = [finding for finding in findings if finding.claim == name]
         said = [sentence(finding) for finding in mine]
-        rows.append(Row(name, claim.sentence, overall(mine), said, claim.rule, claim.figure))
+        rows.append(Row(name, claim.sentence, overall(mine), reading(mine), said, claim.rule, claim.figure))
     return rows
 
 
@@ -54,12 +58,12 @@ def print_claims(findings: Sequence[Finding], console: Console) -> None:
     """Print each claim with its verdict, its numbers, and the rule and the figure of those that were tested."""
     for row in claim_rows(findings):
         colour = COLOURS[row.verdict]
-        console.print(Text.assemble((f"{row.claim:<4}", "bold"), (row.verdict, colour), f"  {row.statement}"))
+        console.print(Text.assemble((f"{row.claim:<4}", "bold"), (row.reads, colour), f"  {row.statement}"))
         for said in row.numbers:
             print_text(console, visible(said), indent=4)
         if row.verdict != NOT_TESTED:
             print_text(console, f"Rule: {row.rule} (figure {row.figure or 'none'}).", indent=4, style="dim")
-    console.print(Text(ZONES, "dim"))
+    console.print(Text(f"{ZONES} {family(findings)}", "dim"))
 
 
 def sentence(finding: Finding) -> str:
@@ -69,7 +73,7 @@ def sentence(finding: Finding) -> str:
     if not finding.workload:
         return " ".join(parts)
     subject = ", ".join(filter(None, (finding.workload, finding.budget, finding.optimizer)))
-    said = f"{finding.verdict} ({counted(finding.n)})" if finding.n else finding.verdict
+    said = f"{finding.reads} ({counted(finding.n)})" if finding.n else finding.verdict
     return f"{subject}: {said}. {' '.join(parts)}".strip()
 
 
@@ -79,11 +83,12 @@ def as_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
         {
             "claim": claim,
             "sentence": of.sentence,
-            "verdict": overall(mine),
+            "verdict": reading(mine),
             "rule": of.rule,
             "figure": of.figure,
             "findings": [
-                {name: getattr(finding, name) for name in ("workload", "budget", "optimizer", "verdict", "n", "reason")}
+                {name: getattr(finding, name) for name in ("workload", "budget", "optimizer", "n", "reason")}
+                | {"verdict": finding.reads}
                 | {"effects": [_plain(effect) for effect in finding.effects]}
                 for finding in mine
             ],
@@ -118,12 +123,12 @@ def _effect(effect: Effect) -> str:
     text = f"{effect.name[0].upper()}{effect.name[1:]}: {amount(effect)}; required: {_zone(effect)}."
     if not effect.decides:
         return f"Context: {text}"
-    if effect.seeds_needed is not None:
-        alike = " of equal scores" if effect.unit == SCORE and effect.zone[0] == -effect.zone[1] else ""
-        return f"{text} Inconclusive; about {effect.seeds_needed} seeds{alike} would decide."
-    if effect.verdict == "inconclusive" and effect.n > 1:
-        return f"{text} Inconclusive; more seeds alone will not decide."
-    return f"{text} {effect.verdict.capitalize()}."
+    if effect.verdict != "inconclusive" or effect.n < 2 or effect.unit == EXPONENT:
+        return f"{text} {effect.verdict.capitalize()}."
+    if effect.seeds_50 is None:
+        return f"{text} Inconclusive; more seeds will not settle it."
+    most = f"{effect.seeds_80} with 80 %" if effect.seeds_80 else "no number up to 100 with 80 %"
+    return f"{text} Inconclusive; {effect.seeds_50} seeds would decide with a chance of 50 %, {most}."
 
 
 def _zone(effect: Effect) -> str:
@@ -138,6 +143,6 @@ def _zone(effect: Effect) -> str:
 
 def _plain(effect: Effect) -> dict[str, Any]:
     numbers = dict(zip(("zone_low", "zone_high"), rounded(effect.zone), strict=True)) | vars(effect.estimate)
-    return {name: getattr(effect, name) for name in ("name", "unit", "n", "verdict", "decides", "seeds_needed")} | {
-        name: value if math.isfinite(value) else None for name, value in numbers.items()
-    }
+    return {
+        name: getattr(effect, name) for name in ("name", "unit", "n", "verdict", "decides", "seeds_50", "seeds_80")
+    } | {name: value if math.isfinite(value) else None for name, value in numbers.items()}

@@ -10,6 +10,7 @@ from sgdscope.analysis.curve import smallest_loss
 from sgdscope.analysis.curves import without_score
 from sgdscope.analysis.edges import Edges, listed, sides
 from sgdscope.analysis.exclusions import learning
+from sgdscope.analysis.failures import failure_sentences
 from sgdscope.analysis.gaps import gap_sentences
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.trial_table import CRITERIA, Records
@@ -34,7 +35,7 @@ def headings(tables: Tables) -> tuple[str, ...]:
     """Return the headings of the table: workload and budget only where there are several."""
     names = {f"test {record.score_name}{' (%)' * record.in_percent}" for record in tables.records.values()}
     what = names.pop() if len(names) == 1 else "test score"
-    return (*_varying(tables), "optimizer", "batch", what, "learning rate", "training loss")
+    return (*_varying(tables), "optimizer", "batch", what, "learning rate", "training loss", "failed")
 
 
 def summary_rows(tables: Tables) -> list[tuple[str, ...]]:
@@ -58,9 +59,14 @@ def summary_rows(tables: Tables) -> list[tuple[str, ...]]:
                     _score(best, part.record) if best else "not finite",
                     _rate(best) if best else "",
                     _loss(loss, part.record) if loss else "not measured",
+                    _failed(best or losses[optimizer, size]),
                 )
             )
     return rows
+
+
+def _failed(row: dict[str, Any]) -> str:
+    return f"{row['cell_diverged'] + row['cell_collapsed']}/{row['trials']}"
 
 
 CELL = ("optimizer", "batch_size")
@@ -68,10 +74,11 @@ CELL = ("optimizer", "batch_size")
 
 def caption(tables: Tables) -> str:
     """Say what the numbers of the table are, and what its marks mean."""
-    diverged, trials = int(tables.curves["diverged"].sum()), int(tables.curves["n"].sum())
+    diverged, collapsed, trials = (int(tables.curves[name].sum()) for name in ("diverged", "collapsed", "n"))
     return (
-        f"[low, high]: 95 % intervals over {seeds(tables.optima)}, for this test set. {diverged:,} of {trials:,} "
-        f"trials diverged. {how_chosen(tables.record)} {MARKS}"
+        f"[low, high]: 95 % intervals over {seeds(tables.optima)}, for this test set. failed: trials that "
+        f"failed to train, at any rate; of {trials:,} trials {diverged:,} diverged and {collapsed:,} collapsed. "
+        f"{how_chosen(tables.record)} {MARKS}"
     )
 
 
@@ -86,6 +93,7 @@ def sentences(tables: Tables) -> list[str]:
     several = several_batch_sizes(tables)
     said = edge_sentences(tables.optima)
     said += transition_sentences(tables) if several else []
+    said += failure_sentences(tables.failures)
     said += noise_scale_sentences(tables)
     said += regime_sentences(tables) + limit_sentences(tables) if several else []
     said += coefficient_sentences(tables) + gap_sentences(tables.trials, tables.records)
@@ -163,13 +171,14 @@ def _varying(tables: Tables) -> list[str]:
 
 
 def _without_optimum(tables: Tables) -> list[str]:
-    """Name the cells in which too many trials diverged at every rate: they are in no figure, and must not be missed."""
-    trials = ended(tables.trials).group_by(CELL)
-    cells = trials.agg(trials=pl.len(), diverged=(pl.col("status") == "diverged").sum())
-    missing = cells.join(tables.optima, on=CELL, how="anti").filter(pl.col("diverged") > 0)
+    """Name the cells in which too many trials failed at every rate: they are in no figure, and must not be missed."""
+    cells = tables.failures.group_by(CELL, maintain_order=True).agg(
+        trials=pl.col("n").sum(), failed=pl.col("diverged").sum() + pl.col("collapsed").sum()
+    )
+    missing = cells.join(tables.optima, on=CELL, how="anti").filter(pl.col("failed") > 0)
     return [
         f"{row['optimizer']} at batch size {row['batch_size']}: no learning rate tried can be the best, because "
-        f"{row['diverged']} of {row['trials']} trials diverged."
+        f"{row['failed']} of {row['trials']} trials failed to train."
         for row in plain_first(missing, "batch_size").iter_rows(named=True)
     ]
 

@@ -1,0 +1,72 @@
+"""Where training fails: trials that diverged or collapsed, by optimizer, batch size and learning rate."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import polars as pl
+
+from sgdscope.analysis.curve import MOST_FAILED
+from sgdscope.analysis.curves import OUTCOME_COLUMNS, RATE_COLUMNS
+from sgdscope.analysis.edges import listed
+from sgdscope.analysis.trial_table import CELL, CELL_COLUMNS
+from sgdscope.formatting import exact
+from sgdscope.frames import Column, Columns, schema
+
+FAILURES_COLUMNS: Columns = {
+    **CELL_COLUMNS,
+    **{name: RATE_COLUMNS[name] for name in ("learning_rate", "effective_learning_rate")},
+    **{name: OUTCOME_COLUMNS[name] for name in ("n", "diverged", "collapsed")},
+    "failed": Column(pl.Float64, "Share of the trials that failed to train: they diverged or collapsed."),
+}
+FAILURES_SCHEMA = schema(FAILURES_COLUMNS)
+
+
+def failures(curves: pl.DataFrame) -> pl.DataFrame:
+    """Return one row for each cell and learning rate: n, diverged, collapsed, and the share that failed to train.
+
+    Args:
+        curves: the table of :func:`~sgdscope.analysis.curves.learning_rate_curves`.
+    """
+    if curves.is_empty():
+        return pl.DataFrame(schema=FAILURES_SCHEMA)
+    failed = (pl.col("diverged") + pl.col("collapsed")) / pl.col("n")
+    return curves.with_columns(failed=failed).select(FAILURES_SCHEMA.keys()).sort(*CELL, "learning_rate")
+
+
+def failure_sentences(failures: pl.DataFrame) -> list[str]:
+    """Return a sentence for each workload, budget and optimizer: from which learning rates on training fails.
+
+    Training fails from the smallest rate above which each rate tried fails to train in more than 20 % of its trials.
+
+    Args:
+        failures: the table of :func:`failures`.
+    """
+    said = []
+    for (_, _, optimizer), rows in failures.group_by(CELL[:-1], maintain_order=True):
+        trials, failed = int(rows["n"].sum()), int((rows["diverged"] + rows["collapsed"]).sum())
+        if not failed:
+            said.append(f"{optimizer}: all {trials} trials trained.")
+            continue
+        limits = [(int(str(size)), _limit(of)) for (size,), of in rows.group_by("batch_size", maintain_order=True)]
+        parts = []
+        for limit, of in groupby(limits, key=lambda pair: pair[1]):
+            sizes = [size for size, _ in of]
+            name = f"batch size {sizes[0]}" if len(sizes) == 1 else f"batch sizes {sizes[0]} to {sizes[-1]}"
+            parts.append(f"{'at no rate tried' if limit is None else f'from {exact(limit)} on'} at {name}")
+        said.append(
+            f"{optimizer}: {failed} of {trials} trials failed to train. More than {MOST_FAILED:.0%} fail "
+            f"at learning rates {listed(parts)}."
+            if any(limit is not None for _, limit in limits)
+            else f"{optimizer}: {failed} of {trials} trials failed to train, at most {MOST_FAILED:.0%} at the largest "
+            f"learning rate of each batch size."
+        )
+    return said
+
+
+def _limit(rows: pl.DataFrame) -> float | None:
+    """Return the smallest rate from which on training fails; None where it does not at the largest."""
+    failing = [failed > MOST_FAILED for failed in rows["failed"]]
+    trained = [number for number, fails in enumerate(failing) if not fails]
+    first = trained[-1] + 1 if trained else 0
+    return float(f"{rows['learning_rate'][first]:.3g}") if first < len(failing) else None
