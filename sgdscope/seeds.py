@@ -99,6 +99,9 @@ class SeedsAt:
         batch_size: Of the cells.
         seeds: What these cells get where it is more than the study's seeds.
 
+    Raises:
+        InputError: If a field has a wrong type.
+
     >>> str(SeedsAt("sgd", 256, Seeds(5, 10, 30)))
     'sgd@256=5,10,30'
     """
@@ -106,6 +109,12 @@ class SeedsAt:
     optimizer: str
     batch_size: int
     seeds: Seeds
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.optimizer, str):
+            raise InputError(f"seeds_at: optimizer {shown(self.optimizer)} is not a name, such as 'momentum:0.9'.")
+        object.__setattr__(self, "batch_size", whole("seeds_at: batch_size", self.batch_size, least=1))
+        object.__setattr__(self, "seeds", Seeds.of(self.seeds))
 
     def __str__(self) -> str:
         """Write the seeds as ``--seeds-at`` reads them."""

@@ -31,6 +31,7 @@ class Case:
     said: tuple[tuple[str, str], ...] = ()  # how a message calls a field, where it is not by its name
 
 
+SEEDS = {"search": 2, "near_best": 3, "best": 4, "rates": 3}
 ADAM = {"beta1": 0.5, "beta2": 0.75, "epsilon": 0.25, "weight_decay": 0.5, "half_life": 4.0}
 CASES = {
     sg.Epochs: Case({"n": 2.0}, said=(("n", "epochs"),)),
@@ -60,12 +61,14 @@ CASES = {
         },
         optional=("training_loss", "init_state", "penalty", "score_of_mean"), text=("name", "version", "score_name"),
     ),
+    sg.Seeds: Case(SEEDS, optional=("near_best", "best", "rates"), said=(("search", "seeds"),)),
+    sg.SeedsAt: Case({"optimizer": "sgd", "batch_size": 2, "seeds": sg.Seeds(2)}, text=("optimizer",)),
     sg.Study: Case(
         {
             "name": "s", "workloads": QUADRATIC, "optimizers": sg.SGD(), "batch_sizes": (2, 4), "budgets": sg.Steps(2),
             "seeds": 2, "learning_rates": (0.25, 0.5), "evaluate_at": (0.5, 1.0), "microbatch_size": 2,
             "devices_per_trial": 1, "compute_dtype": "float32", "score_margin": 0.5, "noise_scale_at": (0.0, 0.5),
-            "schedule": sg.Constant(),
+            "schedule": sg.Constant(), "first_seed": 3, "seeds_at": (sg.SeedsAt("sgd", 2, sg.Seeds(2)),),
         },
         optional=("microbatch_size", "score_margin"), text=("name",),
     ),
@@ -147,6 +150,8 @@ def test_other_types_are_refused_in_a_sentence_that_names_the_field(kind, name):
             continue
         if type(wrong) is int and name in dict(numbers(kind)):
             continue  # a number, which may be too large or too many, but not of another type
+        if type(wrong) is int and isinstance(right, sg.Seeds):
+            continue  # the same number of seeds at every rate
         if callable(wrong) and callable(right):
             continue
         with pytest.raises(sg.InputError) as caught:

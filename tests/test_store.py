@@ -152,7 +152,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_committed(store, tables, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
-        with pytest.raises(InputError, match="the disk is full; what was committed before is valid"):
+        with pytest.raises(InputError, match=r"the disk is full\. What was committed before is valid"):
             store.commit(*tables("b"))
     assert ids(store) == ["a"]
     assert not list(store.folder.rglob("*.part"))

@@ -115,10 +115,10 @@ def test_a_closed_pipe_leaves_the_run_and_its_report_whole(closed, tmp_path):
     assert len(sg.Result(tmp_path / "s").trials) == 1
 
 
-@pytest.mark.parametrize("command", ["status", "claims", "claims --json", "advise", "advise --json", "report", "list"])
+@pytest.mark.parametrize("command", ["show", "claims", "claims --json", "advise", "advise --json", "report", "studies"])
 def test_no_command_minds_a_closed_pipe(command, folder, tmp_path):
     name, *options = command.split()
-    arguments = [name, *([] if name == "list" else [folder]), *options]
+    arguments = [name, *([] if name == "studies" else [folder]), *options]
     if name == "report":
         arguments += ["--out", tmp_path / "page.html"]
     error = tmp_path / "error"
@@ -130,7 +130,7 @@ def test_no_command_minds_a_closed_pipe(command, folder, tmp_path):
 def test_a_full_disk_behind_the_output_is_told(folder):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "sgdscope.cli", "status", str(folder)],
+            [sys.executable, "-m", "sgdscope.cli", "show", str(folder)],
             stdout=full, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 2
@@ -179,7 +179,7 @@ def test_a_name_with_markup_and_escapes_runs_on_a_terminal_and_is_one_folder(stu
 def test_an_empty_out_is_not_the_current_folder(command, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([*command.format(folder).split(), "--out", ""]) == 2
-    assert capsys.readouterr().err == "sgdscope: out: '' names nothing; the current folder is '.'.\n"
+    assert capsys.readouterr().err == "sgdscope: --out: '' names no folder. The current folder is '.'.\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -189,7 +189,7 @@ def test_analyze_never_writes_over_the_table_that_it_reads(tmp_path, capsys):
     table.write_text("\n".join(["batch_size,learning_rate,seed,score", *rows]))
     before = table.read_text()
     assert main(["analyze", str(table), "--out", str(tmp_path)]) == 2
-    assert "is the table itself; name another folder" in capsys.readouterr().err
+    assert "is the table itself. Give another folder" in capsys.readouterr().err
     assert table.read_text() == before
 
 
@@ -198,7 +198,7 @@ def test_every_command_names_a_copy_and_a_damaged_commit(folder, tmp_path, capsy
     copy = path.with_name(f"{path.stem}(1).parquet")
     copy.write_text("half")
     try:
-        for command in (["status"], ["claims"], ["advise"], ["report", "--out", str(tmp_path / "page.html")]):
+        for command in (["show"], ["claims"], ["advise"], ["report", "--out", str(tmp_path / "page.html")]):
             assert main([command[0], str(folder), *command[1:]]) == 0
             out, error = capsys.readouterr()
             assert f"Not a file of this study, and ignored: {copy}." in out + error
