@@ -816,7 +816,6 @@ def _print_findings(tables: Tables, console: Terminal) -> None:
 
 def _load(name: str | None, source: Source, table: Csv, changes: Fields) -> Study:
     from sgdscope.studies import get
-    from sgdscope.studies.csv_file import study_of
 
     if (name is None) == (table.csv is None):
         raise InputError("Give a study, or --csv FILE and --target COLUMN, and not both.")
@@ -831,6 +830,8 @@ def _load(name: str | None, source: Source, table: Csv, changes: Fields) -> Stud
             raise InputError(f"--task: {shown(table.task)} is neither classification nor regression.")
         if any(getattr(source, f.name) for f in fields(source)):
             raise InputError("--sweep, --profile, --data and --train-on-all are for built-in studies, not for --csv.")
+        from sgdscope.studies.csv_file import study_of
+
         return changes.applied_to(study_of(table.csv, table.target, cast(Any, table.task)))
     assert name is not None  # noqa: S101 - one of the two is given
     return changes.applied_to(get(name, source.profile, source.data, source.train_on_all, source.sweep))

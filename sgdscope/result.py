@@ -596,7 +596,7 @@ class Result(Analysis):
             raise InputError(f"{self.folder} has no finished trials yet; run the study first.")
         if self.optima.is_empty():
             trials = ended(self.trials)
-            if (trials["diverged_at_step"] == 0).all():
+            if trials["diverged_at_step"].eq_missing(0).all():
                 raise InputError(
                     f"{self.folder}: the loss is not finite at initialization, in any trial and at any learning rate. "
                     f"Check `init` and `loss`, and look for log(0), a division by 0, or exp of a large number."

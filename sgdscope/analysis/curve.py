@@ -117,9 +117,13 @@ class Curve:
     def eligible(self) -> np.ndarray:
         """Which rates may be the optimum, shape (rates,).
 
-        These are stable, have :attr:`enough` trials, and a value for each trial that diverged.
+        These are stable, have :attr:`enough` trials, and a value for each trial that diverged. Where every rate fails
+        to train, because the cell has learned nothing, those at which at most 20 % of the trials diverged are stable.
         """
-        eligible: np.ndarray = self.stable & self.enough & ~(self.diverged & ~self.there).any(axis=1)
+        stable = self.stable
+        if not stable.any():
+            stable = self.diverged.sum(axis=1) <= MOST_FAILED * (self.there | self.diverged).sum(axis=1)
+        eligible: np.ndarray = stable & self.enough & ~(self.diverged & ~self.there).any(axis=1)
         return eligible
 
     @cached_property
