@@ -787,7 +787,8 @@ def _options(command: type) -> list[str]:
     """Return the options of a command, and of the parts and commands that it has."""
     names = ["--help"]
     for name, kind in get_type_hints(command).items():
-        parts = [part for part in (kind, *get_args(kind)) if is_dataclass(part)]
+        # A value of an option may be a dataclass too, such as Seeds; a part of the command is declared here.
+        parts = [part for part in (kind, *get_args(kind)) if is_dataclass(part) and part.__module__ == __name__]
         names += [option for part in parts for option in _options(cast(type, part))] or [
             f"--{name.rstrip('_').replace('_', '-')}"
         ]

@@ -181,7 +181,7 @@ def load_table(
         constant_score: The score of a constant baseline, in the units of the table. A diverged trial counts with it.
             Default: unknown.
         examples: The size of the training split, from which the temperature follows. Default: unknown.
-        score_margin: δ, the largest difference in score to ignore. Default: 5 % of an accuracy's errors, or of
+        score_margin: δ, the largest difference in score to ignore. Default: 2 % of an accuracy's errors, or of
             another score.
 
     Returns:

@@ -247,7 +247,7 @@ def _more_seeds(questions: Sequence[Question], cells: Sequence[_Cell]) -> Iterat
     """Yield an option for the questions about the same cells, and each number of seeds that settles more of them."""
     groups: dict[tuple[Any, ...], list[Question]] = {}
     for question in questions:
-        if question.seeds is not None and question.seeds <= MOST_ASKED:
+        if question.seeds and question.seeds <= MOST_ASKED:
             groups.setdefault((question.cells, question.everywhere), []).append(question)
     for (where, everywhere), asked in groups.items():
         mine = [cell for cell in cells if (cell.key[2], cell.batch_size) in where]

@@ -54,13 +54,11 @@ def failure_sentences(failures: pl.DataFrame) -> list[str]:
             sizes = [size for size, _ in of]
             name = f"batch size {sizes[0]}" if len(sizes) == 1 else f"batch sizes {sizes[0]} to {sizes[-1]}"
             parts.append(f"{'at no rate tried' if limit is None else f'from {exact(limit)} on'} at {name}")
-        said.append(
-            f"{optimizer}: {failed} of {trials} trials failed to train. More than {MOST_FAILED:.0%} fail "
-            f"at learning rates {listed(parts)}."
-            if any(limit is not None for _, limit in limits)
-            else f"{optimizer}: {failed} of {trials} trials failed to train, at most {MOST_FAILED:.0%} at the largest "
-            f"learning rate of each batch size."
-        )
+        failing = f"{optimizer}: {failed} of {trials} trials failed to train."
+        if any(limit is not None for _, limit in limits):
+            said.append(f"{failing} The learning rates at which more than 20 % fail: {listed(parts)}.")
+        else:
+            said.append(f"{failing} At the largest learning rate of each batch size at most 20 % fail.")
     return said
 
 
