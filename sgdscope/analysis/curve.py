@@ -107,11 +107,28 @@ class Curve:
     def enough(self) -> np.ndarray:
         """Which rates have half of the trials that rates usually have, and 3 where these have as many; shape (rates,).
 
-        Of means of fewer trials the largest would be the luckiest.
+        Of means of fewer trials the largest would be the luckiest. Fewer are no gap where they are so by design:
+        :attr:`few_by_design`.
         """
         fewest = max(1, min(FEWEST_SHARED, self.usual))
         enough: np.ndarray = (2 * self.counts >= self.usual) & (self.counts >= fewest)
-        return enough
+        return enough | self.few_by_design
+
+    @cached_property
+    def few_by_design(self) -> np.ndarray:
+        """Which rates have the seeds of a search and no others, shape (rates,).
+
+        :class:`~sgdscope.seeds.Seeds` gives more to a few rates, of which all have those of the search, too. So two
+        rates or more have the same first seeds, at least 3, and nearly all other rates have these.
+        """
+        runs = self.there | self.diverged
+        few: np.ndarray = np.zeros(len(runs), np.bool_)
+        counts = runs.sum(axis=1)
+        first = counts[(counts >= FEWEST_SHARED) & (np.diff(runs, axis=1, prepend=True).sum(axis=1) <= 1)]
+        alike = [count for count in np.unique(first) if (first == count).sum() > 1]
+        if alike and (2 * runs[counts > 0, : alike[0]].sum(axis=1) > alike[0]).all():
+            few = (counts == alike[0]) & runs[:, : alike[0]].all(axis=1)
+        return few
 
     @cached_property
     def eligible(self) -> np.ndarray:

@@ -423,6 +423,7 @@ def at_constant_steps(case: Case) -> Iterator[Finding]:
         return
     last, (peak, drop, changes, n) = sizes[-1], _against_the_peak(case, sizes)
     where = listed(peak)
+    lost = f"score loss from batch size{'s' * (len(peak) > 1)} {where} to {last}"
     name = f"training loss at {last} against {where}"
     strong, weak = (
         in_zone(f"{name}, at the {of}-optimal rates", change, DOWN, n, LOG_LOSS)
@@ -438,7 +439,7 @@ def at_constant_steps(case: Case) -> Iterator[Finding]:
     reasons = [lower] * weak_form + [out] * bool(out)
     yield case.found(
         "C8",
-        in_zone(f"score loss from batch size {where} to {last}", drop, (case.margin, math.inf), n, SCORE),
+        in_zone(lost, drop, (case.margin, math.inf), n, SCORE),
         strong,
         replace(weak, decides=False),
         in_zone("growth of ε* with B", slope_of(found), SUBLINEAR, n, SLOPE, grid_error=grid_error(found)),

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 
 from sgdscope.advice.advice import Advice
 from sgdscope.advice.next_trials import _of_scores, seeds_to_place, seeds_to_show
@@ -17,7 +17,6 @@ from sgdscope.budget import Epochs
 from sgdscope.engine.search import search
 from sgdscope.optimizers import SGD
 from sgdscope.seeds import Seeds, parse_seeds_at
-from sgdscope.stats.equivalence import seeds_needed
 from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Declaration
 from sgdscope.testing import simulated
@@ -51,7 +50,19 @@ def test_so_many_seeds_have_the_chance_asked_for_and_one_fewer_has_not(gap, devi
 
 @given(st.floats(0.3, 3), st.floats(0.1, 1))
 def test_between_two_margins_with_nothing_between_them_it_is_the_power_of_equivalence(margin, deviation):
-    assert seeds_to_show([margin, margin], deviation, 0.05) == max(2, seeds_needed(np.array([deviation]), margin))
+    """Of two one-sided tests of equal means, which both pass where |mean| < δ − t·s/√n."""
+
+    def chance(n):
+        def passing(variance):
+            room = margin * math.sqrt(n) / deviation - stats.t.ppf(0.95, n - 1) * math.sqrt(variance / (n - 1))
+            return max(0.0, 2 * stats.norm.cdf(room) - 1) * stats.chi2.pdf(variance, n - 1)
+
+        most = stats.chi2.isf(1e-9, n - 1)
+        return integrate.quad(passing, 0, most, limit=200, points=[n / 10, n])[0]
+
+    needed = seeds_to_show([margin, margin], deviation, 0.05)
+    assert chance(needed) >= 0.79
+    assert needed == 2 or chance(needed - 1) < 0.81
 
 
 def test_nothing_shows_what_is_not_so():

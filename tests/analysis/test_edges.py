@@ -118,7 +118,9 @@ CLAIMS = ("C1", "C2", "C3", "C4", "C4b", "C5", "C6", "C7")
 @pytest.mark.usefixtures("quick")
 def test_inside_the_grid_everything_is_decided():
     found = verdicts(sweep())
-    assert all(found[claim, "momentum:0.9"] == "supported" for claim in CLAIMS)
+    # The three neighbours on whole octaves leave k open: its interval reaches below 3 though the planted bend is sharp.
+    assert found["C7", "momentum:0.9"] == "inconclusive"
+    assert all(found[claim, "momentum:0.9"] == "supported" for claim in CLAIMS if claim != "C7")
 
 
 @pytest.mark.usefixtures("quick")
@@ -156,7 +158,8 @@ def test_only_the_training_loss_at_the_edge():
     found = {(f.claim, f.optimizer): f for f in findings(tables(trials))}
     assert found["C4b", "sgd"].verdict == "not tested"
     assert "Add larger rates." in found["C4b", "sgd"].reason
-    assert all(found[claim, "sgd"].verdict == "supported" for claim in ("C1", "C3", "C4", "C6", "C7"))
+    assert all(found[claim, "sgd"].verdict == "supported" for claim in ("C1", "C3", "C4", "C6"))
+    assert found["C7", "sgd"].verdict == "inconclusive"  # as without an edge: whole octaves leave k open
     assert set(tables(trials).transitions.filter(criterion="train_loss")["status"]) == {
         "at the edge of the rates tried"
     }
@@ -222,12 +225,12 @@ def test_an_optimum_is_censored_where_a_contender_is_at_an_end(goodness, ends):
 # ── Studies in one regime ────────────────────────────────────────────────────────────────────────────────────
 
 
-def statuses(monkeypatch, law, sizes, n, studies, shape="symmetric"):
+def statuses(monkeypatch, law, sizes, n, studies, **truth):
     monkeypatch.setitem(LAWS, "planted", law)
     rng = np.random.default_rng(11)
     found = []
     for _ in range(studies):
-        study = simulate(rng, n, Truth(law="planted", shape=shape, grid=0.5), sizes)
+        study = simulate(rng, n, Truth(law="planted", grid=0.5, **truth), sizes)
         found.append(
             transition_of(Cells(list(study), [cell.curve("validation_score") for cell in study.values()]))["status"]
         )
@@ -252,7 +255,17 @@ def test_a_rate_that_is_level_at_the_end_is_hardly_said_to_grow_throughout(monke
 
 @pytest.mark.usefixtures("quick")
 def test_each_regime_alone_is_found(monkeypatch):
-    level = statuses(monkeypatch, lambda x: -1.9, (8, 16, 32, 64, 128), 15, 30)
+    """Where the regime is all that a study has, 40 seeds tell, or 15 where curves are twice as steep.
+
+    That curves need not be symmetric costs seeds: on these flat ones (half an octave from the best the score falls by a
+    sixth of its scatter) the optimum of a cubic varies by .26 octaves, where a parabola's over the same five rates
+    varies by .15. 15 seeds tell in 130 of 200 studies, and by parabolas in 197. The stray has no part in it: without it
+    19 of 30 studies are told, with it 18.
+    """
+    level = statuses(monkeypatch, lambda x: -1.9, (8, 16, 32, 64, 128), 40, 30)
+    assert level.count("grows nowhere") >= 24
+    assert "grows throughout" not in level
+    level = statuses(monkeypatch, lambda x: -1.9, (8, 16, 32, 64, 128), 15, 30, height=0.008)
     assert level.count("grows nowhere") >= 24
     assert "grows throughout" not in level
     line = statuses(monkeypatch, lambda x: x - 8, (8, 16, 32, 64, 128), 15, 30)
@@ -270,7 +283,8 @@ def test_each_regime_alone_is_found(monkeypatch):
 )
 def test_claims_about_the_other_regime_are_not_tested_and_say_what_to_add(law, status, untested, add):
     rng = np.random.default_rng(2)
-    truth = Truth(law=law, spread=0.001, loss_spread=0.02, grid=0.5)
+    # Steeper than usual: by the cubic, 4 of 16 studies of a line at the usual height do not show where it ends.
+    truth = Truth(law=law, height=0.012, spread=0.001, loss_spread=0.02, grid=0.5)
     of = tables(trial_table({"sgd": simulate(rng, 8, truth), "momentum:0.9": simulate(rng, 8, truth)}))
     score = of.transitions.filter(criterion="score")
     assert set(score["status"]) == {status}

@@ -8,6 +8,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from sgdscope.analysis.external_table import Results, check_margin, read_results, records_of
+from sgdscope.analysis.gaps import gap_sentences
 from sgdscope.analysis.score_limits import score_margin
 from sgdscope.analysis.tables import TABLES, Tables
 from sgdscope.errors import InputError
@@ -116,11 +117,12 @@ def test_a_table_without_the_constant_predictors_score_has_its_bends_all_the_sam
     assert_frame_equal(unknown.regimes, known.regimes)
 
 
-def test_scores_up_to_100_are_percentages_and_their_margin_is_one(tmp_path):
+def test_scores_up_to_100_are_percentages_and_their_margin_is_a_share_of_the_errors(tmp_path):
     results = read_results(written(tmp_path, "batch_size,learning_rate,seed,score\n8,1,0,90.0\n8,0.5,0,91.0\n"))
     record = records_of(results)["results"]
     assert record.score_name == "accuracy (%)"
-    assert score_margin(90.0, record) == pytest.approx(0.5)
+    assert score_margin(90.0, record) == pytest.approx(0.2)  # 2 % of ten points of errors
+    assert score_margin(60.0, record) == pytest.approx(0.5)  # at most half a point
     assert records_of(results, minimize=True)["results"].score_goal == "minimize"
     assert records_of(results, minimize=True)["results"].score_name == "score"
     assert math.isnan(record.constant_score)
@@ -143,7 +145,7 @@ def test_workloads_and_budgets_are_parts_of_their_own(trials):
 RATES, SIZES, SEEDS = (0.0625, 0.125, 0.25, 0.5), (8, 32, 128), (0, 1, 2)
 
 
-def planted(best=(0.0625, 0.25, 0.25)):
+def planted(best=(0.0625, 0.25, 0.25), seeds=SEEDS):
     """Rows of a sweep whose best rates are planted, as text by column."""
     return [
         {
@@ -156,7 +158,7 @@ def planted(best=(0.0625, 0.25, 0.25)):
         }
         for size, top in zip(SIZES, best, strict=True)
         for rate in RATES
-        for seed in SEEDS
+        for seed in seeds
     ]
 
 
@@ -304,18 +306,28 @@ def test_other_states_are_left_out_and_named(tmp_path, state, said, column):
 
 @pytest.mark.parametrize("score", ["", "nan", "NaN", "None", "N/A", "inf"])
 def test_a_complete_trial_without_a_score_is_no_divergence(tmp_path, score):
-    rows = [row | {"status": "complete"} for row in planted()]
+    rows = [row | {"status": "complete"} for row in planted(seeds=range(4))]
     rows[0]["score"] = score
     results = read_results(written(tmp_path, as_csv(rows)))
-    assert results.notices == ("1 of 36 rows are left out: 1 without a score.",)
+    assert results.notices == ("1 of 48 rows are left out: 1 without a score.",)
     assert set(results.trials["status"]) == {"complete"}
     assert best_rates(results) == [0.0625, 0.25, 0.25]  # though it was of the best rate
 
 
-def test_a_missing_training_loss_is_not_the_largest_of_the_table(tmp_path):
+def test_a_rate_of_which_two_trials_have_a_score_is_left_out_and_named(tmp_path):
+    """Of means of two trials beside means of three the largest would be the luckiest."""
     rows = planted()
+    rows[0]["score"] = ""
+    results = read_results(written(tmp_path, as_csv(rows)))
+    assert best_rates(results) == [0.125, 0.25, 0.25]
+    (said,) = gap_sentences(results.trials, records_of(results))
+    assert said.startswith("sgd at batch size 8: learning rate 0.0625 lacks seeds that the others have, and is left")
+
+
+def test_a_missing_training_loss_is_not_the_largest_of_the_table(tmp_path):
+    rows = planted(seeds=range(4))  # of three, a rate with two would be left out
     whole = read_results(written(tmp_path, as_csv(rows)))
-    rows[6 + 12]["train_loss"] = ""  # batch size 32 at its best rate
+    rows[(4 + 2) * 4]["train_loss"] = ""  # batch size 32 at its best rate
     results = read_results(written(tmp_path, as_csv(rows)))
     for table in ("optima", "curves"):
         mine, all_ = (getattr(Tables(of.trials, records_of(of)), table) for of in (results, whole))

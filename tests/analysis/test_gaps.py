@@ -114,10 +114,35 @@ def test_seeds_that_differ_by_design_leave_no_rate_out():
     trials = table(seeds=30).filter(pl.col("seed") < most)
     assert gap_sentences(trials, RECORDS) == []
     assert best_rates(trials) == [2.0**top for top in TOPS.values()]
-    assert set(Tables(trials, RECORDS).optima.filter(criterion="score")["n"]) == {30}
-    assert set(score_limits(trials, RECORDS)["n"]) == {30}
+    # The twenty of the best rate that did not choose it report its score.
+    assert set(Tables(trials, RECORDS).optima.filter(criterion="score")["n"]) == {20}
+    assert set(score_limits(trials, RECORDS)["n"]) == {20}
     found = curve(trials.filter(batch_size=8), RECORD, "score")
     assert (found.eligible.all(), found.n, found.usual) == (True, 10, 5)
+
+
+@pytest.mark.parametrize("missing", [(), (2,), (20,)])
+def test_where_most_rates_have_more_seeds_those_of_the_search_stay(missing):
+    """Five everywhere and thirty within two octaves of the best rate: the usual number is thirty."""
+    away = (pl.col("learning_rate").log(2) - pl.col("batch_size").replace_strict(TOPS, return_dtype=pl.Int64)).abs()
+    trials = table(seeds=30).filter(pl.col("seed") < pl.when(away < 2.5).then(30).otherwise(5))
+    trials = trials.filter(~(pl.col("seed").is_in(missing) & (away < 0.5)))
+    assert gap_sentences(trials, RECORDS) == []
+    assert best_rates(trials) == [2.0**top for top in TOPS.values()]
+    found = curve(trials.filter(batch_size=32), RECORD, "score")
+    assert (found.usual >= 29, found.eligible.all(), found.censored) == (True, True, ())
+    assert set(found.counts[[0, 1, 2, -1]]) == {5}
+
+
+@pytest.mark.parametrize("counts", [(5, 15, 15, 30, 15, 15, 15, 5), (3, 9, 9, 15, 9, 3)])
+def test_more_seeds_of_some_rates_are_no_gaps_of_the_others(counts):
+    there = np.arange(max(counts)) < np.array(counts)[:, None]
+    values = np.where(there, 0.0, np.nan)
+    found = Curve(2.0 ** np.arange(len(counts)), np.arange(max(counts)), values, np.zeros(there.shape, bool))
+    assert found.enough.all()
+    values[0, 0] = np.nan  # a search's seed that is missing is a gap
+    found = Curve(2.0 ** np.arange(len(counts)), np.arange(max(counts)), values, np.zeros(there.shape, bool))
+    assert not found.enough[0]
 
 
 def test_a_batch_size_with_two_seeds_is_left_out_and_named():

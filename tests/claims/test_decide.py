@@ -431,7 +431,7 @@ def test_the_peak_are_the_smaller_batch_sizes_within_the_margin_of_the_best():
     trials = trials.with_columns(pl.col(name) - worse for name in ("validation_score", "test_score"))
     (case,) = cases(tables(trials))
     drop, strong, _, _ = next(at_constant_steps(case)).effects
-    assert drop.name == "score lost from 64 and 256 to 1024"
+    assert drop.name == "score loss from batch sizes 64 and 256 to 1024"
     at_best = {}
     for (size,), cell in trials.group_by("batch_size"):
         means = cell.group_by("learning_rate").agg(pl.col("validation_score").mean()).sort("validation_score")

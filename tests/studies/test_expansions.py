@@ -18,7 +18,7 @@ from sgdscope.studies import BUILT_IN, SWEEPS, declared, get
 from sgdscope.training.traced import trace
 
 GOLDEN = Path(__file__).parent / "golden"
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "several-machines.md"
 # Blank data of the official sizes, with what is held out for validation: what is written out depends on no more.
 SHAPES = {
     "autoencoder": ("picture", (28, 28), np.uint8, (50_000, 10_000, 10_000)),
@@ -82,15 +82,15 @@ def test_batch_sizes_that_the_pictures_are_too_few_for_are_left_out(examples, si
 
 
 @pytest.mark.parametrize(("devices", "smallest"), [(1, 256), (4, 256), (8, 512), (64, 4096)])
-def test_the_readmes_script_for_several_machines_shares_whole_ghost_batches(devices, smallest, monkeypatch):
-    (code,) = re.findall(r"```py\n(.*?)```", README.read_text(), re.DOTALL)
+def test_the_documented_script_for_several_machines_shares_whole_ghost_batches(devices, smallest, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     full = declared("imagenet_resnet50", blank("imagenet_resnet50"), "full")
     ran = []
     monkeypatch.setattr("jax.distributed.initialize", lambda: None)
     monkeypatch.setattr("jax.device_count", lambda: devices)
     monkeypatch.setattr("sgdscope.studies.get", lambda *of: {("imagenet_resnet50", "full", "DIR"): full}[of])
     monkeypatch.setattr("sgdscope.run", lambda *of: ran.append(of))
-    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    exec(compile(code, PAGE.name, "exec"), {"__name__": "__main__"})
     ((study, folder),) = ran
     assert folder == "folder"
     sizes = study.declaration().microbatch_sizes(study.workloads[0].record())

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from sgdscope.analysis.tables import Tables
-from sgdscope.claims.decide import CLAIMS, findings
+from sgdscope.claims.decide import CLAIMS, ZONES, family, findings
 from sgdscope.claims.finding import LOG_LOSS, Effect, Finding
 from sgdscope.report.text.claims import amount, as_json, claim_rows, print_claims, sentence
 from sgdscope.stats.intervals import Estimate
@@ -106,4 +106,4 @@ def test_the_terminal_has_claim_verdict_numbers_rule_and_figure():
     assert "C3 supported" in flat
     assert "simulated, epochs:30, sgd: supported (6 seeds). Growth of ε* with B by the test score:" in flat
     assert "(figure optimal-learning-rate)" in flat
-    assert "A zone decides:" in flat
+    assert f"{ZONES} {family(found())}" in flat

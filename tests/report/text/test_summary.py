@@ -23,10 +23,14 @@ def tables(laws, n=8):
 
 @pytest.mark.usefixtures("quick")
 def test_regimes_are_named_with_their_batch_sizes_as_far_as_bends_are_known():
-    """The planted bend is at 2^6.3 = 79, and the training set has 1,024 examples."""
+    """The planted bend is at 2^6.3 = 79, and the training set has 1,024 examples.
+
+    64 lies in the bend's interval, as it does with 30 seeds: between rates half an octave apart an optimum strays by an
+    eighth of an octave, which no seed tells.
+    """
     said = regime_sentences(tables({"sgd": "linear", "momentum:0.9": "linear"}))
     assert said == [
-        f"{name} is noise-dominated at 4, 8, 16, 32 and 64 and curvature-dominated at 128, 256, 512 and 1024 "
+        f"{name} is noise-dominated at 4, 8, 16 and 32 and curvature-dominated at 128, 256, 512 and 1024 "
         f"(95 %, 8 seeds)."
         for name in ("sgd", "momentum:0.9")
     ]
