@@ -371,7 +371,9 @@ def test_the_fingerprint_tells_functions_apart_and_finds_the_same_ones_equal():
     ]
     inside = [
         trace(
-            with_functions(loss=jax.jit(lambda p, state, batch, c=c: ((batch["x"] * c - p[None]) ** 2).sum(axis=1)))
+            with_functions(
+                loss=jax.jit(lambda p, state, batch, c=c: ((batch["x"] * c[None] - p[None]) ** 2).sum(axis=1))
+            )
         ).fingerprint
         for c in (jnp.ones(2), jnp.array([1.0, 2.0]))
     ]
