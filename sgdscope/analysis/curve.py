@@ -111,8 +111,8 @@ class Curve:
         :attr:`few_by_design`.
         """
         fewest = max(1, min(FEWEST_SHARED, self.usual))
-        enough: np.ndarray = (2 * self.counts >= self.usual) & (self.counts >= fewest)
-        return enough | self.few_by_design
+        enough: np.ndarray = self.few_by_design | ((2 * self.counts >= self.usual) & (self.counts >= fewest))
+        return enough
 
     @cached_property
     def few_by_design(self) -> np.ndarray:

@@ -379,7 +379,9 @@ def _predicted(cell: Cell, neighbours: Sequence[Cell], best: Mapping[Cell, list[
 
 
 def _out(found: Curve, end: int) -> bool:
-    """Whether the rate at an end is no contender, or has learned next to nothing."""
+    """Whether the rate at an end is no contender, has no value, or has learned next to nothing."""
+    if not found.counts[end]:
+        return True
     best, at_end = (float(np.nanmean(found.goodness[i])) - found.constant for i in (int(found.best()[0]), end))
     if best > 0 and not has_learned(at_end, best):
         return True

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from sgdscope.analysis.trial_table import CELL
@@ -74,6 +75,6 @@ def _best(declaration: Declaration, trials: pl.DataFrame) -> str:
     record = next(record for record in declaration.workloads if record.name == whole["workload"][-1])
     mine = whole.filter(workload=record.name)
     row = max(mine.iter_rows(named=True), key=lambda row: record.score_sign * sum(row["validation_score"]))
-    found = score(*t_interval(row["validation_score"]), record.in_percent)
+    found = score(*t_interval(np.array(row["validation_score"], float)), record.in_percent)
     where = f"{row['optimizer']}, batch size {row['batch_size']}, learning rate {row['learning_rate']:.2g}"
     return f"best so far: {record.chosen_on} {record.score_name} {found} (95 %, {row['n']} seeds) with {where}"
