@@ -73,9 +73,10 @@ def workplace(tmp_path, monkeypatch, digits_folder, quick):
     load, run = cli._load, sg.run
     monkeypatch.setattr(cli, "_load", lambda *arguments: small(load(*arguments)))
     monkeypatch.setattr(sg, "run", lambda study, folder: run(small(study), folder), raising=False)
-    # Our own code must not rely on silent changes of type; a reader's may.
+    # Our own code must not rely on silent changes of type or of the number of axes; a reader's may.
     monkeypatch.setitem(PINNED, "numpy_dtype_promotion", "standard")
-    with jax.numpy_dtype_promotion("standard"):
+    monkeypatch.setitem(PINNED, "numpy_rank_promotion", "allow")
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield tmp_path
 
 

@@ -7,12 +7,13 @@ from importlib import import_module
 import pytest
 
 import sgdscope as sg
+from sgdscope.workloads import FILES
 
 
 def test_a_name_is_the_workloads_function_before_and_after_its_file_is_imported():
     for _ in range(2):
         for name in sg.workloads.__all__:
-            of_file = getattr(import_module(f"sgdscope.workloads.{name}"), name)
+            of_file = getattr(import_module(f"sgdscope.workloads.{FILES.get(name, name)}"), name)
             assert getattr(sg.workloads, name) is of_file
             assert name in dir(sg.workloads)
     assert sg.workloads.digits(hidden=3).record() == sg.workloads.digits(hidden=3).record()
