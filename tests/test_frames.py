@@ -17,6 +17,7 @@ TABLE = Frame({"n": [1, 2], "missing": [1, None], "rate": [0.5, None], "name": [
 def pandas(monkeypatch):
     """What of pandas is asked: a Series is its values, a DataFrame its columns."""
     module = ModuleType("pandas")
+    module.__version__ = "2.2.0"
     module.Series, module.DataFrame = (lambda values: values), dict
     monkeypatch.setitem(sys.modules, "pandas", module)
     monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from itertools import groupby
 
+import numpy as np
 import polars as pl
+from scipy import special
 
 from sgdscope.analysis.curve import MOST_FAILED
 from sgdscope.analysis.curves import OUTCOME_COLUMNS, RATE_COLUMNS
 from sgdscope.analysis.edges import listed
 from sgdscope.analysis.trial_table import CELL, CELL_COLUMNS
 from sgdscope.formatting import exact
-from sgdscope.frames import Column, Columns, schema
+from sgdscope.frames import Columns, schema, with_interval
+from sgdscope.stats.intervals import LEVEL
 
 FAILURES_COLUMNS: Columns = {
     **CELL_COLUMNS,
     **{name: RATE_COLUMNS[name] for name in ("learning_rate", "effective_learning_rate")},
     **{name: OUTCOME_COLUMNS[name] for name in ("n", "diverged", "collapsed")},
-    "failed": Column(pl.Float64, "Share of the trials that failed to train: they diverged or collapsed."),
+    **with_interval("failed", "Share of the trials that failed to train: they diverged or collapsed."),
 }
 FAILURES_SCHEMA = schema(FAILURES_COLUMNS)
 
@@ -25,13 +28,21 @@ FAILURES_SCHEMA = schema(FAILURES_COLUMNS)
 def failures(curves: pl.DataFrame) -> pl.DataFrame:
     """Return one row for each cell and learning rate: n, diverged, collapsed, and the share that failed to train.
 
+    The share has the 95 % interval of Clopper and Pearson (1934), which holds for any number of trials.
+
     Args:
         curves: the table of :func:`~sgdscope.analysis.curves.learning_rate_curves`.
     """
     if curves.is_empty():
         return pl.DataFrame(schema=FAILURES_SCHEMA)
-    failed = (pl.col("diverged") + pl.col("collapsed")) / pl.col("n")
-    return curves.with_columns(failed=failed).select(FAILURES_SCHEMA.keys()).sort(*CELL, "learning_rate")
+    failed, n = (curves["diverged"] + curves["collapsed"]).to_numpy(), curves["n"].to_numpy()
+    tail = (1 - LEVEL) / 2
+    with np.errstate(invalid="ignore"):
+        low = np.where(failed > 0, special.betaincinv(np.maximum(failed, 1), n - failed + 1, tail), 0.0)
+        high = np.where(failed < n, special.betaincinv(failed + 1, np.maximum(n - failed, 1), 1 - tail), 1.0)
+    shares = {"failed": failed / n, "failed_low": low, "failed_high": high}
+    table = curves.with_columns(pl.Series(name, values) for name, values in shares.items())
+    return table.select(FAILURES_SCHEMA.keys()).sort(*CELL, "learning_rate")
 
 
 def failure_sentences(failures: pl.DataFrame) -> list[str]:

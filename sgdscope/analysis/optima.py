@@ -12,7 +12,6 @@ from sgdscope.analysis.curves import OUTCOME_COLUMNS, RATE_COLUMNS, learning_rat
 from sgdscope.analysis.reporting import reporting_trials
 from sgdscope.analysis.trial_table import CELL_COLUMNS, CRITERION, Records, cells, measured_criteria
 from sgdscope.frames import Column, Columns, schema, with_interval
-from sgdscope.stats.intervals import bootstrap_t_interval
 from sgdscope.store import ended
 
 # An interval wider than this many octaves says that the curve is flat, not where its optimum is.
@@ -111,17 +110,16 @@ def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
 def optimum_interval(found: Curve) -> tuple[float, float, list[str]]:
     """Return the 95 % interval of log₂ ε* of a curve, and at which ends, low or high, it reaches the rates tried.
 
-    It is that of the maximum between the rates, :meth:`~sgdscope.analysis.curve.Curve.vertex`, by
-    :func:`~sgdscope.stats.intervals.bootstrap_t_interval`, widened on each side by the mean stray of the draws of
-    seeds, and holds half a step of the grid on each side of the best rate. With one seed it is infinitely wide.
+    It is the hull of the :attr:`~sgdscope.analysis.curve.Curve.contenders`, the rates that no other leads beyond
+    chance, widened on each side by half the local step of the grid. With one seed it is infinitely wide.
     """
-    n, best, censored = found.n, found.best()[0], list(found.censored)
-    if n < 2:
+    octaves, censored = found.octaves, list(found.censored)
+    if found.n < 2:
         return -math.inf, math.inf, censored
-    _, drawn, strays = found.drawn
-    low, high = bootstrap_t_interval(float(found.vertex()[0][0]), drawn, n)
-    stray, rate, half = float(strays.mean()), float(found.octaves[best]), float(found.steps[best]) / 2
-    return min(low - stray, rate - half), max(high + stray, rate + half), censored
+    low, high = np.flatnonzero(found.contenders)[[0, -1]]
+    steps = np.diff(octaves) if len(octaves) > 1 else np.array([math.inf])
+    widened = octaves[low] - steps[max(low - 1, 0)] / 2, octaves[high] + steps[min(high, len(steps) - 1)] / 2
+    return float(widened[0]), float(widened[1]), censored
 
 
 def _coefficient(cell: pl.DataFrame) -> dict[str, object]:

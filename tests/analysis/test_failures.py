@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from sgdscope.analysis.curve import collapsed_trials, curve
 from sgdscope.analysis.failures import FAILURES_SCHEMA, failure_sentences
@@ -101,3 +102,12 @@ def test_one_sentence_says_at_which_rates_each_batch_size_fails():
     ]
     empty = pl.DataFrame(schema=FAILURES_SCHEMA)
     assert failure_sentences(empty) == []
+
+
+def test_the_share_that_fails_has_the_exact_interval_of_scipy():
+    good, dead = (0.9, 0.1), (0.1, 2.4)
+    trials = cell([[good] * (5 - failed) + [dead] * failed for failed in (0, 1, 2, 5)])
+    assert [round(5 * share) for share in Tables(trials, {"w": RECORD}).failures["failed"]] == [0, 1, 2, 5]
+    for row in Tables(trials, {"w": RECORD}).failures.iter_rows(named=True):
+        expected = stats.binomtest(row["diverged"] + row["collapsed"], row["n"]).proportion_ci(0.95, "exact")
+        assert (row["failed_low"], row["failed_high"]) == pytest.approx(expected)

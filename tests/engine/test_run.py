@@ -364,7 +364,11 @@ def test_workloads_and_budgets_are_each_what_they_are_alone(tmp_path, monkeypatc
     assert result.ran.trained == len(result.trials) == 2 * 2 * 2 * 2 * 2
     assert "0 of about 32 trials" in said
     # One figure would mix them; each has figures of its own.
-    names = [f"{name}-{budget}-best-score" for name in ("quadratic", "other") for budget in ("epochs-1", "steps-8")]
+    names = [
+        f"{name}-{budget}-score-by-learning-rate"
+        for name in ("quadratic", "other")
+        for budget in ("epochs-1", "steps-8")
+    ]
     drawn = [json.dumps(result.figures[name].to_dict()["datasets"]) for name in names]
     assert len(set(drawn)) == 2 * 2
     # Each cell has a row of its own, named by all that the study has several of.
@@ -518,7 +522,7 @@ def test_a_study_killed_again_and_again_ends_as_one_that_never_was(study_file, c
     assert killed.numbers().equals(never.numbers())
     assert killed.measurements.equals(never.measurements)
     assert killed.correctness.equals(never.correctness)
-    assert "finished" in command("status", folder).stdout
+    assert "finished" in command("show", folder).stdout
 
 
 def test_killed_between_the_last_evaluation_and_the_commit_the_bits_are_made_again(tmp_path, monkeypatch):

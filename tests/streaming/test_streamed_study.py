@@ -127,7 +127,7 @@ def test_a_process_that_was_killed_fails_the_trial_and_the_same_command_goes_on(
     failed = result.trials.filter(status="failed")
     assert failed["trial_id"].to_list() == killed
     assert signal.SIGKILL.name in failed["error"][0]
-    assert "goes on from what was kept" in failed["error"][0]
+    assert "Run the same command to resume." in failed["error"][0]
     again = sg.run(study, tmp_path / "s")
     assert again.ran.trained == 1
     for mine, theirs in zip(numbers(again), numbers(finished[0]), strict=True):

@@ -154,7 +154,7 @@ def test_standardised_is_mean_0_and_variance_1_where_the_pictures_have_the_train
     means, deviations = np.array(CHANNEL_MEANS), np.array(CHANNEL_DEVIATIONS)
     ends = np.stack([means - deviations, means + deviations]).round().astype(np.uint8)
     np.testing.assert_allclose(standardised(ends[:, None, None])[:, 0, 0], [[-1] * 3, [1] * 3], atol=1e-2)
-    assert standardised(ends).dtype == jnp.float32
+    assert standardised(ends[:, None, None]).dtype == jnp.float32
 
 
 def test_the_model_takes_any_number_of_pictures_in_evaluation():

@@ -7,7 +7,7 @@ import altair as alt
 from sgdscope.analysis.failures import failure_sentences
 from sgdscope.analysis.tables import Tables
 from sgdscope.report.figures import style
-from sgdscope.report.figures.figure import Figure
+from sgdscope.report.figures.figure import Figure, seeds
 
 # About as wide as the squares of nine batch sizes beside each other may be.
 SQUARE = 420
@@ -21,7 +21,7 @@ def figure(part: Tables) -> Figure | None:
         "failures",
         "Where training fails",
         sentence(part),
-        "One square for each batch size and learning rate that was tried. A trial fails if it diverges, or if it "
+        f"One square for each batch size and learning rate that was tried, of {seeds(part.failures)}. A trial fails if it diverges, or if it "
         "collapses: it ends with a finite loss, and gains less than half of what the best learning rate gains over the "
         "constant baseline.",
         "failures",
@@ -63,6 +63,9 @@ def chart(part: Tables) -> style.HConcatChart:
                     alt.Tooltip("batch_size:Q", title="batch size"),
                     alt.Tooltip("learning_rate:Q", title="learning rate", format=".2g"),
                     alt.Tooltip("n:Q", title="trials"),
+                    alt.Tooltip("failed:Q", title="failed to train", format=".0%"),
+                    alt.Tooltip("failed_low:Q", title="95 % low", format=".0%"),
+                    alt.Tooltip("failed_high:Q", title="95 % high", format=".0%"),
                     alt.Tooltip("diverged:Q", title="diverged"),
                     alt.Tooltip("collapsed:Q", title="collapsed"),
                 ],

@@ -59,6 +59,7 @@ RULES = (
 TABLES = {
     "optima": "Optimal learning rates and best results",
     "curves": "Results at every learning rate",
+    "failures": "Where training fails",
     "transitions": "Transition batch sizes",
     "regimes": "Regime of each batch size",
     "score_limits": "Largest equivalent batch sizes, and where momentum is better",

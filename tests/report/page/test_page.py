@@ -50,7 +50,14 @@ def test_it_is_self_contained(page):
 def test_every_figure_is_there_once_with_its_sentence_its_table_and_n(page):
     _, html = page
     block = block_of(html)
-    kinds = ["best-score", "optimal-learning-rate", "two-regimes", "training-loss", "score-by-learning-rate"]
+    kinds = [
+        "best-score",
+        "failures",
+        "optimal-learning-rate",
+        "two-regimes",
+        "training-loss",
+        "score-by-learning-rate",
+    ]
     kinds += ["loss-by-learning-rate", "loss-along-training", "optimal-temperature", "score-by-temperature"]
     assert re.findall(r'<figure id="([^"]+)"', html) == kinds
     drawn = re.findall(r'data-panel="([^"]+)"', html)
