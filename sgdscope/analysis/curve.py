@@ -48,7 +48,7 @@ class Curve:
 
     ``goodness`` has shape (rates, seeds) and larger is better: the score with its sign turned where a smaller one
     is better, or minus the logarithm of the training loss, by :func:`log_losses`. A diverged trial counts as the
-    constant predictor. It is NaN where a rate has no trial of a seed, or a trial without the value: each rate counts
+    constant baseline. It is NaN where a rate has no trial of a seed, or a trial without the value: each rate counts
     with the seeds that it has.
     """
 
@@ -56,7 +56,7 @@ class Curve:
     seeds: np.ndarray
     goodness: np.ndarray
     diverged: np.ndarray
-    constant: float = -math.inf  # the constant predictor's goodness, where it is known
+    constant: float = -math.inf  # the constant baseline's goodness, where it is known
     collapsed: np.ndarray | None = None  # by :func:`collapsed_trials`; none where it is not given
 
     @property
@@ -173,7 +173,7 @@ class Curve:
 
     @property
     def gain(self) -> float:
-        """By how much the mean at the best rate exceeds the constant predictor; infinite where that is unknown.
+        """By how much the mean at the best rate exceeds the constant baseline; infinite where that is unknown.
 
         −∞ where no rate is eligible, NaN where no trial has ended.
         """
@@ -383,7 +383,7 @@ def _most(gain: np.ndarray, rate: np.ndarray) -> float:
 
 
 def constant_goodness(record: WorkloadRecord, criterion: Criterion) -> float:
-    """Return how good the constant predictor is; −∞ where that is unknown, as of somebody's own table."""
+    """Return how good the constant baseline is; −∞ where that is unknown, as of somebody's own table."""
     good = float(goodness(np.array([np.nan]), record, criterion, np.array([True]))[0])
     return -math.inf if math.isnan(good) else good
 
@@ -395,7 +395,7 @@ def goodness(values: np.ndarray, record: WorkloadRecord, criterion: Criterion, d
         values: scores or training losses of trials; NaN where a trial has none.
         record: what their workload is.
         criterion: which of the two they are.
-        diverged: which of the trials diverged; they count as the constant predictor.
+        diverged: which of the trials diverged; they count as the constant baseline.
     """
     if criterion == "score":
         return np.where(diverged, record.constant_score, values) * record.score_sign
@@ -409,14 +409,14 @@ def goodness(values: np.ndarray, record: WorkloadRecord, criterion: Criterion, d
 
 
 def smallest_loss(record: WorkloadRecord) -> float:
-    """Return the training loss below which losses are equal: 2⁻²³ of the constant predictor's, and at most 2⁻²³.
+    """Return the training loss below which losses are equal: 2⁻²³ of the constant baseline's, and at most 2⁻²³.
 
     A float32 near 1 has neighbours 2⁻²³ apart. The cross-entropy log Σ exp of an example is therefore 0 or about that,
     and a loss that is measured against targets is accurate to that share of what it is without a model. Differences
     below it are rounding, and the logarithm of an exact 0 would rule every mean. Stored losses stay as measured.
 
     Args:
-        record: the workload, whose constant predictor's loss is the scale.
+        record: the workload, whose constant baseline's loss is the scale.
 
     Returns:
         The floor, in the unit of the loss.

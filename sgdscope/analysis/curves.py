@@ -64,7 +64,7 @@ CURVES_SCHEMA = schema(CURVES_COLUMNS)
 def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return one row for each cell and learning rate: n, diverged, collapsed, and means with 95 % t intervals.
 
-    ``test_score`` and ``validation_score`` are means with diverged trials as the constant predictor;
+    ``test_score`` and ``validation_score`` are means with diverged trials as the constant baseline;
     ``train_loss`` is the geometric mean, the exponential of the mean logarithm, and null where no trial has one.
     ``temperature`` is ε(N/B − 1)/(N(1 − m)), ``learning_rate_times_l2`` is ε·λ where the workload has an L2 penalty,
     and ``warmed_up`` says whether momentum had 20/(1 − m) updates. ``without_score`` counts complete trials whose score
@@ -108,7 +108,7 @@ def without_score(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def above_constant(trials: pl.DataFrame, record: WorkloadRecord) -> int:
-    """Return how many trials diverged, or end with a training loss above the constant predictor's."""
+    """Return how many trials diverged, or end with a training loss above the constant baseline's."""
     above = (pl.col("status") == "diverged") | (pl.col("train_loss") > record.constant_loss).fill_null(value=False)
     return trials.filter(above).height
 

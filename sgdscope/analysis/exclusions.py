@@ -13,14 +13,14 @@ from sgdscope.analysis.curve import curve
 from sgdscope.analysis.trial_table import Records, by_optimizer
 from sgdscope.records import WorkloadRecord
 
-# Of what the best cell gains over the constant predictor.
+# Of what the best cell gains over the constant baseline.
 LEAST_GAIN = 0.1
 
 Size = TypeVar("Size", bound=Hashable)
 
 
 def has_learned(gain: float, most: float) -> bool:
-    """Return whether a cell gains at least a tenth over the constant predictor of what the best cell gains.
+    """Return whether a cell gains at least a tenth over the constant baseline of what the best cell gains.
 
     >>> has_learned(0.2, most=0.8), has_learned(0.05, most=0.8), has_learned(math.nan, most=0.8)
     (True, False, False)
@@ -29,7 +29,7 @@ def has_learned(gain: float, most: float) -> bool:
 
 
 def gains(members: Mapping[Size, pl.DataFrame], record: WorkloadRecord) -> dict[Size, float]:
-    """Return by how much each cell's best score exceeds the constant predictor; NaN where no trial has ended."""
+    """Return by how much each cell's best score exceeds the constant baseline; NaN where no trial has ended."""
     return {size: curve(cell, record, "score").gain for size, cell in members.items()}
 
 

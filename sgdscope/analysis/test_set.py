@@ -49,7 +49,7 @@ def over_test_examples(
     ``test_score_low`` and ``test_score_high`` are over seeds, for this test set; ``population_low`` and
     ``population_high`` over seeds and test examples, for the population that the examples were drawn from.
 
-    A diverged trial counts as the constant predictor, which scores the constant score on every example. A cell has
+    A diverged trial counts as the constant baseline, which scores the constant score on every example. A cell has
     no row where its workload's scores are not right or wrong, or where a complete trial's correctness is missing,
     as in a folder from before it was kept.
 

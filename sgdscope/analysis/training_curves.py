@@ -31,7 +31,7 @@ def training_curves(
     """Return the curves of each cell at the rate that is best for its score, one row for each step measured.
 
     ``value`` is the geometric mean of ``minibatch_loss``, or the mean of ``test_score``, with its 95 % t interval over
-    n seeds; of these ``diverged`` had diverged by then or do so later, and count as the constant predictor where they
+    n seeds; of these ``diverged`` had diverged by then or do so later, and count as the constant baseline where they
     have no value. ``epochs`` is null where the budget is of steps, or the size of the training split is not known.
 
     Args:

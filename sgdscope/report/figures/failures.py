@@ -21,9 +21,9 @@ def figure(part: Tables) -> Figure | None:
         "failures",
         "Where training fails",
         sentence(part),
-        f"One square for each batch size and learning rate that was tried, of {seeds(part.failures)}. A trial fails if it diverges, or if it "
-        "collapses: it ends with a finite loss, and gains less than half of what the best learning rate gains over the "
-        "constant baseline.",
+        f"One square for each batch size and learning rate that was tried, of {seeds(part.failures)}. A trial fails if "
+        "it diverges, or if it collapses: it ends with a finite loss, and gains less than half of what the best "
+        "learning rate gains over the constant baseline.",
         "failures",
         chart(part),
     )
