@@ -190,7 +190,8 @@ def test_a_command_that_advice_gives_extends_the_folder(folder, tmp_path, capsys
     assert f"trained {row['trials']} trials" in capsys.readouterr().out
 
 
-def test_plan_and_studies(capsys):
+def test_plan_and_studies(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")  # on a narrow terminal the studies are listed below each other
     assert main(["plan", "digits", "--budgets", "epochs:1", *FAST]) == 0
     assert "trials     16" in capsys.readouterr().out
     assert main(["studies"]) == 0

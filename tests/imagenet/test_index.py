@@ -160,7 +160,7 @@ def test_lists_that_are_none_are_refused_in_a_sentence(flat, content):
 def test_a_list_of_another_length_is_refused(flat):
     own, _ = flat
     (own / "val" / "imagenet_2012_validation_synset_labels.txt").write_text("n01\n")
-    with pytest.raises(InputError, match="has 1 lines for 9 pictures"):
+    with pytest.raises(InputError, match="has 1 lines for 9 images"):
         read_imagenet(own)
 
 
