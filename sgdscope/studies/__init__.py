@@ -2,7 +2,7 @@
 
 >>> import sgdscope as sg
 >>> sg.studies.get("digits").batch_sizes
-(4, 8, 16, 32, 64, 128, 256, 512, 1024)
+(2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """
 
 from __future__ import annotations

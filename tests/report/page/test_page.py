@@ -135,6 +135,7 @@ def test_a_notebook_shows_what_was_studied_its_table_and_its_words(page):
     assert EVIL not in shown
     assert shown.count("<tr><td>") == 2 * 4
     assert "Batch sizes: 4, 8, 16, 32" in shown
+    assert re.search(r"<b>sgd: (use|best guess, not confirmed:) batch size", shown)
     assert "3 seeds" in shown
     assert repr(result).endswith(f"{len(result.trials)} trials, finished)")
 
