@@ -13,9 +13,12 @@ from hypothesis import settings
 from sgdscope.stats import intervals as statistics
 from sgdscope.training.jax_setup import PINNED, CompilationCache
 
-# Before JAX starts: two devices whatever the machine has, and a cache that no other run shares.
+# Before JAX starts: two devices whatever the machine has, and a cache that the workers of this run share and no other.
 jax.config.update("jax_num_cpu_devices", 2)
-os.environ["SGDSCOPE_CACHE_DIR"] = tempfile.mkdtemp(prefix="sgdscope-test-")
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+CACHE = Path(tempfile.gettempdir()) / f"sgdscope-test-{RUN}" if RUN else Path(tempfile.mkdtemp(prefix="sgdscope-test-"))
+CACHE.mkdir(exist_ok=True)
+os.environ["SGDSCOPE_CACHE_DIR"] = str(CACHE)
 CompilationCache().open()
 
 # The first call of a shape compiles, which is no sign of slowness.
