@@ -28,7 +28,8 @@ import polars as pl
 from rich.progress import track
 
 from sgdscope.analysis.comparisons import octaves_between
-from sgdscope.analysis.curve import constant_goodness
+from sgdscope.analysis.curve import MOST_FAILED, constant_goodness
+from sgdscope.analysis.failures import distance_to_failure
 from sgdscope.analysis.optima import optimum_interval
 from sgdscope.analysis.rate_choice import left_one_out_interval
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, transition_limits
@@ -37,9 +38,10 @@ from sgdscope.analysis.score_limits import plateau_end, score_margin, threshold
 from sgdscope.analysis.sweep import Cells
 from sgdscope.analysis.transitions import NOWHERE, THROUGHOUT, slope_of, transition_of
 from sgdscope.budget import Unlimited
+from sgdscope.claims.finding import DOWN
 from sgdscope.stats import intervals
 from sgdscope.stats.equivalence import equivalence
-from sgdscope.stats.intervals import t_interval
+from sgdscope.stats.intervals import interval_with_failures, t_interval
 from sgdscope.stats.laws import fit_hinge, fit_line
 from sgdscope.testing.simulated import (
     BATCH_SIZES,
@@ -58,6 +60,8 @@ NOISE = BATCH_SIZES[:5]
 # SGD's score falls from 2^7.4 on: by less than the margin at 256, by more at 512.
 LOSSES_FROM, LOSS_AN_OCTAVE = 7.4, 0.004
 FIRST_LOST = 7
+# Shapes of curves beyond whose optimum trials fail; a planted slope nearer to 0 than this is rounding.
+FAILING, ROUNDING = ("cliff", "collapse"), 1e-3
 STUDIES_A_ROUND = 10
 RESAMPLES = 300
 
@@ -87,8 +91,10 @@ class Setting:
     @property
     def named(self) -> str:
         """What is special to it."""
-        extras = [name for name in ("changing", "luck", "missing", "designed") if getattr(self, name)]
-        return ", ".join([self.law, self.shape, *extras, f"n = {self.n}"])
+        extras = [name for name in ("luck", "missing", "designed") if getattr(self, name)]
+        if self.changing:
+            extras.insert(0, "nearing" if self.changing > 0 else "receding")
+        return ", ".join([self.law, self.shape, *extras, f"{self.n} seeds"])
 
 
 SEEDS = (5, 15)
@@ -96,6 +102,7 @@ SETTINGS = [Setting(law, "symmetric", n) for law in LAWS for n in SEEDS]
 SETTINGS += [Setting("linear", shape, n) for shape in SHAPES if shape != "symmetric" for n in SEEDS]
 SETTINGS += [Setting("no transition in range", "turning", n) for n in SEEDS]
 SETTINGS += [Setting("linear", shape, n, changing=1.0) for shape in ("turning", "collapse") for n in SEEDS]
+SETTINGS += [Setting("linear", shape, n, changing=-0.5) for shape in ("cliff", "collapse") for n in SEEDS]
 SETTINGS += [Setting("linear", "symmetric", n, luck=0.7) for n in SEEDS]
 SETTINGS += [Setting("linear", "turning", n, missing=0.06) for n in SEEDS]
 # Five seeds at every rate, 10 beside the best rate, 30 at the best and the five rates around it.
@@ -143,6 +150,8 @@ def study(setting: Setting, number: int) -> Found:
     found |= _optima(truth, sgd)
     found |= _rates(setting, truth, sgd, momentum)
     found |= _scores(truth, sgd, momentum)
+    if setting.shape in FAILING:
+        found |= _failing(truth, sgd)
     if setting.law == "linear" and setting.shape == "symmetric":
         found |= _saturation(rng, setting.n)
     return found
@@ -227,8 +236,8 @@ def _rates(setting: Setting, truth: Truth, sgd: dict[int, SimulatedCell], moment
     else:
         transition = float(fit_hinge(cells.x, planted[None]).knee[0])
         found[TRUE, "B_ε identified"] = identified
-        if row["transition_low"] is not None if "transition_low" in row else False:
-            high = row["transition_high"] or math.inf
+        if row.get("transition_low") is not None:
+            high = row.get("transition_high") or math.inf
             found[HELD, "B_ε"] = _holds(math.log2(row["transition_low"]), transition, math.log2(high))
     for status, law in ((NOWHERE, "constant"), (THROUGHOUT, "no transition in range")):
         found[TRUE if setting.law == law else FALSE, status] = float(row["status"] == status), math.nan
@@ -260,22 +269,47 @@ def _scores(truth: Truth, sgd: dict[int, SimulatedCell], momentum: dict[int, Sim
     held: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for number, (size, cell) in enumerate(sgd.items()):
         octaves, rate = np.log2(cell.rates), chosen[size]
-        means = expected(truth, "test_score", size, octaves)
-        _, low, high = t_interval(scores[number])
-        held["score at the validated rate"].append(_holds(low, float(means[rate]), high))
-        if not cell.curve("train_loss").failed[rate].any():
-            mean = float(truth.mean_score(size, octaves)[rate])
-            held["score at the validated rate, of trials that do not fail"].append(_holds(low, mean, high))
+        trained, means = truth.mean_score(size, octaves), expected(truth, "test_score", size, octaves)
+        curve = cell.curve("test_score")
+        failed = curve.failed[rate]
+        name, mean = ("all trained", trained[rate]) if not failed.any() else ("some failed", means[rate])
+        _, low, high = interval_with_failures(scores[number], failed)
+        held["score at the validated rate"].append(_holds(low, float(mean), high))
+        held[f"score at the validated rate, {name}"].append(_holds(low, float(mean), high))
+        if failed.any():
+            _, low, high = t_interval(scores[number][~failed])
+            held["score of the trials that trained, some failed"].append(_holds(low, float(trained[rate]), high))
         if cell.missing is not None:
             continue
-        curve = cell.curve("test_score")
         n = len(curve.seeds)
-        others_choose = np.array([[seed for seed in range(n) if seed != left] for left in range(n)])
-        mean = float(means[curve.best(others_choose)].mean())
-        held["score, left one out"].append(_holds(*_around(mean, left_one_out_interval(curve))))
+        rates = curve.best(np.array([[seed for seed in range(n) if seed != left] for left in range(n)]))
+        if not curve.failed[rates, np.arange(n)].any():
+            interval = left_one_out_interval(curve)
+            held["score, left one out, all trained"].append(_holds(*_around(float(trained[rates].mean()), interval)))
     for name, of in held.items():
         share, width = np.mean(of, axis=0)
         found[HELD, name] = float(share), float(width)
+    return found
+
+
+def _failing(truth: Truth, sgd: dict[int, SimulatedCell]) -> Found:
+    """Return what is found of C15: whether the optimal rate nears the rate at which training fails."""
+    cells = _cells(sgd).inside
+    cells = cells.of([size for size, c in zip(cells.sizes, cells.curves, strict=True) if not c.stable[-1]])
+    if len(cells.sizes) < FEWEST_IN_REGIME:
+        return {}
+    octaves = np.linspace(-15, 5, 20001)
+    fails = [octaves[(truth.failing(int(size), octaves) > MOST_FAILED).argmax()] for size in cells.sizes]
+    best = [best_octave(truth, "validation_score", int(size)) for size in cells.sizes]
+    slope, _ = distance_to_failure(cells)
+    planted = float(fit_line(cells.x, np.subtract(fails, best)[None])[0])
+    found: Found = {(HELD, "slope of the distance to failing rates"): _holds(slope.low95, planted, slope.high95)}
+    verdict = slope.verdict(*DOWN)
+    if planted >= -ROUNDING:
+        found[FALSE, "C15 supported though the distance does not shrink"] = float(verdict == "supported"), math.nan
+    else:
+        found[TRUE, "C15 supported"] = float(verdict == "supported"), math.nan
+        found[FALSE, "C15 contradicted though the distance shrinks"] = float(verdict == "contradicted"), math.nan
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -59,7 +59,7 @@ class Curve:
     constant: float = -math.inf  # the constant baseline's goodness, where it is known
     collapsed: np.ndarray | None = None  # by :func:`collapsed_trials`; none where it is not given
 
-    @property
+    @cached_property
     def failed(self) -> np.ndarray:
         """Which trials failed to train: they diverged or collapsed."""
         failed: np.ndarray = self.diverged if self.collapsed is None else self.diverged | self.collapsed
@@ -77,13 +77,13 @@ class Curve:
         counts: np.ndarray = self.there.sum(axis=1)
         return counts
 
-    @property
+    @cached_property
     def usual(self) -> int:
         """How many trials a rate has: the median of the rates that have any; of two middle ones the larger."""
         some = np.sort(self.counts[self.counts > 0])
         return int(some[len(some) // 2]) if some.size else 0
 
-    @property
+    @cached_property
     def n(self) -> int:
         """How many seeds tell where the optimum lies: the fewest of the eligible rates within an octave of the best."""
         near = np.abs(self.octaves - self.octaves[self.best()[0]]) <= VERTEX_OCTAVES + ROUNDED_OCTAVES
@@ -103,7 +103,7 @@ class Curve:
         stable: np.ndarray = self.failed.sum(axis=1) <= MOST_FAILED * (self.there | self.failed).sum(axis=1)
         return stable
 
-    @property
+    @cached_property
     def enough(self) -> np.ndarray:
         """Which rates have half of the trials that rates usually have, and 3 where these have as many; shape (rates,).
 
@@ -123,6 +123,8 @@ class Curve:
         """
         runs = self.there | self.diverged
         few: np.ndarray = np.zeros(len(runs), np.bool_)
+        if runs.all():
+            return few | (len(runs) > 1 and runs.shape[1] >= FEWEST_SHARED)
         counts = runs.sum(axis=1)
         first = counts[(counts >= FEWEST_SHARED) & (np.diff(runs, axis=1, prepend=True).sum(axis=1) <= 1)]
         alike = [count for count in np.unique(first) if (first == count).sum() > 1]
@@ -182,20 +184,22 @@ class Curve:
         best = int(self.best()[0])
         return float(np.nanmean(self.goodness[best])) - self.constant if best >= 0 else -math.inf
 
-    @property
+    @cached_property
     def octaves(self) -> np.ndarray:
         """log₂ of the rates, shape (rates,)."""
         octaves: np.ndarray = np.log2(self.rates)
         return octaves
 
-    def best(self, seeds: np.ndarray | None = None, statistic: Any = np.mean) -> np.ndarray:
+    def best(self, seeds: np.ndarray | None = None, statistic: Callable[[np.ndarray], Any] = np.mean) -> np.ndarray:
         """Return the index of the best eligible rate; with draws of seeds, shape (draws, n), one for each draw.
 
-        Of tied rates it is the middle one; −1 where no rate is eligible.
+        Of tied rates it is the middle one; −1 where no rate is eligible. Draws are compared by their means.
         """
         if not self.eligible.any():
             return np.full(1 if seeds is None else len(seeds), -1)
-        return middle_of_tied(self._values(seeds, statistic))
+        if seeds is not None:
+            return middle_of_tied(self._drawn_means(seeds))
+        return middle_of_tied(self._means if statistic is np.mean else self._at_each_rate(statistic))
 
     def vertex(self, seeds: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return log₂ ε* between the rates tried, and by how much that may stray: octaves, one of each for each draw.
@@ -206,13 +210,13 @@ class Curve:
         side, or the fit no maximum within an octave, the best rate itself is returned. The maximum strays by up to a
         quarter of the step of the grid there, the best rate by up to half of it, which seeds do not tell.
         """
-        values = self._values(seeds, np.mean)
+        values = self._means if seeds is None else self._drawn_means(seeds)
         return self._vertices(values, middle_of_tied(values))
 
     @cached_property
     def drawn(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Best rate, vertex and stray of each of the bootstrap's draws of seeds, as :meth:`best` and :meth:`vertex`."""
-        values = self._values(resampled_seeds(len(self.seeds)), np.mean)
+        values = self._drawn_means(resampled_seeds(len(self.seeds)))
         best = middle_of_tied(values)
         return best, *self._vertices(values, best)
 
@@ -250,21 +254,27 @@ class Curve:
         around: np.ndarray = (np.append(steps, steps[-1]) + np.append(steps[0], steps)) / 2
         return around
 
-    def _values(self, seeds: np.ndarray | None, statistic: Any) -> np.ndarray:
-        """Return how good each rate is in each draw, shape (rates, draws); −∞ where it is not eligible.
+    @cached_property
+    def _means(self) -> np.ndarray:
+        """The mean of each rate, shape (rates, 1); −∞ where it is not eligible."""
+        return self._at_each_rate(np.mean)
 
-        A rate of which a draw has no trial counts there with all of its trials.
-        """
+    def _at_each_rate(self, statistic: Callable[[np.ndarray], Any]) -> np.ndarray:
         value = np.full((len(self.rates), 1), -np.inf)
         for rate in np.flatnonzero(self.eligible):
             value[rate] = statistic(self.goodness[rate, self.there[rate]])
-        if seeds is not None:
-            draws, n = len(seeds), len(self.seeds)
-            counts = np.bincount((seeds + n * np.arange(draws)[:, None]).ravel(), minlength=draws * n)
-            counts = counts.reshape(draws, n).T.astype(float)
-            sums, drawn = np.where(self.there, self.goodness, 0.0) @ counts, self.there @ counts
-            value = np.where(drawn > 0, sums / np.maximum(drawn, 1), value)
-        value = np.round(value, 12)
+        return np.round(value, 12)
+
+    def _drawn_means(self, seeds: np.ndarray) -> np.ndarray:
+        """Return the mean of each rate in each draw of seeds, shape (rates, draws); −∞ where it is not eligible.
+
+        A rate of which a draw has no trial counts there with all of its trials.
+        """
+        draws, n = len(seeds), len(self.seeds)
+        counts = np.bincount((seeds + n * np.arange(draws)[:, None]).ravel(), minlength=draws * n)
+        counts = counts.reshape(draws, n).T.astype(float)
+        sums, drawn = np.where(self.there, self.goodness, 0.0) @ counts, self.there @ counts
+        value = np.round(np.where(drawn > 0, sums / np.maximum(drawn, 1), self._means), 12)
         value[~self.eligible] = -np.inf
         return value
 

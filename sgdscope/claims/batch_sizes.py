@@ -12,10 +12,11 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.comparisons import octaves_between
-from sgdscope.analysis.curve import MOST_FAILED, Curve, curve, on_common_seeds
+from sgdscope.analysis.curve import Curve, curve, on_common_seeds
 from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.edges import Edges, left_out, listed
 from sgdscope.analysis.exclusions import learning
+from sgdscope.analysis.failures import distance_to_failure
 from sgdscope.analysis.rate_choice import Chosen, edges_of, inside, leads_over, scores_by_batch_size
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
 from sgdscope.analysis.score_limits import margin_of, plateau_end
@@ -50,8 +51,7 @@ from sgdscope.claims.finding import (
 )
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.equivalence import equivalence, pairs_of, seeds_to_compare
-from sgdscope.stats.intervals import BOOTSTRAP_SEED, Estimate, Verdict, bootstrapped, estimated, resampled_seeds
-from sgdscope.stats.laws import fit_line
+from sgdscope.stats.intervals import Estimate, Verdict, bootstrapped, estimated, resampled_seeds
 
 # Zones of a slope of log ε* against log B, and of the octaves between two rates.
 PROPORTIONAL, SUBLINEAR, EQUAL_RATES = (0.75, 1.25), (0.0, 1.0), (-0.5, 0.5)
@@ -364,33 +364,10 @@ def failing(case: Case) -> Iterator[Finding]:
         few = f"training fails at the largest learning rates of {len(found.sizes)} batch sizes"
         yield case.found("C15", reason=f"{few}; at least {FEWEST_IN_REGIME} are needed. Add larger rates")
         return
-    limits = np.array([_failing_from(c, np.arange(len(c.seeds))[None]) for c in found.curves]).T
-    drawn = np.array([_failing_from(c, resampled_seeds(len(c.seeds))) for c in found.curves]).T
-    # A limit lies anywhere between the largest rate that trains and the next.
-    halves = np.array([np.median(c.steps) / 2 for c in found.curves])
-    drawn = drawn + np.random.default_rng(BOOTSTRAP_SEED).uniform(-1, 1, drawn.shape) * halves
-    slope = bootstrapped(
-        float(fit_line(found.x, limits - found.vertices)[0]),
-        fit_line(found.x, drawn - found.drawn_vertices()[0]),
-        found.n,
-    )
-    weights = (found.x - found.x.mean()) / ((found.x - found.x.mean()) ** 2).sum()
-    error = math.hypot(grid_error(found), math.sqrt((weights**2 * halves**2 / 3).sum()))
+    slope, error = distance_to_failure(found)
     name = f"octaves from the optimal rate to where training fails, per doubling from {found.sizes[0]:g}"
     effect = in_zone(f"{name} to {found.sizes[-1]:g}", slope, DOWN, found.n, SLOPE, grid_error=error)
     yield case.found("C15", effect, reason=left_out(case.edges()))
-
-
-def _failing_from(found: Curve, seeds: np.ndarray) -> np.ndarray:
-    """Return log₂ of where training begins to fail in each draw of seeds: half a step below the smallest failing rate.
-
-    More than 20 % of trials fail at that rate and at each larger one.
-    """
-    ran, failed = (of[:, seeds].sum(axis=2) for of in (found.there | found.failed, found.failed))
-    fails = np.logical_and.accumulate((failed > MOST_FAILED * ran)[::-1])
-    step = float(np.median(found.steps))
-    places: np.ndarray = np.append(found.octaves, found.octaves[-1] + step)[len(fails) - fails.sum(axis=0)] - step / 2
-    return places
 
 
 def _no_transition(case: Case, row: Mapping[str, Any]) -> str:

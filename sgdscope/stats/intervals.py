@@ -43,6 +43,54 @@ def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float, 
     return mean, mean - half, mean + half
 
 
+def share_interval(count: np.ndarray, n: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """Return the exact interval of a share, from how many of n trials have it; NaN to NaN for n = 0.
+
+    Source: Clopper and Pearson (1934), Biometrika 26, 404-413.
+
+    >>> low, high = share_interval(np.array([0]), np.array([5]))
+    >>> round(float(low[0]), 3), round(float(high[0]), 3)
+    (0.0, 0.522)
+    """
+    tail = (1 - level) / 2
+    with np.errstate(invalid="ignore"):
+        low = np.where(count > 0, special.betaincinv(np.maximum(count, 1), n - count + 1, tail), 0.0)
+        high = np.where(count < n, special.betaincinv(count + 1, np.maximum(n - count, 1), 1 - tail), 1.0)
+    return low, high
+
+
+def interval_with_failures(values: np.ndarray, failed: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of trials with its 95 % interval, where some may have failed to train.
+
+    Where none failed it is :func:`t_interval`, of trials that train: few seeds say little of rare failures, and their
+    share has an interval of its own. Where some failed, a t interval of all trials does not contain the mean often
+    enough: the mean is (1 − p)·m + p·c, and its interval has the least and the largest of these, with p in the exact
+    interval of the share that fails and m in the t interval of the trials that trained, each at 97.5 %, and c from the
+    least to the largest value of those that failed.
+
+    Args:
+        values: one of each trial, shape (n,); NaN where it has none, which does not count.
+        failed: which trials diverged or collapsed.
+
+    >>> mean, low, high = interval_with_failures(np.array([0.9, 0.92, 0.91, 0.89, 0.1]), np.array([0, 0, 0, 0, 1]) > 0)
+    >>> round(mean, 3), round(low, 3), round(high, 3)
+    (0.744, 0.268, 0.937)
+    """
+    failed = failed[~np.isnan(values)]
+    values = values[~np.isnan(values)]
+    if not failed.any() or failed.all():
+        return t_interval(values)
+    level = (1 + LEVEL) / 2
+    shares = share_interval(failed.sum(), np.array(len(values)), level)
+    ends = [
+        (1 - share) * trained + share * lost
+        for share in map(float, shares)
+        for trained in t_interval(values[~failed], level)[1:]
+        for lost in (values[failed].min(), values[failed].max())
+    ]
+    return float(values.mean()), min(ends), max(ends)
+
+
 def named(name: str, bounds: tuple[float, float, float]) -> dict[str, float]:
     """Return a mean and the ends of its interval as a table's columns.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -119,21 +120,30 @@ class SimulatedCell:
     diverged: np.ndarray
     missing: np.ndarray | None = None
 
+    @cached_property
+    def gone(self) -> np.ndarray:
+        """Which trials are missing."""
+        return np.zeros(self.diverged.shape, bool) if self.missing is None else self.missing
+
+    @cached_property
+    def collapsed(self) -> np.ndarray:
+        """Which trials collapsed."""
+        rates = np.repeat(self.rates, self.gone.shape[1])
+        score, loss = (np.where(self.gone, np.nan, of).ravel() for of in (self.validation_score, self.train_loss))
+        diverged = (self.diverged & ~self.gone).ravel()
+        return collapsed_trials(rates, score, loss, diverged, RECORD).reshape(self.gone.shape)
+
     def curve(self, column: str) -> Curve:
         """Return the curve of ``validation_score``, ``test_score`` or ``train_loss``."""
         criterion: Criterion = "train_loss" if column == "train_loss" else "score"
-        gone = np.zeros(self.diverged.shape, bool) if self.missing is None else self.missing
         values = goodness(getattr(self, column), RECORD, criterion, self.diverged)
-        rates = np.repeat(self.rates, gone.shape[1])
-        score, loss = (np.where(gone, np.nan, part).ravel() for part in (self.validation_score, self.train_loss))
-        collapsed = collapsed_trials(rates, score, loss, (self.diverged & ~gone).ravel(), RECORD).reshape(gone.shape)
         return Curve(
             self.rates,
-            np.arange(gone.shape[1]),
-            np.where(gone, np.nan, values),
-            self.diverged & ~gone,
+            np.arange(self.gone.shape[1]),
+            np.where(self.gone, np.nan, values),
+            self.diverged & ~self.gone,
             constant_goodness(RECORD, criterion),
-            collapsed,
+            self.collapsed,
         )
 
 
@@ -177,15 +187,17 @@ def _searched(cell: SimulatedCell) -> SimulatedCell:
     tried = np.arange(len(cell.rates)) % 2 == 0
     while True:
         before, at = tried.copy(), np.flatnonzero(tried)
+        some = _some(cell, at)
         for column in ("validation_score", "train_loss"):
-            best = at[_some(cell, at).curve(column).best()[0]]
+            best = at[some.curve(column).best()[0]]
             tried[max(0, best - 1) : best + 2] = True
         if (tried == before).all():
-            return _some(cell, at)
+            return some
 
 
 def _some(cell: SimulatedCell, rates: np.ndarray) -> SimulatedCell:
-    return replace(cell, **{name: of[rates] for name, of in vars(cell).items() if of is not None})
+    arrays = {of.name: getattr(cell, of.name) for of in fields(cell)}
+    return replace(cell, **{name: of[rates] for name, of in arrays.items() if of is not None})
 
 
 def trial_table(studies: dict[str, dict[int, SimulatedCell]]) -> pl.DataFrame:
