@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import groupby
 
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import MOST_FAILED, Curve
+from sgdscope.analysis.curve import MOST_FAILED
 from sgdscope.analysis.curves import OUTCOME_COLUMNS, RATE_COLUMNS
 from sgdscope.analysis.edges import listed
 from sgdscope.analysis.slopes import grid_error
@@ -48,8 +49,8 @@ def failures(curves: pl.DataFrame) -> pl.DataFrame:
 def distance_to_failure(found: Cells) -> tuple[Estimate, float]:
     """Return how the octaves from the optimal rate to where training fails change with log₂ B.
 
-    Training fails from half a step below the smallest rate at which, and at each larger one, more than 20 % of trials
-    fail. Seeds are drawn jointly over all batch sizes, and everything is found anew in each draw.
+    Training fails from between the smallest rate at which, and at each larger one, more than 20 % of trials fail, and
+    the next smaller rate. Seeds are drawn jointly over all batch sizes, and everything is found anew in each draw.
 
     Args:
         found: Batch sizes at whose largest rate training fails.
@@ -57,30 +58,35 @@ def distance_to_failure(found: Cells) -> tuple[Estimate, float]:
     Returns:
         The slope, and the standard error of it that the grid leaves: seeds do not make that smaller.
     """
-    limits = np.array([_failing_from(c, np.arange(len(c.seeds))[None]) for c in found.curves]).T
-    drawn = np.array([_failing_from(c, resampled_seeds(len(c.seeds))) for c in found.curves]).T
+    limits, halves = _failing_from(found, lambda n: np.arange(n)[None])
+    drawn, halves_drawn = _failing_from(found, resampled_seeds)
     # A limit lies anywhere between the largest rate that trains and the next.
-    halves = np.array([np.median(c.steps) / 2 for c in found.curves])
-    drawn = drawn + np.random.default_rng(BOOTSTRAP_SEED).uniform(-1, 1, drawn.shape) * halves
+    drawn = drawn + np.random.default_rng(BOOTSTRAP_SEED).uniform(-1, 1, drawn.shape) * halves_drawn
     slope = bootstrapped(
         float(fit_line(found.x, limits - found.vertices)[0]),
         fit_line(found.x, drawn - found.drawn_vertices()[0]),
         found.n,
     )
     weights = (found.x - found.x.mean()) / ((found.x - found.x.mean()) ** 2).sum()
-    return slope, math.hypot(grid_error(found), math.sqrt((weights**2 * halves**2 / 3).sum()))
+    return slope, math.hypot(grid_error(found), math.sqrt((weights**2 * halves[0] ** 2 / 3).sum()))
 
 
-def _failing_from(found: Curve, seeds: np.ndarray) -> np.ndarray:
-    """Return log₂ of where training begins to fail in each draw of seeds: half a step below the smallest failing rate.
+def _failing_from(found: Cells, draw: Callable[[int], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return log₂ of where training begins to fail in each draw of seeds, and by how much it may lie off.
 
-    More than 20 % of trials fail at that rate and at each larger one.
+    It is the middle between the smallest rate at which, and at each larger one, more than 20 % of trials fail, and the
+    next smaller rate. Both are of shape (draws, batch sizes).
     """
-    ran, failed = (of[:, seeds].sum(axis=2) for of in (found.there | found.failed, found.failed))
-    fails = np.logical_and.accumulate((failed > MOST_FAILED * ran)[::-1])
-    step = float(np.median(found.steps))
-    places: np.ndarray = np.append(found.octaves, found.octaves[-1] + step)[len(fails) - fails.sum(axis=0)] - step / 2
-    return places
+    places = []
+    for of in found.curves:
+        seeds, (first, last), steps = draw(len(of.seeds)), of.octaves[[0, -1]], np.diff(of.octaves)
+        ran, failed = (there[:, seeds].sum(axis=2) for there in (of.there | of.failed, of.failed))
+        fails = np.logical_and.accumulate((failed > MOST_FAILED * ran)[::-1])
+        ends = np.concatenate([[first - steps[0]], of.octaves, [last + steps[-1]]])
+        number = len(fails) - fails.sum(axis=0)
+        places.append([(ends[number + 1] + ends[number]) / 2, (ends[number + 1] - ends[number]) / 2])
+    middles, halves = np.transpose(places, (1, 2, 0))
+    return middles, halves
 
 
 def failure_sentences(failures: pl.DataFrame) -> list[str]:
