@@ -35,9 +35,11 @@ from sgdscope.analysis.rate_choice import left_one_out_interval
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, transition_limits
 from sgdscope.analysis.saturation import Outcome, saturated
 from sgdscope.analysis.score_limits import plateau_end, score_margin, threshold
+from sgdscope.analysis.slopes import sharpness_of
 from sgdscope.analysis.sweep import Cells
-from sgdscope.analysis.transitions import NOWHERE, THROUGHOUT, slope_of, transition_of
+from sgdscope.analysis.transitions import IDENTIFIED, NOWHERE, THROUGHOUT, slope_of, transition_of
 from sgdscope.budget import Unlimited
+from sgdscope.claims.batch_sizes import SHARP, SMOOTH, sharp_verdict
 from sgdscope.claims.finding import DOWN
 from sgdscope.stats import intervals
 from sgdscope.stats.equivalence import equivalence
@@ -46,6 +48,7 @@ from sgdscope.stats.laws import fit_hinge, fit_line
 from sgdscope.testing.simulated import (
     BATCH_SIZES,
     LAWS,
+    LAWS_BETWEEN,
     PLATEAU,
     RECORD,
     SHAPES,
@@ -107,7 +110,11 @@ SETTINGS += [Setting("linear", "symmetric", n, luck=0.7) for n in SEEDS]
 SETTINGS += [Setting("linear", "turning", n, missing=0.06) for n in SEEDS]
 # Five seeds at every rate, 10 beside the best rate, 30 at the best and the five rates around it.
 SETTINGS += [Setting("linear", shape, 30, designed=True) for shape in ("symmetric", "turning")]
-
+# Of transitions that are more or less sharp only the exponent is looked at: its fit takes longer than all the rest.
+SHARPNESS = {"smooth": 1.0, "linear": math.inf}
+SHARPNESS |= {law: float(law.split(",")[0].removeprefix("k = ")) for law in LAWS_BETWEEN}
+SHARP_SETTINGS = [Setting(law, shape, n) for law in LAWS_BETWEEN for shape in ("symmetric", "steep") for n in SEEDS]
+SHARP_SETTINGS += [Setting(law, "steep", n, luck=0.5) for law in ("smooth", "linear") for n in SEEDS]
 
 SETTING_FIELDS = [of.name for of in fields(Setting)]
 
@@ -143,6 +150,8 @@ def study(setting: Setting, number: int) -> Found:
     """Return of each quantity whether its interval held the truth, or its verdict was given, and the width."""
     rng = np.random.default_rng([number, zlib.crc32(repr(setting).encode())])
     truth = setting.truth(falling)
+    if setting in SHARP_SETTINGS:
+        return _sharpness(SHARPNESS[setting.law], simulate(rng, setting.n, truth))
     sgd, momentum = (simulate(rng, setting.n, setting.truth(lost)) for lost in (falling, margin_apart))
     if setting.designed:
         sgd, momentum = ({size: designed(cell) for size, cell in of.items()} for of in (sgd, momentum))
@@ -251,6 +260,21 @@ def _rates(setting: Setting, truth: Truth, sgd: dict[int, SimulatedCell], moment
     return found
 
 
+def _sharpness(exponent: float, sgd: dict[int, SimulatedCell]) -> Found:
+    """Return what is found of C7: how sharp the transition is, where it is identified."""
+    cells = _cells(sgd)
+    identified = transition_of(cells)["status"] == IDENTIFIED
+    found: Found = {(TRUE, "B_ε identified"): (float(identified), math.nan)}
+    if not identified:
+        return found
+    sharp = sharpness_of(cells)
+    low, high, verdict = sharp["k_low"], sharp["k_high"], sharp_verdict(sharp)
+    found[HELD, "exponent k"] = float(low <= exponent <= high), math.nan
+    for name, true in (("supported", exponent > SHARP), ("contradicted", exponent < SMOOTH)):
+        found[TRUE if true else FALSE, f"C7 {name}"] = float(verdict == name), math.nan
+    return found
+
+
 def _scores(truth: Truth, sgd: dict[int, SimulatedCell], momentum: dict[int, SimulatedCell]) -> Found:
     """Return what is found of the best scores: thresholds, equivalence, and the score at the chosen rate."""
     found: Found = {}
@@ -322,7 +346,7 @@ def portion(task: tuple[Setting, int]) -> tuple[Setting, list[Found]]:
 def summary(found: dict[Setting, list[Found]]) -> pl.DataFrame:
     """Return one row for each setting and quantity."""
     rows = []
-    for setting in SETTINGS:
+    for setting in (*SETTINGS, *SHARP_SETTINGS):
         values: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
         for of in found[setting]:
             for key, value in of.items():
@@ -379,7 +403,7 @@ def _pooled(rows: pl.DataFrame) -> str:
 def tasks(studies: int) -> Iterator[tuple[Setting, int]]:
     """Yield all settings, round by round."""
     for number in range(math.ceil(studies / STUDIES_A_ROUND)):
-        for setting in SETTINGS:
+        for setting in (*SETTINGS, *SHARP_SETTINGS):
             yield setting, number
 
 
@@ -391,7 +415,7 @@ def main(studies: int, out: Path) -> None:
     todo = list(tasks(studies))
     for count, (setting, of) in enumerate(track(map(portion, todo), "simulating", len(todo)), 1):
         found[setting] += of
-        if count % len(SETTINGS) == 0:
+        if count % len(SETTINGS + SHARP_SETTINGS) == 0:
             table = summary(found)
             table.with_columns(pl.col(pl.Float64).round(4)).write_csv(out)
             out.with_suffix(".md").write_text(markdown(table) + "\n" + outside(table))

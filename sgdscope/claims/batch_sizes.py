@@ -340,7 +340,7 @@ def transition(case: Case) -> Iterator[Finding]:
         return
     sharp = sharpness_of(found)
     low, high = sharp["k_low"], sharp["k_high"]
-    verdict: Verdict = "supported" if low > SHARP else "contradicted" if high < SMOOTH else "inconclusive"
+    verdict = sharp_verdict(sharp)
     k = Estimate(sharp["k"], low, high, low, high)
     between = ["the transition is sharper than the smooth form, k = 1"] * (verdict == "inconclusive" and low > 1)
     effect = Effect("exponent k", k, (SHARP, math.inf), found.n, EXPONENT, verdict)
@@ -354,6 +354,11 @@ def transition(case: Case) -> Iterator[Finding]:
         return
     reason = "the paper gives no transition for this workload and budget"
     yield case.found("C7b", replace(effect, decides=False), reason=reason)
+
+
+def sharp_verdict(sharp: Mapping[str, float]) -> Verdict:
+    """Return the verdict of C7 from what :func:`~sgdscope.analysis.slopes.sharpness_of` found."""
+    return "supported" if sharp["k_low"] > SHARP else "contradicted" if sharp["k_high"] < SMOOTH else "inconclusive"
 
 
 def failing(case: Case) -> Iterator[Finding]:

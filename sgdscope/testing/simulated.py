@@ -20,20 +20,29 @@ BATCH_SIZES = tuple(2**k for k in range(2, 11))
 PLATEAU = 0.975
 LOWEST_LOG_LOSS = -3.0
 
+
+def transition(k: float, slope: float = 1.0) -> Callable[[float], float]:
+    """Return the law ε* ∝ (1 + (B_n/B)^k)^(−slope/k), as log₂ ε* by log₂ B, with log₂ B_n = 6.3."""
+    return lambda x: -slope / k * math.log2(1 + 2 ** (k * (6.3 - x))) - 1.9
+
+
 # log₂ ε* by log₂ B.
 LAWS: dict[str, Callable[[float], float]] = {
     "linear": lambda x: min(x, 6.3) - 8.2,
     "square root": lambda x: 0.5 * min(x, 6.3) - 5.2,
     "constant": lambda x: -1.9,
     "no transition in range": lambda x: x - 11.1,
-    "smooth": lambda x: -math.log2(1 + 2 ** (6.3 - x)) - 1.9,
+    "smooth": transition(1.0),
 }
+# Laws whose transition is neither smooth nor a hinge, by the exponent k and the slope.
+LAWS_BETWEEN = {f"k = {k:g}, slope {slope:g}": transition(k, slope) for k in (2.0, 3.0) for slope in (1.0, 0.5)}
 # What is lost at a distance of d octaves from the optimum, in units of a curve's height; all are 0 at 0.
 SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "symmetric": lambda d: d**2,
     "asymmetric": lambda d: np.where(d < 0, d**2, 3 * d**2),
     "cliff": lambda d: d**2,
     "flat": lambda d: 0.1 * d**2,
+    "steep": lambda d: 4 * d**2,
     "collapse": lambda d: d**2,
     "turning": lambda d: np.where(d < 0, d**2, 3 * d**2),
 }
@@ -74,7 +83,7 @@ class Truth:
 
     def octave(self, batch_size: int) -> float:
         """Return log₂ ε* of a batch size."""
-        return LAWS[self.law](math.log2(batch_size))
+        return (LAWS | LAWS_BETWEEN)[self.law](math.log2(batch_size))
 
     def growth(self, batch_size: int) -> float:
         """Return by which factor heights and scatter are larger than at the smallest batch size."""
