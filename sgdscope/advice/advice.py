@@ -161,7 +161,8 @@ def batch_size_costs(
             row = key | {"batch_size": size, "n": by_size[size].n, "margin": margin, "verdict": str(verdicts[number])}
             if held.any() and len(by_size) > 1:
                 row |= named("difference", t_interval(scores[number] - scores[held].mean(axis=0)))
-            rows.append(row | _turned("test_score", scores[number], records[key["workload"]].score_sign))
+            interval = by_size[size].interval or t_interval(scores[number])
+            rows.append(row | _turned("test_score", interval, records[key["workload"]].score_sign))
     timed = ("packs", "seconds", "seconds_low", "seconds_high", "relative")
     table = pl.DataFrame(rows, schema={name: kind for name, kind in COSTS_SCHEMA.items() if name not in timed})
     shared = ("workload", "budget", "batch_size")
@@ -316,7 +317,7 @@ def _margin(score_limits: pl.DataFrame, key: Mapping[str, Any]) -> float:
     return float(score_limits.filter(**mine, quantity="B_score")["margin"][0])
 
 
-def _turned(name: str, goodness: np.ndarray, sign: int) -> dict[str, float]:
+def _turned(name: str, interval: tuple[float, float, float], sign: int) -> dict[str, float]:
     """Return a mean and its interval as the score was measured."""
-    mean, low, high = t_interval(goodness)
+    mean, low, high = interval
     return named(name, (mean, low, high) if sign > 0 else (-mean, -high, -low))
