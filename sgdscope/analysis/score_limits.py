@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,9 @@ SCORE_LIMITS_COLUMNS: Columns = {
     "margin": MARGIN,
     "margin_of_errors": Column(
         pl.Float64, "The margin as a share of the errors, or of the distance to the best possible score."
+    ),
+    "margin_of_best_errors": Column(
+        pl.Float64, "The margin as a share of the errors of the best batch size. Above 0.5 equivalence says little."
     ),
     "estimate": Column(
         pl.Int64, "Best estimate of the quantity; missing if no mean difference exceeds the margin.", "examples"
@@ -182,7 +186,8 @@ def score_limits(trials: pl.DataFrame, records: Records, margin: float | None = 
     An end is null where the study shows nothing on that side, and ``estimate`` where no batch size exceeds δ. Batch
     sizes at which a best rate lies at an edge of the rates tried are ``left_out``: their best score may be better.
     Scores are taken at rates that were chosen without them, for this test set. ``margin_of_errors`` is δ as a share
-    of the plateau's errors, of an accuracy; ``low_at_half`` to ``high_at_double`` are the ends at δ/2 and at 2 δ.
+    of the plateau's errors, of an accuracy, ``margin_of_best_errors`` of those of the best batch size; ``low_at_half``
+    to ``high_at_double`` are the ends at δ/2 and at 2 δ.
 
     Args:
         trials: a table of trials.
@@ -201,6 +206,7 @@ def score_limits(trials: pl.DataFrame, records: Records, margin: float | None = 
         allowed = margin_of(sgd or by_size, key["budget"], record, margin)
         errors = errors_of(record.score_sign * plateau_level(sgd or by_size, key["budget"]), record)
         key = key | {"margin": allowed, "margin_of_errors": allowed / errors if errors else None}
+        key |= {"margin_of_best_errors": share_of_errors(allowed, best_level(sgd or by_size), record)}
         rows.append(key | _plateau_end(by_size, allowed))
         if not momentum_of(key["optimizer"]) or sgd is None:
             continue
@@ -265,6 +271,10 @@ SHARE = 0.02
 TEST_EXAMPLES, MOST = 2, 0.005
 
 
+# A margin of more than this share of the best batch size's errors is wide: equivalent scores may differ much in errors.
+WIDE_MARGIN = 0.5
+
+
 # The name of an accuracy that is given in percent, as users' tables have it.
 PERCENT = "accuracy (%)"
 
@@ -274,6 +284,20 @@ def errors_of(plateau_score: float, record: WorkloadRecord) -> float | None:
     if record.score_name not in ("accuracy", PERCENT):
         return None
     return (100.0 if record.score_name == PERCENT else 1.0) - plateau_score
+
+
+def share_of_errors(margin: float, goodness: float, record: WorkloadRecord) -> float | None:
+    """Return a margin as a share of the errors at an accuracy, ∞ where there are none; None of another score.
+
+    >>> from sgdscope.workloads.base import WorkloadRecord
+    >>> record = WorkloadRecord("w", "1", (), "0" * 64, (1024, 256, 10_000), "accuracy", "maximize", 2.3, 0.1)
+    >>> [share_of_errors(0.25, accuracy, record) for accuracy in (0.5, 1.0)]
+    [0.5, inf]
+    """
+    errors = errors_of(record.score_sign * goodness, record)
+    if errors is None:
+        return None
+    return margin / errors if errors > 0 else math.inf
 
 
 def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
@@ -319,7 +343,13 @@ def margin_of(scores: Mapping[int, Chosen], budget: str, record: WorkloadRecord,
     return margin_at(plateau_level(scores, budget), record, declared)
 
 
+def best_level(scores: Mapping[int, Chosen]) -> float:
+    """Return the mean score of the best batch size, larger being better."""
+    return max(float(np.nanmean(chosen.scores)) for chosen in scores.values())
+
+
 def plateau_level(scores: Mapping[int, Chosen], budget: str) -> float:
     """Return the mean score of the plateau, larger being better; see :func:`margin_of`."""
-    levels = [float(np.nanmean(chosen.scores)) for chosen in scores.values()]
-    return max(levels) if isinstance(known_budget(budget), Steps) else levels[0]
+    if isinstance(known_budget(budget), Steps):
+        return best_level(scores)
+    return float(np.nanmean(next(iter(scores.values())).scores))

@@ -19,7 +19,7 @@ from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.failures import distance_to_failure
 from sgdscope.analysis.rate_choice import Chosen, edges_of, inside, leads_over, scores_by_batch_size
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
-from sgdscope.analysis.score_limits import margin_of, plateau_end
+from sgdscope.analysis.score_limits import WIDE_MARGIN, best_level, margin_of, plateau_end, share_of_errors
 from sgdscope.analysis.slopes import grid_error, sharpness_of
 from sgdscope.analysis.sweep import cells_of, pair_on_common_seeds
 from sgdscope.analysis.tables import Tables
@@ -44,10 +44,12 @@ from sgdscope.claims.finding import (
     SCORE,
     SLOPE,
     UP,
+    WIDE,
     Effect,
     Finding,
     in_zone,
     undecided,
+    without_equivalence,
 )
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.equivalence import equivalence, pairs_of, seeds_to_compare
@@ -122,6 +124,12 @@ class Case:
         """δ: what was declared, or else that of the plateau's score, of plain SGD if it is there."""
         scores = self.of_sgd or self.all_scores
         return margin_of(scores, self.key["budget"], self.record, self.part.score_margin)
+
+    @cached_property
+    def wide_margin(self) -> bool:
+        """Whether δ is more than half of the errors of the best batch size, so that equivalence says little."""
+        best = best_level(self.of_sgd or self.all_scores)
+        return (share_of_errors(self.margin, best, self.record) or 0.0) > WIDE_MARGIN
 
     def belongs(self, size: int, regime: str) -> bool:
         """Return whether a batch size is known to be in a regime."""
@@ -201,6 +209,10 @@ class Case:
 
     def found(self, claim: str, *effects: Effect, reason: str = "", short_runs: bool = False) -> Finding:
         """Return what this case says of a claim."""
+        if effects and self.wide_margin:
+            told = tuple(without_equivalence(effect, self.margin) for effect in effects)
+            reason = ". ".join([part for part in (reason, WIDE) if part]) if told != effects else reason
+            effects = told
         return Finding(claim, **self.key, effects=effects, reason=reason, short_runs=short_runs)
 
     def untested(self, claims: Sequence[str], reason: str) -> Iterator[Finding]:

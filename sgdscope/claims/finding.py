@@ -17,6 +17,11 @@ SCORE, OCTAVES, LOG_BATCH_SIZE, SLOPE = "score", "octaves", "log₂ batch size",
 LOG_LOSS, EXPONENT = "log loss", "exponent"
 # The zone of a slope that is none, whether over batch sizes or epochs.
 CONSTANT = (-0.25, 0.25)
+# What is said where the margin is wide.
+WIDE = (
+    "the margin exceeds half of the errors of the best batch size, so a score within it says little. Declare a smaller "
+    "margin, or test on more examples"
+)
 # Zones of what is more than nothing and less than nothing, to which 0 itself does not belong.
 UP, DOWN = (math.nextafter(0, 1), math.inf), (-math.inf, math.nextafter(0, -1))
 
@@ -134,6 +139,15 @@ def in_zone(
 def undecided(effect: Effect, why: str = "") -> Effect:
     """Return an effect that more seeds do not decide."""
     return replace(effect, name=effect.name + why, verdict="inconclusive", seeds_50=None, seeds_80=None)
+
+
+def without_equivalence(effect: Effect, margin: float) -> Effect:
+    """Return an effect in the score's unit without a verdict where that says a score to lie within the margin.
+
+    Where the margin is wide such a verdict says little. A verdict that the margin is exceeded stands.
+    """
+    within = {"supported": effect.zone[1], "contradicted": effect.zone[0]}.get(effect.verdict)
+    return undecided(effect) if effect.unit == SCORE and within == margin else effect
 
 
 def rounded(zone: tuple[float, float]) -> tuple[float, float]:

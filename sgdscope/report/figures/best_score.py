@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from sgdscope.analysis.score_limits import WIDE_MARGIN
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import Steps, known_budget
 from sgdscope.formatting import points, score
@@ -63,7 +64,18 @@ def limit_sentences(part: Tables) -> list[str]:
         for row in plain_first(part.score_limits, "quantity").iter_rows(named=True)
         if row["quantity"] != "B_score" or not at_steps
     ]
-    return [sentence for sentence in said if sentence]
+    return [*_wide_margin(part), *(sentence for sentence in said if sentence)]
+
+
+def _wide_margin(part: Tables) -> list[str]:
+    """Say where the margin is so wide that equivalent scores may differ much in their errors."""
+    wide = part.score_limits.filter(pl.col("margin_of_best_errors") > WIDE_MARGIN)
+    if wide.is_empty():
+        return []
+    return [
+        f"The margin of {points(wide['margin'][0], part.record.in_percent)} exceeds half of the errors of the best "
+        f"batch size. Equivalence says little: declare a smaller margin, or test on more examples."
+    ]
 
 
 def batch_sizes_inside(part: Tables, optimizer: str) -> list[int]:
