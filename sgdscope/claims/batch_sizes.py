@@ -52,7 +52,7 @@ from sgdscope.claims.finding import (
     without_equivalence,
 )
 from sgdscope.records import WorkloadRecord
-from sgdscope.stats.equivalence import equivalence, pairs_of, seeds_to_compare
+from sgdscope.stats.equivalence import equivalence, pairs_of, seeds_to_confirm
 from sgdscope.stats.intervals import Estimate, Verdict, bootstrapped, estimated, resampled_seeds
 
 # Zones of a slope of log ε* against log B, and of the octaves between two rates.
@@ -505,9 +505,9 @@ def _equal_scores(
     estimate = Estimate(float(found.mean[worst]), *ends)
     within = f"all within ±{found.smallest_margin:.2g}" if math.isfinite(found.smallest_margin) else "one seed"
     open_still = found.verdict == "inconclusive"
-    seeds = seeds_to_compare(scores, contrasts, margin) if open_still else (None, None)
+    seeds = seeds_to_confirm(scores, contrasts, margin) if open_still else (None, None)
     described = f"{name}, most {where[worst]} ({within})"
-    return Effect(described, estimate, (-margin, margin), found.n, SCORE, found.verdict, *seeds)
+    return Effect(described, estimate, (-margin, margin), found.n, SCORE, found.verdict, *seeds, if_equal=True)
 
 
 def _of_scores(name: str, values: np.ndarray, zone: tuple[float, float]) -> Effect:

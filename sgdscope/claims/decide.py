@@ -47,7 +47,8 @@ CLAIMS_COLUMNS: Columns = {
     **{
         f"seeds_{chance}": Column(
             pl.Int64,
-            f"Seeds in all that would decide with a chance of {chance} %; missing if decided, or if no number would.",
+            f"Seeds in all that would decide with a chance of {chance} %, of equal scores (C1, C2) if they are equal; "
+            f"missing if decided, or if no number up to 100 would.",
             "seeds",
         )
         for chance in (50, 80)

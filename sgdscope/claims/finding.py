@@ -33,7 +33,8 @@ class Effect:
     Unless a verdict is given it is that of the zone: supported where the 90 % interval lies inside, contradicted where
     the 95 % interval lies outside. ``seeds_50`` and ``seeds_80`` are the seeds in all with which an inconclusive effect
     is decided, one way or the other, with a chance of 50 and of 80 %, by :func:`~.intervals.seeds_to_decide`; None
-    where more seeds will not settle it. What does not decide is shown beside.
+    where more seeds will not settle it. Where ``if_equal`` these are the seeds that confirm scores equivalent if they
+    are equal, by :func:`~sgdscope.stats.equivalence.seeds_to_confirm`. What does not decide is shown beside.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Effect:
     seeds_50: int | None = None
     seeds_80: int | None = None
     decides: bool = True
+    if_equal: bool = False
 
     def contradicts(self, parts: int) -> bool:
         """Return whether the effect contradicts a claim of so many parts: at 5 % divided by them, and at most 2.5 %."""
