@@ -47,6 +47,7 @@ COSTS_COLUMNS: Columns = {
     **with_interval(
         "difference", "Test score minus that of the equivalent batch sizes, paired by seed; larger is better.", "score"
     ),
+    "shared": Column(pl.Int64, "Seeds that the difference is of: those of the equivalent batch sizes, too.", "seeds"),
     "margin": MARGIN,
     "verdict": Column(pl.String, "`equivalent` (within the margin), `worse`, `undecided` or `at the edge`."),
     "fastest": Column(pl.Boolean, "Whether it takes the fewest seconds of all equivalent batch sizes."),
@@ -160,7 +161,8 @@ def batch_size_costs(
         for number, size in enumerate(by_size):
             row = key | {"batch_size": size, "n": by_size[size].n, "margin": margin, "verdict": str(verdicts[number])}
             if held.any() and len(by_size) > 1:
-                row |= named("difference", t_interval(scores[number] - scores[held].mean(axis=0)))
+                differences = scores[number] - scores[held].mean(axis=0)
+                row |= named("difference", t_interval(differences)) | {"shared": int((~np.isnan(differences)).sum())}
             interval = by_size[size].interval or t_interval(scores[number])
             rows.append(row | _turned("test_score", interval, records[key["workload"]].score_sign))
     timed = ("packs", "seconds", "seconds_low", "seconds_high", "relative")
