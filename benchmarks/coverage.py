@@ -1,8 +1,8 @@
 """How often the intervals of the analysis hold what was planted, and how often its verdicts are false.
 
 For each law of the optimal rate, shape of the curves and number of seeds, studies are simulated with a known truth and
-analysed as real ones are, with all resamples and knees. A table of shares is written after every round, so that a run
-that is stopped leaves what it had found.
+analysed as real ones are. A table of shares is written after every round, so that a run that is stopped leaves what it
+had found.
 
     python benchmarks/coverage.py [STUDIES] [--out FILE.csv]
 
@@ -243,7 +243,7 @@ def _rates(setting: Setting, truth: Truth, sgd: dict[int, SimulatedCell], moment
     if not grows:
         found[FALSE, "B_ε identified without a bend"] = identified
     else:
-        transition = float(fit_hinge(cells.x, planted[None]).knee[0])
+        transition = float(fit_hinge(cells.x, planted[None]).transition[0])
         found[TRUE, "B_ε identified"] = identified
         if row.get("transition_low") is not None:
             high = row.get("transition_high") or math.inf
@@ -265,11 +265,11 @@ def _sharpness(exponent: float, sgd: dict[int, SimulatedCell]) -> Found:
     cells = _cells(sgd)
     identified = transition_of(cells)["status"] == IDENTIFIED
     found: Found = {(TRUE, "B_ε identified"): (float(identified), math.nan)}
-    if not identified:
-        return found
-    sharp = sharpness_of(cells)
-    low, high, verdict = sharp["k_low"], sharp["k_high"], sharp_verdict(sharp)
-    found[HELD, "exponent k"] = float(low <= exponent <= high), math.nan
+    verdict = "not tested"
+    if identified:
+        sharp = sharpness_of(cells)
+        found[HELD, "exponent k"] = float(sharp["k_low"] <= exponent <= sharp["k_high"]), math.nan
+        verdict = sharp_verdict(sharp)
     for name, true in (("supported", exponent > SHARP), ("contradicted", exponent < SMOOTH)):
         found[TRUE if true else FALSE, f"C7 {name}"] = float(verdict == name), math.nan
     return found

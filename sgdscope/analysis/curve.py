@@ -150,7 +150,7 @@ class Curve:
         """Which rates may be the best: the eligible ones that no other leads beyond chance, shape (rates,).
 
         A rate is out where, of its k − 1 t tests against the others, one rejects at a one-sided 5 % / (k − 1),
-        so that the truly best rate is out in at most 5 % of studies however many are compared: the winner of many is
+        so that the truly best rate is out in at most 5 % of studies however many are compared: the best of many is
         the luckiest of them, and beats its equals in more than 5 % where it is tested against each as if it were one.
         Rates are compared on the seeds that both have; where these are fewer than 3, the tests are Welch's. With one
         seed those that tie with the best remain.
@@ -393,7 +393,7 @@ def _most(gain: np.ndarray, rate: np.ndarray) -> float:
 
 
 def constant_goodness(record: WorkloadRecord, criterion: Criterion) -> float:
-    """Return how good the constant baseline is; −∞ where that is unknown, as of somebody's own table."""
+    """Return how good the constant baseline is; −∞ where that is unknown, as of an external table."""
     good = float(goodness(np.array([np.nan]), record, criterion, np.array([True]))[0])
     return -math.inf if math.isnan(good) else good
 

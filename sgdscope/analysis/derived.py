@@ -1,4 +1,4 @@
-"""What a rate and a batch size mean for the dynamics: the temperature, and whether momentum has warmed up."""
+"""What a rate and a batch size mean for the dynamics: the temperature, and whether momentum is in steady state."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def l2_of(record: WorkloadRecord) -> float | None:
 def warmed_up(updates: int, momentum: float) -> bool:
     """Return whether momentum had at least 20/(1 − m) updates, below which ε/(1 − m) does not compare with SGD's ε.
 
-    Without momentum there is nothing to warm up.
+    Without momentum there is no state to settle.
 
     >>> warmed_up(199, momentum=0.9), warmed_up(200, momentum=0.9), warmed_up(5, momentum=0.0)
     (False, True, True)

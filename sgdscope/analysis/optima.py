@@ -48,7 +48,7 @@ OPTIMA_SCHEMA = schema(OPTIMA_COLUMNS)
 def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return the optimal learning rate of each cell by each criterion, two rows a cell.
 
-    The winning rate has the best mean over seeds. Its interval is :func:`optimum_interval`. Where one of the
+    The optimal learning rate has the best mean over seeds. Its interval is :func:`optimum_interval`. Where one of the
     :attr:`~Curve.contenders`, the rates that no other leads beyond chance, is the lowest or the highest rate tried, the
     optimum is ``censored`` there. ``flat`` is an interval of more than 3 octaves.
 

@@ -68,8 +68,8 @@ SCORE_LIMITS_SCHEMA = schema(SCORE_LIMITS_COLUMNS)
 class Threshold:
     """Where along ascending batch sizes a difference first exceeds a margin, as indices.
 
-    ``first`` is the first whose mean does; ``within`` counts those from the smallest on that are shown not to;
-    ``beyond`` is the first that is shown to. An index of k means none.
+    ``first`` is the first whose mean does; ``within`` counts those from the smallest on whose
+    difference is confirmed not to; ``beyond`` is the first whose difference is confirmed to. An index of k means none.
     """
 
     first: int
@@ -80,11 +80,11 @@ class Threshold:
 def threshold(differences: np.ndarray, margin: float) -> Threshold:
     """Find where a difference first exceeds a margin, by one-sided tests at 2.5 % in each direction.
 
-    Upward from the smallest batch size as long as the difference is shown to be below the margin: the sequence stops
+    Upward from the smallest batch size as long as the difference is confirmed below the margin: the sequence stops
     at its first failure, and so is wrong in at most 2.5 % of studies however many sizes there are. That a difference
     is above the margin is shown by Holm's p values, in any order: the largest batch sizes are often the noisiest, and
-    a sequence that began there would see nothing (simulated with leads like the digits', at n = 5 it finds any in 19 %
-    of studies and Holm in 68 %; where noise is alike everywhere both do in all, Holm half a batch size later). The
+    a sequence that began there would see nothing (simulated with leads like the digits', with 5 seeds it finds any in
+    19 % of studies and Holm in 68 %; where noise is alike everywhere both do in all, Holm half a batch size later). The
     first batch size whose true difference exceeds the margin lies above the one end and not above the other in at
     least 95 %.
 
@@ -124,7 +124,7 @@ def _quantile(n: np.ndarray) -> np.ndarray:
 
 
 def shown_above(differences: np.ndarray, margin: float, together: bool = True) -> np.ndarray:
-    """Return which differences are shown to exceed a margin, by one-sided t tests at 2.5 %, shape (k,).
+    """Return which differences are confirmed to exceed a margin, by one-sided t tests at 2.5 %, shape (k,).
 
     Args:
         differences: shape (k, n): of each batch size, seed by seed.
@@ -145,10 +145,10 @@ def shown_above(differences: np.ndarray, margin: float, together: bool = True) -
 def plateau_end(scores: np.ndarray, margin: float) -> tuple[Threshold, np.ndarray]:
     """Find where scores begin to be worse than the plateau by more than a margin, and the plateau, seed by seed.
 
-    Upward from the smallest, a batch size passes only where it is shown to be worse by less than δ than each smaller
-    one that passed, by one-sided tests at 2.5 %. Compared with their mean, batch sizes δ apart would pass, and the
-    plateau would creep down with the scores. The first that does not pass ends the plateau, with whose mean all others
-    are compared. The smallest is on the plateau by definition.
+    Upward from the smallest, a batch size passes only where it is confirmed worse by less than δ than each
+    smaller one that passed, by one-sided tests at 2.5 %. Compared with their mean, batch sizes δ apart would pass, and
+    the plateau would creep down with the scores. The first that does not pass ends the plateau, with whose mean all
+    others are compared. The smallest is on the plateau by definition.
 
     Args:
         scores: larger being better, shape (batch sizes, n), ascending; NaN where a seed has none.
@@ -179,7 +179,7 @@ def score_limits(trials: pl.DataFrame, records: Records, margin: float | None = 
 
     - ``B_score``: the largest batch size whose test score is not worse by δ than that of any smaller one. It is at
       least ``low`` and below ``high``.
-    - ``B_mom``: the smallest batch size at which momentum's test score is ahead of SGD's by more than δ, paired by
+    - ``B_mom``: the smallest batch size at which momentum's test score is better than SGD's by more than δ, paired by
       seed. It is above ``low`` and at most ``high``. Where some batch sizes leave momentum too few updates to warm
       up, there is a second row, ``warmed_up``, without those.
 

@@ -93,7 +93,7 @@ class Cells:
 
     @property
     def bounds(self) -> np.ndarray:
-        """−1 where the winner is the lowest rate tried, +1 where it is the highest, else 0; shape (1, k)."""
+        """−1 where the best rate is the lowest tried, +1 where it is the highest, else 0; shape (1, k)."""
         return self._bounds(np.array([[c.best()[0] for c in self.curves]]))
 
     def _bounds(self, best: np.ndarray) -> np.ndarray:

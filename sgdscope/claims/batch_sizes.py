@@ -70,7 +70,7 @@ AGAINST_SGD = ("C2", "C5")
 class Case:
     """The cells of one workload, budget and optimizer, and those of plain SGD beside it, that have learned anything.
 
-    ``unlearned`` are the batch sizes at which next to nothing was learned: no claim is about them.
+    ``unlearned`` are the batch sizes at which the score hardly improved: no claim is about them.
     """
 
     part: Tables = field(repr=False)
@@ -202,7 +202,7 @@ class Case:
 
     @property
     def without_learning(self) -> str:
-        """Say at which batch sizes next to nothing was learned."""
+        """Say at which batch sizes the score hardly improved."""
         at = ", ".join(map(str, self.unlearned))
         gain = "less than 10 % as much over the constant baseline as at the best batch size"
         return f"at {at} the score improved {gain}"

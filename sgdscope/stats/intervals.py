@@ -21,12 +21,12 @@ BOOTSTRAP_SEED = 20200626  # fixed, so that a table is a function of its trials
 
 
 def t_quantile(n: int, level: float = LEVEL) -> float:
-    """Return the two-sided quantile of Student's t for the mean of n values; infinite for n = 1."""
+    """Return the two-sided quantile of Student's t for the mean of n values; infinite for one value."""
     return float(special.stdtrit(n - 1, (1 + level) / 2)) if n > 1 else math.inf
 
 
 def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float, float]:
-    """Return mean and t interval, mean ± t(n−1) s/√n, 95 % unless told otherwise; infinitely wide for n = 1.
+    """Return mean and t interval, mean ± t(n−1) s/√n, 95 % unless told otherwise; infinitely wide for one.
 
     Values that are NaN, of seeds that have none, do not count.
 
@@ -44,7 +44,7 @@ def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float, 
 
 
 def share_interval(count: np.ndarray, n: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-    """Return the exact interval of a share, from how many of n trials have it; NaN to NaN for n = 0.
+    """Return the exact interval of a share, from how many of n trials have it; NaN where n is 0.
 
     Source: Clopper and Pearson (1934), Biometrika 26, 404-413.
 
@@ -108,7 +108,7 @@ def resampled_seeds(n: int) -> np.ndarray:
 def bootstrap_t_interval(estimate: float, resampled: np.ndarray, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Return estimate ± t(n−1)·SE·√(n/(n−1)), with SE the standard deviation of the bootstrap's estimates.
 
-    At n = 5 plain percentiles cover only about 90 %; the factor undoes the bootstrap's 1/n variance, and t its
+    With 5 seeds plain percentiles cover only about 90 %; the factor undoes the bootstrap's 1/n variance, and t its
     normal quantile.
     """
     if n < 2:
