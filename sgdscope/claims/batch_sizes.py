@@ -145,10 +145,6 @@ class Case:
         """Whether the optimizer is SGD with momentum, of which C2 and C5 speak."""
         return bool(momentum_of(self.key["optimizer"]))
 
-    def cold(self, size: int) -> bool:
-        """Return whether momentum had too few updates at a batch size."""
-        return cell_warmed_up(self.members[size]) is False
-
     def steady(self, sizes: Sequence[int]) -> list[int]:
         """Return the batch sizes at which momentum had updates enough to reach its steady state."""
         return [size for size in sizes if cell_warmed_up(self.members[size]) is not False]
