@@ -7,8 +7,8 @@ machine: ``map`` (each device's trials one after the other, one for each device 
 The cost is that of an epoch of one trial; relative to the cheapest batch size it would be 1 everywhere if small batches
 did not starve the device. The bound of an update is the larger of its operations over the measured peak of
 matrix products and its bytes over the measured bandwidth, both of the same library on the same devices with the same
-threads: operations are those of matrix products and convolutions, bytes those of reading and writing parameters and
-velocity once, at the bandwidth of arrays as large. Rounds take turns. Real data are read from SGDSCOPE_DATA.
+threads: operations are those of matrix products and convolutions, bytes those that parameters, gradient and velocity
+pass through the cache or memory, at the bandwidth of arrays as large. Rounds take turns. Real data are read from SGDSCOPE_DATA.
 Writes README.md and packing.csv into RESULTS.
 """
 
@@ -47,6 +47,9 @@ from sgdscope.workloads.wide_resnet import wide_resnet
 ROUNDS = 5
 # What a matrix product needs to reach its peak, and an array to lie in memory rather than in a cache.
 SIDE = {"cpu": 1024, "gpu": 8192}
+# How often an update passes as many bytes as the parameters have: they are read forward and backward; the gradient is
+# written and read; parameters and velocity are read and written.
+PASSES = 8
 LEAST_BYTES = {"cpu": 0, "gpu": 2**29}
 # The trials of a pack, as far as each workload's states fit in this memory.
 PACKS = (1, 2, 4, 16, 64)
@@ -161,7 +164,7 @@ def timed(name: str) -> list[dict[str, Any]]:
         for _ in range(ROUNDS):
             for key in seconds:
                 seconds[key].append(ready[key].seconds_per_update(kind))
-        bound = max(operations / flops, 2 * of_state / bytes_a_second)
+        bound = max(operations / flops, PASSES * of_state / 2 / bytes_a_second)
         for (method, trials), values in seconds.items():
             median = statistics.median(values)
             rows.append(

@@ -19,6 +19,7 @@ from sgdscope import cli
 from sgdscope.advice.advice import COSTS_COLUMNS, LEADS_COLUMNS
 from sgdscope.advice.next_trials import FURTHER_COLUMNS
 from sgdscope.advice.predicted_rates import RATES_COLUMNS
+from sgdscope.advice.recommended import RECOMMENDED_COLUMNS
 from sgdscope.advice.timing import SECONDS_COLUMNS
 from sgdscope.analysis.tables import COLUMNS
 from sgdscope.claims.decide import CLAIMS, CLAIMS_COLUMNS, ZONES
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parent.parent
 HELP_WIDTH = 86
 RESULT_TABLES = COLUMNS | {"claims": CLAIMS_COLUMNS}
 ADVICE_TABLES = {
+    "recommended": RECOMMENDED_COLUMNS,
     "costs": COSTS_COLUMNS,
     "leads": LEADS_COLUMNS,
     "rates": RATES_COLUMNS,

@@ -1,4 +1,4 @@
-"""Make every figure and every printed table of the documentation, from studies that are trained first.
+"""Make every figure and printed table of the documentation, and results/digits, from studies that are trained first.
 
 python docs/make_figures.py [FOLDER]
 
@@ -15,33 +15,33 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-import altair as alt
 from playwright.sync_api import sync_playwright
 
 import sgdscope as sg
 from sgdscope.report.export import page_figures, write_figures
 
 PICTURES = Path(__file__).parent / "pictures"
-SEEDS = 15
+RESULTS = Path(__file__).parent.parent / "results" / "digits"
 WIDTH = 86
 WRAPPED = textwrap.TextWrapper(WIDTH, subsequent_indent="  ")
 ALONG_TRAINING = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # Of the sweeps over steps and over epochs, the figures that differ from those of the sweep over batch sizes.
 OF_STEPS = ("best-score", "optimal-learning-rate", "training-loss")
 OF_EPOCHS = ("score-by-epochs", "rates-by-epochs")
-# In the README.
-FIRST = ("best-score", "optimal-learning-rate")
+ALONG = ("loss-along-training", "score-along-training")
+# The paper's three sweeps.
+SWEEPS = ("epochs", "steps", "budgets")
 
 
 def studies() -> dict[str, sg.Study]:
     """Return the studies that the documentation shows, by the name of their folder."""
     digits = sg.studies.get("digits")
-    sizes = (2, *(size for size in digits.batch_sizes if size > 2))
+    along = {"seeds": 5, "batch_sizes": (8, 32, 128, 512), "evaluate_at": ALONG_TRAINING}
     return {
-        "epochs": digits.changed({"seeds": SEEDS, "batch_sizes": sizes, "evaluate_at": ALONG_TRAINING}),
-        "noise": digits.changed({"batch_sizes": (8, 32, 128, 512), "noise_scale_at": (0, *ALONG_TRAINING)}),
-        "steps": sg.studies.get("digits", sweep="steps").changed({"seeds": SEEDS}),
-        "budgets": sg.studies.get("digits", sweep="epochs").changed({"seeds": SEEDS}),
+        "epochs": digits,
+        "noise": digits.changed(along | {"noise_scale_at": (0, *ALONG_TRAINING)}),
+        "steps": sg.studies.get("digits", sweep="steps"),
+        "budgets": sg.studies.get("digits", sweep="epochs"),
     }
 
 
@@ -52,14 +52,17 @@ def main(folder: Path) -> None:
     figures = {name: page_figures(result.tables) for name, result in results.items()}
     drawn = figures["epochs"]
     drawn |= {f"steps-{name}": figures["steps"][name] for name in OF_STEPS}
-    drawn |= {name: figures["budgets"][name] for name in OF_EPOCHS} | {"noise-scale": figures["noise"]["noise-scale"]}
+    drawn |= {name: figures["budgets"][name] for name in OF_EPOCHS}
+    drawn |= {name: figures["noise"][name] for name in (*ALONG, "noise-scale")}
     write_figures(drawn, PICTURES, "svg")
-
-    write_figures({"digits": alt.hconcat(*(drawn[name] for name in FIRST))}, PICTURES, "png")
+    write_figures({"digits": drawn["two-regimes"]}, PICTURES, "png")
     photograph(results["epochs"])
 
     keep_output("table.txt", "show", folder / "epochs")
-    keep_output("claims.txt", "claims", *(folder / name for name in ("epochs", "steps", "budgets")))
+    keep_output("claims.txt", "claims", *(folder / name for name in SWEEPS))
+    together = sg.load(*(folder / name for name in SWEEPS))
+    for name, table in {**together.tables.all(), "claims": together.claims}.items():
+        table.write_csv(RESULTS / f"{name}.csv")
 
 
 def keep_output(file: str, *words: str | Path) -> None:

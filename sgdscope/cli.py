@@ -32,11 +32,12 @@ from sgdscope.terminal import OBEYED, Terminal, TextTable, outputs, print_line, 
 
 if TYPE_CHECKING:
     from sgdscope.analysis.tables import Tables
-    from sgdscope.result import Result
+    from sgdscope.result import Analysis, Result
     from sgdscope.store import Store
     from sgdscope.study import Study
 
 DATA_COMMANDS = ("fetch", "check")
+QUICK_SEEDS = 5
 DONE, FAILED, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
 # Commands and options of earlier versions, and what does their work now.
 REPLACED = {"status": "show", "list": "studies"}
@@ -168,7 +169,7 @@ class Fields:
 
 @dataclass(frozen=True)
 class Source:
-    """Which form of a built-in study. All but --sweep are for studies on downloaded data sets."""
+    """Which form of a study. --profile, --data and --train-on-all are for studies on downloaded data sets."""
 
     sweep: Annotated[Text, option("steps|epochs", "default: batch sizes at constant epochs")] = None
     """Vary batch sizes at a constant number of steps, or epochs at one batch size."""
@@ -178,6 +179,8 @@ class Source:
     """The folder of the data set."""
     train_on_all: Annotated[FlagCreatePairsOff[bool], option(None, "default: hold out a validation split")] = False
     """Train on all examples and choose learning rates on the test set."""
+    quick: Annotated[FlagCreatePairsOff[bool], option(None, "default: the study's seeds")] = False
+    """5 seeds at every learning rate. They decide large effects only."""
 
 
 @dataclass(frozen=True)
@@ -284,6 +287,8 @@ class Run(Debuggable):
         _print_findings(result.tables, console)
         for sentence in saturation_sentences(result.tables.saturation, result.tables.records):
             print_text(console, sentence)
+        _print_recommendation(result, console)
+        console.print()
         if isinstance(page, InputError):
             raise page
         did = f"trained {ran.trained} trials in {ran.seconds:.0f} s" if ran.trained else "nothing was left to train"
@@ -386,6 +391,7 @@ class Show(Debuggable):
         if not result.optima.is_empty():
             console.print()
             _print_findings(result.tables, console)
+            _print_recommendation(result, console)
         return DONE
 
 
@@ -400,12 +406,11 @@ def _resuming(result: Result, store: Store) -> list[str]:
     said += [f"{path} is missing: name its new place" for path in dict.fromkeys(missing)]
     unrecorded = [name for name in unfinished if name not in kept]
     if unrecorded:
-        from sgdscope.report.text.advice import command
-        from sgdscope.studies import origin_of
+        from sgdscope.report.text.commands import base_of, resumed
 
-        origin = origin_of(result.declaration)
+        base = base_of(result.declaration, {})
         again = f"run the script that trains workload {', '.join(unrecorded)} into this folder again"
-        said.append(command(None, result.declaration, store.folder, origin) if origin else again)
+        said.append(resumed(base, store.folder) if base else again)
     return said
 
 
@@ -560,6 +565,7 @@ class Analyze(Debuggable):
         for notice in found.notices:
             print_text(console, notice)
         _print_findings(found.tables, console)
+        _print_recommendation(found, console)
         for path in paths:
             print_line(console, str(path))
         return DONE
@@ -581,15 +587,16 @@ class Advise(Debuggable):
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.report.text.advice import as_json, print_advice
-        from sgdscope.studies import origin_of
+        from sgdscope.report.text.commands import base_of
+        from sgdscope.store import Store
 
         result = _read(self.folder)
         advice = result.recommend(self.batch_sizes or ())
-        origin = origin_of(result.declaration)
+        base = base_of(result.declaration, Store(self.folder).commands())
         if self.json:
-            sys.stdout.write(as_json(advice, result.declaration, result.folder, origin) + "\n")
+            sys.stdout.write(as_json(advice, result.folder, base) + "\n")
         else:
-            print_advice(advice, result.tables, result.folder, origin, console)
+            print_advice(advice, result.tables, result.folder, base, console)
         return DONE
 
 
@@ -815,6 +822,20 @@ def _print_findings(tables: Tables, console: Terminal) -> None:
             print_text(console, sentence)
 
 
+def _print_recommendation(found: Analysis, console: Terminal) -> None:
+    from sgdscope.advice.advice import Advice
+    from sgdscope.report.text.advice import print_recommendation
+    from sgdscope.report.text.commands import base_of
+    from sgdscope.result import Result
+    from sgdscope.store import Store
+
+    if not isinstance(found, Result):
+        print_recommendation(Advice(found.tables), found.tables, None, None, console)
+        return
+    base = base_of(found.declaration, Store(found.folder).commands())
+    print_recommendation(found.recommend(), found.tables, found.folder, base, console)
+
+
 def _load(name: str | None, source: Source, table: Csv, changes: Fields) -> Study:
     from sgdscope.studies import get
 
@@ -829,13 +850,19 @@ def _load(name: str | None, source: Source, table: Csv, changes: Fields) -> Stud
     if table.csv is not None and table.target is not None:
         if table.task not in (None, "classification", "regression"):
             raise InputError(f"--task: {shown(table.task)} is neither classification nor regression.")
-        if any(getattr(source, f.name) for f in fields(source)):
+        if any(getattr(source, f.name) for f in fields(source) if f.name != "quick"):
             raise InputError("--sweep, --profile, --data and --train-on-all are for built-in studies, not for --csv.")
         from sgdscope.studies.csv_file import study_of
 
-        return changes.applied_to(study_of(table.csv, table.target, cast(Any, table.task)))
-    assert name is not None  # noqa: S101 - one of the two is given
-    return changes.applied_to(get(name, source.profile, source.data, source.train_on_all, source.sweep))
+        study = study_of(table.csv, table.target, cast(Any, table.task))
+    else:
+        assert name is not None  # noqa: S101 - one of the two is given
+        study = get(name, source.profile, source.data, source.train_on_all, source.sweep)
+    if source.quick:
+        if changes.seeds is not None:
+            raise InputError("--quick and --seeds both give a number of seeds. Leave one out.")
+        study = study.changed({"seeds": QUICK_SEEDS})
+    return changes.applied_to(study)
 
 
 def _read(folder: Path) -> Result:

@@ -12,6 +12,7 @@ import polars as pl
 
 from sgdscope.advice.next_trials import further_trials
 from sgdscope.advice.predicted_rates import rate_for
+from sgdscope.advice.recommended import recommended
 from sgdscope.advice.timing import SECONDS_COLUMNS, seconds_by_batch_size
 from sgdscope.analysis.curve import curve, joined, on_common_seeds
 from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
@@ -106,6 +107,11 @@ class Advice:
         return batch_size_costs(self.tables.trials, self.tables.score_limits, self.seconds, self.tables.records)
 
     @cached_property
+    def recommended(self) -> pl.DataFrame:
+        """The batch size and the learning rate to use, one row for each optimizer."""
+        return recommended(self.costs, self.tables.optima, self.tables.records)
+
+    @cached_property
     def leads(self) -> pl.DataFrame:
         """Score of momentum minus that of SGD, at each batch size and at each optimizer's best."""
         return leads(self.tables.trials, self.tables.score_limits, self.tables.records)
@@ -121,7 +127,7 @@ class Advice:
 
     def all(self) -> dict[str, pl.DataFrame]:
         """Return every table by its name."""
-        return {name: getattr(self, name) for name in ("rates", "costs", "leads", "seconds", "further")}
+        return {name: getattr(self, name) for name in ("recommended", "rates", "costs", "leads", "seconds", "further")}
 
 
 def batch_size_costs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 # By what it concerns, a batch size or a number of epochs: at which ends of the rates tried its optimum lies.
 Edges = Mapping[int, tuple[str, ...]] | Mapping[float, tuple[str, ...]]
@@ -23,6 +23,33 @@ def listed(values: Iterable[object]) -> str:
     """
     texts = [str(value) for value in values]
     return f"{', '.join(texts[:-1])} and {texts[-1]}" if len(texts) > 1 else "".join(texts)
+
+
+def spans(sizes: Collection[int], tried: Sequence[int], open_end: bool = False) -> str:
+    """Return batch sizes in words: three and more that follow each other in what was tried as a range.
+
+    Args:
+        sizes: The batch sizes.
+        tried: All that were tried, ascending.
+        open_end: Whether a range up to the largest tried is said to have no end.
+
+    >>> spans([2, 4, 8, 64], [2, 4, 8, 16, 32, 64])
+    '2 to 8 and 64'
+    >>> spans([32, 64], [2, 4, 8, 16, 32, 64], open_end=True)
+    '32 and larger'
+    """
+    runs: list[list[int]] = []
+    for place, size in enumerate(tried):
+        if size in sizes:
+            follows = runs and tried[place - 1] == runs[-1][-1]
+            runs[-1].append(size) if follows else runs.append([size])
+    said: list[str] = []
+    for run in runs:
+        if open_end and len(run) > 1 and run[-1] == tried[-1]:
+            said.append(f"{run[0]} and larger")
+        else:
+            said += [f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run)
+    return listed(said)
 
 
 def sides(edges: Edges) -> Iterator[tuple[list[float], str, str]]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import groupby
 
 import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curve import MOST_FAILED
 from sgdscope.analysis.curves import OUTCOME_COLUMNS, RATE_COLUMNS
-from sgdscope.analysis.edges import listed
+from sgdscope.analysis.edges import spans
 from sgdscope.analysis.slopes import grid_error
 from sgdscope.analysis.sweep import Cells
 from sgdscope.analysis.trial_table import CELL, CELL_COLUMNS
@@ -101,20 +100,23 @@ def failure_sentences(failures: pl.DataFrame) -> list[str]:
         failures: the table of :func:`failures`.
     """
     said = []
-    for (_, _, optimizer), rows in failures.group_by(CELL[:-1], maintain_order=True):
+    for (_, _, optimizer), rows in failures.sort(pl.col("optimizer") != "sgd", maintain_order=True).group_by(
+        CELL[:-1], maintain_order=True
+    ):
         trials, failed = int(rows["n"].sum()), int((rows["diverged"] + rows["collapsed"]).sum())
         if not failed:
             said.append(f"{optimizer}: all {trials} trials trained.")
             continue
-        limits = [(int(str(size)), _limit(of)) for (size,), of in rows.group_by("batch_size", maintain_order=True)]
-        parts = []
-        for limit, of in groupby(limits, key=lambda pair: pair[1]):
-            sizes = [size for size, _ in of]
-            name = f"batch size {sizes[0]}" if len(sizes) == 1 else f"batch sizes {sizes[0]} to {sizes[-1]}"
-            parts.append(f"{'at no rate tried' if limit is None else f'from {exact(limit)} on'} at {name}")
+        limits = {int(str(size)): _limit(of) for (size,), of in rows.group_by("batch_size", maintain_order=True)}
+        groups = {limit: [size for size, other in limits.items() if other == limit] for limit in limits.values()}
+        parts = [
+            f"{exact(limit)} (batch size{'s' if len(sizes) > 1 else ''} {spans(sizes, [*limits])})"
+            for limit, sizes in groups.items()
+            if limit is not None
+        ]
         failing = f"{optimizer}: {failed} of {trials} trials failed to train."
-        if any(limit is not None for _, limit in limits):
-            said.append(f"{failing} The learning rates at which more than 20 % fail: {listed(parts)}.")
+        if parts:
+            said.append(f"{failing} More than 20 % fail from this learning rate on: {', '.join(parts)}.")
         else:
             said.append(f"{failing} At the largest learning rate of each batch size at most 20 % fail.")
     return said

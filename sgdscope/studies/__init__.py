@@ -2,24 +2,29 @@
 
 >>> import sgdscope as sg
 >>> sg.studies.get("digits").batch_sizes
-(4, 8, 16, 32, 64, 128, 256, 512, 1024)
+(2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from sgdscope.errors import InputError, did_you_mean
-from sgdscope.study import Declaration, Study
+from sgdscope.formatting import exact
+from sgdscope.seeds import Seeds
+from sgdscope.study import EXTENSIBLE, Declaration, Study
 from sgdscope.study_file import read_study
 
 BUILT_IN = ("digits", "autoencoder", "lstm", "wide_resnet", "wide_resnet_skipinit", "imagenet_resnet50")
 SWEEPS = ("steps", "epochs")
+# Fields that the command line can set, by which a folder may differ from the built-in study.
+OPTIONS = (
+    "optimizers", "batch_sizes", "learning_rates", "budgets", "seeds", "first_seed", "schedule", "score_margin",
+    "evaluate_at", "noise_scale_at", "microbatch_size", "devices_per_trial", "compute_dtype",
+)  # fmt: skip
 # Data, model, and what a study needs beside the package.
 ABOUT = {
     "digits": ("UCI digits", "fully connected", "nothing"),
@@ -100,30 +105,39 @@ def _check_ungiven(name: str, profile: str | None, data: str | Path | None, trai
             raise InputError(f"{field}: study {name!r} has none; it is for built-in studies on published data sets.")
 
 
-@dataclass(frozen=True)
-class Origin:
-    """How the command line names a built-in study, and the fields that it then has, as far as they are known."""
+def origin_of(declaration: Declaration) -> tuple[str, ...] | None:
+    """Return the words after ``sgdscope run`` that name a study; None where it is not a built-in one.
 
-    words: tuple[str, ...]
-    fields: Mapping[str, Sequence[Any]]
-
-
-def origin_of(declaration: Declaration) -> Origin | None:
-    """Return the built-in study that a folder's declaration is a form of, by its name; None where it is another's."""
+    Of its fields those are named in which the built-in study differs or has more. Of a study on downloaded data only
+    the profile is named, since the data may not be there to read its fields by.
+    """
     for workload, sweep in product(BUILT_IN, (None, *SWEEPS)):
         words = (workload, "--sweep", sweep) if sweep else (workload,)
         for profile in (None,) if workload == "digits" else ("small", "full"):
             if declaration.name != "-".join(filter(None, (workload, profile, sweep))).replace("_", "-"):
                 continue
-            if profile:  # its data may not be there to read the fields by
+            if profile:
                 on_all = ("--train-on-all",) if declaration.workloads[0].chosen_on == "test" else ()
-                return Origin((*words, "--profile", profile, *on_all), {})
+                return (*words, "--profile", profile, *on_all)
             theirs = get(workload, sweep=sweep).declaration()
             if theirs.workloads != declaration.workloads:
                 return None
-            names = ("optimizers", "batch_sizes", "learning_rates", "budgets")
-            return Origin(words, {name: getattr(theirs, name) for name in names} | {"seeds": (theirs.seeds,)})
+            return (*words, *_differing(theirs, declaration))
     return None
+
+
+def _differing(theirs: Declaration, declaration: Declaration) -> list[str]:
+    """Return the options by which a study becomes one that a declaration holds, or a smaller one of its kind."""
+    words: list[str] = []
+    more = {said.split()[0] for said in theirs.beyond(declaration)}
+    more |= {"seeds"} if Seeds.of(theirs.seeds).exceeds(Seeds.of(declaration.seeds)) else set()
+    for name in OPTIONS:
+        mine, other = getattr(declaration, name), getattr(theirs, name)
+        if (name in EXTENSIBLE and name not in more and bool(mine) == bool(other)) or mine in (other, None):
+            continue
+        values = mine if isinstance(mine, tuple) else (mine,)
+        words += [f"--{name.replace('_', '-')}", *(exact(v) if isinstance(v, float) else str(v) for v in values)]
+    return words
 
 
 def _no_study(name: str, path: Path) -> str:

@@ -195,7 +195,7 @@ def test_an_optimizer_that_is_not_ours_is_compared_with_sgd_too():
 
 def test_every_table_has_its_columns_and_learning_rates_are_of_what_was_measured_unless_asked():
     found = advice(trials(n=3, sgd=falling, sizes=(8, 16, 32, 64)))
-    assert set(found.all()) == {"rates", "costs", "leads", "seconds", "further"}
+    assert set(found.all()) == {"recommended", "rates", "costs", "leads", "seconds", "further"}
     assert sorted(found.rates["batch_size"].unique()) == [8, 16, 32, 64]
     assert advice(found.tables.trials, batch_sizes=[24]).rates["batch_size"].unique().to_list() == [24]
     assert found.costs["seconds"].null_count() == len(found.costs)

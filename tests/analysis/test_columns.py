@@ -8,6 +8,7 @@ import sgdscope as sg
 from sgdscope.advice.advice import COSTS_COLUMNS, LEADS_COLUMNS, Advice
 from sgdscope.advice.next_trials import FURTHER_COLUMNS
 from sgdscope.advice.predicted_rates import RATES_COLUMNS
+from sgdscope.advice.recommended import RECOMMENDED_COLUMNS
 from sgdscope.advice.timing import SECONDS_COLUMNS
 from sgdscope.analysis.tables import COLUMNS, Tables
 from sgdscope.claims.decide import CLAIMS_COLUMNS, claims
@@ -17,6 +18,7 @@ from sgdscope.testing.simulated import RECORD, Truth, simulate, trial_table
 
 ALL = COLUMNS | {
     "claims": CLAIMS_COLUMNS,
+    "recommended": RECOMMENDED_COLUMNS,
     "costs": COSTS_COLUMNS,
     "leads": LEADS_COLUMNS,
     "rates": RATES_COLUMNS,

@@ -10,7 +10,7 @@ from sgdscope.analysis.trial_table import by_optimizer
 from sgdscope.claims.decide import findings
 from sgdscope.claims.finding import SCORE, in_zone, without_equivalence
 from sgdscope.records import WorkloadRecord
-from sgdscope.report.figures.best_score import limit_sentences
+from sgdscope.report.figures.best_score import wide_margin_sentences
 from sgdscope.stats.intervals import Estimate
 from sgdscope.testing.simulated import PLATEAU, RECORD, Truth, simulate, trial_table
 
@@ -89,7 +89,7 @@ def test_a_margin_above_half_of_the_errors_supports_no_equivalence_and_is_said(p
     best = tables.optima.filter(criterion="score", optimizer="sgd")["test_score"].max()
     assert share == pytest.approx(MARGIN / (1 - best))
     assert (share > 0.5) == wide
-    said = [sentence for sentence in limit_sentences(tables) if "exceeds half of the errors" in sentence]
+    said = [sentence for sentence in wide_margin_sentences(tables) if "exceeds half of the errors" in sentence]
     assert len(said) == wide
     of = {f.claim: f for f in findings(tables) if f.optimizer == "sgd" and f.effects}
     assert of["C1"].verdict == ("inconclusive" if wide else "supported")

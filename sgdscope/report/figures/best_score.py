@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import altair as alt
 import polars as pl
 
@@ -17,11 +15,9 @@ from sgdscope.report.figures.change import changes, lines_of_optimizers
 from sgdscope.report.figures.figure import (
     EDGE,
     Figure,
-    counted,
     has_scores,
     how_chosen,
     means,
-    plain_first,
     several_batch_sizes,
 )
 
@@ -53,21 +49,7 @@ def sentence(part: Tables) -> str:
     )
 
 
-def limit_sentences(part: Tables) -> list[str]:
-    """Say up to which batch size the score is equivalent, from which on it is worse, and where momentum is better.
-
-    At a constant number of steps the smallest batch sizes learn least, so there is no plateau that begins with them.
-    """
-    at_steps = isinstance(known_budget(part.trials["budget"][0]), Steps)
-    said = [
-        _plateau_sentence(row, part) if row["quantity"] == "B_score" else _lead_sentence(row, part)
-        for row in plain_first(part.score_limits, "quantity").iter_rows(named=True)
-        if row["quantity"] != "B_score" or not at_steps
-    ]
-    return [*_wide_margin(part), *(sentence for sentence in said if sentence)]
-
-
-def _wide_margin(part: Tables) -> list[str]:
+def wide_margin_sentences(part: Tables) -> list[str]:
     """Say where the margin is so wide that equivalent scores may differ much in their errors."""
     wide = part.score_limits.filter(pl.col("margin_of_best_errors") > WIDE_MARGIN)
     if wide.is_empty():
@@ -82,38 +64,6 @@ def batch_sizes_inside(part: Tables, optimizer: str) -> list[int]:
     """Return the batch sizes of an optimizer whose best rate for the score lies inside the rates tried, ascending."""
     mine = part.optima.filter(optimizer=optimizer, criterion="score", censored="")
     return mine["batch_size"].sort().to_list() or [0]
-
-
-def _plateau_sentence(row: dict[str, Any], part: Tables) -> str:
-    without = f" Left out: {row['left_out']}, at the edge of the rates tried." if row["left_out"] else ""
-    if row["left_out"] and row["batch_sizes"] < 2:
-        return f"{row['optimizer']}: batch sizes are not compared.{without}"
-    tried, low, high = batch_sizes_inside(part, row["optimizer"]), row["low"], row["high"]
-    scope = f"(margin {points(row['margin'], part.record.in_percent)}, 95 %, {counted(row['n'])})"
-    score_name = f"test {part.record.score_name}"
-    if low == tried[0]:
-        text = f"no batch size above {low} is confirmed equivalent in {score_name} {scope}."
-    else:
-        text = f"{score_name} is equivalent up to batch size {low}{', the largest' * (low == tried[-1])} {scope}."
-    if low != tried[-1]:
-        text += f" It is worse at batch size {high}." if high else " No batch size is confirmed worse."
-    return f"{row['optimizer']}: {text}{without}"
-
-
-def _lead_sentence(row: dict[str, Any], part: Tables) -> str:
-    without = f" Left out: {row['left_out']}, at the edge of the rates tried." if row["left_out"] else ""
-    if not row["batch_sizes"]:
-        return f"{row['optimizer']}: not compared with SGD.{without}" if row["left_out"] else ""
-    low, high, where = row["low"], row["high"], ""
-    if row["warmed_up"]:
-        where = ", among runs long enough for momentum's steady state"
-    scope = f"(margin {points(row['margin'], part.record.in_percent)}, 95 %, {counted(row['n'])})"
-    if low is None and high is None:
-        verdict = "undecided at every batch size"
-    else:
-        verdict = f"first better at batch size {high}" if high else "better at no batch size"
-        verdict += f", and confirmed not better up to {low}" if low else ""
-    return f"{row['optimizer']} against SGD{where}: test {part.record.score_name} is {verdict} {scope}.{without}"
 
 
 def chart(part: Tables) -> style.LayerChart:

@@ -1,4 +1,4 @@
-"""Optimal learning rate against batch size up to the full batch, with both regimes shaded."""
+"""The two regimes: best score and optimal learning rate against batch size, with both regimes shaded."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from sgdscope.analysis.edges import listed
+from sgdscope.analysis.edges import listed, spans
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.transitions import IDENTIFIED, NOWHERE, THROUGHOUT
 from sgdscope.budget import MOST_EXAMPLES
-from sgdscope.report.figures import style
-from sgdscope.report.figures.effective_rates import effective_rates, fitted_lines, rate_points
+from sgdscope.report.figures import best_score, optimal_learning_rate, style
 from sgdscope.report.figures.figure import Figure, counted, has_scores, plain_first, seeds, several_batch_sizes
 
 # What a study says of its transition where the regimes are known, or it lies in one of them.
@@ -31,9 +30,10 @@ def figure(part: Tables) -> Figure | None:
         "The two regimes",
         " ".join(regime_sentences(part))
         or f"The transition batch size is too uncertain to separate the regimes ({seeds(part.curves)}).",
-        f"The same learning rates, up to the full batch of {part.record.examples[0]:,} examples. Noise-dominated: "
-        f"below the 95 % interval of SGD's transition batch size. Curvature-dominated: above that of the optimizer's "
-        f"own. Not shaded: in neither. Arrow: the interval reaches the edge of the rates tried.",
+        f"Shaded: batch sizes below the 95 % interval of sgd's transition batch size (noise-dominated), and above "
+        f"those of all optimizers (curvature-dominated). Lines of learning rates: fitted; with momentum m, the "
+        f"effective rate ε/(1 − m). Bars: 95 % intervals over {seeds(part.curves)}. Arrow: at the edge of the learning "
+        f"rates tried.",
         "regimes",
         chart(part),
     )
@@ -57,50 +57,64 @@ def regime_sentences(part: Tables) -> list[str]:
         }
         if not members:
             continue
-        parts = [f"{regime}-dominated at {listed(sizes) or 'no batch size'}" for regime, sizes in members.items()]
+        tried = mine["batch_size"].sort().to_list()
+        parts = [
+            f"{regime}-dominated at {spans(sizes, tried, open_end=regime == 'curvature') or 'no batch size'}"
+            for regime, sizes in members.items()
+        ]
         said.append(f"{row['optimizer']} is {' and '.join(parts)} (95 %, {counted(row['n'])}).")
         few = [regime for regime, sizes in members.items() if len(sizes) < FEWEST_IN_REGIME]
         wanted = sorted({size for regime in few for size in add[regime]})
         if few:
-            text = f"At least {FEWEST_IN_REGIME} batch sizes are needed in each regime: "
-            said[-1] += f" {text}{f'add {listed(wanted)}' if wanted else 'none can be added'}."
+            more = (
+                f"Add batch size{'s' if len(wanted) > 1 else ''} {listed(wanted)}"
+                if wanted
+                else "No other can be added"
+            )
+            said[-1] += f" {more}: a regime with fewer than {FEWEST_IN_REGIME} batch sizes is not tested."
     return said
 
 
 def chart(part: Tables) -> style.HConcatChart:
-    """Return log ε*/(1 − m) against log B up to N, both regimes shaded, one panel for each optimizer."""
-    rows = effective_rates(part.optima.filter(criterion="score"))
+    """Return the best score and the effective optimal rate against batch size, both regimes shaded in both panels."""
+    bands = _bands(part)
+    panels = [best_score.chart(part), _without_legend(optimal_learning_rate.chart(part))]
+    for number, panel in enumerate(panels):
+        if not bands.is_empty():
+            shades = alt.Scale(domain=list(BANDS), range=list(BANDS.values()))
+            fill = alt.Fill("regime:N", title=None, scale=shades, legend=None if number else style.LEGEND)
+            x = style.batch_axis(part.trials)
+            panel.layer[0:0] = [alt.Chart(bands).mark_rect(opacity=0.22).encode(x=x, x2="to:Q", fill=fill)]
+    return style.side_by_side(panels)
+
+
+def _bands(part: Tables) -> pl.DataFrame:
+    """Return from which to which batch size both regimes reach, as far as they are known."""
+    known = part.transitions.filter(pl.col("status").is_in(KNOWN))
     sizes = part.trials["batch_size"].to_list()
-    smallest, largest = min(sizes), max(*sizes, part.record.examples[0])
-    scale = alt.Scale(type="log", base=2, domain=[smallest, largest])
-    x = alt.X("batch_size:Q", title="batch size B", scale=scale, axis=alt.Axis(grid=False, labelOverlap=True))
-    return style.side_by_side(
-        [_panel(part, rows, name, x, smallest, largest) for name in style.optimizers(part.optima)]
-    )
-
-
-def _panel(
-    part: Tables, every: pl.DataFrame, optimizer: str, x: alt.X, smallest: int, largest: int
-) -> style.LayerChart:
-    rows, known = every.filter(optimizer=optimizer), part.transitions.filter(pl.col("status").is_in(KNOWN))
-    low, high = regime_limits(known, part.record.name, part.trials["budget"][0], optimizer)
-    ends = [(smallest, min(low or smallest, largest)), (high, largest)]
-    bands = pl.DataFrame(
+    smallest, largest = min(sizes), max(sizes)
+    limits = [
+        regime_limits(known, part.record.name, part.trials["budget"][0], name) for name in style.optimizers(part.optima)
+    ]
+    highs = [high for _, high in limits]
+    ends = [(smallest, min(limits[0][0] or smallest, largest))]
+    ends.append((max(smallest, *highs), largest) if None not in highs else (largest, largest))
+    return pl.DataFrame(
         [(regime, *end) for regime, end in zip(BANDS, ends, strict=True)],
         schema={"regime": pl.String, "batch_size": pl.Float64, "to": pl.Float64},
         orient="row",
     ).filter(pl.col("batch_size") < pl.col("to"))
-    colour = style.by_optimizer(every, alt.Color, style.COLOURS)
-    colour.legend = None  # the panel's title says it
-    layers: list[Any] = []
-    if not bands.is_empty():
-        shades = alt.Scale(domain=list(BANDS), range=list(BANDS.values()))
-        fill = alt.Fill("regime:N", title=None, scale=shades, legend=style.LEGEND)
-        layers.append(alt.Chart(bands).mark_rect(opacity=0.22).encode(x=x, x2="to:Q", fill=fill))
-    lines = fitted_lines(rows, part.transitions.filter(optimizer=optimizer), up_to=largest)
-    if not lines.is_empty():
-        fitted = alt.Chart(lines).mark_line(opacity=0.85).encode(x=x, color=colour)
-        layers.append(fitted.encode(y="effective_learning_rate:Q"))
-    layers += [style.batch_size_columns(rows, x), *rate_points(rows, x, colour)]
-    panel: style.LayerChart = style.layered(*layers).properties(title=optimizer)
+
+
+def _without_legend(panel: style.LayerChart) -> style.LayerChart:
+    """Return a panel without legends: the one beside it has the same."""
+    for layer in panel.layer:
+        for name in ("color", "shape", "strokeDash"):
+            channel: Any = getattr(layer.encoding, name, alt.Undefined)
+            if (
+                channel is not alt.Undefined
+                and "legend" in channel._kwds
+                and channel._kwds["legend"] is not alt.Undefined
+            ):
+                channel.legend = None
     return panel

@@ -7,6 +7,7 @@ from typing import Any
 
 from sgdscope.advice.advice import Advice
 from sgdscope.analysis.derived import l2_of
+from sgdscope.analysis.edges import listed, spans
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.analysis.transitions import AT_EDGE, IDENTIFIED, NOWHERE, THROUGHOUT, TOO_FEW
 from sgdscope.analysis.trial_table import CRITERIA
@@ -14,8 +15,26 @@ from sgdscope.budget import Steps, known_budget
 from sgdscope.formatting import batch_size, duration
 from sgdscope.report.figures.best_score import batch_sizes_inside
 from sgdscope.report.figures.style import optimizers
-from sgdscope.report.text.advice import advice_sentences, command, option_sentence, worth_telling
-from sgdscope.studies import origin_of
+from sgdscope.report.text.advice import option_sentence, worth_telling
+from sgdscope.report.text.commands import base_of, extended
+from sgdscope.report.text.recommendation import note, recommendation, to_decide
+from sgdscope.store import Store
+
+
+def headline(tables: StudyTables) -> str:
+    """Say what was studied in one line."""
+    declaration, trials = tables.declaration, tables.trials
+    sizes = trials["batch_size"].unique().sort().to_list()
+    return " · ".join(
+        [
+            f"SGD study of {listed(record.name for record in declaration.workloads)}",
+            ", ".join(map(str, declaration.optimizers)),
+            f"batch size{'s' * (len(sizes) > 1)} {spans(sizes, sizes)}",
+            ", ".join(map(str, declaration.budgets)),
+            f"{declaration.seeds} seeds",
+            f"{len(trials):,} trials",
+        ]
+    )
 
 
 def facts(tables: StudyTables) -> dict[str, str]:
@@ -64,15 +83,18 @@ def limits(part: Tables) -> list[tuple[str, ...]]:
 
 
 def advice(tables: StudyTables, folder: Path) -> dict[str, Any]:
-    """Return what the study advises: sentences for each workload and budget, and further trials with their commands."""
+    """Return what the study recommends: sentences for each workload and budget, and the command that decides more."""
     found = Advice(tables, (), tables.declaration.learning_rates)
-    origin = origin_of(tables.declaration)
+    base = base_of(tables.declaration, Store(folder).commands())
     further = [
-        {"sentence": option_sentence(row), "command": command(row, tables.declaration, folder, origin)}
+        {"sentence": option_sentence(row), "command": extended(base, folder, row)}
         for row in worth_telling(found.further.rows(named=True))
     ]
-    parts = [{"title": part.title, "sentences": advice_sentences(found, part)} for part in tables.parts]
-    return {"parts": parts, "further": further}
+    parts = [
+        {"title": part.title, "sentences": recommendation(found, part), "note": note(found, part)}
+        for part in tables.parts
+    ]
+    return {"parts": parts, "next": to_decide(found, base, folder, tables.finished), "further": further}
 
 
 def _transition(row: dict[str, Any] | None, largest: int) -> str:

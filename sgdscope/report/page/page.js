@@ -41,11 +41,11 @@
     view: { stroke: null },
   });
 
-  const specificationOf = ({ spec, data: names }) => ({
+  const specificationOf = ({ spec, data: names }, first) => ({
     // On dark paper the dark end of the batch sizes' colours is left out, not the light one.
     ...JSON.parse(JSON.stringify(spec), (key, value) => (key === "extent" && dark.matches ? [0.28, 1] : value)),
     width: "container",
-    height: narrow.matches ? 240 : 300,
+    height: first ? (narrow.matches ? 150 : 215) : narrow.matches ? 240 : 300,
     datasets: Object.fromEntries(names.map((name) => [name, datasets[name]])),
   });
 
@@ -62,7 +62,7 @@
     for (const place of document.querySelectorAll("[data-panel]")) {
       if (mine !== drawings) return; // the screen has changed since, and all are drawn anew
       views.get(place)?.finalize();
-      const { view } = await vegaEmbed(place, specificationOf(panels[place.dataset.panel]), {
+      const { view } = await vegaEmbed(place, specificationOf(panels[place.dataset.panel], place.closest(".first")), {
         renderer: "svg",
         config: config(),
         actions: { export: true, source: false, compiled: false, editor: false },

@@ -19,10 +19,10 @@ from sgdscope.report.figures import figures_against_epochs, figures_of
 from sgdscope.report.figures.change import CHANGES
 from sgdscope.report.figures.figure import Figure, seeds, several_batch_sizes
 from sgdscope.report.page.data import Embedded
-from sgdscope.report.page.overview import advice, facts, limits
+from sgdscope.report.page.overview import advice, facts, headline, limits
 from sgdscope.report.page.templates import rendered
 from sgdscope.report.page.vega import bundle
-from sgdscope.report.text.claims import Row, claim_rows
+from sgdscope.report.text.claims import NOT_TESTED, Row, by_question, claim_rows
 from sgdscope.report.text.summary import caption, headings, saturation_sentences, sentences, summary_rows
 
 RULES = (
@@ -31,21 +31,24 @@ RULES = (
     "Search: learning rates are tried in factors of 2 until both ends are worse than the best, gain less than a tenth "
     "of what the best gains over the constant baseline, or diverge; then in half octaves beside each best rate. A rate "
     "is worse if one of its paired t tests against the other rates rejects, at 5 % shared among them.",
-    "Optimal learning rate: the rate with the best mean over seeds. A rate at which more than 20 % of trials diverge "
-    "does not count; a diverged trial counts as the constant baseline. The interval contains all rates that are not "
-    "worse, and half a step of the grid beyond.",
+    "Failed to train: a trial that diverged, or collapsed: it gained less than half of what the best learning rate of "
+    "its cell gains over the constant baseline. A rate at which more than 20 % of trials fail cannot be the best.",
+    "Optimal learning rate: the rate with the best mean over seeds; a diverged trial counts as the constant baseline. "
+    "The interval contains all rates that are not worse, and half a step of the grid beyond.",
     "Transition batch size: a line of free slope in log learning rate against log batch size becomes constant there. "
-    "The line is fitted by least squares to the vertices of parabolas within an octave of the best rates; seeds are "
-    "resampled jointly over all batch sizes for the interval, estimate ± t·SE. It is identified if its interval lies "
-    "inside the batch sizes of the study and the slope's above 0.",
+    "The line is fitted by least squares to the maxima of cubics through the rates within an octave of the best one, "
+    "or of parabolas where there are three. Seeds are resampled jointly over all batch sizes for the interval, "
+    "estimate ± t·SE. It is identified if its interval lies inside the batch sizes of the study and that of the slope "
+    "above 0.",
     "One regime: the optimal rate does not grow if the 90 % interval of its slope over all batch sizes lies within "
     "±0.25 and, at 95 %, the other rates lie within an octave of the smallest batch size's. It grows throughout if the "
     "transition lies at the largest batch size, at 95 % above the second largest, and the rate still grows between "
     "these two at 90 %.",
     "Edge: a best rate lies at an edge of the rates tried if its interval reaches the edge. Rates beyond may be "
     "better, so it is a bound in the fit, and no verdict rests on that batch size.",
-    "Equivalent: one-sided paired t tests at 2.5 % against the margin, upward from the smallest batch size until one "
-    "fails. Worse, and better with momentum: the same tests at all batch sizes with Holm's correction.",
+    "Equivalent: a batch size joins, upward from the smallest, if one-sided paired t tests at 2.5 % against the margin "
+    "pass against each smaller one that has joined. Worse, and better than sgd: the same tests at all batch sizes with "
+    "Holm's correction.",
     "Excluded from fits and claims: a cell whose score improves less than 10 % as much over the constant baseline as "
     "the best cell's.",
     "Training losses are compared by their logarithms. Losses below 2⁻²³ of the constant baseline's, and below 2⁻²³, "
@@ -101,20 +104,28 @@ def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
             parts.append(_drawn(f"{record.name} against epochs", said, figures, number, embedded))
     for number, part in enumerate(tables.parts):
         parts.append(_drawn(part.title, sentences(part), figures_of(part), number, embedded))
+    first = _first(parts)
     found = findings(tables)
-    keys = {figure["key"] for part in parts for figure in part["figures"]}
+    keys = {figure["key"] for part in parts for figure in part["figures"]} | {first["key"]}
     shown = _tables(tables)
+    rows = claim_rows(found)
     html = rendered(
         "page.html.jinja",
         name=tables.declaration.name,
+        headline=headline(tables),
         facts=facts(tables),
         finished=tables.finished,
         pending=tables.pending,
-        claims=[(row, _figure_of(row, found, tables, keys)) for row in claim_rows(found)],
+        claims=[
+            (question, [(row, _figure_of(row, found, tables, keys)) for row in of])
+            for question, of in by_question([row for row in rows if row.verdict != NOT_TESTED])
+        ],
+        untested=[row for row in rows if row.verdict == NOT_TESTED],
         zones=f"{ZONES} {family(found)}",
         scope=f"Batch sizes with 95 % intervals over {seeds(tables.optima)}.",
         limits=[(part.title, limits(part)) for part in tables.parts if several_batch_sizes(part)],
         advice=advice(tables, folder),
+        first=first,
         batch_sizes=tables.trials["batch_size"].unique().sort().to_list(),
         parts=parts,
         tables={name: TABLES[name] for name in shown},
@@ -132,6 +143,17 @@ def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from error
     return path
+
+
+def _first(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Take the figure of the first screen out of its part: that of the two regimes, or else the first one."""
+    every = [(part, figure) for part in parts for figure in part["figures"]]
+    place = next((k for k, (_, figure) in enumerate(every) if figure["figure"].name == "two-regimes"), 0)
+    part, first = every[place]
+    part["figures"].remove(first)
+    for of, where in zip(part["figures"], places([len(of["panels"]) for of in part["figures"]]), strict=True):
+        of["place"] = where
+    return {**first, "place": "wide"}
 
 
 def _figure_of(row: Row, found: Sequence[Finding], tables: StudyTables, drawn: set[str]) -> str:

@@ -26,6 +26,13 @@ from sgdscope.terminal import print_text, visible
 
 COLOURS = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "not tested": "dim"}
 NOT_TESTED = "not tested"
+# The questions of the paper, and the claims that answer them; all others belong to the first.
+QUESTIONS = {
+    "How does SGD behave at different batch sizes?": (),
+    "Do large batch sizes generalize worse?": ("C8", "C11"),
+    "Which learning rate is best for training and for test performance?": ("C9", "C9b"),
+    "Which methods help?": ("C10", "C10b", "C12"),
+}
 
 
 class Row(NamedTuple):
@@ -54,27 +61,41 @@ def claim_rows(findings: Sequence[Finding]) -> list[Row]:
     return rows
 
 
+def by_question(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Return rows under the question that they answer; a question without rows is left out."""
+    first, *_ = QUESTIONS
+    of = {claim: question for question, claims in QUESTIONS.items() for claim in claims}
+    found = {question: [row for row in rows if of.get(row.claim, first) == question] for question in QUESTIONS}
+    return [(question, mine) for question, mine in found.items() if mine]
+
+
 def print_claims(findings: Sequence[Finding], console: Console) -> None:
     """Print each claim with its verdict, its numbers, and the rule and the figure of those that were tested."""
-    for row in claim_rows(findings):
-        colour = COLOURS[row.verdict]
-        console.print(Text.assemble((f"{row.claim:<4}", "bold"), (row.reads, colour), f"  {row.statement}"))
-        for said in row.numbers:
-            print_text(console, visible(said), indent=4)
-        if row.verdict != NOT_TESTED:
-            print_text(console, f"Rule: {row.rule} (figure {row.figure or 'none'}).", indent=4, style="dim")
+    for question, rows in by_question(claim_rows(findings)):
+        console.print(Text(question, "bold"))
+        for row in rows:
+            colour = COLOURS[row.verdict]
+            console.print(Text.assemble((row.reads, colour), f"  {row.statement} ({row.claim})"))
+            for said in row.numbers:
+                print_text(console, visible(said), indent=4)
+            if row.verdict != NOT_TESTED:
+                print_text(console, f"Rule: {row.rule} (figure {row.figure or 'none'}).", indent=4, style="dim")
     console.print(Text(f"{ZONES} {family(findings)}", "dim"))
 
 
 def sentence(finding: Finding) -> str:
     """Say what was found of a claim: whose it is, its verdict, the numbers that decide and then the others."""
     effects = sorted(finding.effects, key=lambda effect: not effect.decides)
-    parts = [_effect(effect) for effect in effects] + [f"{finding.reason}."] * bool(finding.reason)
+    parts = [_effect(effect) for effect in effects] + ([_as_sentence(finding.reason)] if finding.reason else [])
     if not finding.workload:
         return " ".join(parts)
     subject = ", ".join(filter(None, (finding.workload, finding.budget, finding.optimizer)))
     said = f"{finding.reads} ({counted(finding.n)})" if finding.n else finding.verdict
     return f"{subject}: {said}. {' '.join(parts)}".strip()
+
+
+def _as_sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:].rstrip('.')}."
 
 
 def as_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:

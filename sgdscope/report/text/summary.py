@@ -17,7 +17,7 @@ from sgdscope.analysis.trial_table import CRITERIA, Records
 from sgdscope.formatting import estimate, exact, number, score
 from sgdscope.optimizers import parse_optimizer
 from sgdscope.records import WorkloadRecord
-from sgdscope.report.figures.best_score import limit_sentences
+from sgdscope.report.figures.best_score import wide_margin_sentences
 from sgdscope.report.figures.figure import counted, how_chosen, plain_first, seeds, several_batch_sizes
 from sgdscope.report.figures.noise_scale import noise_scale_sentences
 from sgdscope.report.figures.optimal_learning_rate import transition_sentences
@@ -90,13 +90,14 @@ def summary_table(tables: Tables) -> TextTable:
 
 
 def sentences(tables: Tables) -> list[str]:
-    """Say what was found for one workload and budget: transitions, regimes, limits of the score, what is missing."""
+    """Say what was found for one workload and budget: transitions, regimes, failures, what is missing."""
     several = several_batch_sizes(tables)
     said = edge_sentences(tables.optima)
+    said += wide_margin_sentences(tables) if several else []
     said += transition_sentences(tables) if several else []
     said += failure_sentences(tables.failures)
     said += noise_scale_sentences(tables)
-    said += regime_sentences(tables) + limit_sentences(tables) if several else []
+    said += regime_sentences(tables) if several else []
     said += coefficient_sentences(tables) + gap_sentences(tables.trials, tables.records)
     said += _without_score(tables) + _without_optimum(tables) + _above_constant(tables) + _without_learning(tables)
     if not tables.optima.is_empty() and tables.optima["n"].max() == 1:

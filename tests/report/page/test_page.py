@@ -51,17 +51,17 @@ def test_every_figure_is_there_once_with_its_sentence_its_table_and_n(page):
     _, html = page
     block = block_of(html)
     kinds = [
+        "two-regimes",  # on the first screen
         "best-score",
         "failures",
         "optimal-learning-rate",
-        "two-regimes",
         "training-loss",
         "score-by-learning-rate",
     ]
     kinds += ["loss-by-learning-rate", "loss-along-training", "optimal-temperature", "score-by-temperature"]
     assert re.findall(r'<figure id="([^"]+)"', html) == kinds
     drawn = re.findall(r'data-panel="([^"]+)"', html)
-    assert list(block["panels"]) == drawn
+    assert sorted(block["panels"]) == sorted(drawn)
     for key in drawn:
         data = {name: column for used in block["panels"][key]["data"] for name, column in block["data"][used].items()}
         assert "n" in data
@@ -99,12 +99,18 @@ def test_the_first_screen_says_what_was_studied_where_it_bends_and_what_to_do(pa
     assert shown["Schedule"] == "halving"
     assert shown["Batch sizes"] == "4, 8, 16, 32"
     assert shown["Trials"].startswith(f"{len(result.trials)} (")
-    before_the_figures = html[: html.index("<figure")]
-    for section in ("limits", "advice", "claims"):
-        assert f'<section id="{section}">' in before_the_figures
-    assert "Transition batch size, test score" in before_the_figures
-    assert "use batch size" in before_the_figures
-    assert f"--out {result.folder}" in before_the_figures
+    first, second = html[html.index('<div class="first">') :].split('<div class="second">')
+    places = [
+        first.index(part) for part in ('<section id="advice">', '<figure id="two-regimes"', '<section id="next">')
+    ]
+    assert places == sorted(places)
+    assert "Transition batch size, test score" in first
+    assert re.search(r"<strong>sgd: (use|best guess, not confirmed:) batch size \d+ and learning rate", first)
+    assert f"sg.run(study, &#39;{result.folder}&#39;, until_decided=True)" in first  # Python trained it
+    # Claims stand under the paper's questions, in words, their codes last.
+    assert '<section id="claims">' in second
+    assert second.index("How does SGD behave at different batch sizes?") < second.index("C4b")
+    assert re.search(r'the best training loss rises with the batch size\..* <span class="code">C4b</span>', second)
 
 
 def test_the_table_has_every_cell(page):
@@ -129,6 +135,7 @@ def test_a_notebook_shows_what_was_studied_its_table_and_its_words(page):
     assert EVIL not in shown
     assert shown.count("<tr><td>") == 2 * 4
     assert "Batch sizes: 4, 8, 16, 32" in shown
+    assert re.search(r"<b>sgd: (use|best guess, not confirmed:) batch size", shown)
     assert "3 seeds" in shown
     assert repr(result).endswith(f"{len(result.trials)} trials, finished)")
 

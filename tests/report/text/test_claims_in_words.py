@@ -114,9 +114,16 @@ def test_the_terminal_has_claim_verdict_numbers_rule_and_figure():
     assert max(map(len, text.splitlines())) <= 80
     flat = re.sub(r"\s+", " ", text)
     for claim, of in CLAIMS.items():
-        assert f"{claim} " in text
+        assert f"({claim})" in flat
         assert of.sentence in flat
-    assert "C3 supported" in flat
+    assert "supported Noise-dominated: the optimal learning rate is proportional to the batch size. (C3)" in flat
+    assert text.startswith("How does SGD behave at different batch sizes?\n")
+    assert (
+        flat.index("(C1)")
+        < flat.index("Do large batch sizes generalize worse?")
+        < flat.index("(C8)")
+        < flat.index("(C9)")
+    )
     assert "simulated, epochs:30, sgd: supported (6 seeds). Growth of ε* with B by the test score:" in flat
     assert "(figure optimal-learning-rate)" in flat
     assert f"{ZONES} {family(found())}" in flat
