@@ -17,7 +17,6 @@ from sgdscope.analysis.trial_table import CRITERIA, Records
 from sgdscope.formatting import estimate, exact, number, score
 from sgdscope.optimizers import parse_optimizer
 from sgdscope.records import WorkloadRecord
-from sgdscope.report.figures.best_score import wide_margin_sentences
 from sgdscope.report.figures.figure import counted, how_chosen, plain_first, seeds, several_batch_sizes
 from sgdscope.report.figures.noise_scale import noise_scale_sentences
 from sgdscope.report.figures.optimal_learning_rate import transition_sentences
@@ -93,7 +92,6 @@ def sentences(tables: Tables) -> list[str]:
     """Say what was found for one workload and budget: transitions, regimes, failures, what is missing."""
     several = several_batch_sizes(tables)
     said = edge_sentences(tables.optima)
-    said += wide_margin_sentences(tables) if several else []
     said += transition_sentences(tables) if several else []
     said += failure_sentences(tables.failures)
     said += noise_scale_sentences(tables)
