@@ -28,8 +28,9 @@ import polars as pl
 from rich.progress import track
 
 from sgdscope.analysis.comparisons import octaves_between
-from sgdscope.analysis.curve import MOST_FAILED, constant_goodness
+from sgdscope.analysis.curve import MOST_FAILED
 from sgdscope.analysis.failures import distance_to_failure
+from sgdscope.analysis.goodness import constant_goodness
 from sgdscope.analysis.optima import optimum_interval
 from sgdscope.analysis.rate_choice import left_one_out_interval
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, transition_limits

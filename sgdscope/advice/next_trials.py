@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 
 from sgdscope.advice.timing import seconds_at
-from sgdscope.analysis.curve import ROUNDED_OCTAVES, Curve, curve
+from sgdscope.analysis.curve import Curve, curve
 from sgdscope.analysis.optima import FLAT_OCTAVES
 from sgdscope.analysis.regimes import batch_sizes_to_add, regime_limits
 from sgdscope.analysis.reporting import FEWEST_REPORTING
 from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, by_optimizer
+from sgdscope.analysis.vertex import ROUNDED_OCTAVES
 from sgdscope.budget import MOST_EXAMPLES
 from sgdscope.frames import Column, Columns, schema
 from sgdscope.seeds import Seeds, SeedsAt, united_at

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import ROUNDED_OCTAVES
 from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.optima import FLAT_OCTAVES
 from sgdscope.analysis.sweep import Cells, cells_of
 from sgdscope.analysis.transitions import AT_EDGE, FEWEST_BATCH_SIZES, TOO_FEW
 from sgdscope.analysis.trial_table import BATCH_SIZE, CRITERION, OPTIMIZER_COLUMNS, SEEDS, Records, measured_criteria
+from sgdscope.analysis.vertex import ROUNDED_OCTAVES
 from sgdscope.errors import InputError
 from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.records import WorkloadRecord

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import collapsed_of, log_losses
+from sgdscope.analysis.collapse import collapsed_of
 from sgdscope.analysis.derived import cell_warmed_up, l2_of, momentum_of, temperature
+from sgdscope.analysis.goodness import log_losses
 from sgdscope.analysis.trial_table import CELL_COLUMNS, SCORES, SEEDS, Records, cells
 from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.records import WorkloadRecord
@@ -74,7 +75,7 @@ def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame
     ``temperature`` is ε(N/B − 1)/(N(1 − m)), ``learning_rate_times_l2`` is ε·λ where the workload has an L2 penalty,
     and ``warmed_up`` says whether momentum had 20/(1 − m) updates. ``without_score`` counts complete trials whose score
     is missing, which are in no mean of scores. ``collapsed`` counts those of
-    :func:`~sgdscope.analysis.curve.collapsed_trials`. ``above_constant`` counts trials that diverged or end with a
+    :func:`~sgdscope.analysis.collapse.collapsed_trials`. ``above_constant`` counts trials that diverged or end with a
     training loss above the constant baseline's.
 
     Args:

@@ -7,10 +7,12 @@ import math
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import ROUNDED_OCTAVES, Curve, collapsed_of, curve
+from sgdscope.analysis.collapse import collapsed_of
+from sgdscope.analysis.curve import Curve, curve
 from sgdscope.analysis.curves import OUTCOME_COLUMNS, RATE_COLUMNS, learning_rate_curves
 from sgdscope.analysis.reporting import reporting_trials
 from sgdscope.analysis.trial_table import CELL_COLUMNS, CRITERION, Records, cells, measured_criteria
+from sgdscope.analysis.vertex import ROUNDED_OCTAVES
 from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.store import ended
 

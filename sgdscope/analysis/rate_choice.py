@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import FEWEST_SHARED, Curve, curve, numbered
+from sgdscope.analysis.contenders import FEWEST_SHARED
+from sgdscope.analysis.curve import Curve, curve, numbered
 from sgdscope.analysis.reporting import reporting_trials
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import interval_with_failures, t_interval

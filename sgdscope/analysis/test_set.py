@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import collapsed_of
+from sgdscope.analysis.collapse import collapsed_of
 from sgdscope.analysis.trial_table import CELL_COLUMNS, CRITERION, SEEDS, Records
 from sgdscope.errors import InputError
 from sgdscope.frames import Column, Columns, schema, with_interval

@@ -10,7 +10,9 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import Curve, collapsed_trials, constant_goodness, goodness
+from sgdscope.analysis.collapse import collapsed_trials
+from sgdscope.analysis.curve import Curve
+from sgdscope.analysis.goodness import constant_goodness, goodness
 from sgdscope.analysis.trial_table import Criterion
 from sgdscope.records import WorkloadRecord
 

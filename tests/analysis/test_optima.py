@@ -8,8 +8,9 @@ import pytest
 from polars.testing import assert_frame_equal
 from scipy import stats
 
-from sgdscope.analysis.curve import Curve, curve, goodness
+from sgdscope.analysis.curve import Curve, curve
 from sgdscope.analysis.curves import learning_rate_curves
+from sgdscope.analysis.goodness import goodness
 from sgdscope.analysis.optima import optima, optimum_interval
 from sgdscope.records import WorkloadRecord
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import polars as pl
 
-from sgdscope.analysis.curve import smallest_loss
 from sgdscope.analysis.curves import without_score
 from sgdscope.analysis.edges import Edges, listed, sides
 from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.failures import failure_sentences
 from sgdscope.analysis.gaps import gap_sentences
+from sgdscope.analysis.goodness import smallest_loss
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.trial_table import CRITERIA, Records
 from sgdscope.formatting import estimate, exact, number, score
