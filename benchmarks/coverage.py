@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -242,7 +243,7 @@ def _rates(setting: Setting, truth: Truth, sgd: dict[int, SimulatedCell], moment
     identified = float(row["status"] == "identified"), math.nan
     grows = setting.law in ("linear", "square root", "smooth")
     if not grows:
-        found[FALSE, "B_ε identified without a bend"] = identified
+        found[FALSE, "B_ε identified without a transition"] = identified
     else:
         transition = float(fit_hinge(cells.x, planted[None]).transition[0])
         found[TRUE, "B_ε identified"] = identified
@@ -364,19 +365,32 @@ def summary(found: dict[Setting, list[Found]]) -> pl.DataFrame:
 
 
 def markdown(table: pl.DataFrame) -> str:
-    """Return the shares over all settings by quantity and seeds, with the setting that comes out worst."""
-    lines = ["| quantity | share of | n = 5 | n = 15 | 5 to 30 | width | worst setting |", "| --- " * 7 + "|"]
+    """Return the shares by quantity and seeds with the setting that comes out worst, and by setting."""
+    names = ["quantity", "share of", "5 seeds", "15 seeds", "5 to 30", "width, 5 seeds", "15 seeds", "worst setting"]
+    lines = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
     for rows in table.partition_by("kind", "quantity", maintain_order=True):
         kind, quantity = rows["kind"][0], rows["quantity"][0]
-        by_n = [_pooled(rows.filter(pl.col("n") == n)) for n in (5, 15, 30)]
-        worst = rows.sort("share", descending=kind == FALSE).row(0, named=True)
-        place = Setting(*(worst[name] for name in SETTING_FIELDS)).named
-        width = rows["median_width"].median()
-        lines.append(
-            f"| {quantity} | {kind} | {' | '.join(by_n)} | {'' if width is None else f'{width:.2g}'} "
-            f"| {worst['share']:.3f} ± {worst['error']:.3f} ({place}) |"
-        )
+        of_n = [rows.filter(pl.col("n") == n) for n in (5, 15, 30)]
+        widths = [of["median_width"].median() for of in of_n[:2]]
+        cells = [quantity, kind, *map(_pooled, of_n), *("" if width is None else f"{width:.2g}" for width in widths)]
+        lines.append(f"| {' | '.join(cells)} | {_worst(rows)} |")
+    lines += ["", "| setting | studies | interval that holds least | most false verdict |", "| --- " * 4 + "|"]
+    for rows in table.partition_by(*SETTING_FIELDS, maintain_order=True):
+        worst = [_worst(rows.filter(kind=kind), "quantity") for kind in (HELD, FALSE)]
+        lines.append(f"| {_named(rows.row(0, named=True))} | {rows['studies'].max()} | {' | '.join(worst)} |")
     return "\n".join(lines) + "\n"
+
+
+def _named(row: dict[str, Any]) -> str:
+    return Setting(*(row[name] for name in SETTING_FIELDS)).named
+
+
+def _worst(rows: pl.DataFrame, what: str = "setting") -> str:
+    """Return the share that is worst, and of which setting or quantity it is."""
+    if rows.is_empty():
+        return ""
+    row = rows.sort("share", descending=rows["kind"][0] == FALSE, maintain_order=True).row(0, named=True)
+    return f"{row['share']:.3f} ± {row['error']:.3f} ({_named(row) if what == 'setting' else row['quantity']})"
 
 
 def outside(table: pl.DataFrame) -> str:
@@ -388,7 +402,7 @@ def outside(table: pl.DataFrame) -> str:
     for rows in table.filter(wrong).partition_by("kind", "quantity", maintain_order=True):
         of = table.filter(quantity=rows["quantity"][0])
         named = "; ".join(
-            f"{Setting(*(row[name] for name in SETTING_FIELDS)).named}: {row['share']:.3f} ± {row['error']:.3f}"
+            f"{_named(row)}: {row['share']:.3f} ± {row['error']:.3f}"
             for row in rows.sort("share").iter_rows(named=True)
         )
         everywhere = np.average(of["share"], weights=of["studies"])
