@@ -1,8 +1,8 @@
 """How often the intervals of the analysis hold what was planted, and how often its verdicts are false.
 
 For each law of the optimal rate, shape of the curves and number of seeds, studies are simulated with a known truth and
-analysed as real ones are, with all resamples and knees. A table of shares is written after every round, so that a run
-that is stopped leaves what it had found.
+analysed as real ones are. A table of shares is written after every round, so that a run that is stopped leaves what it
+had found.
 
     python benchmarks/coverage.py [STUDIES] [--out FILE.csv]
 
@@ -22,28 +22,35 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from rich.progress import track
 
 from sgdscope.analysis.comparisons import octaves_between
-from sgdscope.analysis.curve import constant_goodness
+from sgdscope.analysis.curve import MOST_FAILED
+from sgdscope.analysis.failures import distance_to_failure
+from sgdscope.analysis.goodness import constant_goodness
 from sgdscope.analysis.optima import optimum_interval
 from sgdscope.analysis.rate_choice import left_one_out_interval
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, transition_limits
 from sgdscope.analysis.saturation import Outcome, saturated
 from sgdscope.analysis.score_limits import plateau_end, score_margin, threshold
+from sgdscope.analysis.slopes import sharpness_of
 from sgdscope.analysis.sweep import Cells
-from sgdscope.analysis.transitions import NOWHERE, THROUGHOUT, slope_of, transition_of
+from sgdscope.analysis.transitions import IDENTIFIED, NOWHERE, THROUGHOUT, slope_of, transition_of
 from sgdscope.budget import Unlimited
+from sgdscope.claims.batch_sizes import SHARP, SMOOTH, sharp_verdict
+from sgdscope.claims.finding import DOWN
 from sgdscope.stats import intervals
 from sgdscope.stats.equivalence import equivalence
-from sgdscope.stats.intervals import t_interval
+from sgdscope.stats.intervals import interval_with_failures, t_interval
 from sgdscope.stats.laws import fit_hinge, fit_line
 from sgdscope.testing.simulated import (
     BATCH_SIZES,
     LAWS,
+    LAWS_BETWEEN,
     PLATEAU,
     RECORD,
     SHAPES,
@@ -58,6 +65,8 @@ NOISE = BATCH_SIZES[:5]
 # SGD's score falls from 2^7.4 on: by less than the margin at 256, by more at 512.
 LOSSES_FROM, LOSS_AN_OCTAVE = 7.4, 0.004
 FIRST_LOST = 7
+# Shapes of curves beyond whose optimum trials fail; a planted slope nearer to 0 than this is rounding.
+FAILING, ROUNDING = ("cliff", "collapse"), 1e-3
 STUDIES_A_ROUND = 10
 RESAMPLES = 300
 
@@ -87,8 +96,10 @@ class Setting:
     @property
     def named(self) -> str:
         """What is special to it."""
-        extras = [name for name in ("changing", "luck", "missing", "designed") if getattr(self, name)]
-        return ", ".join([self.law, self.shape, *extras, f"n = {self.n}"])
+        extras = [name for name in ("luck", "missing", "designed") if getattr(self, name)]
+        if self.changing:
+            extras.insert(0, "nearing" if self.changing > 0 else "receding")
+        return ", ".join([self.law, self.shape, *extras, f"{self.n} seeds"])
 
 
 SEEDS = (5, 15)
@@ -96,11 +107,16 @@ SETTINGS = [Setting(law, "symmetric", n) for law in LAWS for n in SEEDS]
 SETTINGS += [Setting("linear", shape, n) for shape in SHAPES if shape != "symmetric" for n in SEEDS]
 SETTINGS += [Setting("no transition in range", "turning", n) for n in SEEDS]
 SETTINGS += [Setting("linear", shape, n, changing=1.0) for shape in ("turning", "collapse") for n in SEEDS]
+SETTINGS += [Setting("linear", shape, n, changing=-0.5) for shape in ("cliff", "collapse") for n in SEEDS]
 SETTINGS += [Setting("linear", "symmetric", n, luck=0.7) for n in SEEDS]
 SETTINGS += [Setting("linear", "turning", n, missing=0.06) for n in SEEDS]
 # Five seeds at every rate, 10 beside the best rate, 30 at the best and the five rates around it.
 SETTINGS += [Setting("linear", shape, 30, designed=True) for shape in ("symmetric", "turning")]
-
+# Of transitions that are more or less sharp only the exponent is looked at: its fit takes longer than all the rest.
+SHARPNESS = {"smooth": 1.0, "linear": math.inf}
+SHARPNESS |= {law: float(law.split(",")[0].removeprefix("k = ")) for law in LAWS_BETWEEN}
+SHARP_SETTINGS = [Setting(law, shape, n) for law in LAWS_BETWEEN for shape in ("symmetric", "steep") for n in SEEDS]
+SHARP_SETTINGS += [Setting(law, "steep", n, luck=0.5) for law in ("smooth", "linear") for n in SEEDS]
 
 SETTING_FIELDS = [of.name for of in fields(Setting)]
 
@@ -136,6 +152,8 @@ def study(setting: Setting, number: int) -> Found:
     """Return of each quantity whether its interval held the truth, or its verdict was given, and the width."""
     rng = np.random.default_rng([number, zlib.crc32(repr(setting).encode())])
     truth = setting.truth(falling)
+    if setting in SHARP_SETTINGS:
+        return _sharpness(SHARPNESS[setting.law], simulate(rng, setting.n, truth))
     sgd, momentum = (simulate(rng, setting.n, setting.truth(lost)) for lost in (falling, margin_apart))
     if setting.designed:
         sgd, momentum = ({size: designed(cell) for size, cell in of.items()} for of in (sgd, momentum))
@@ -143,6 +161,8 @@ def study(setting: Setting, number: int) -> Found:
     found |= _optima(truth, sgd)
     found |= _rates(setting, truth, sgd, momentum)
     found |= _scores(truth, sgd, momentum)
+    if setting.shape in FAILING:
+        found |= _failing(truth, sgd)
     if setting.law == "linear" and setting.shape == "symmetric":
         found |= _saturation(rng, setting.n)
     return found
@@ -223,12 +243,12 @@ def _rates(setting: Setting, truth: Truth, sgd: dict[int, SimulatedCell], moment
     identified = float(row["status"] == "identified"), math.nan
     grows = setting.law in ("linear", "square root", "smooth")
     if not grows:
-        found[FALSE, "B_ε identified without a bend"] = identified
+        found[FALSE, "B_ε identified without a transition"] = identified
     else:
-        transition = float(fit_hinge(cells.x, planted[None]).knee[0])
+        transition = float(fit_hinge(cells.x, planted[None]).transition[0])
         found[TRUE, "B_ε identified"] = identified
-        if row["transition_low"] is not None if "transition_low" in row else False:
-            high = row["transition_high"] or math.inf
+        if row.get("transition_low") is not None:
+            high = row.get("transition_high") or math.inf
             found[HELD, "B_ε"] = _holds(math.log2(row["transition_low"]), transition, math.log2(high))
     for status, law in ((NOWHERE, "constant"), (THROUGHOUT, "no transition in range")):
         found[TRUE if setting.law == law else FALSE, status] = float(row["status"] == status), math.nan
@@ -239,6 +259,21 @@ def _rates(setting: Setting, truth: Truth, sgd: dict[int, SimulatedCell], moment
         float(between.verdict(-0.5, 0.5) == "supported"),
         math.nan,
     )
+    return found
+
+
+def _sharpness(exponent: float, sgd: dict[int, SimulatedCell]) -> Found:
+    """Return what is found of C7: how sharp the transition is, where it is identified."""
+    cells = _cells(sgd)
+    identified = transition_of(cells)["status"] == IDENTIFIED
+    found: Found = {(TRUE, "B_ε identified"): (float(identified), math.nan)}
+    verdict = "not tested"
+    if identified:
+        sharp = sharpness_of(cells)
+        found[HELD, "exponent k"] = float(sharp["k_low"] <= exponent <= sharp["k_high"]), math.nan
+        verdict = sharp_verdict(sharp)
+    for name, true in (("supported", exponent > SHARP), ("contradicted", exponent < SMOOTH)):
+        found[TRUE if true else FALSE, f"C7 {name}"] = float(verdict == name), math.nan
     return found
 
 
@@ -260,22 +295,47 @@ def _scores(truth: Truth, sgd: dict[int, SimulatedCell], momentum: dict[int, Sim
     held: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for number, (size, cell) in enumerate(sgd.items()):
         octaves, rate = np.log2(cell.rates), chosen[size]
-        means = expected(truth, "test_score", size, octaves)
-        _, low, high = t_interval(scores[number])
-        held["score at the validated rate"].append(_holds(low, float(means[rate]), high))
-        if not cell.curve("train_loss").failed[rate].any():
-            mean = float(truth.mean_score(size, octaves)[rate])
-            held["score at the validated rate, of trials that do not fail"].append(_holds(low, mean, high))
+        trained, means = truth.mean_score(size, octaves), expected(truth, "test_score", size, octaves)
+        curve = cell.curve("test_score")
+        failed = curve.failed[rate]
+        name, mean = ("all trained", trained[rate]) if not failed.any() else ("some failed", means[rate])
+        _, low, high = interval_with_failures(scores[number], failed)
+        held["score at the validated rate"].append(_holds(low, float(mean), high))
+        held[f"score at the validated rate, {name}"].append(_holds(low, float(mean), high))
+        if failed.any():
+            _, low, high = t_interval(scores[number][~failed])
+            held["score of the trials that trained, some failed"].append(_holds(low, float(trained[rate]), high))
         if cell.missing is not None:
             continue
-        curve = cell.curve("test_score")
         n = len(curve.seeds)
-        others_choose = np.array([[seed for seed in range(n) if seed != left] for left in range(n)])
-        mean = float(means[curve.best(others_choose)].mean())
-        held["score, left one out"].append(_holds(*_around(mean, left_one_out_interval(curve))))
+        rates = curve.best(np.array([[seed for seed in range(n) if seed != left] for left in range(n)]))
+        if not curve.failed[rates, np.arange(n)].any():
+            interval = left_one_out_interval(curve)
+            held["score, left one out, all trained"].append(_holds(*_around(float(trained[rates].mean()), interval)))
     for name, of in held.items():
         share, width = np.mean(of, axis=0)
         found[HELD, name] = float(share), float(width)
+    return found
+
+
+def _failing(truth: Truth, sgd: dict[int, SimulatedCell]) -> Found:
+    """Return what is found of C15: whether the optimal rate nears the rate at which training fails."""
+    cells = _cells(sgd).inside
+    cells = cells.of([size for size, c in zip(cells.sizes, cells.curves, strict=True) if not c.stable[-1]])
+    if len(cells.sizes) < FEWEST_IN_REGIME:
+        return {}
+    octaves = np.linspace(-15, 5, 20001)
+    fails = [octaves[(truth.failing(int(size), octaves) > MOST_FAILED).argmax()] for size in cells.sizes]
+    best = [best_octave(truth, "validation_score", int(size)) for size in cells.sizes]
+    slope, _ = distance_to_failure(cells)
+    planted = float(fit_line(cells.x, np.subtract(fails, best)[None])[0])
+    found: Found = {(HELD, "slope of the distance to failing rates"): _holds(slope.low95, planted, slope.high95)}
+    verdict = slope.verdict(*DOWN)
+    if planted >= -ROUNDING:
+        found[FALSE, "C15 supported though the distance does not shrink"] = float(verdict == "supported"), math.nan
+    else:
+        found[TRUE, "C15 supported"] = float(verdict == "supported"), math.nan
+        found[FALSE, "C15 contradicted though the distance shrinks"] = float(verdict == "contradicted"), math.nan
     return found
 
 
@@ -288,7 +348,7 @@ def portion(task: tuple[Setting, int]) -> tuple[Setting, list[Found]]:
 def summary(found: dict[Setting, list[Found]]) -> pl.DataFrame:
     """Return one row for each setting and quantity."""
     rows = []
-    for setting in SETTINGS:
+    for setting in (*SETTINGS, *SHARP_SETTINGS):
         values: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
         for of in found[setting]:
             for key, value in of.items():
@@ -305,19 +365,32 @@ def summary(found: dict[Setting, list[Found]]) -> pl.DataFrame:
 
 
 def markdown(table: pl.DataFrame) -> str:
-    """Return the shares over all settings by quantity and seeds, with the setting that comes out worst."""
-    lines = ["| quantity | share of | n = 5 | n = 15 | 5 to 30 | width | worst setting |", "| --- " * 7 + "|"]
+    """Return the shares by quantity and seeds with the setting that comes out worst, and by setting."""
+    names = ["quantity", "share of", "5 seeds", "15 seeds", "5 to 30", "width, 5 seeds", "15 seeds", "worst setting"]
+    lines = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
     for rows in table.partition_by("kind", "quantity", maintain_order=True):
         kind, quantity = rows["kind"][0], rows["quantity"][0]
-        by_n = [_pooled(rows.filter(pl.col("n") == n)) for n in (5, 15, 30)]
-        worst = rows.sort("share", descending=kind == FALSE).row(0, named=True)
-        place = Setting(*(worst[name] for name in SETTING_FIELDS)).named
-        width = rows["median_width"].median()
-        lines.append(
-            f"| {quantity} | {kind} | {' | '.join(by_n)} | {'' if width is None else f'{width:.2g}'} "
-            f"| {worst['share']:.3f} ± {worst['error']:.3f} ({place}) |"
-        )
+        of_n = [rows.filter(pl.col("n") == n) for n in (5, 15, 30)]
+        widths = [of["median_width"].median() for of in of_n[:2]]
+        cells = [quantity, kind, *map(_pooled, of_n), *("" if width is None else f"{width:.2g}" for width in widths)]
+        lines.append(f"| {' | '.join(cells)} | {_worst(rows)} |")
+    lines += ["", "| setting | studies | interval that holds least | most false verdict |", "| --- " * 4 + "|"]
+    for rows in table.partition_by(*SETTING_FIELDS, maintain_order=True):
+        worst = [_worst(rows.filter(kind=kind), "quantity") for kind in (HELD, FALSE)]
+        lines.append(f"| {_named(rows.row(0, named=True))} | {rows['studies'].max()} | {' | '.join(worst)} |")
     return "\n".join(lines) + "\n"
+
+
+def _named(row: dict[str, Any]) -> str:
+    return Setting(*(row[name] for name in SETTING_FIELDS)).named
+
+
+def _worst(rows: pl.DataFrame, what: str = "setting") -> str:
+    """Return the share that is worst, and of which setting or quantity it is."""
+    if rows.is_empty():
+        return ""
+    row = rows.sort("share", descending=rows["kind"][0] == FALSE, maintain_order=True).row(0, named=True)
+    return f"{row['share']:.3f} ± {row['error']:.3f} ({_named(row) if what == 'setting' else row['quantity']})"
 
 
 def outside(table: pl.DataFrame) -> str:
@@ -329,7 +402,7 @@ def outside(table: pl.DataFrame) -> str:
     for rows in table.filter(wrong).partition_by("kind", "quantity", maintain_order=True):
         of = table.filter(quantity=rows["quantity"][0])
         named = "; ".join(
-            f"{Setting(*(row[name] for name in SETTING_FIELDS)).named}: {row['share']:.3f} ± {row['error']:.3f}"
+            f"{_named(row)}: {row['share']:.3f} ± {row['error']:.3f}"
             for row in rows.sort("share").iter_rows(named=True)
         )
         everywhere = np.average(of["share"], weights=of["studies"])
@@ -345,7 +418,7 @@ def _pooled(rows: pl.DataFrame) -> str:
 def tasks(studies: int) -> Iterator[tuple[Setting, int]]:
     """Yield all settings, round by round."""
     for number in range(math.ceil(studies / STUDIES_A_ROUND)):
-        for setting in SETTINGS:
+        for setting in (*SETTINGS, *SHARP_SETTINGS):
             yield setting, number
 
 
@@ -357,7 +430,7 @@ def main(studies: int, out: Path) -> None:
     todo = list(tasks(studies))
     for count, (setting, of) in enumerate(track(map(portion, todo), "simulating", len(todo)), 1):
         found[setting] += of
-        if count % len(SETTINGS) == 0:
+        if count % len(SETTINGS + SHARP_SETTINGS) == 0:
             table = summary(found)
             table.with_columns(pl.col(pl.Float64).round(4)).write_csv(out)
             out.with_suffix(".md").write_text(markdown(table) + "\n" + outside(table))

@@ -639,10 +639,12 @@ def read_folders(folders: Sequence[str | Path], say: Callable[[str], None] | Non
                     f"{result.folder}: its workload {name!r} differs from that of another folder; "
                     f"give folders whose workloads of one name are the same."
                 )
-        if result.tables.score_margin != results[0].tables.score_margin:
+        declared = next((of for of in results if of.tables.score_margin is not None), result)
+        margin = declared.tables.score_margin
+        if result.tables.score_margin not in (None, margin):
             raise InputError(
-                f"{result.folder}: its score_margin is {result.tables.score_margin}, that of {results[0].folder} is "
-                f"{results[0].tables.score_margin}; verdicts need one margin."
+                f"{result.folder}: its score_margin is {result.tables.score_margin}, that of {declared.folder} is "
+                f"{margin}; verdicts need one margin."
             )
         if result.declaration.schedule != results[0].declaration.schedule:
             raise InputError(
@@ -651,7 +653,7 @@ def read_folders(folders: Sequence[str | Path], say: Callable[[str], None] | Non
             )
     trials = pl.concat([result.tables.trials for result in results], how="diagonal")
     trials = trials.unique("trial_id", maintain_order=True)
-    return Tables(trials, records, results[0].tables.score_margin)
+    return Tables(trials, records, margin)
 
 
 def check_table_name(path: Path) -> None:

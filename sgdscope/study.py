@@ -385,7 +385,7 @@ class Declaration(_Design):
         return cls(**plain)
 
     def united(self, other: Declaration) -> Declaration:
-        """Return ``other`` with what it leaves out of this study's extensible fields.
+        """Return ``other`` with what it leaves out of this study's extensible fields, and with a margin if it has none.
 
         Args:
             other: the study that is asked for. Its other fields, and its workloads of the same names, stay as they are.
@@ -406,6 +406,7 @@ class Declaration(_Design):
             learning_rates=rates,
             seeds=Seeds.of(self.seeds).united(Seeds.of(other.seeds)),
             seeds_at=(*self.seeds_at, *other.seeds_at),
+            score_margin=self.score_margin if other.score_margin is None else other.score_margin,
         )
 
     def beyond(self, other: Declaration) -> list[str]:
@@ -440,7 +441,7 @@ class Declaration(_Design):
         said = []
         for f in fields(self):
             mine, theirs = getattr(self, f.name), getattr(other, f.name)
-            if mine == theirs:
+            if mine == theirs or f.name == "score_margin":  # on which verdicts depend, and no trial
                 continue
             smaller, larger = mine, theirs
             if f.name == "optimizers":  # a coefficient may have further values

@@ -92,7 +92,7 @@ def trial_row():
 def quick(monkeypatch):
     """Fewer draws and a coarser grid of knees: finer still than what decides whether an interval covers."""
     monkeypatch.setattr(statistics, "RESAMPLES", 200)
-    monkeypatch.setattr("sgdscope.stats.laws.KNEES_PER_OCTAVE", 5)
+    monkeypatch.setattr("sgdscope.stats.laws.PLACES_PER_OCTAVE", 5)
 
 
 @pytest.fixture(scope="session")

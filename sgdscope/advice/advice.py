@@ -48,6 +48,7 @@ COSTS_COLUMNS: Columns = {
     **with_interval(
         "difference", "Test score minus that of the equivalent batch sizes, paired by seed; larger is better.", "score"
     ),
+    "shared": Column(pl.Int64, "Seeds that the difference is of: those of the equivalent batch sizes, too.", "seeds"),
     "margin": MARGIN,
     "verdict": Column(pl.String, "`equivalent` (within the margin), `worse`, `undecided` or `at the edge`."),
     "fastest": Column(pl.Boolean, "Whether it takes the fewest seconds of all equivalent batch sizes."),
@@ -166,8 +167,10 @@ def batch_size_costs(
         for number, size in enumerate(by_size):
             row = key | {"batch_size": size, "n": by_size[size].n, "margin": margin, "verdict": str(verdicts[number])}
             if held.any() and len(by_size) > 1:
-                row |= named("difference", t_interval(scores[number] - scores[held].mean(axis=0)))
-            rows.append(row | _turned("test_score", scores[number], records[key["workload"]].score_sign))
+                differences = scores[number] - scores[held].mean(axis=0)
+                row |= named("difference", t_interval(differences)) | {"shared": int((~np.isnan(differences)).sum())}
+            interval = by_size[size].interval or t_interval(scores[number])
+            rows.append(row | _turned("test_score", interval, records[key["workload"]].score_sign))
     timed = ("packs", "seconds", "seconds_low", "seconds_high", "relative")
     table = pl.DataFrame(rows, schema={name: kind for name, kind in COSTS_SCHEMA.items() if name not in timed})
     shared = ("workload", "budget", "batch_size")
@@ -322,7 +325,7 @@ def _margin(score_limits: pl.DataFrame, key: Mapping[str, Any]) -> float:
     return float(score_limits.filter(**mine, quantity="B_score")["margin"][0])
 
 
-def _turned(name: str, goodness: np.ndarray, sign: int) -> dict[str, float]:
+def _turned(name: str, interval: tuple[float, float, float], sign: int) -> dict[str, float]:
     """Return a mean and its interval as the score was measured."""
-    mean, low, high = t_interval(goodness)
+    mean, low, high = interval
     return named(name, (mean, low, high) if sign > 0 else (-mean, -high, -low))

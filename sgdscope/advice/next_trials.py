@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 
 from sgdscope.advice.timing import seconds_at
-from sgdscope.analysis.curve import ROUNDED_OCTAVES, Curve, curve
+from sgdscope.analysis.curve import Curve, curve
 from sgdscope.analysis.optima import FLAT_OCTAVES
 from sgdscope.analysis.regimes import batch_sizes_to_add, regime_limits
 from sgdscope.analysis.reporting import FEWEST_REPORTING
 from sgdscope.analysis.trial_table import OPTIMIZER_SCHEMA, Records, by_optimizer
+from sgdscope.analysis.vertex import ROUNDED_OCTAVES
 from sgdscope.budget import MOST_EXAMPLES
 from sgdscope.frames import Column, Columns, schema
 from sgdscope.seeds import Seeds, SeedsAt, united_at
@@ -255,7 +256,12 @@ def _more_seeds(questions: Sequence[Question], cells: Sequence[_Cell]) -> Iterat
             wanted = {cell: cell.with_more(seeds, everywhere) for cell in mine}
             named = united_at([SeedsAt(cell.key[2], cell.batch_size, more) for cell, more in wanted.items()])
             trials = [(cell.trials_to(more), cell.seconds) for cell, more in wanted.items()]
-            settled = [question for question in asked if (question.seeds or 0) <= seeds]
+            settled = [
+                question
+                for (within, all_rates), others in groups.items()
+                for question in others
+                if {*within} <= {*where} and all_rates == everywhere and (question.seeds or 0) <= seeds
+            ]
             if sum(count for count, _ in trials):
                 yield _option("seeds_at", [seeds], settled, trials, named)
 
@@ -278,8 +284,7 @@ def _of_scores(costs: pl.DataFrame, score_limits: pl.DataFrame) -> Iterator[Ques
     """What is open between the two ends of B_score."""
     for row in score_limits.filter(quantity="B_score").iter_rows(named=True):
         key = {name: row[name] for name in OPTIMIZER_SCHEMA}
-        of_optimizer = costs.filter(**key)["batch_size"].to_list()
-        cells = tuple((key["optimizer"], size) for size in of_optimizer)  # which are compared on common seeds
+        with_those = costs.filter(**key, verdict="equivalent")["batch_size"].to_list()  # on common seeds
         between = costs.filter(**key, verdict="undecided").filter(pl.col("batch_size") < (row["high"] or math.inf))
         below: int | None = 0  # upward from the smallest: a batch size is shown to hold only where all below it are
         for cost in between.iter_rows(named=True):
@@ -290,6 +295,10 @@ def _of_scores(costs: pl.DataFrame, score_limits: pl.DataFrame) -> Iterator[Ques
             if row["low"] is None or cost["batch_size"] > row["low"]:
                 below = max(below, wanted) if short > 0 and below is not None and wanted is not None else None
                 seeds = below if short > 0 else wanted
+            # To be equivalent takes all smaller ones, too.
+            open_still = between["batch_size"].to_list() if short > 0 else []
+            needed = {*with_those, *(size for size in open_still if size < cost["batch_size"]), cost["batch_size"]}
+            cells = tuple((key["optimizer"], size) for size in sorted(needed))
             about = "whether {optimizer} loses more than δ{at}"
             yield Question((*key.values(),), about, cost["batch_size"], seeds, cells)
 
@@ -316,9 +325,10 @@ def _of_flat(trials: pl.DataFrame, optima: pl.DataFrame, records: Records) -> It
 
 
 def deviation(row: dict[str, Any]) -> float:
-    """Return the standard deviation over seeds that the 95 % interval of a mean was made from."""
+    """Return the standard deviation over seeds that the 95 % interval of a difference was made from."""
     half: float = (row["difference_high"] - row["difference_low"]) / 2
-    return half * math.sqrt(row["n"]) / t_quantile(row["n"]) if row["n"] > 1 else math.inf
+    n = row.get("shared", row["n"])
+    return half * math.sqrt(n) / t_quantile(n) if n > 1 else math.inf
 
 
 def _more_batch_sizes(

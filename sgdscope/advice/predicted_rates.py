@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import ROUNDED_OCTAVES
 from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.optima import FLAT_OCTAVES
 from sgdscope.analysis.sweep import Cells, cells_of
 from sgdscope.analysis.transitions import AT_EDGE, FEWEST_BATCH_SIZES, TOO_FEW
 from sgdscope.analysis.trial_table import BATCH_SIZE, CRITERION, OPTIMIZER_COLUMNS, SEEDS, Records, measured_criteria
+from sgdscope.analysis.vertex import ROUNDED_OCTAVES
 from sgdscope.errors import InputError
 from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.records import WorkloadRecord
@@ -123,8 +123,8 @@ class Law:
     def _values(self, hinge: Hinge, x: float) -> tuple[np.ndarray, np.ndarray]:
         """Return what hinges say at x, twice: where there is no bend yet, as if it came at once, and as if never."""
         last = self.cells.x[-1]
-        value = hinge.level - hinge.slope * np.maximum(0.0, hinge.knee - x)
-        growth = np.where(hinge.knee >= last, hinge.slope * max(0.0, x - last), 0.0)
+        value = hinge.level - hinge.slope * np.maximum(0.0, hinge.transition - x)
+        growth = np.where(hinge.transition >= last, hinge.slope * max(0.0, x - last), 0.0)
         return value + np.minimum(0.0, growth), value + np.maximum(0.0, growth)
 
     def _line(self, x: float) -> tuple[float, np.ndarray] | None:
@@ -152,7 +152,7 @@ class Law:
         """τ²: the mean square by which the hinge misses the optima, less what seeds explain."""
         found, n = self.cells, self.cells.n
         fitted, _ = self._hinges
-        missed = found.vertices[0] - (fitted.level - fitted.slope * np.maximum(0.0, fitted.knee - found.x))
+        missed = found.vertices[0] - (fitted.level - fitted.slope * np.maximum(0.0, fitted.transition - found.x))
         known = found.bounds[0] == 0
         explained = found.drawn_vertices()[0].var(axis=0).mean() * n / (n - 1)
         square = float((missed[known] ** 2).sum()) / max(1, len(found.sizes) - PARAMETERS)

@@ -27,9 +27,9 @@ def raised(declaration: Declaration, tables: Tables, most: int = LOOKS[-1]) -> t
 
     A question is whether a batch size loses more than the margin, or whether an optimizer is better or worse than SGD
     at a batch size. It is closed where its test rejects at ``INTERIM_ALPHA``, or where more than 100 seeds would be
-    needed. All others get their cells' best rates raised to the next of the looks that are declared in
-    :data:`~sgdscope.seeds.LOOKS`. What is returned follows from the declaration and the trials alone, so a run that is
-    stopped anywhere comes to the same trials.
+    needed. The cells of all others, and the equivalent batch sizes that they are compared with, get their best rates
+    raised to the next of the looks that are declared in :data:`~sgdscope.seeds.LOOKS`. What is returned follows from
+    the declaration and the trials alone, so a run that is stopped anywhere comes to the same trials.
 
     A verdict that the tables then show is false in at most 1.1 times its level, however many looks there were: looks
     before the last spend a tenth of it together.
@@ -60,15 +60,16 @@ def raised(declaration: Declaration, tables: Tables, most: int = LOOKS[-1]) -> t
 
 
 def _open_losses(costs: pl.DataFrame) -> Iterator[tuple[str, int]]:
-    """Yield all batch sizes of an optimizer where it is open whether one loses more than the margin."""
-    for _, rows in costs.group_by("workload", "budget", "optimizer", maintain_order=True):
+    """Yield the cells where it is open whether a batch size loses more than the margin, and what these compare with."""
+    for (_, _, optimizer), rows in costs.group_by("workload", "budget", "optimizer", maintain_order=True):
         compared = rows[1:].filter(pl.col("difference").is_not_null(), pl.col("verdict") != "at the edge")
-        if any(_is_open_loss(row, len(compared)) for row in compared.iter_rows(named=True)):
-            yield from rows.select("optimizer", "batch_size").iter_rows()
+        still = [row["batch_size"] for row in compared.iter_rows(named=True) if _is_open_loss(row, len(compared))]
+        for size in {*still, *rows.filter(verdict="equivalent")["batch_size"]} if still else ():
+            yield str(optimizer), size
 
 
 def _is_open_loss(row: dict[str, Any], among: int) -> bool:
-    error = deviation(row) / math.sqrt(row["n"])
+    error = deviation(row) / math.sqrt(row["shared"])
     lost, held = (_p_value(-row["difference"] - row["margin"], error, row), _p_value(
         row["difference"] + row["margin"], error, row
     ))  # fmt: skip
@@ -92,4 +93,4 @@ def _p_value(beyond: float, error: float, row: dict[str, Any]) -> float:
     """Return the one-sided p value of a mean that lies so far beyond its margin."""
     if error == 0:
         return 0.0 if beyond > 0 else 1.0
-    return float(special.stdtr(row["n"] - 1, -beyond / error))
+    return float(special.stdtr(row["shared"] - 1, -beyond / error))

@@ -7,12 +7,13 @@ import math
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import collapsed_of, log_losses
+from sgdscope.analysis.collapse import collapsed_of
 from sgdscope.analysis.derived import cell_warmed_up, l2_of, momentum_of, temperature
+from sgdscope.analysis.goodness import log_losses
 from sgdscope.analysis.trial_table import CELL_COLUMNS, SCORES, SEEDS, Records, cells
 from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.records import WorkloadRecord
-from sgdscope.stats.intervals import named, t_interval
+from sgdscope.stats.intervals import interval_with_failures, named, t_interval
 from sgdscope.store import ended
 
 # An interval over seeds that differ wildly may reach beyond what a float can hold.
@@ -42,11 +43,15 @@ OUTCOME_COLUMNS: Columns = {
         "trials",
     ),
     **with_interval(
-        "test_score", "Mean test score over seeds; a diverged trial counts as the constant baseline.", "score"
+        "test_score",
+        "Mean test score over seeds; a diverged trial counts as the constant baseline. The interval is of training "
+        "runs that train if no trial failed, and else of all runs; `failed` in `failures` is the share that fails.",
+        "score",
     ),
     **with_interval(
         "validation_score",
-        "Mean validation score over seeds; a diverged trial counts as the constant baseline.",
+        "Mean validation score over seeds; a diverged trial counts as the constant baseline. The interval is as that "
+        "of `test_score`.",
         "score",
     ),
     **with_interval(
@@ -62,14 +67,15 @@ CURVES_SCHEMA = schema(CURVES_COLUMNS)
 
 
 def learning_rate_curves(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
-    """Return one row for each cell and learning rate: n, diverged, collapsed, and means with 95 % t intervals.
+    """Return one row for each cell and learning rate: n, diverged, collapsed, and means with 95 % intervals.
 
-    ``test_score`` and ``validation_score`` are means with diverged trials as the constant baseline;
+    ``test_score`` and ``validation_score`` are means with diverged trials as the constant baseline, whose intervals are
+    those of :func:`~sgdscope.stats.intervals.interval_with_failures`;
     ``train_loss`` is the geometric mean, the exponential of the mean logarithm, and null where no trial has one.
     ``temperature`` is ε(N/B − 1)/(N(1 − m)), ``learning_rate_times_l2`` is ε·λ where the workload has an L2 penalty,
     and ``warmed_up`` says whether momentum had 20/(1 − m) updates. ``without_score`` counts complete trials whose score
     is missing, which are in no mean of scores. ``collapsed`` counts those of
-    :func:`~sgdscope.analysis.curve.collapsed_trials`. ``above_constant`` counts trials that diverged or end with a
+    :func:`~sgdscope.analysis.collapse.collapsed_trials`. ``above_constant`` counts trials that diverged or end with a
     training loss above the constant baseline's.
 
     Args:
@@ -113,23 +119,24 @@ def above_constant(trials: pl.DataFrame, record: WorkloadRecord) -> int:
     return trials.filter(above).height
 
 
-def _outcomes(name: str, group: pl.DataFrame, constant: float) -> np.ndarray:
-    """Return what complete trials measured, and of diverged ones the constant baseline's; without what is missing."""
+def _outcomes(name: str, group: pl.DataFrame, constant: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return what complete trials measured, and of diverged ones the constant baseline's; and which of these failed."""
     gone = (group["status"] == "diverged").to_numpy()
     measured = group[name].to_numpy()
-    values: np.ndarray = np.where(gone & np.isnan(measured), constant, measured)[gone | ~np.isnan(measured)]
-    return values
+    known = gone | ~np.isnan(measured)
+    failed = gone | group["collapsed"].to_numpy()
+    return np.where(gone & np.isnan(measured), constant, measured)[known], failed[known]
 
 
 def _score(name: str, group: pl.DataFrame, constant: float) -> dict[str, float | None]:
-    values = _outcomes(name, group, constant)
-    return (
-        dict(named(name, t_interval(values))) if values.size else dict.fromkeys((name, f"{name}_low", f"{name}_high"))
-    )
+    values, failed = _outcomes(name, group, constant)
+    if not values.size:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+    return dict(named(name, interval_with_failures(values, failed)))
 
 
 def _training_loss(group: pl.DataFrame, record: WorkloadRecord) -> dict[str, float | None]:
-    losses = _outcomes("train_loss", group, record.constant_loss)
+    losses, _ = _outcomes("train_loss", group, record.constant_loss)
     if not losses.size or np.isnan(losses).any():
         return dict.fromkeys(("train_loss", "train_loss_low", "train_loss_high"))
     return dict(named("train_loss", geometric_interval(losses, record)))

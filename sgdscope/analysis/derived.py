@@ -1,4 +1,4 @@
-"""What a rate and a batch size mean for the dynamics: the temperature, and whether momentum has warmed up."""
+"""What a rate and a batch size mean for the dynamics: the temperature, and whether momentum is in steady state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import polars as pl
 
 from sgdscope.errors import InputError
 from sgdscope.optimizers import SGD, parse_optimizer
-from sgdscope.optimizers.sgd import SETTLING_TIMES
 from sgdscope.records import WorkloadRecord
 
 T = TypeVar("T")
@@ -42,17 +41,6 @@ def l2_of(record: WorkloadRecord) -> float | None:
     """
     l2 = dict(record.fields).get("l2")
     return float(l2) if isinstance(l2, int | float) else None
-
-
-def warmed_up(updates: int, momentum: float) -> bool:
-    """Return whether momentum had at least 20/(1 − m) updates, below which ε/(1 − m) does not compare with SGD's ε.
-
-    Without momentum there is nothing to warm up.
-
-    >>> warmed_up(199, momentum=0.9), warmed_up(200, momentum=0.9), warmed_up(5, momentum=0.0)
-    (False, True, True)
-    """
-    return momentum == 0 or updates * (1 - momentum) >= SETTLING_TIMES * (1 - 1e-9)
 
 
 def momentum_of(optimizer: str) -> float | None:

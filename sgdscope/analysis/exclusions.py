@@ -42,7 +42,7 @@ def most_of(gained: Mapping[Size, float]) -> float:
 class Learning:
     """One optimizer's cells by batch size, and those of them that have learned.
 
-    ``unlearned`` are the batch sizes at which a trial has ended and next to nothing was learned.
+    ``unlearned`` are the batch sizes at which a trial has ended and the gain was less than that.
     """
 
     key: dict[str, Any]

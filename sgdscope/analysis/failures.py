@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
-from scipy import special
 
 from sgdscope.analysis.curve import MOST_FAILED
 from sgdscope.analysis.curves import OUTCOME_COLUMNS, RATE_COLUMNS
 from sgdscope.analysis.edges import spans
+from sgdscope.analysis.slopes import grid_error
+from sgdscope.analysis.sweep import Cells
 from sgdscope.analysis.trial_table import CELL, CELL_COLUMNS
 from sgdscope.formatting import exact
 from sgdscope.frames import Columns, schema, with_interval
-from sgdscope.stats.intervals import LEVEL
+from sgdscope.stats.intervals import BOOTSTRAP_SEED, Estimate, bootstrapped, resampled_seeds, share_interval
+from sgdscope.stats.laws import fit_line
 
 FAILURES_COLUMNS: Columns = {
     **CELL_COLUMNS,
@@ -26,7 +32,7 @@ FAILURES_SCHEMA = schema(FAILURES_COLUMNS)
 def failures(curves: pl.DataFrame) -> pl.DataFrame:
     """Return one row for each cell and learning rate: n, diverged, collapsed, and the share that failed to train.
 
-    The share has the 95 % interval of Clopper and Pearson (1934), which holds for any number of trials.
+    The share has the exact interval of :func:`~sgdscope.stats.intervals.share_interval`.
 
     Args:
         curves: the table of :func:`~sgdscope.analysis.curves.learning_rate_curves`.
@@ -34,13 +40,55 @@ def failures(curves: pl.DataFrame) -> pl.DataFrame:
     if curves.is_empty():
         return pl.DataFrame(schema=FAILURES_SCHEMA)
     failed, n = (curves["diverged"] + curves["collapsed"]).to_numpy(), curves["n"].to_numpy()
-    tail = (1 - LEVEL) / 2
-    with np.errstate(invalid="ignore"):
-        low = np.where(failed > 0, special.betaincinv(np.maximum(failed, 1), n - failed + 1, tail), 0.0)
-        high = np.where(failed < n, special.betaincinv(failed + 1, np.maximum(n - failed, 1), 1 - tail), 1.0)
+    low, high = share_interval(failed, n)
     shares = {"failed": failed / n, "failed_low": low, "failed_high": high}
     table = curves.with_columns(pl.Series(name, values) for name, values in shares.items())
     return table.select(FAILURES_SCHEMA.keys()).sort(*CELL, "learning_rate")
+
+
+def distance_to_failure(found: Cells) -> tuple[Estimate, float]:
+    """Return how the octaves from the optimal rate to where training fails change with log₂ B.
+
+    Training fails from between the smallest rate at which, and at each larger one, more than 20 % of trials fail, and
+    the next smaller rate. Seeds are drawn jointly over all batch sizes, and everything is found anew in each draw.
+
+    Args:
+        found: Batch sizes at whose largest rate training fails.
+
+    Returns:
+        The slope, and the standard error of it that the grid leaves: seeds do not make that smaller. For 90 % it has
+        the interval of 95 %: limits jump from rate to rate, and a verdict at 90 % would be false too often.
+    """
+    limits, halves = _failing_from(found, lambda n: np.arange(n)[None])
+    drawn, halves_drawn = _failing_from(found, resampled_seeds)
+    # A limit lies anywhere between the largest rate that trains and the next.
+    drawn = drawn + np.random.default_rng(BOOTSTRAP_SEED).uniform(-1, 1, drawn.shape) * halves_drawn
+    slope = bootstrapped(
+        float(fit_line(found.x, limits - found.vertices)[0]),
+        fit_line(found.x, drawn - found.drawn_vertices()[0]),
+        found.n,
+    )
+    slope = replace(slope, low90=slope.low95, high90=slope.high95)
+    weights = (found.x - found.x.mean()) / ((found.x - found.x.mean()) ** 2).sum()
+    return slope, math.hypot(grid_error(found), math.sqrt((weights**2 * halves[0] ** 2 / 3).sum()))
+
+
+def _failing_from(found: Cells, draw: Callable[[int], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return log₂ of where training begins to fail in each draw of seeds, and by how much it may lie off.
+
+    It is the middle between the smallest rate at which, and at each larger one, more than 20 % of trials fail, and the
+    next smaller rate. Both are of shape (draws, batch sizes).
+    """
+    places = []
+    for of in found.curves:
+        seeds, (first, last), steps = draw(len(of.seeds)), of.octaves[[0, -1]], np.diff(of.octaves)
+        ran, failed = (there[:, seeds].sum(axis=2) for there in (of.there | of.failed, of.failed))
+        fails = np.logical_and.accumulate((failed > MOST_FAILED * ran)[::-1])
+        ends = np.concatenate([[first - steps[0]], of.octaves, [last + steps[-1]]])
+        number = len(fails) - fails.sum(axis=0)
+        places.append([(ends[number + 1] + ends[number]) / 2, (ends[number + 1] - ends[number]) / 2])
+    middles, halves = np.transpose(places, (1, 2, 0))
+    return middles, halves
 
 
 def failure_sentences(failures: pl.DataFrame) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import FEWEST_SHARED, curve
+from sgdscope.analysis.contenders import FEWEST_SHARED
+from sgdscope.analysis.curve import curve
 from sgdscope.analysis.derived import of_sgd
 from sgdscope.analysis.rate_choice import Chosen, scores_by_batch_size
 from sgdscope.analysis.trial_table import Records, by_optimizer

@@ -1,4 +1,4 @@
-"""The gradient noise scale along training: context beside the batch size at which rates bend, never a verdict."""
+"""The gradient noise scale along training: context beside the transition batch size, never a verdict."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ def jackknife_ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float,
         f ± t(n−1) √((n−1)/n Σ (f₍ᵢ₎ − mean f₍ⱼ₎)²),
 
     and that of r is the hull of the three: which of them covers depends on which of the two means strays. Of 3,000
-    simulated studies of n = 5 and of 15 seeds, among those in which the ratio is :func:`identified`, the hull holds .96
+    simulated studies of 5 and of 15 seeds, among those in which the ratio is :func:`identified`, the hull holds .96
     and .96 where |G|² differs from seed to seed by .3 of itself, .95 and .95 where it differs by 1.2 and tr Σ with it,
     .95 and .98 where each |G|² is only measured to ±1 of itself; log r alone .95 and .95, .89 and .91, .91 and .96, r
-    alone .95 and .95, .94 and .94, .84 and .94. It is a sixth wider in the first case at n = 5, and
+    alone .95 and .95, .94 and .94, .84 and .94. It is a sixth wider in the first case at 5 seeds, and
     reaches 0 or infinity where r or 1/r does.
 
     Args:

@@ -7,10 +7,12 @@ import math
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import ROUNDED_OCTAVES, Curve, collapsed_of, curve
+from sgdscope.analysis.collapse import collapsed_of
+from sgdscope.analysis.curve import Curve, curve
 from sgdscope.analysis.curves import OUTCOME_COLUMNS, RATE_COLUMNS, learning_rate_curves
 from sgdscope.analysis.reporting import reporting_trials
 from sgdscope.analysis.trial_table import CELL_COLUMNS, CRITERION, Records, cells, measured_criteria
+from sgdscope.analysis.vertex import ROUNDED_OCTAVES
 from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.store import ended
 
@@ -48,7 +50,7 @@ OPTIMA_SCHEMA = schema(OPTIMA_COLUMNS)
 def optima(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return the optimal learning rate of each cell by each criterion, two rows a cell.
 
-    The winning rate has the best mean over seeds. Its interval is :func:`optimum_interval`. Where one of the
+    The optimal learning rate has the best mean over seeds. Its interval is :func:`optimum_interval`. Where one of the
     :attr:`~Curve.contenders`, the rates that no other leads beyond chance, is the lowest or the highest rate tried, the
     optimum is ``censored`` there. ``flat`` is an interval of more than 3 octaves.
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import FEWEST_SHARED, Curve, curve, numbered
+from sgdscope.analysis.contenders import FEWEST_SHARED
+from sgdscope.analysis.curve import Curve, curve, numbered
 from sgdscope.analysis.reporting import reporting_trials
 from sgdscope.records import WorkloadRecord
-from sgdscope.stats.intervals import t_interval
+from sgdscope.stats.intervals import interval_with_failures, t_interval
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,15 @@ class Chosen:
     """A cell's scores at its chosen rate, larger being better, one for each seed; NaN where a seed has none.
 
     Where the rate is ``censored``, at an edge of the rates tried, the best score may be better than these. Where the
-    scores are ``unpaired``, ``seeds`` number independent samples and say nothing of other cells' seeds.
+    scores are ``unpaired``, ``seeds`` number independent samples and say nothing of other cells' seeds. ``interval`` is
+    their mean with its 95 % interval where some trials failed to train; elsewhere t over the scores gives it.
     """
 
     seeds: np.ndarray
     scores: np.ndarray
     censored: tuple[str, ...] = ()
     unpaired: bool = False
+    interval: tuple[float, float, float] | None = None
 
     @property
     def n(self) -> int:
@@ -52,12 +55,18 @@ def chosen_scores(cell: pl.DataFrame, record: WorkloadRecord) -> Chosen | None:
         return None
     if (held := reporting_trials(cell)) is not None:
         reports = curve(held, record, "score", "test_score")
-        return Chosen(reports.seeds, reports.goodness[0], chooses.censored)
+        return _at_rate(reports, 0, chooses.censored)
     if record.chosen_on == "validation":
-        return Chosen(reports.seeds, reports.goodness[chooses.best()[0]], chooses.censored, reports.unpaired)
+        return _at_rate(reports, int(chooses.best()[0]), chooses.censored)
     scores = spread_left_one_out(reports)
     seeds = reports.seeds if len(scores) == len(reports.seeds) else np.arange(len(scores))
     return Chosen(seeds, scores, chooses.censored, reports.unpaired)
+
+
+def _at_rate(found: Curve, rate: int, censored: tuple[str, ...]) -> Chosen:
+    values, failed = found.goodness[rate], found.failed[rate]
+    interval = interval_with_failures(values, failed) if failed.any() else None
+    return Chosen(found.seeds, values, censored, found.unpaired, interval)
 
 
 def left_one_out(found: Curve) -> np.ndarray:

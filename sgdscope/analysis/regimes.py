@@ -31,8 +31,8 @@ def regimes(transitions: pl.DataFrame, trials: pl.DataFrame, records: Records) -
     """Return which regime each batch size of each optimizer is in: ``noise``, ``curvature`` or ``unassigned``.
 
     Noise-dominated are the batch sizes below the lower limit of SGD's B_ε, curvature-dominated those above the upper
-    limit of the optimizer's own, both by the score. Where the optimal rate is not shown to grow at all there is no
-    bend to have limits, and that side is left unassigned, as is a batch size at which next to nothing was learned.
+    limit of the optimizer's own, both by the score. Where growth of the optimal rate is not confirmed the
+    transition has no limits, and that side is left unassigned, as is a batch size at which the score hardly improved.
 
     Args:
         transitions: the table of :func:`transitions`.
@@ -59,7 +59,7 @@ def regime_limits(
 
 
 def transition_limits(row: dict[str, Any]) -> tuple[float | None, float | None]:
-    """Return both limits of B_ε from a row of :func:`transitions`; None where the rate is not shown to grow below it.
+    """Return both limits of B_ε from a row of :func:`transitions`; None where growth below it is not confirmed.
 
     Where the rate grows nowhere no batch size is below the lower limit, 0, and all of the study are above the upper;
     where it grows throughout all are below the lower limit and none is above the upper, ∞.

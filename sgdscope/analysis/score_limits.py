@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,9 @@ SCORE_LIMITS_COLUMNS: Columns = {
     "margin_of_errors": Column(
         pl.Float64, "The margin as a share of the errors, or of the distance to the best possible score."
     ),
+    "margin_of_best_errors": Column(
+        pl.Float64, "The margin as a share of the errors of the best batch size. Above 0.5 equivalence says little."
+    ),
     "estimate": Column(
         pl.Int64, "Best estimate of the quantity; missing if no mean difference exceeds the margin.", "examples"
     ),
@@ -64,8 +68,8 @@ SCORE_LIMITS_SCHEMA = schema(SCORE_LIMITS_COLUMNS)
 class Threshold:
     """Where along ascending batch sizes a difference first exceeds a margin, as indices.
 
-    ``first`` is the first whose mean does; ``within`` counts those from the smallest on that are shown not to;
-    ``beyond`` is the first that is shown to. An index of k means none.
+    ``first`` is the first whose mean does; ``within`` counts those from the smallest on whose
+    difference is confirmed not to; ``beyond`` is the first whose difference is confirmed to. An index of k means none.
     """
 
     first: int
@@ -76,11 +80,11 @@ class Threshold:
 def threshold(differences: np.ndarray, margin: float) -> Threshold:
     """Find where a difference first exceeds a margin, by one-sided tests at 2.5 % in each direction.
 
-    Upward from the smallest batch size as long as the difference is shown to be below the margin: the sequence stops
+    Upward from the smallest batch size as long as the difference is confirmed below the margin: the sequence stops
     at its first failure, and so is wrong in at most 2.5 % of studies however many sizes there are. That a difference
     is above the margin is shown by Holm's p values, in any order: the largest batch sizes are often the noisiest, and
-    a sequence that began there would see nothing (simulated with leads like the digits', at n = 5 it finds any in 19 %
-    of studies and Holm in 68 %; where noise is alike everywhere both do in all, Holm half a batch size later). The
+    a sequence that began there would see nothing (simulated with leads like the digits', with 5 seeds it finds any in
+    19 % of studies and Holm in 68 %; where noise is alike everywhere both do in all, Holm half a batch size later). The
     first batch size whose true difference exceeds the margin lies above the one end and not above the other in at
     least 95 %.
 
@@ -120,7 +124,7 @@ def _quantile(n: np.ndarray) -> np.ndarray:
 
 
 def shown_above(differences: np.ndarray, margin: float, together: bool = True) -> np.ndarray:
-    """Return which differences are shown to exceed a margin, by one-sided t tests at 2.5 %, shape (k,).
+    """Return which differences are confirmed to exceed a margin, by one-sided t tests at 2.5 %, shape (k,).
 
     Args:
         differences: shape (k, n): of each batch size, seed by seed.
@@ -141,10 +145,10 @@ def shown_above(differences: np.ndarray, margin: float, together: bool = True) -
 def plateau_end(scores: np.ndarray, margin: float) -> tuple[Threshold, np.ndarray]:
     """Find where scores begin to be worse than the plateau by more than a margin, and the plateau, seed by seed.
 
-    Upward from the smallest, a batch size passes only where it is shown to be worse by less than δ than each smaller
-    one that passed, by one-sided tests at 2.5 %. Compared with their mean, batch sizes δ apart would pass, and the
-    plateau would creep down with the scores. The first that does not pass ends the plateau, with whose mean all others
-    are compared. The smallest is on the plateau by definition.
+    Upward from the smallest, a batch size passes only where it is confirmed worse by less than δ than each
+    smaller one that passed, by one-sided tests at 2.5 %. Compared with their mean, batch sizes δ apart would pass, and
+    the plateau would creep down with the scores. The first that does not pass ends the plateau, with whose mean all
+    others are compared. The smallest is on the plateau by definition.
 
     Args:
         scores: larger being better, shape (batch sizes, n), ascending; NaN where a seed has none.
@@ -175,14 +179,15 @@ def score_limits(trials: pl.DataFrame, records: Records, margin: float | None = 
 
     - ``B_score``: the largest batch size whose test score is not worse by δ than that of any smaller one. It is at
       least ``low`` and below ``high``.
-    - ``B_mom``: the smallest batch size at which momentum's test score is ahead of SGD's by more than δ, paired by
+    - ``B_mom``: the smallest batch size at which momentum's test score is better than SGD's by more than δ, paired by
       seed. It is above ``low`` and at most ``high``. Where some batch sizes leave momentum too few updates to warm
       up, there is a second row, ``warmed_up``, without those.
 
     An end is null where the study shows nothing on that side, and ``estimate`` where no batch size exceeds δ. Batch
     sizes at which a best rate lies at an edge of the rates tried are ``left_out``: their best score may be better.
     Scores are taken at rates that were chosen without them, for this test set. ``margin_of_errors`` is δ as a share
-    of the plateau's errors, of an accuracy; ``low_at_half`` to ``high_at_double`` are the ends at δ/2 and at 2 δ.
+    of the plateau's errors, of an accuracy, ``margin_of_best_errors`` of those of the best batch size; ``low_at_half``
+    to ``high_at_double`` are the ends at δ/2 and at 2 δ.
 
     Args:
         trials: a table of trials.
@@ -201,6 +206,7 @@ def score_limits(trials: pl.DataFrame, records: Records, margin: float | None = 
         allowed = margin_of(sgd or by_size, key["budget"], record, margin)
         errors = errors_of(record.score_sign * plateau_level(sgd or by_size, key["budget"]), record)
         key = key | {"margin": allowed, "margin_of_errors": allowed / errors if errors else None}
+        key |= {"margin_of_best_errors": share_of_errors(allowed, best_level(sgd or by_size), record)}
         rows.append(key | _plateau_end(by_size, allowed))
         if not momentum_of(key["optimizer"]) or sgd is None:
             continue
@@ -265,6 +271,10 @@ SHARE = 0.02
 TEST_EXAMPLES, MOST = 2, 0.005
 
 
+# A margin of more than this share of the best batch size's errors is wide: equivalent scores may differ much in errors.
+WIDE_MARGIN = 0.5
+
+
 # The name of an accuracy that is given in percent, as users' tables have it.
 PERCENT = "accuracy (%)"
 
@@ -274,6 +284,20 @@ def errors_of(plateau_score: float, record: WorkloadRecord) -> float | None:
     if record.score_name not in ("accuracy", PERCENT):
         return None
     return (100.0 if record.score_name == PERCENT else 1.0) - plateau_score
+
+
+def share_of_errors(margin: float, goodness: float, record: WorkloadRecord) -> float | None:
+    """Return a margin as a share of the errors at an accuracy, ∞ where there are none; None of another score.
+
+    >>> from sgdscope.workloads.base import WorkloadRecord
+    >>> record = WorkloadRecord("w", "1", (), "0" * 64, (1024, 256, 10_000), "accuracy", "maximize", 2.3, 0.1)
+    >>> [share_of_errors(0.25, accuracy, record) for accuracy in (0.5, 1.0)]
+    [0.5, inf]
+    """
+    errors = errors_of(record.score_sign * goodness, record)
+    if errors is None:
+        return None
+    return margin / errors if errors > 0 else math.inf
 
 
 def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
@@ -319,7 +343,13 @@ def margin_of(scores: Mapping[int, Chosen], budget: str, record: WorkloadRecord,
     return margin_at(plateau_level(scores, budget), record, declared)
 
 
+def best_level(scores: Mapping[int, Chosen]) -> float:
+    """Return the mean score of the best batch size, larger being better."""
+    return max(float(np.nanmean(chosen.scores)) for chosen in scores.values())
+
+
 def plateau_level(scores: Mapping[int, Chosen], budget: str) -> float:
     """Return the mean score of the plateau, larger being better; see :func:`margin_of`."""
-    levels = [float(np.nanmean(chosen.scores)) for chosen in scores.values()]
-    return max(levels) if isinstance(known_budget(budget), Steps) else levels[0]
+    if isinstance(known_budget(budget), Steps):
+        return best_level(scores)
+    return float(np.nanmean(next(iter(scores.values())).scores))

@@ -1,4 +1,4 @@
-"""How surely the optimal learning rate grows with the batch size, and how sharp the bend is."""
+"""How surely the optimal learning rate grows with the batch size, and how sharp the transition is."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from sgdscope.analysis.sweep import Cells
-from sgdscope.analysis.transitions import FARTHEST, knee_interval
+from sgdscope.analysis.transitions import FARTHEST, place_interval
 from sgdscope.stats.intervals import bootstrap_t_interval
-from sgdscope.stats.laws import SOFTNESSES, fit_bend
+from sgdscope.stats.laws import SOFTNESSES, fit_soft_hinge
 
 
 def grid_error(found: Cells) -> float:
@@ -23,23 +23,23 @@ def grid_error(found: Cells) -> float:
 
 
 def sharpness_of(found: Cells) -> dict[str, float]:
-    """Return knee and exponent k of ε* = ε_max (1 + (B_n/B)^k)^(−s/k), s free, with 95 % intervals.
+    """Return transition and exponent k of ε* = ε_max (1 + (B_n/B)^k)^(−s/k), s free, with 95 % intervals.
 
     The interval of k is that of 1/k, turned over: it reaches infinity, the hinge, where that of 1/k reaches 0.
     """
     found = found.bounded
-    estimate = fit_bend(found.x, found.vertices, found.bounds)
-    drawn = fit_bend(found.x, *found.drawn_vertices())
+    estimate = fit_soft_hinge(found.x, found.vertices, found.bounds)
+    drawn = fit_soft_hinge(found.x, *found.drawn_vertices())
     softness = float(estimate.softness[0])
     # The hinge is an end of the family: estimates at it have draws on one side alone, which are mirrored.
     around = np.concatenate([drawn.softness, 2 * softness - drawn.softness])
     low, high = bootstrap_t_interval(softness, around, found.n)
-    knee = float(estimate.knee[0])
-    knee_low, knee_high = knee_interval(knee, drawn.knee, found.n)
+    place = float(estimate.transition[0])
+    place_low, place_high = place_interval(place, drawn.transition, found.n)
     return {
-        "transition": 2.0**knee,
-        "transition_low": 2.0 ** max(knee_low, -FARTHEST),
-        "transition_high": 2.0 ** min(knee_high, FARTHEST),
+        "transition": 2.0**place,
+        "transition_low": 2.0 ** max(place_low, -FARTHEST),
+        "transition_high": 2.0 ** min(place_high, FARTHEST),
         "k": _inverse(softness),
         "k_low": _inverse(high) if high < SOFTNESSES[-1] else 0.0,
         "k_high": _inverse(low),

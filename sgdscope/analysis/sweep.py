@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,12 @@ class Cells:
         """log₂ of the batch sizes."""
         return np.log2(self.sizes)
 
-    @property
+    @cached_property
     def n(self) -> int:
         """The number of seeds that intervals rest on: the fewest of a cell."""
         return min((c.n for c in self.curves), default=0)
 
-    @property
+    @cached_property
     def vertices(self) -> np.ndarray:
         """log₂ ε* between the rates tried, shape (1, k)."""
         return np.array([c.vertex()[0] for c in self.curves]).T
@@ -53,7 +54,7 @@ class Cells:
         moved = np.random.default_rng(BOOTSTRAP_SEED + 1 + stream).uniform(-1, 1, strays.shape)
         return vertices + strays * moved, self._bounds(best)
 
-    @property
+    @cached_property
     def _drawn(self) -> tuple[np.ndarray, ...]:
         """Best rates, vertices and strays of each draw of seeds, which are the same in every cell; shape (draws, k)."""
         return tuple(np.stack(of, axis=1) for of in zip(*(c.drawn for c in self.curves), strict=True))
@@ -92,7 +93,7 @@ class Cells:
 
     @property
     def bounds(self) -> np.ndarray:
-        """−1 where the winner is the lowest rate tried, +1 where it is the highest, else 0; shape (1, k)."""
+        """−1 where the best rate is the lowest tried, +1 where it is the highest, else 0; shape (1, k)."""
         return self._bounds(np.array([[c.best()[0] for c in self.curves]]))
 
     def _bounds(self, best: np.ndarray) -> np.ndarray:

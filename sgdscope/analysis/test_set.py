@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from sgdscope.analysis.collapse import collapsed_of
 from sgdscope.analysis.trial_table import CELL_COLUMNS, CRITERION, SEEDS, Records
 from sgdscope.errors import InputError
 from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.stats.crossed import population_interval
-from sgdscope.stats.intervals import named, t_interval
+from sgdscope.stats.intervals import interval_with_failures, named
 from sgdscope.store import ended
 
 TEST_SET_COLUMNS: Columns = {
@@ -29,12 +30,14 @@ TEST_SET_COLUMNS: Columns = {
     **with_interval("test_score", "Mean test score; its interval is over seeds, for this test set.", "score"),
     "population_low": Column(
         pl.Float64,
-        "Lower end of the 95 % interval over both seeds and test examples: for new data of the kind.",
+        "Lower end of the 95 % interval over both seeds and test examples: for new data of the kind. Missing if some "
+        "trials failed to train.",
         "score",
     ),
     "population_high": Column(
         pl.Float64,
-        "Upper end of the 95 % interval over both seeds and test examples: for new data of the kind.",
+        "Upper end of the 95 % interval over both seeds and test examples: for new data of the kind. Missing if some "
+        "trials failed to train.",
         "score",
     ),
 }
@@ -49,7 +52,9 @@ def over_test_examples(
     ``test_score_low`` and ``test_score_high`` are over seeds, for this test set; ``population_low`` and
     ``population_high`` over seeds and test examples, for the population that the examples were drawn from.
 
-    A diverged trial counts as the constant baseline, which scores the constant score on every example. A cell has
+    A diverged trial counts as the constant baseline, which scores the constant score on every example. Where some
+    trials failed, the mean depends on how many do, of which few seeds tell little: the population's interval is
+    missing there, and the other is that of :func:`~sgdscope.stats.intervals.interval_with_failures`. A cell has
     no row where its workload's scores are not right or wrong, or where a complete trial's correctness is missing,
     as in a folder from before it was kept.
 
@@ -65,20 +70,23 @@ def over_test_examples(
     where = ("workload", "budget", "optimizer", "batch_size", "learning_rate")
     chosen = optima.filter(pl.col("criterion") == "score").select(*where, "criterion")
     for row in chosen.iter_rows(named=True):
-        at_rate = ended(trials).filter(pl.all_horizontal(pl.col(name) == row[name] for name in where)).sort("seed")
+        record = records[row["workload"]]
+        cell = ended(trials).filter(pl.all_horizontal(pl.col(name) == row[name] for name in where[:-1])).sort("seed")
+        failed = (cell["status"] == "diverged").to_numpy() | collapsed_of(cell, record)
+        at_rate = cell.with_columns(failed=failed).filter(learning_rate=row["learning_rate"])
         complete = at_rate.filter(pl.col("status") == "complete")["trial_id"]
         if complete.is_empty() or not complete.is_in(known["trial_id"].to_list()).all():
             continue
         right = correct(known, complete.to_list(), "test")
-        values = np.full((len(at_rate), right.shape[1]), records[row["workload"]].constant_score)
+        values = np.full((len(at_rate), right.shape[1]), record.constant_score)
         values[(at_rate["status"] == "complete").to_numpy()] = right
-        _, low, high = population_interval(values)
         rows.append(
             row
             | {"n": len(values), "examples": values.shape[1]}
-            | named("test_score", t_interval(values.mean(axis=1)))
-            | {"population_low": low, "population_high": high}
+            | named("test_score", interval_with_failures(values.mean(axis=1), at_rate["failed"].to_numpy()))
         )
+        if not at_rate["failed"].any():
+            rows[-1] |= dict(zip(("population_low", "population_high"), population_interval(values)[1:], strict=True))
     return pl.DataFrame(rows, schema=TEST_SET_SCHEMA)
 
 

@@ -13,7 +13,7 @@ from sgdscope.analysis.sweep import Cells, cells_of
 from sgdscope.analysis.trial_table import CRITERION, LEFT_OUT, OPTIMIZER_COLUMNS, SEEDS, Records, measured_criteria
 from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.stats.intervals import Estimate, bootstrap_t_interval, bootstrapped
-from sgdscope.stats.laws import KNEES_PER_OCTAVE, fit_hinge, fit_line
+from sgdscope.stats.laws import PLACES_PER_OCTAVE, fit_hinge, fit_line
 
 FEWEST_BATCH_SIZES = 4
 
@@ -55,14 +55,14 @@ TRANSITIONS_SCHEMA = schema(TRANSITIONS_COLUMNS)
 
 
 def transitions(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
-    """Return B_ε, the batch size where log ε* bends against log B, for each optimizer, budget and criterion.
+    """Return B_ε, from which on log ε* no longer grows with log B, for each optimizer, budget and criterion.
 
     The hinge is fitted to log₂ ε* of all batch sizes, each by :meth:`~sgdscope.analysis.curve.Curve.vertex`; a best
     rate at the edge of the rates tried is a bound. Seeds are drawn jointly over all batch sizes and
     everything is fitted anew for each draw; the interval is estimate ± t(n−1)·SE·√(n/(n−1)) in log₂ B, widened by
-    half a step of the grid of knees.
+    half a step of the grid of transitions.
 
-    Cells that have learned next to nothing are left out, by :func:`learning`.
+    Cells that have hardly learned are left out, by :func:`learning`.
 
     ``status`` is one of
 
@@ -104,8 +104,8 @@ def transition_of(found: Cells) -> dict[str, Any]:
     fitted, x = found.bounded, inside.x
     estimate = fit_hinge(fitted.x, fitted.vertices, fitted.bounds)
     drawn = fit_hinge(fitted.x, *fitted.drawn_vertices())
-    knee, slope = float(estimate.knee[0]), float(estimate.slope[0])
-    knee_low, knee_high = knee_interval(knee, drawn.knee, found.n)
+    place, slope = float(estimate.transition[0]), float(estimate.slope[0])
+    place_low, place_high = place_interval(place, drawn.transition, found.n)
     slope_low, slope_high = bootstrap_t_interval(slope, drawn.slope, found.n)
     growing = found.n > 1 and slope_low > 0
     if _level(fitted, inside):
@@ -114,19 +114,19 @@ def transition_of(found: Cells) -> dict[str, Any]:
         slopes = {"slope": line.value, "slope_low": line.low95, "slope_high": line.high95}
         return row | {"status": NOWHERE, "transition_high": 2.0 ** x[0], "level": level} | slopes
     fit = {"slope": slope, "slope_low": slope_low, "slope_high": slope_high, "level": 2.0 ** float(estimate.level[0])}
-    if growing and knee >= x[-1] and knee_low >= x[-2] and _rise(inside, slice(-2, -1), slice(-1, None)).low90 > 0:
+    if growing and place >= x[-1] and place_low >= x[-2] and _rise(inside, slice(-2, -1), slice(-1, None)).low90 > 0:
         # The line at the largest batch size at which it is known.
-        level = float(estimate.level[0]) - slope * (knee - x[-1])
+        level = float(estimate.level[0]) - slope * (place - x[-1])
         return row | fit | {"status": THROUGHOUT, "transition_low": 2.0 ** x[-1], "level": 2.0**level}
-    identified = growing and knee_low >= x[0] and knee_high < x[-1]
+    identified = growing and place_low >= x[0] and place_high < x[-1]
     return (
         row
         | fit
         | {
             "status": IDENTIFIED if identified else NOT_IDENTIFIED,
-            "transition": 2.0**knee,
-            "transition_low": 2.0 ** max(knee_low, -FARTHEST),
-            "transition_high": 2.0 ** min(knee_high, FARTHEST),
+            "transition": 2.0**place,
+            "transition_low": 2.0 ** max(place_low, -FARTHEST),
+            "transition_high": 2.0 ** min(place_high, FARTHEST),
         }
     )
 
@@ -158,7 +158,7 @@ def _rise(found: Cells, before: slice, after: slice) -> Estimate:
     return bootstrapped(float(value[0]), draws, found.n)
 
 
-def knee_interval(knee: float, drawn: np.ndarray, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a knee, in octaves, widened by what the grid of knees rounds."""
-    low, high = bootstrap_t_interval(knee, drawn, n)
-    return low - 0.5 / KNEES_PER_OCTAVE, high + 0.5 / KNEES_PER_OCTAVE
+def place_interval(place: float, drawn: np.ndarray, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a fitted transition, in octaves, widened by what its grid rounds."""
+    low, high = bootstrap_t_interval(place, drawn, n)
+    return low - 0.5 / PLACES_PER_OCTAVE, high + 0.5 / PLACES_PER_OCTAVE

@@ -39,7 +39,6 @@ INTERVALS_COLUMNS: Columns = {
     for level in (90, 95)
     for end, which in (("low", "Lower"), ("high", "Upper"))
 }
-INTERVALS_SCHEMA = schema(INTERVALS_COLUMNS)
 
 
 Criterion = Literal["score", "train_loss"]

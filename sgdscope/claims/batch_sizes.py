@@ -12,13 +12,14 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.comparisons import octaves_between
-from sgdscope.analysis.curve import MOST_FAILED, Curve, curve, on_common_seeds
+from sgdscope.analysis.curve import Curve, curve, on_common_seeds
 from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
 from sgdscope.analysis.edges import Edges, left_out, listed
 from sgdscope.analysis.exclusions import learning
+from sgdscope.analysis.failures import distance_to_failure
 from sgdscope.analysis.rate_choice import Chosen, edges_of, inside, leads_over, scores_by_batch_size
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
-from sgdscope.analysis.score_limits import margin_of, plateau_end
+from sgdscope.analysis.score_limits import WIDE_MARGIN, best_level, margin_of, plateau_end, share_of_errors
 from sgdscope.analysis.slopes import grid_error, sharpness_of
 from sgdscope.analysis.sweep import cells_of, pair_on_common_seeds
 from sgdscope.analysis.tables import Tables
@@ -43,15 +44,16 @@ from sgdscope.claims.finding import (
     SCORE,
     SLOPE,
     UP,
+    WIDE,
     Effect,
     Finding,
     in_zone,
     undecided,
+    without_equivalence,
 )
 from sgdscope.records import WorkloadRecord
-from sgdscope.stats.equivalence import equivalence, pairs_of, seeds_to_compare
-from sgdscope.stats.intervals import BOOTSTRAP_SEED, Estimate, Verdict, bootstrapped, estimated, resampled_seeds
-from sgdscope.stats.laws import fit_line
+from sgdscope.stats.equivalence import equivalence, pairs_of, seeds_to_confirm
+from sgdscope.stats.intervals import Estimate, Verdict, bootstrapped, estimated, resampled_seeds
 
 # Zones of a slope of log ε* against log B, and of the octaves between two rates.
 PROPORTIONAL, SUBLINEAR, EQUAL_RATES = (0.75, 1.25), (0.0, 1.0), (-0.5, 0.5)
@@ -68,7 +70,7 @@ AGAINST_SGD = ("C2", "C5")
 class Case:
     """The cells of one workload, budget and optimizer, and those of plain SGD beside it, that have learned anything.
 
-    ``unlearned`` are the batch sizes at which next to nothing was learned: no claim is about them.
+    ``unlearned`` are the batch sizes at which the score hardly improved: no claim is about them.
     """
 
     part: Tables = field(repr=False)
@@ -123,6 +125,12 @@ class Case:
         scores = self.of_sgd or self.all_scores
         return margin_of(scores, self.key["budget"], self.record, self.part.score_margin)
 
+    @cached_property
+    def wide_margin(self) -> bool:
+        """Whether δ is more than half of the errors of the best batch size, so that equivalence says little."""
+        best = best_level(self.of_sgd or self.all_scores)
+        return (share_of_errors(self.margin, best, self.record) or 0.0) > WIDE_MARGIN
+
     def belongs(self, size: int, regime: str) -> bool:
         """Return whether a batch size is known to be in a regime."""
         low, high = self.limits
@@ -136,10 +144,6 @@ class Case:
     def has_momentum(self) -> bool:
         """Whether the optimizer is SGD with momentum, of which C2 and C5 speak."""
         return bool(momentum_of(self.key["optimizer"]))
-
-    def cold(self, size: int) -> bool:
-        """Return whether momentum had too few updates at a batch size."""
-        return cell_warmed_up(self.members[size]) is False
 
     def steady(self, sizes: Sequence[int]) -> list[int]:
         """Return the batch sizes at which momentum had updates enough to reach its steady state."""
@@ -194,13 +198,17 @@ class Case:
 
     @property
     def without_learning(self) -> str:
-        """Say at which batch sizes next to nothing was learned."""
+        """Say at which batch sizes the score hardly improved."""
         at = ", ".join(map(str, self.unlearned))
         gain = "less than 10 % as much over the constant baseline as at the best batch size"
         return f"at {at} the score improved {gain}"
 
     def found(self, claim: str, *effects: Effect, reason: str = "", short_runs: bool = False) -> Finding:
         """Return what this case says of a claim."""
+        if effects and self.wide_margin:
+            told = tuple(without_equivalence(effect, self.margin) for effect in effects)
+            reason = ". ".join([part for part in (reason, WIDE) if part]) if told != effects else reason
+            effects = told
         return Finding(claim, **self.key, effects=effects, reason=reason, short_runs=short_runs)
 
     def untested(self, claims: Sequence[str], reason: str) -> Iterator[Finding]:
@@ -340,7 +348,7 @@ def transition(case: Case) -> Iterator[Finding]:
         return
     sharp = sharpness_of(found)
     low, high = sharp["k_low"], sharp["k_high"]
-    verdict: Verdict = "supported" if low > SHARP else "contradicted" if high < SMOOTH else "inconclusive"
+    verdict = sharp_verdict(sharp)
     k = Estimate(sharp["k"], low, high, low, high)
     between = ["the transition is sharper than the smooth form, k = 1"] * (verdict == "inconclusive" and low > 1)
     effect = Effect("exponent k", k, (SHARP, math.inf), found.n, EXPONENT, verdict)
@@ -356,6 +364,11 @@ def transition(case: Case) -> Iterator[Finding]:
     yield case.found("C7b", replace(effect, decides=False), reason=reason)
 
 
+def sharp_verdict(sharp: Mapping[str, float]) -> Verdict:
+    """Return the verdict of C7 from what :func:`~sgdscope.analysis.slopes.sharpness_of` found."""
+    return "supported" if sharp["k_low"] > SHARP else "contradicted" if sharp["k_high"] < SMOOTH else "inconclusive"
+
+
 def failing(case: Case) -> Iterator[Finding]:
     """Yield what is found of C15: how far above the optimal rate training fails, by batch size."""
     found = cells_of(case.members, case.record, "score").inside
@@ -364,33 +377,10 @@ def failing(case: Case) -> Iterator[Finding]:
         few = f"training fails at the largest learning rates of {len(found.sizes)} batch sizes"
         yield case.found("C15", reason=f"{few}; at least {FEWEST_IN_REGIME} are needed. Add larger rates")
         return
-    limits = np.array([_failing_from(c, np.arange(len(c.seeds))[None]) for c in found.curves]).T
-    drawn = np.array([_failing_from(c, resampled_seeds(len(c.seeds))) for c in found.curves]).T
-    # A limit lies anywhere between the largest rate that trains and the next.
-    halves = np.array([np.median(c.steps) / 2 for c in found.curves])
-    drawn = drawn + np.random.default_rng(BOOTSTRAP_SEED).uniform(-1, 1, drawn.shape) * halves
-    slope = bootstrapped(
-        float(fit_line(found.x, limits - found.vertices)[0]),
-        fit_line(found.x, drawn - found.drawn_vertices()[0]),
-        found.n,
-    )
-    weights = (found.x - found.x.mean()) / ((found.x - found.x.mean()) ** 2).sum()
-    error = math.hypot(grid_error(found), math.sqrt((weights**2 * halves**2 / 3).sum()))
+    slope, error = distance_to_failure(found)
     name = f"octaves from the optimal rate to where training fails, per doubling from {found.sizes[0]:g}"
     effect = in_zone(f"{name} to {found.sizes[-1]:g}", slope, DOWN, found.n, SLOPE, grid_error=error)
     yield case.found("C15", effect, reason=left_out(case.edges()))
-
-
-def _failing_from(found: Curve, seeds: np.ndarray) -> np.ndarray:
-    """Return log₂ of where training begins to fail in each draw of seeds: half a step below the smallest failing rate.
-
-    More than 20 % of trials fail at that rate and at each larger one.
-    """
-    ran, failed = (of[:, seeds].sum(axis=2) for of in (found.there | found.failed, found.failed))
-    fails = np.logical_and.accumulate((failed > MOST_FAILED * ran)[::-1])
-    step = float(np.median(found.steps))
-    places: np.ndarray = np.append(found.octaves, found.octaves[-1] + step)[len(fails) - fails.sum(axis=0)] - step / 2
-    return places
 
 
 def _no_transition(case: Case, row: Mapping[str, Any]) -> str:
@@ -511,9 +501,9 @@ def _equal_scores(
     estimate = Estimate(float(found.mean[worst]), *ends)
     within = f"all within ±{found.smallest_margin:.2g}" if math.isfinite(found.smallest_margin) else "one seed"
     open_still = found.verdict == "inconclusive"
-    seeds = seeds_to_compare(scores, contrasts, margin) if open_still else (None, None)
+    seeds = seeds_to_confirm(scores, contrasts, margin) if open_still else (None, None)
     described = f"{name}, most {where[worst]} ({within})"
-    return Effect(described, estimate, (-margin, margin), found.n, SCORE, found.verdict, *seeds)
+    return Effect(described, estimate, (-margin, margin), found.n, SCORE, found.verdict, *seeds, if_equal=True)
 
 
 def _of_scores(name: str, values: np.ndarray, zone: tuple[float, float]) -> Effect:

@@ -47,7 +47,8 @@ CLAIMS_COLUMNS: Columns = {
     **{
         f"seeds_{chance}": Column(
             pl.Int64,
-            f"Seeds in all that would decide with a chance of {chance} %; missing if decided, or if no number would.",
+            f"Seeds in all that would decide with a chance of {chance} %, of equal scores (C1, C2) if they are equal; "
+            f"missing if decided, or if no number up to 100 would.",
             "seeds",
         )
         for chance in (50, 80)
@@ -178,7 +179,7 @@ CLAIMS: dict[str, Claim] = {
     "C15": Claim(
         "Our own: the larger the batch size, the nearer the optimal learning rate lies to where training fails.",
         "slope against log B of the octaves between the optimal rate and the smallest from which on more than 20 % of "
-        "training runs fail, below 0",
+        "training runs fail, below 0 by its 95 % interval",
         "score-by-learning-rate",
         f"{BATCH_SIZES}, with learning rates at which training fails",
     ),

@@ -14,7 +14,7 @@ from sgdscope.analysis.edges import Edges, left_out
 from sgdscope.analysis.exclusions import gains, has_learned, most_of
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME
 from sgdscope.analysis.saturation import outcome_of, saturated
-from sgdscope.analysis.score_limits import margin_at
+from sgdscope.analysis.score_limits import WIDE_MARGIN, margin_at, share_of_errors
 from sgdscope.analysis.slopes import grid_error
 from sgdscope.analysis.sweep import Cells, cells_of, pair_on_common_seeds
 from sgdscope.analysis.tables import Tables
@@ -28,6 +28,7 @@ from sgdscope.claims.finding import (
     SCORE,
     SLOPE,
     UP,
+    WIDE,
     Effect,
     Finding,
     in_zone,
@@ -143,7 +144,8 @@ def _saturation(ladder: Ladder) -> list[Effect]:
     common = functools.reduce(np.intersect1d, [one.seeds for one in known])
     before, last = (one.values[np.isin(one.seeds, common)] for one in known[-2:])
     gain = estimated(last - before)
-    margin = margin_at(max(float(one.values.mean()) for one in known), ladder.record, ladder.declared_margin)
+    best = max(float(one.values.mean()) for one in known)
+    margin = margin_at(best, ladder.record, ladder.declared_margin)
     zone = (-math.inf, margin)
     if not told:
         name = f"score gain from {epochs[0]:g} to {epochs[1]:g} epochs; saturation takes three doublings"
@@ -153,6 +155,8 @@ def _saturation(ladder: Ladder) -> list[Effect]:
     stopped = saturated(known, ladder.record, "score", ladder_of, ladder.declared_margin)
     effect = in_zone("score gain of the last doubling", gain, zone, len(common), SCORE)
     if stopped.saturated_at is not None:
+        if (share_of_errors(margin, best, ladder.record) or 0.0) > WIDE_MARGIN:
+            return [undecided(effect, f"; {WIDE}")]
         effect = undecided(effect, f"; it has saturated at {stopped.saturated_at:g} epochs")
         return [replace(effect, verdict="supported")]
     return [replace(effect, verdict="contradicted" if effect.verdict == "contradicted" else "inconclusive")]

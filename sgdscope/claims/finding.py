@@ -17,6 +17,11 @@ SCORE, OCTAVES, LOG_BATCH_SIZE, SLOPE = "score", "octaves", "log₂ batch size",
 LOG_LOSS, EXPONENT = "log loss", "exponent"
 # The zone of a slope that is none, whether over batch sizes or epochs.
 CONSTANT = (-0.25, 0.25)
+# What is said where the margin is wide.
+WIDE = (
+    "the margin exceeds half of the errors of the best batch size, so a score within it says little. Declare a smaller "
+    "margin, or test on more examples"
+)
 # Zones of what is more than nothing and less than nothing, to which 0 itself does not belong.
 UP, DOWN = (math.nextafter(0, 1), math.inf), (-math.inf, math.nextafter(0, -1))
 
@@ -28,7 +33,8 @@ class Effect:
     Unless a verdict is given it is that of the zone: supported where the 90 % interval lies inside, contradicted where
     the 95 % interval lies outside. ``seeds_50`` and ``seeds_80`` are the seeds in all with which an inconclusive effect
     is decided, one way or the other, with a chance of 50 and of 80 %, by :func:`~.intervals.seeds_to_decide`; None
-    where more seeds will not settle it. What does not decide is shown beside.
+    where more seeds will not settle it. Where ``if_equal`` these are the seeds that confirm scores equivalent if they
+    are equal, by :func:`~sgdscope.stats.equivalence.seeds_to_confirm`. What does not decide is shown beside.
     """
 
     name: str
@@ -40,6 +46,7 @@ class Effect:
     seeds_50: int | None = None
     seeds_80: int | None = None
     decides: bool = True
+    if_equal: bool = False
 
     def contradicts(self, parts: int) -> bool:
         """Return whether the effect contradicts a claim of so many parts: at 5 % divided by them, and at most 2.5 %."""
@@ -134,6 +141,15 @@ def in_zone(
 def undecided(effect: Effect, why: str = "") -> Effect:
     """Return an effect that more seeds do not decide."""
     return replace(effect, name=effect.name + why, verdict="inconclusive", seeds_50=None, seeds_80=None)
+
+
+def without_equivalence(effect: Effect, margin: float) -> Effect:
+    """Return an effect in the score's unit without a verdict where that says a score to lie within the margin.
+
+    Where the margin is wide such a verdict says little. A verdict that the margin is exceeded stands.
+    """
+    within = {"supported": effect.zone[1], "contradicted": effect.zone[0]}.get(effect.verdict)
+    return undecided(effect) if effect.unit == SCORE and within == margin else effect
 
 
 def rounded(zone: tuple[float, float]) -> tuple[float, float]:

@@ -178,6 +178,12 @@ def _united(store: Store, declaration: Declaration, say: Callable[[str], None]) 
     store.check_declaration(united)
     if more := known.beyond(declaration):
         say(f"{store.folder} also holds {'; '.join(more)}. All is kept, and the study goes on with all of it.")
+    if known.score_margin != united.score_margin:
+        before = "not declared" if known.score_margin is None else f"{known.score_margin:g}"
+        say(
+            f"{store.folder}: the score margin was {before} and is {united.score_margin:g} from now on. Verdicts "
+            f"depend on it; training runs do not."
+        )
     return united
 
 

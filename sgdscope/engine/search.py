@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import MOST_FAILED, Curve, collapsed_trials, constant_goodness, goodness
+from sgdscope.analysis.collapse import collapsed_trials
+from sgdscope.analysis.curve import MOST_FAILED, Curve
 from sgdscope.analysis.exclusions import has_learned
+from sgdscope.analysis.goodness import constant_goodness, goodness
 from sgdscope.analysis.saturation import Outcome, outcome, stops
 from sgdscope.analysis.trial_table import COLUMN, CRITERIA
 from sgdscope.budget import Budget, Unlimited

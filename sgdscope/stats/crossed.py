@@ -55,7 +55,7 @@ def population_interval(values: np.ndarray) -> tuple[float, float, float]:
     Wilson's interval, (p + t²/2N' ± t √(p(1 − p)/N' + t²/4N'²))/(1 + t²/N'), with as many effective examples
     N' = p(1 − p)/V as :func:`crossed_error` says, N where all values are equal, and its quantile t.
 
-    In ``benchmarks/population_coverage.py``, with n = 5, 10 and 15, N = 256 and 517, accuracies of .88, .96 and .985
+    In ``benchmarks/population_coverage.py``, with 5, 10 and 15 seeds, N = 256 and 517, accuracies of .88, .96 and .985
     and most errors on the same few examples, it covers .92 to .98 (mean .951 of 72 settings, 600 tables each, so
     ± .01); p ± t√V covers .90 to .96, least at .985, where it misses upwards. The percentiles of a bootstrap of seeds
     and examples cover .89 to .96 in 18 of the settings, .91 where five seeds differ much, at many times the arithmetic.

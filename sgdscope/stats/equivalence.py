@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from sgdscope.stats.intervals import BOOTSTRAP_SEED, MOST_NAMED, Verdict, first_with_chance, holm
+from sgdscope.stats.intervals import BOOTSTRAP_SEED, LEVEL, MOST_NAMED, Verdict, first_with_chance, holm
 
 ALPHA = 0.05
 # The power that the number of seeds is asked for.
@@ -100,12 +100,11 @@ def pairs_of(k: int) -> np.ndarray:
     return np.eye(k)[one] - np.eye(k)[other]
 
 
-def seeds_to_compare(values: np.ndarray, contrasts: np.ndarray, margin: float) -> tuple[int | None, int | None]:
-    """Return how many seeds in all decide :func:`equivalence` of contrasts with a chance of 50 % and of 80 %.
+def seeds_to_confirm(values: np.ndarray, contrasts: np.ndarray, margin: float) -> tuple[int | None, int | None]:
+    """Return how many seeds in all confirm contrasts equivalent with a chance of 50 % and of 80 %, if they are equal.
 
-    The chance is that of :func:`~sgdscope.stats.intervals.seeds_to_decide`, for rows that vary independently. It takes
-    all true means for equally likely: where they are equal more studies are decided, and fewer where most differences
-    are about the margin.
+    No one number fits all true differences: few seeds decide equal scores, and none decide scores that are the margin
+    apart. So the seeds that are added have true differences of 0, and rows that vary independently as they did so far.
 
     Args:
         values: shape (k, n); seeds at which a row is NaN do not count.
@@ -113,27 +112,27 @@ def seeds_to_compare(values: np.ndarray, contrasts: np.ndarray, margin: float) -
         margin: δ.
 
     Returns:
-        Each None where 100 seeds do not decide.
+        Each None where 100 seeds do not confirm it, and both where what was measured speaks against equal scores: a
+        difference of 0 lies outside of one of the intervals of 95 % together.
     """
     values = values[:, ~np.isnan(values).any(axis=0)]
     n, now = values.shape[1], contrasts @ values
     if not 2 <= n < MOST_NAMED or not now.var():
         return None, None
-    seeds, squares = np.arange(n + 1, MOST_NAMED + 1), now.var(axis=1) * n
+    means, seeds, squares = now.mean(axis=1), np.arange(n + 1, MOST_NAMED + 1), now.var(axis=1) * n
+    quantile = special.stdtrit(n - 1, 1 - (1 - LEVEL) / 2 / len(contrasts))
+    if (np.abs(means) > quantile * now.std(axis=1, ddof=1) / math.sqrt(n)).any():
+        return None, None
     variance = values.var(axis=1, ddof=1)
     # What all rows share has no part in their differences.
     variance *= squares.sum() / (n - 1) / (contrasts**2 @ variance).sum()
-    rng, shape = np.random.default_rng(BOOTSTRAP_SEED), (PREDICTED, len(values), 1)
-    deviation = np.sqrt(variance[:, None] * (n - 1) / rng.chisquare(n - 1, shape))
-    away = rng.normal(size=shape) / math.sqrt(n) + rng.normal(size=(*shape[:2], len(seeds)))
-    added = contrasts @ (deviation * away)
+    noise = np.random.default_rng(BOOTSTRAP_SEED).normal(size=(PREDICTED, len(values), len(seeds)))
+    added = contrasts @ (np.sqrt(variance)[:, None] * noise) - means[:, None]
     moved = added.cumsum(axis=-1) / seeds
     rest = np.maximum(0.0, squares[:, None] + (added**2).cumsum(axis=-1) - seeds * moved**2)
     error = np.sqrt(rest / (seeds - 1) / seeds)
-    mean = np.abs(now.mean(axis=1)[:, None] + moved)
-    same = mean + special.stdtrit(seeds - 1, 1 - ALPHA) * error < margin
-    beyond = mean - special.stdtrit(seeds - 1, 1 - ALPHA / 2 / len(contrasts)) * error > margin
-    return first_with_chance((same.all(axis=1) | beyond.any(axis=1)).mean(axis=0), seeds)
+    same = np.abs(means[:, None] + moved) + special.stdtrit(seeds - 1, 1 - ALPHA) * error < margin
+    return first_with_chance(same.all(axis=1).mean(axis=0), seeds)
 
 
 def chance_to_show(gaps: Sequence[float], deviation: float, alpha: float, n: int) -> float:

@@ -21,12 +21,12 @@ BOOTSTRAP_SEED = 20200626  # fixed, so that a table is a function of its trials
 
 
 def t_quantile(n: int, level: float = LEVEL) -> float:
-    """Return the two-sided quantile of Student's t for the mean of n values; infinite for n = 1."""
+    """Return the two-sided quantile of Student's t for the mean of n values; infinite for one value."""
     return float(special.stdtrit(n - 1, (1 + level) / 2)) if n > 1 else math.inf
 
 
 def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float, float]:
-    """Return mean and t interval, mean ± t(n−1) s/√n, 95 % unless told otherwise; infinitely wide for n = 1.
+    """Return mean and t interval, mean ± t(n−1) s/√n, 95 % unless told otherwise; infinitely wide for one.
 
     Values that are NaN, of seeds that have none, do not count.
 
@@ -41,6 +41,54 @@ def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float, 
         return mean, -math.inf, math.inf
     half = t_quantile(n, level) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return mean, mean - half, mean + half
+
+
+def share_interval(count: np.ndarray, n: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """Return the exact interval of a share, from how many of n trials have it; NaN where n is 0.
+
+    Source: Clopper and Pearson (1934), Biometrika 26, 404-413.
+
+    >>> low, high = share_interval(np.array([0]), np.array([5]))
+    >>> round(float(low[0]), 3), round(float(high[0]), 3)
+    (0.0, 0.522)
+    """
+    tail = (1 - level) / 2
+    with np.errstate(invalid="ignore"):
+        low = np.where(count > 0, special.betaincinv(np.maximum(count, 1), n - count + 1, tail), 0.0)
+        high = np.where(count < n, special.betaincinv(count + 1, np.maximum(n - count, 1), 1 - tail), 1.0)
+    return low, high
+
+
+def interval_with_failures(values: np.ndarray, failed: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of trials with its 95 % interval, where some may have failed to train.
+
+    Where none failed it is :func:`t_interval`, of trials that train: few seeds say little of rare failures, and their
+    share has an interval of its own. Where some failed, a t interval of all trials does not contain the mean often
+    enough: the mean is (1 − p)·m + p·c, and its interval has the least and the largest of these, with p in the exact
+    interval of the share that fails and m in the t interval of the trials that trained, each at 97.5 %, and c from the
+    least to the largest value of those that failed.
+
+    Args:
+        values: one of each trial, shape (n,); NaN where it has none, which does not count.
+        failed: which trials diverged or collapsed.
+
+    >>> mean, low, high = interval_with_failures(np.array([0.9, 0.92, 0.91, 0.89, 0.1]), np.array([0, 0, 0, 0, 1]) > 0)
+    >>> round(mean, 3), round(low, 3), round(high, 3)
+    (0.744, 0.268, 0.937)
+    """
+    failed = failed[~np.isnan(values)]
+    values = values[~np.isnan(values)]
+    if not failed.any() or failed.all():
+        return t_interval(values)
+    level = (1 + LEVEL) / 2
+    shares = share_interval(failed.sum(), np.array(len(values)), level)
+    ends = [
+        (1 - share) * trained + share * lost
+        for share in map(float, shares)
+        for trained in t_interval(values[~failed], level)[1:]
+        for lost in (values[failed].min(), values[failed].max())
+    ]
+    return float(values.mean()), min(ends), max(ends)
 
 
 def named(name: str, bounds: tuple[float, float, float]) -> dict[str, float]:
@@ -60,7 +108,7 @@ def resampled_seeds(n: int) -> np.ndarray:
 def bootstrap_t_interval(estimate: float, resampled: np.ndarray, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Return estimate ± t(n−1)·SE·√(n/(n−1)), with SE the standard deviation of the bootstrap's estimates.
 
-    At n = 5 plain percentiles cover only about 90 %; the factor undoes the bootstrap's 1/n variance, and t its
+    With 5 seeds plain percentiles cover only about 90 %; the factor undoes the bootstrap's 1/n variance, and t its
     normal quantile.
     """
     if n < 2:

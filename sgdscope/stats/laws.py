@@ -1,4 +1,4 @@
-"""Laws of the optimal learning rate against the batch size: a line, a hinge, and the smooth bends between them.
+"""Laws of the optimal learning rate against the batch size: a line, a hinge, and smooth transitions.
 
 All are fitted by least squares to y = log₂ ε* against x = log₂ B, for many draws of y at once. An optimum at the edge
 of the rates that were tried is a bound: it counts only where the law is on the wrong side of it.
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-KNEES_PER_OCTAVE = 20
-# 1/k of the family of bends: from the hinge, 0, over the smooth form, 1, to one that bends all along.
+PLACES_PER_OCTAVE = 20
+# 1/k of the family of transitions: from the hinge, 0, over the smooth form, 1, to one that has no straight part.
 SOFTNESSES = np.linspace(0.0, 2.0, 41)
 # A bound that a fit breaks counts as a point, and one that it keeps does not: a few rounds settle which. A step
 # towards the fit to what counts is halved while it makes things worse, and given up as too small in the end.
@@ -25,18 +25,18 @@ PAIRS_AT_ONCE = 100_000
 
 @dataclass(frozen=True)
 class Hinge:
-    """A fit y = level − slope·max(0, knee − x) to points: a line of free slope up to the knee, then constant."""
+    """A fit y = level − slope·max(0, transition − x) to points: a line of free slope, and constant beyond it."""
 
-    knee: np.ndarray
+    transition: np.ndarray
     slope: np.ndarray
     level: np.ndarray
 
 
 @dataclass(frozen=True)
-class Bend:
-    """A fit y = level − slope·u·log₂(1 + 2^((knee − x)/u)), u = 1/k: of that slope far below the knee, 0 far above."""
+class SoftHinge:
+    """A fit y = level − slope·u·log₂(1 + 2^((transition − x)/u)), u = 1/k: of that slope far below, 0 far above."""
 
-    knee: np.ndarray
+    transition: np.ndarray
     softness: np.ndarray
     slope: np.ndarray
     level: np.ndarray
@@ -57,9 +57,9 @@ def fit_line(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> 
 
 
 def fit_hinge(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> Hinge:
-    """Fit hinges, over a grid of knees between the second point and the last.
+    """Fit hinges, over a grid of transitions between the second point and the last.
 
-    A knee at the last point is a line without a bend.
+    A transition at the last point is a straight line.
 
     Args:
         x: log₂ batch sizes, ascending, shape (k,).
@@ -68,16 +68,16 @@ def fit_hinge(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) ->
 
     >>> x = np.arange(8.0)
     >>> hinge = fit_hinge(x, np.minimum(x, 4.0)[None] - 7)
-    >>> [round(float(v[0]), 6) for v in (hinge.knee, hinge.slope, hinge.level)]
+    >>> [round(float(v[0]), 6) for v in (hinge.transition, hinge.slope, hinge.level)]
     [4.0, 1.0, -3.0]
     """
-    knees = _knees(x[1], x[-1])
-    best, level, slope = _fit(-np.maximum(0.0, knees[:, None] - x), y, bounds)
-    return Hinge(knees[best], slope, level)
+    places = _places(x[1], x[-1])
+    best, level, slope = _fit(-np.maximum(0.0, places[:, None] - x), y, bounds)
+    return Hinge(places[best], slope, level)
 
 
-def fit_bend(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> Bend:
-    """Fit bends of the family ε* = ε_max (1 + (B_n/B)^k)^(−s/k), over a grid of knees and of 1/k.
+def fit_soft_hinge(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> SoftHinge:
+    """Fit the family ε* = ε_max (1 + (B_n/B)^k)^(−s/k), over a grid of B_n and of 1/k.
 
     k = 1 is the smooth form of a critical batch size, k → ∞ the hinge, each with a free slope s.
 
@@ -89,13 +89,13 @@ def fit_bend(x: np.ndarray, y: np.ndarray, bounds: np.ndarray | None = None) -> 
     Source: McCandlish et al. (2018), arXiv 1812.06162, equation 2.11 for k = 1.
 
     >>> x = np.arange(10.0)
-    >>> bend = fit_bend(x, -np.log2(1 + 2.0 ** (4 - x))[None])
-    >>> [round(float(v[0]), 6) for v in (bend.knee, bend.softness, bend.slope, bend.level)]
+    >>> soft = fit_soft_hinge(x, -np.log2(1 + 2.0 ** (4 - x))[None])
+    >>> [round(float(v[0]), 6) for v in (soft.transition, soft.softness, soft.slope, soft.level)]
     [4.0, 1.0, 1.0, 0.0]
     """
-    knees, softness = (grid.ravel() for grid in np.meshgrid(_knees(x[0], x[-1]), SOFTNESSES))
-    best, level, slope = _fit(_bends(knees, softness, x), y, bounds)
-    return Bend(knees[best], softness[best], slope, level)
+    places, softness = (grid.ravel() for grid in np.meshgrid(_places(x[0], x[-1]), SOFTNESSES))
+    best, level, slope = _fit(_soft_hinges(places, softness, x), y, bounds)
+    return SoftHinge(places[best], softness[best], slope, level)
 
 
 def _fit(laws: np.ndarray, y: np.ndarray, bounds: np.ndarray | None) -> tuple[np.ndarray, ...]:
@@ -183,14 +183,14 @@ def _one_sided(laws: np.ndarray, y: np.ndarray, bounds: np.ndarray) -> tuple[np.
     return least, level, slope
 
 
-def _bends(knees: np.ndarray, softness: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return −u·log₂(1 + 2^((knee − x)/u)), shape (len(knees), len(x)); for u = 0 the hinge."""
-    below = knees[:, None] - x
+def _soft_hinges(places: np.ndarray, softness: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return −u·log₂(1 + 2^((transition − x)/u)), shape (len(places), len(x)); for u = 0 the hinge."""
+    below = places[:, None] - x
     u = softness[:, None]
     scaled = np.divide(below, u, out=np.zeros_like(below), where=u > 0)
     bends: np.ndarray = np.where(u > 0, -u * np.logaddexp2(0.0, scaled), -np.maximum(0.0, below))
     return bends
 
 
-def _knees(low: float, high: float) -> np.ndarray:
-    return np.linspace(low, high, round((high - low) * KNEES_PER_OCTAVE) + 1)
+def _places(low: float, high: float) -> np.ndarray:
+    return np.linspace(low, high, round((high - low) * PLACES_PER_OCTAVE) + 1)

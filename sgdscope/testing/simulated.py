@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.curve import Curve, collapsed_trials, constant_goodness, goodness
+from sgdscope.analysis.collapse import collapsed_trials
+from sgdscope.analysis.curve import Curve
+from sgdscope.analysis.goodness import constant_goodness, goodness
 from sgdscope.analysis.trial_table import Criterion
 from sgdscope.records import WorkloadRecord
 
@@ -19,20 +22,29 @@ BATCH_SIZES = tuple(2**k for k in range(2, 11))
 PLATEAU = 0.975
 LOWEST_LOG_LOSS = -3.0
 
+
+def transition(k: float, slope: float = 1.0) -> Callable[[float], float]:
+    """Return the law ε* ∝ (1 + (B_n/B)^k)^(−slope/k), as log₂ ε* by log₂ B, with log₂ B_n = 6.3."""
+    return lambda x: -slope / k * math.log2(1 + 2 ** (k * (6.3 - x))) - 1.9
+
+
 # log₂ ε* by log₂ B.
 LAWS: dict[str, Callable[[float], float]] = {
     "linear": lambda x: min(x, 6.3) - 8.2,
     "square root": lambda x: 0.5 * min(x, 6.3) - 5.2,
     "constant": lambda x: -1.9,
     "no transition in range": lambda x: x - 11.1,
-    "smooth": lambda x: -math.log2(1 + 2 ** (6.3 - x)) - 1.9,
+    "smooth": transition(1.0),
 }
+# Laws whose transition is neither smooth nor a hinge, by the exponent k and the slope.
+LAWS_BETWEEN = {f"k = {k:g}, slope {slope:g}": transition(k, slope) for k in (2.0, 3.0) for slope in (1.0, 0.5)}
 # What is lost at a distance of d octaves from the optimum, in units of a curve's height; all are 0 at 0.
 SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "symmetric": lambda d: d**2,
     "asymmetric": lambda d: np.where(d < 0, d**2, 3 * d**2),
     "cliff": lambda d: d**2,
     "flat": lambda d: 0.1 * d**2,
+    "steep": lambda d: 4 * d**2,
     "collapse": lambda d: d**2,
     "turning": lambda d: np.where(d < 0, d**2, 3 * d**2),
 }
@@ -73,7 +85,7 @@ class Truth:
 
     def octave(self, batch_size: int) -> float:
         """Return log₂ ε* of a batch size."""
-        return LAWS[self.law](math.log2(batch_size))
+        return (LAWS | LAWS_BETWEEN)[self.law](math.log2(batch_size))
 
     def growth(self, batch_size: int) -> float:
         """Return by which factor heights and scatter are larger than at the smallest batch size."""
@@ -119,21 +131,30 @@ class SimulatedCell:
     diverged: np.ndarray
     missing: np.ndarray | None = None
 
+    @cached_property
+    def gone(self) -> np.ndarray:
+        """Which trials are missing."""
+        return np.zeros(self.diverged.shape, bool) if self.missing is None else self.missing
+
+    @cached_property
+    def collapsed(self) -> np.ndarray:
+        """Which trials collapsed."""
+        rates = np.repeat(self.rates, self.gone.shape[1])
+        score, loss = (np.where(self.gone, np.nan, of).ravel() for of in (self.validation_score, self.train_loss))
+        diverged = (self.diverged & ~self.gone).ravel()
+        return collapsed_trials(rates, score, loss, diverged, RECORD).reshape(self.gone.shape)
+
     def curve(self, column: str) -> Curve:
         """Return the curve of ``validation_score``, ``test_score`` or ``train_loss``."""
         criterion: Criterion = "train_loss" if column == "train_loss" else "score"
-        gone = np.zeros(self.diverged.shape, bool) if self.missing is None else self.missing
         values = goodness(getattr(self, column), RECORD, criterion, self.diverged)
-        rates = np.repeat(self.rates, gone.shape[1])
-        score, loss = (np.where(gone, np.nan, part).ravel() for part in (self.validation_score, self.train_loss))
-        collapsed = collapsed_trials(rates, score, loss, (self.diverged & ~gone).ravel(), RECORD).reshape(gone.shape)
         return Curve(
             self.rates,
-            np.arange(gone.shape[1]),
-            np.where(gone, np.nan, values),
-            self.diverged & ~gone,
+            np.arange(self.gone.shape[1]),
+            np.where(self.gone, np.nan, values),
+            self.diverged & ~self.gone,
             constant_goodness(RECORD, criterion),
-            collapsed,
+            self.collapsed,
         )
 
 
@@ -177,15 +198,17 @@ def _searched(cell: SimulatedCell) -> SimulatedCell:
     tried = np.arange(len(cell.rates)) % 2 == 0
     while True:
         before, at = tried.copy(), np.flatnonzero(tried)
+        some = _some(cell, at)
         for column in ("validation_score", "train_loss"):
-            best = at[_some(cell, at).curve(column).best()[0]]
+            best = at[some.curve(column).best()[0]]
             tried[max(0, best - 1) : best + 2] = True
         if (tried == before).all():
-            return _some(cell, at)
+            return some
 
 
 def _some(cell: SimulatedCell, rates: np.ndarray) -> SimulatedCell:
-    return replace(cell, **{name: of[rates] for name, of in vars(cell).items() if of is not None})
+    arrays = {of.name: getattr(cell, of.name) for of in fields(cell)}
+    return replace(cell, **{name: of[rates] for name, of in arrays.items() if of is not None})
 
 
 def trial_table(studies: dict[str, dict[int, SimulatedCell]]) -> pl.DataFrame:

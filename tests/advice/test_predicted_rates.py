@@ -79,7 +79,7 @@ def test_the_interval_is_what_it_is_said_to_be():
     fitted, drawn = law._hinges
 
     def hinge(h, at):
-        return h.level - h.slope * np.maximum(0, h.knee - at)
+        return h.level - h.slope * np.maximum(0, h.transition - at)
 
     vertices, (moved, _) = found.vertices[0], found.drawn_vertices()
     estimate = (hinge(fitted, x)[0] + vertices[3] + share * (vertices[4] - vertices[3])) / 2

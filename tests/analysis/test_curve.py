@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sgdscope.analysis.curve import Curve, curve, log_losses, smallest_loss
+from sgdscope.analysis.curve import Curve, curve
+from sgdscope.analysis.goodness import log_losses, smallest_loss
 from sgdscope.records import WorkloadRecord
 
 SEEDS = 4

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgdscope.analysis.derived import cell_warmed_up, momentum_of, temperature, warmed_up
+from sgdscope.analysis.derived import cell_warmed_up, momentum_of, temperature
 
 
 @given(st.floats(1e-6, 100), st.floats(0, 0.99), st.integers(1, 10**6))
@@ -22,8 +22,9 @@ def test_of_many_examples_it_is_the_effective_rate_over_the_batch_size(rate, mom
 
 @pytest.mark.parametrize(("momentum", "fewest"), [(0.9, 200), (0.99, 2000), (0.5, 40), (0.95, 400), (0.0, 0)])
 def test_momentum_has_warmed_up_after_twenty_settling_times(momentum, fewest):
-    assert warmed_up(fewest, momentum)
-    assert fewest == 0 or not warmed_up(fewest - 1, momentum)
+    optimizer = f"momentum:{momentum}" if momentum else "sgd"
+    assert cell_warmed_up(cell(optimizer, ("complete", fewest)))
+    assert fewest == 0 or not cell_warmed_up(cell(optimizer, ("complete", fewest - 1)))
 
 
 def cell(optimizer, *trials):

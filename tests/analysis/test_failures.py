@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sgdscope.analysis.curve import collapsed_trials, curve
+from sgdscope.analysis.collapse import collapsed_trials
+from sgdscope.analysis.curve import curve
 from sgdscope.analysis.failures import FAILURES_SCHEMA, failure_sentences
 from sgdscope.analysis.tables import Tables
 from sgdscope.records import WorkloadRecord

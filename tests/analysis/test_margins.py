@@ -1,11 +1,20 @@
+import math
+
 import numpy as np
 import pytest
 
 from sgdscope.analysis.rate_choice import Chosen, scores_by_batch_size
 from sgdscope.analysis.score_limits import margin_of, score_limits, score_margin
+from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.trial_table import by_optimizer
+from sgdscope.claims.decide import findings
+from sgdscope.claims.finding import SCORE, in_zone, without_equivalence
 from sgdscope.records import WorkloadRecord
-from sgdscope.testing.simulated import RECORD, Truth, simulate, trial_table
+from sgdscope.report.figures.best_score import wide_margin_sentences
+from sgdscope.stats.intervals import Estimate
+from sgdscope.testing.simulated import PLATEAU, RECORD, Truth, simulate, trial_table
+
+MARGIN = 0.004
 
 
 def record(score_name, test_examples, goal="maximize"):
@@ -62,6 +71,42 @@ def test_limits_stand_at_half_and_double_the_margin_and_the_margin_as_a_share_of
     assert at[0.002]["low"].to_list() != at[0.008]["low"].to_list()
     levels = [chosen.scores.mean() for chosen in scores_by_batch_size(cells_of_sgd(trials), RECORD).values()]
     assert at[0.004]["margin_of_errors"][0] == pytest.approx(0.004 / (1 - levels[0]))
+
+
+def study(plateau, n=15):
+    """Momentum and SGD whose score falls slowly from batch size 64 on, at the accuracy that is given."""
+    found = {}
+    for seed, optimizer in enumerate(("sgd", "momentum:0.9")):
+        truth = Truth(lost=lambda x: PLATEAU - plateau, spread=0.0005, luck=0.0, height=0.002)
+        found[optimizer] = simulate(np.random.default_rng(seed), n, truth)
+    return Tables(trial_table(found), {RECORD.name: RECORD}, MARGIN)
+
+
+@pytest.mark.parametrize(("plateau", "wide"), [(0.97, False), (0.993, True)])
+def test_a_margin_above_half_of_the_errors_supports_no_equivalence_and_is_said(plateau, wide):
+    tables = study(plateau)
+    share = tables.score_limits["margin_of_best_errors"][0]
+    best = tables.optima.filter(criterion="score", optimizer="sgd")["test_score"].max()
+    assert share == pytest.approx(MARGIN / (1 - best))
+    assert (share > 0.5) == wide
+    said = [sentence for sentence in wide_margin_sentences(tables) if "exceeds half of the errors" in sentence]
+    assert len(said) == wide
+    of = {f.claim: f for f in findings(tables) if f.optimizer == "sgd" and f.effects}
+    assert of["C1"].verdict == ("inconclusive" if wide else "supported")
+    assert of["C4"].effects[0].verdict == ("inconclusive" if wide else "contradicted")
+    assert all(("exceeds half of the errors" in of[claim].reason) == wide for claim in ("C1", "C4"))
+    assert of["C3"].verdict == "supported"
+    assert "half of the errors" not in of["C3"].reason
+
+
+def test_a_wide_margin_leaves_what_exceeds_it():
+    over = Estimate(0.01, 0.008, 0.012, 0.007, 0.013)
+    kept = in_zone("loss", over, (MARGIN, math.inf), 5, SCORE)
+    assert kept.verdict == "supported"
+    assert without_equivalence(kept, MARGIN) == kept
+    apart = in_zone("difference", over, (-MARGIN, MARGIN), 5, SCORE)
+    assert apart.verdict == "contradicted"
+    assert without_equivalence(apart, MARGIN) == apart
 
 
 def cells_of_sgd(trials):

@@ -13,7 +13,7 @@ from scipy import optimize, stats
 
 from sgdscope.analysis.transitions import transitions
 from sgdscope.records import WorkloadRecord
-from sgdscope.stats.laws import KNEES_PER_OCTAVE, fit_hinge
+from sgdscope.stats.laws import PLACES_PER_OCTAVE, fit_hinge
 
 RECORD = WorkloadRecord("w", "1", (), "0" * 64, (2048, 256, 517), "accuracy", "maximize", 2.3, 0.11)
 RECORDS = {"w": RECORD}
@@ -40,8 +40,8 @@ def test_a_planted_hinge_is_found_exactly(first, points, place, slope, level):
     # Between the second point and the last a hinge is told from every other.
     knee = x[1] + round(place * (points - 2) * 20) / 20
     found = fit_hinge(x, hinge(x, knee, slope, level)[None])
-    assert found.knee.shape == found.slope.shape == found.level.shape == (1,)
-    np.testing.assert_allclose([found.knee[0], found.slope[0], found.level[0]], [knee, slope, level], atol=1e-6)
+    assert found.transition.shape == found.slope.shape == found.level.shape == (1,)
+    np.testing.assert_allclose([found.transition[0], found.slope[0], found.level[0]], [knee, slope, level], atol=1e-6)
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -54,7 +54,7 @@ def test_batch_sizes_need_not_be_evenly_spaced(gaps, place, slope):
     x = np.cumsum([1.0, *gaps])
     knee = x[1] + round(place * (x[-1] - x[1]) * 20) / 20
     found = fit_hinge(x, hinge(x, knee, slope, -3.0)[None])
-    np.testing.assert_allclose([found.knee[0], found.slope[0], found.level[0]], [knee, slope, -3.0], atol=1e-6)
+    np.testing.assert_allclose([found.transition[0], found.slope[0], found.level[0]], [knee, slope, -3.0], atol=1e-6)
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -62,13 +62,13 @@ def test_batch_sizes_need_not_be_evenly_spaced(gaps, place, slope):
 def test_a_line_without_a_bend_has_its_knee_at_the_last_point(points, slope, level):
     x = np.arange(points, dtype=float)
     found = fit_hinge(x, (level + slope * (x - x[-1]))[None])
-    np.testing.assert_allclose([found.knee[0], found.slope[0], found.level[0]], [x[-1], slope, level], atol=1e-6)
+    np.testing.assert_allclose([found.transition[0], found.slope[0], found.level[0]], [x[-1], slope, level], atol=1e-6)
 
 
 def test_a_knee_between_two_steps_is_found_to_half_a_step():
     x = np.arange(9.0)
     for knee in np.linspace(2, 7, 13):
-        assert abs(fit_hinge(x, hinge(x, knee, 1.0, 0.0)[None]).knee[0] - knee) <= 0.5 / KNEES_PER_OCTAVE + 1e-9
+        assert abs(fit_hinge(x, hinge(x, knee, 1.0, 0.0)[None]).transition[0] - knee) <= 0.5 / PLACES_PER_OCTAVE + 1e-9
 
 
 def test_draws_are_fitted_each_by_itself():
@@ -78,7 +78,7 @@ def test_draws_are_fitted_each_by_itself():
     together = fit_hinge(x, y)
     for k in range(15):
         alone = fit_hinge(x, y[k : k + 1])
-        for name in ("knee", "slope", "level"):
+        for name in ("transition", "slope", "level"):
             np.testing.assert_allclose(getattr(together, name)[k], getattr(alone, name)[0], atol=1e-9)
 
 
@@ -98,16 +98,16 @@ def test_on_noisy_points_the_fit_is_that_of_scipy(seed):
         return optimize.least_squares(residual, [0.0, 1.0], method="lm").fun
 
     knee = optimize.brute(lambda k: (best_at(k[0]) ** 2).sum(), (slice(1, 8.001, 0.05),), finish=None)
-    assert found.knee[0] == pytest.approx(float(knee), abs=1e-6)
-    got = squares(found.knee[0], found.slope[0], found.level[0])
-    assert got == pytest.approx((best_at(found.knee[0]) ** 2).sum(), rel=1e-6)
+    assert found.transition[0] == pytest.approx(float(knee), abs=1e-6)
+    got = squares(found.transition[0], found.slope[0], found.level[0])
+    assert got == pytest.approx((best_at(found.transition[0]) ** 2).sum(), rel=1e-6)
     # A fit of all three from many starts is better by no more than the grid of knees costs.
     starts = [(k, s, float(y.max())) for k in (2.0, 4.0, 6.0, 7.5) for s in (0.5, 1.5)]
     fits = [
         optimize.curve_fit(hinge, x, y, p0=p0, bounds=([1, -9, -99], [8, 9, 99]), x_scale=[1, 1, 1])[0] for p0 in starts
     ]
     best = min(squares(*fit) for fit in fits)
-    assert best * (1 - 1e-4) <= got <= best + 4 * (0.5 / KNEES_PER_OCTAVE) ** 2 * max(1, found.slope[0] ** 2)
+    assert best * (1 - 1e-4) <= got <= best + 4 * (0.5 / PLACES_PER_OCTAVE) ** 2 * max(1, found.slope[0] ** 2)
 
 
 def test_the_slope_is_free():
@@ -285,7 +285,7 @@ def test_the_interval_is_that_of_a_bootstrap_of_seeds(n):
     own = own_bootstrap(table, n, 150)
     np.testing.assert_allclose([math.log2(row["transition"]), row["slope"], math.log2(row["level"])], own[0], atol=1e-6)
     scale = stats.t.ppf(0.975, n - 1) * math.sqrt(n / (n - 1))
-    half_of_bend = math.log2(row["transition_high"] / row["transition_low"]) / 2 - 0.5 / KNEES_PER_OCTAVE
+    half_of_bend = math.log2(row["transition_high"] / row["transition_low"]) / 2 - 0.5 / PLACES_PER_OCTAVE
     half_of_slope = (row["slope_high"] - row["slope_low"]) / 2
     # Two standard deviations, of 200 draws and of 150.
     np.testing.assert_allclose([half_of_bend, half_of_slope], scale * own[1:, :2].std(axis=0), rtol=0.25)

@@ -238,10 +238,18 @@ def test_each_cell_gets_the_interval_of_its_chosen_rate_and_a_diverged_seed_coun
     counted[2] = 0.1
     for row, values in zip(found.iter_rows(named=True), (larger.astype(float), counted), strict=True):
         assert (row["n"], row["examples"], row["criterion"]) == (len(values), 40, "score")
-        of_seeds = stats.ttest_1samp(values.mean(axis=1), 0).confidence_interval(0.95)
-        assert (row["test_score_low"], row["test_score_high"]) == pytest.approx((of_seeds.low, of_seeds.high))
-        assert (row["test_score"], row["population_low"], row["population_high"]) == population_interval(values)
         assert row["test_score"] == pytest.approx(values.mean())
+        if row["batch_size"] == 16:
+            of_seeds = stats.ttest_1samp(values.mean(axis=1), 0).confidence_interval(0.95)
+            assert (row["test_score_low"], row["test_score_high"]) == pytest.approx((of_seeds.low, of_seeds.high))
+            assert (row["test_score"], row["population_low"], row["population_high"]) == population_interval(values)
+        else:  # One of four trials diverged: its share is between 0.3 % and 84 % at a level of 97.5 %.
+            trained = np.delete(values.mean(axis=1), 2)
+            low, high = stats.ttest_1samp(trained, 0).confidence_interval(0.975)
+            few, many = stats.beta.ppf(0.0125, 1, 4), stats.beta.ppf(0.9875, 2, 3)
+            expected = (1 - many) * low + many * 0.1, (1 - few) * high + few * 0.1
+            assert (row["test_score_low"], row["test_score_high"]) == pytest.approx(expected)
+            assert (row["population_low"], row["population_high"]) == (None, None)
 
 
 def test_no_row_is_made_where_correctness_is_missing(cell):

@@ -449,6 +449,27 @@ def test_what_is_asked_alone_is_added_to_what_the_folder_holds(changes, trained,
     assert kept is None or f"also holds {kept}. All is kept" in " ".join(said.split())
 
 
+@pytest.mark.parametrize(
+    ("before", "asked", "after", "said"),
+    [
+        (None, 0.004, 0.004, "the score margin was not declared and is 0.004 from now on"),
+        (0.004, 0.01, 0.01, "the score margin was 0.004 and is 0.01 from now on"),
+        (0.004, None, 0.004, None),
+        (0.004, 0.004, 0.004, None),
+    ],
+)
+def test_a_margin_is_of_the_verdicts_and_changes_no_trial(before, asked, after, said, tmp_path):
+    common = {"batch_sizes": (16,), "learning_rates": (0.25, 0.5), "seeds": 2}
+    first, _ = quietly(quadratic_study(score_margin=before, **common), tmp_path / "s")
+    assert sg.plan(quadratic_study(score_margin=asked, **common), tmp_path / "s").trials == 0
+    again, text = quietly(quadratic_study(score_margin=asked, **common), tmp_path / "s")
+    assert again.ran.trained == 0
+    assert again.numbers().equals(first.numbers())
+    assert again.declaration.score_margin == again.tables.score_margin == after
+    assert ("score margin" in text) == (said is not None)
+    assert said is None or said in " ".join(text.split())
+
+
 def test_what_does_not_go_together_is_refused_and_changes_nothing(tmp_path):
     common = {"batch_sizes": (16,), "learning_rates": (0.25, 0.5), "seeds": 2}
     first, _ = quietly(quadratic_study(**common), tmp_path / "s")

@@ -64,7 +64,7 @@ def study_tables(tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "RESAMPLES", 200)
-        patch.setattr("sgdscope.stats.laws.KNEES_PER_OCTAVE", 5)
+        patch.setattr("sgdscope.stats.laws.PLACES_PER_OCTAVE", 5)
         tables = StudyTables(
             trials, {"simulated": simulated.RECORD}, 0.01, measurements=measured(trials),
             declaration=declaration, pending=0, cells_waiting=0,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from sgdscope.stats.equivalence import ALPHA, chance_to_show, equivalence, pairs_of, seeds_to_compare
+from sgdscope.stats.equivalence import ALPHA, chance_to_show, equivalence, pairs_of, seeds_to_confirm
 from sgdscope.stats.intervals import holm
 
 TWO_PICTURES = 2 / 517  # of the digits' test split
@@ -155,25 +155,31 @@ def test_pairs_are_all_pairs():
     assert (pairs_of(4) @ scores).tolist() == expected
 
 
-def test_the_seeds_that_are_said_to_decide_several_comparisons_do_so_in_as_many_studies_as_is_said():
-    """Over truths that differ by much more than their errors, since the prediction takes all truths for alike."""
-    n, rng, decided, pairs = 5, np.random.default_rng(0), {0.5: [], 0.8: []}, pairs_of(3)
-    for _ in range(400):
-        spread = np.exp(rng.uniform(-1, 1))
-        scores = rng.uniform(-8, 8, (3, 1)) + spread * rng.normal(size=(3, 100)) + rng.normal(size=100)
-        if equivalence(pairs @ scores[:, :n], 8.0).verdict != "inconclusive":
+@pytest.mark.parametrize(("n", "deviation"), [(5, 1.2), (15, 1.5)])
+def test_the_seeds_that_are_said_to_confirm_equal_scores_do_so_in_as_many_studies_as_is_said(n, deviation):
+    rng, confirmed, pairs = np.random.default_rng(n), {0.5: [], 0.8: []}, pairs_of(3)
+    for _ in range(250):
+        scores = deviation * (rng.normal(size=(3, 100)) + rng.normal(size=100))
+        if equivalence(pairs @ scores[:, :n], 1.0).verdict != "inconclusive":
             continue
-        for chance, seeds in zip(decided, seeds_to_compare(scores[:, :n], pairs, 8.0), strict=True):
+        for chance, seeds in zip(confirmed, seeds_to_confirm(scores[:, :n], pairs, 1.0), strict=True):
             if seeds is not None:
-                decided[chance].append(equivalence(pairs @ scores[:, :seeds], 8.0).verdict != "inconclusive")
-    for chance, of in decided.items():
-        assert len(of) > 20
-        assert np.mean(of) == pytest.approx(chance, abs=4 * math.sqrt(0.25 / len(of)))
+                confirmed[chance].append(equivalence(pairs @ scores[:, :seeds], 1.0).verdict == "supported")
+    for chance, of in confirmed.items():
+        assert len(of) > 150
+        assert np.mean(of) == pytest.approx(chance, abs=0.13)
+
+
+def test_no_number_of_seeds_is_named_where_scores_are_known_to_differ():
+    """They may well be decided, but how soon depends on by how much they differ."""
+    scores = np.random.default_rng(3).normal(size=(3, 8)) + np.array([[0.0], [4.0], [0.0]])
+    assert equivalence(pairs_of(3) @ scores, 4.0).verdict == "inconclusive"
+    assert seeds_to_confirm(scores, pairs_of(3), 4.0) == (None, None)
 
 
 def test_no_number_of_seeds_is_named_for_one_seed_or_none_that_differ():
-    assert seeds_to_compare(np.zeros((3, 1)), pairs_of(3), 1.0) == (None, None)
-    assert seeds_to_compare(np.ones((3, 5)), pairs_of(3), 1.0) == (None, None)
+    assert seeds_to_confirm(np.zeros((3, 1)), pairs_of(3), 1.0) == (None, None)
+    assert seeds_to_confirm(np.ones((3, 5)), pairs_of(3), 1.0) == (None, None)
 
 
 # ── Power ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from sgdscope.stats import laws as fits
-from sgdscope.stats.laws import fit_bend, fit_hinge, fit_line
+from sgdscope.stats.laws import fit_hinge, fit_line, fit_soft_hinge
 
 X = np.arange(2.0, 11.0)
 
@@ -37,7 +37,7 @@ def loss(law, y, bounds):
 @pytest.fixture
 def coarse(monkeypatch):
     """Few enough laws that each can be fitted by scipy."""
-    monkeypatch.setattr(fits, "KNEES_PER_OCTAVE", 1)
+    monkeypatch.setattr(fits, "PLACES_PER_OCTAVE", 1)
     monkeypatch.setattr(fits, "SOFTNESSES", np.array([0.0, 0.5, 1.0, 2.0]))
 
 
@@ -70,17 +70,17 @@ def test_a_planted_bend_is_fitted_exactly(points, gap, place, softness, slope, l
     x = 2 + gap * np.arange(points)
     knee = x[0] + round(place * (x[-1] - x[0]) * 20) / 20
     planted = bend(x, knee, softness, slope, level)
-    found = fit_bend(x, planted[None])
+    found = fit_soft_hinge(x, planted[None])
     # Few points are as well fitted by other bends: it is the law that is found, not its numbers.
-    fitted = bend(x, found.knee[0], found.softness[0], found.slope[0], found.level[0])
+    fitted = bend(x, found.transition[0], found.softness[0], found.slope[0], found.level[0])
     np.testing.assert_allclose(fitted, planted, atol=1e-4)
 
 
 @pytest.mark.parametrize("softness", [0.0, 0.25, 0.5, 1.0])
 @pytest.mark.parametrize("slope", [0.5, 1.0])
 def test_a_planted_bend_amid_its_points_is_found(softness, slope):
-    found = fit_bend(X, bend(X, 6.3, softness, slope, -2.0)[None])
-    values = [found.knee[0], found.softness[0], found.slope[0], found.level[0]]
+    found = fit_soft_hinge(X, bend(X, 6.3, softness, slope, -2.0)[None])
+    values = [found.transition[0], found.softness[0], found.slope[0], found.level[0]]
     np.testing.assert_allclose(values, [6.3, softness, slope, -2.0], atol=1e-4)
 
 
@@ -88,8 +88,8 @@ def test_a_planted_bend_amid_its_points_is_found(softness, slope):
 def test_on_noisy_points_the_bend_is_that_of_scipy(seed):
     rng = np.random.default_rng(seed)
     y = bend(X, rng.uniform(4, 8), rng.uniform(0.3, 1.5), rng.uniform(0.5, 1.2), -1.0) + rng.normal(0, 0.2, 9)
-    found = fit_bend(X, y[None])
-    squares = ((y - bend(X, found.knee[0], found.softness[0], found.slope[0], found.level[0])) ** 2).sum()
+    found = fit_soft_hinge(X, y[None])
+    squares = ((y - bend(X, found.transition[0], found.softness[0], found.slope[0], found.level[0])) ** 2).sum()
     best = min(
         (
             (y - bend(X, *optimize.curve_fit(bend, X, y, p0=p0, bounds=([2, 0.01, -9, -99], [10, 2, 9, 99]))[0])) ** 2
@@ -104,13 +104,13 @@ def test_on_noisy_points_the_bend_is_that_of_scipy(seed):
 def test_of_all_bends_on_the_grid_the_one_with_the_least_squares_is_found(seed):
     rng = np.random.default_rng(seed)
     y = bend(X, 6.3, 1.0, 1.0, -1.0) + rng.normal(0, 0.5, (6, 9))
-    found = fit_bend(X, y)
+    found = fit_soft_hinge(X, y)
     laws = [(k, u) for k in np.linspace(2, 10, 161) for u in np.linspace(0, 2, 41)]
     shapes = np.array([bend(X, k, u, 1.0, 0.0) for k, u in laws])
     shapes = shapes[np.ptp(shapes, axis=1) > 1e-3]  # a law that is constant has no slope to fit
     for number, values in enumerate(y):
         least = min(np.polyfit(shape, values, 1, full=True)[1].sum() for shape in shapes)
-        law = (of[number] for of in (found.knee, found.softness, found.slope, found.level))
+        law = (of[number] for of in (found.transition, found.softness, found.slope, found.level))
         assert ((values - bend(X, *law)) ** 2).sum() == pytest.approx(least, abs=1e-6)
 
 
@@ -131,14 +131,14 @@ def test_a_bound_that_the_law_keeps_changes_nothing(slack, bounds, slope):
     y = hinge(X, 6.0, slope, -2.0) - given_up
     found = fit_hinge(X, y[None], bounds[None])
     np.testing.assert_allclose(
-        hinge(X, found.knee[0], found.slope[0], found.level[0])[[0, 1, 2, 8]], y[[0, 1, 2, 8]], atol=1e-4
+        hinge(X, found.transition[0], found.slope[0], found.level[0])[[0, 1, 2, 8]], y[[0, 1, 2, 8]], atol=1e-4
     )
-    assert loss(hinge(X, found.knee[0], found.slope[0], found.level[0]), y, bounds) < 1e-8
+    assert loss(hinge(X, found.transition[0], found.slope[0], found.level[0]), y, bounds) < 1e-8
     line = slope * X - 3
     assert fit_line(X, (line - given_up)[None], bounds[None])[0] == pytest.approx(slope, abs=1e-6)
     smooth = bend(X, 5.0, 1.0, slope, -2.0)
-    soft = fit_bend(X, (smooth - given_up)[None], bounds[None])
-    law = bend(X, soft.knee[0], soft.softness[0], soft.slope[0], soft.level[0])
+    soft = fit_soft_hinge(X, (smooth - given_up)[None], bounds[None])
+    law = bend(X, soft.transition[0], soft.softness[0], soft.slope[0], soft.level[0])
     assert loss(law, smooth - given_up, bounds) < 1e-6
 
 
@@ -148,7 +148,7 @@ def test_a_bound_that_the_law_breaks_is_a_point(side):
     y[4] += side * 2.0
     bounds = np.zeros(9, int)
     bounds[4] = side
-    for fit in (fit_hinge, fit_bend):
+    for fit in (fit_hinge, fit_soft_hinge):
         broken, point = (vars(fit(X, y[None], of)) for of in (bounds[None], None))
         assert broken.keys() == point.keys()
         for name, value in point.items():
@@ -184,7 +184,7 @@ def test_a_hinge_with_bounds_has_the_least_loss_of_all_knees(bounded):
     all_y, all_bounds = noisy(rng, bounded, draws=8)
     found = fit_hinge(X, all_y, all_bounds)
     laws = [functools.partial(hinge, X, knee) for knee in X[1:]]
-    for y, bounds, *law in zip(all_y, all_bounds, found.knee, found.slope, found.level, strict=True):
+    for y, bounds, *law in zip(all_y, all_bounds, found.transition, found.slope, found.level, strict=True):
         mine = loss(hinge(X, *law), y, bounds)
         assert mine <= min(least(other, 2, y, bounds) for other in laws) + 1e-6
         # And the knee is one that has it.
@@ -196,9 +196,9 @@ def test_a_hinge_with_bounds_has_the_least_loss_of_all_knees(bounded):
 def test_a_bend_with_bounds_has_the_least_loss_of_all_bends(bounded):
     rng = np.random.default_rng(int(100 * bounded))
     all_y, all_bounds = noisy(rng, bounded, draws=6)
-    found = fit_bend(X, all_y, all_bounds)
+    found = fit_soft_hinge(X, all_y, all_bounds)
     laws = [functools.partial(bend, X, *law) for law in itertools.product(X, fits.SOFTNESSES)]
-    fitted = zip(all_y, all_bounds, found.knee, found.softness, found.slope, found.level, strict=True)
+    fitted = zip(all_y, all_bounds, found.transition, found.softness, found.slope, found.level, strict=True)
     for y, bounds, *law in fitted:
         assert loss(bend(X, *law), y, bounds) <= min(least(other, 2, y, bounds) for other in laws) + 1e-6
 
@@ -207,7 +207,7 @@ def test_draws_with_bounds_are_fitted_each_by_itself():
     """Whatever is beside it, and however many are fitted at once."""
     y, bounds = noisy(np.random.default_rng(3), 0.3, draws=12)
     bounds[::3] = 0
-    for fit in (fit_hinge, fit_bend):
+    for fit in (fit_hinge, fit_soft_hinge):
         together = vars(fit(X, y, bounds))
         for number in (0, 1, 5, 11):
             alone = vars(fit(X, y[number : number + 1], bounds[number : number + 1]))
@@ -222,4 +222,4 @@ def test_bounds_do_not_depend_on_the_units_of_the_rate():
     still = fit_hinge(X, y, bounds)
     np.testing.assert_allclose(moved.level - 7, still.level, atol=1e-6)
     np.testing.assert_allclose(moved.slope, still.slope, atol=1e-6)
-    np.testing.assert_array_equal(moved.knee, still.knee)
+    np.testing.assert_array_equal(moved.transition, still.transition)

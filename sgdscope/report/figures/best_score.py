@@ -5,9 +5,10 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
+from sgdscope.analysis.score_limits import WIDE_MARGIN
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import Steps, known_budget
-from sgdscope.formatting import score
+from sgdscope.formatting import points, score
 from sgdscope.report.figures import style
 from sgdscope.report.figures.against_batch_size import Way, against_batch_size
 from sgdscope.report.figures.change import changes, lines_of_optimizers
@@ -46,6 +47,17 @@ def sentence(part: Tables) -> str:
         "batch_size",
         lambda value, low, high: score(value, low, high, record.in_percent),
     )
+
+
+def wide_margin_sentences(part: Tables) -> list[str]:
+    """Say where the margin is so wide that equivalent scores may differ much in their errors."""
+    wide = part.score_limits.filter(pl.col("margin_of_best_errors") > WIDE_MARGIN)
+    if wide.is_empty():
+        return []
+    return [
+        f"The margin of {points(wide['margin'][0], part.record.in_percent)} exceeds half of the errors of the best "
+        f"batch size. Equivalence says little: declare a smaller margin, or test on more examples."
+    ]
 
 
 def batch_sizes_inside(part: Tables, optimizer: str) -> list[int]:

@@ -147,7 +147,13 @@ def _effect(effect: Effect) -> str:
     if effect.verdict != "inconclusive" or effect.n < 2 or effect.unit == EXPONENT:
         return f"{text} {effect.verdict.capitalize()}."
     if effect.seeds_50 is None:
+        if effect.if_equal:
+            return f"{text} Inconclusive; how many seeds would decide is not known."
         return f"{text} Inconclusive; more seeds will not settle it."
+    if effect.if_equal:
+        most = f" and {effect.seeds_80} with 80 %" if effect.seeds_80 else ""
+        confirm = f"{effect.seeds_50} seeds confirm it with a chance of 50 %{most}"
+        return f"{text} Inconclusive; if scores are equal, {confirm}."
     most = f"{effect.seeds_80} with 80 %" if effect.seeds_80 else "no number up to 100 with 80 %"
     return f"{text} Inconclusive; {effect.seeds_50} seeds would decide with a chance of 50 %, {most}."
 

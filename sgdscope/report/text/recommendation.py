@@ -15,6 +15,7 @@ from sgdscope.analysis.edges import listed, spans
 from sgdscope.analysis.tables import Tables
 from sgdscope.formatting import duration, estimate, number, points, score
 from sgdscope.records import WorkloadRecord
+from sgdscope.report.figures.best_score import wide_margin_sentences
 from sgdscope.report.figures.change import lines_of_optimizers
 from sgdscope.report.figures.figure import counted
 from sgdscope.report.text.commands import Base, extended, resumed
@@ -73,11 +74,12 @@ def note(advice: Advice, part: Tables) -> str:
     margin, seeds = points(rows["margin"][0], part.record.in_percent), counted(int(rows["n"].max()))  # type: ignore[arg-type]
     worse = "lower" if part.record.score_sign > 0 else "higher"
     flattered = "" if part.record.chosen_on == "validation" else ", whose scores chose the learning rates"
-    return (
+    said = (
         f"[low, high]: 95 % intervals over {seeds}, for this test set{flattered}. Worse: {worse} by more than "
         f"{margin}; equivalent: by less; undecided: neither is significant at 5 %. Optimizers are compared with Holm's "
         f"correction."
     )
+    return " ".join([said, *wide_margin_sentences(part)])
 
 
 def against_sgd(leads: pl.DataFrame, record: WorkloadRecord) -> list[Said]:

@@ -6,12 +6,12 @@ from typing import Any
 
 import polars as pl
 
-from sgdscope.analysis.curve import smallest_loss
 from sgdscope.analysis.curves import without_score
 from sgdscope.analysis.edges import Edges, listed, sides
 from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.failures import failure_sentences
 from sgdscope.analysis.gaps import gap_sentences
+from sgdscope.analysis.goodness import smallest_loss
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.trial_table import CRITERIA, Records
 from sgdscope.formatting import estimate, exact, number, score
@@ -26,7 +26,8 @@ from sgdscope.terminal import TextTable
 
 MARKS = (
     "† uncertain by more than a factor of 8. ‡ at the edge of the rates tried: rates beyond it may be better. § a seed "
-    "diverged or ended above the constant baseline's training loss."
+    "diverged or ended above the constant baseline's training loss. ¶ some trials at this rate failed and count as "
+    "measured, or as the constant baseline; other scores are of training runs that train."
 )
 
 
@@ -227,7 +228,7 @@ def _without_learning(tables: Tables) -> list[str]:
 
 def _score(row: dict[str, Any], record: WorkloadRecord) -> str:
     ends = row["test_score"], row["test_score_low"], row["test_score_high"]
-    return score(*ends, record.in_percent).removesuffix(" %")
+    return score(*ends, record.in_percent).removesuffix(" %") + "¶" * bool(row["diverged"] + row["collapsed"])
 
 
 def _rate(row: dict[str, Any]) -> str:

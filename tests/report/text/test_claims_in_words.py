@@ -78,6 +78,19 @@ def test_each_number_of_a_claim_has_its_own_verdict():
     assert sentence(Finding("C3", effects=(open_still,))).endswith("Inconclusive; more seeds will not settle it.")
 
 
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ((9, 14), "if scores are equal, 9 seeds confirm it with a chance of 50 % and 14 with 80 %."),
+        ((60, None), "if scores are equal, 60 seeds confirm it with a chance of 50 %."),
+        ((None, None), "how many seeds would decide is not known."),
+    ],
+)
+def test_the_seeds_for_equal_scores_are_those_if_they_are_equal(seeds, said):
+    effect = Effect("difference", Estimate(0, -2, 2, -3, 3), (-1, 1), 5, "score", "inconclusive", *seeds, if_equal=True)
+    assert sentence(Finding("C1", effects=(effect,))).endswith(f"Inconclusive; {said}")
+
+
 def test_a_loss_beyond_all_floats_is_said_so():
     wild = Effect("loss", Estimate(1.0, -800.0, 800.0, -900.0, 900.0), (0.0, 1.0), 2, LOG_LOSS, "inconclusive")
     assert amount(wild) == "a factor of 2.7 [0, ∞]"
