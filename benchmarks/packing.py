@@ -8,8 +8,8 @@ The cost is that of an epoch of one trial; relative to the cheapest batch size i
 did not starve the device. The bound of an update is the larger of its operations over the measured peak of
 matrix products and its bytes over the measured bandwidth, both of the same library on the same devices with the same
 threads: operations are those of matrix products and convolutions, bytes those that parameters, gradient and velocity
-pass through the cache or memory, at the bandwidth of arrays as large. Rounds take turns. Real data are read from SGDSCOPE_DATA.
-Writes README.md and packing.csv into RESULTS.
+pass through the cache or memory, at the bandwidth of arrays as large. Rounds take turns. Real data are read from
+SGDSCOPE_DATA. Writes README.md and packing.csv into RESULTS.
 """
 
 from __future__ import annotations
