@@ -20,8 +20,8 @@ from playwright.sync_api import sync_playwright
 import sgdscope as sg
 from sgdscope.report.export import page_figures, write_figures
 
-PICTURES = Path(__file__).parent / "pictures"
-RESULTS = Path(__file__).parent.parent / "results" / "digits"
+PICTURES = Path(__file__).resolve().parent / "pictures"
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "digits"
 WIDTH = 86
 WRAPPED = textwrap.TextWrapper(WIDTH, subsequent_indent="  ")
 ALONG_TRAINING = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -48,7 +48,9 @@ def studies() -> dict[str, sg.Study]:
 def main(folder: Path) -> None:
     """Train the studies, and write their figures, tables and a picture of the report."""
     sg.configure_jax()
-    results = {name: sg.run(study, folder / name) for name, study in studies().items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)  # so that commands that are shown name a study's folder alone
+    results = {name: sg.run(study, name) for name, study in studies().items()}
     figures = {name: page_figures(result.tables) for name, result in results.items()}
     drawn = figures["epochs"]
     drawn |= {f"steps-{name}": figures["steps"][name] for name in OF_STEPS}
@@ -58,9 +60,9 @@ def main(folder: Path) -> None:
     write_figures({"digits": drawn["two-regimes"]}, PICTURES, "png")
     photograph(results["epochs"])
 
-    keep_output("table.txt", "show", folder / "epochs")
-    keep_output("claims.txt", "claims", *(folder / name for name in SWEEPS))
-    together = sg.load(*(folder / name for name in SWEEPS))
+    keep_output("table.txt", "show", "epochs")
+    keep_output("claims.txt", "claims", *SWEEPS)
+    together = sg.load(*SWEEPS)
     for name, table in {**together.tables.all(), "claims": together.claims}.items():
         table.write_csv(RESULTS / f"{name}.csv")
 

@@ -235,7 +235,7 @@ def test_plan_and_studies(capsys, monkeypatch):
         ),
         (
             ["run", "digits", "--budgets", "epochs:1e300"],
-            "--budgets: epochs:1e+300 at batch size 4 is over 10^15 updates",
+            "--budgets: epochs:1e+300 at batch size 2 is over 10^15 updates",
         ),
         (
             ["run", "digits", "--budgets", f"steps:{'9' * 90}"],

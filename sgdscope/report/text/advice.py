@@ -73,6 +73,8 @@ def print_recommendation(
         console: where to print.
     """
     for part in tables.parts:
+        if not note(advice, part):  # no score is known
+            continue
         console.print()
         of = f" ({part.title})" if len(tables.parts) > 1 else ""
         print_text(console, f"Recommendation{visible(of)}", style="bold")

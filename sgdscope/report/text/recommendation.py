@@ -69,8 +69,10 @@ def recommendation(advice: Advice, part: Tables) -> list[Said]:
 
 
 def note(advice: Advice, part: Tables) -> str:
-    """Say what intervals, margin and seeds the recommendation rests on."""
+    """Say what intervals, margin and seeds the recommendation rests on; nothing where no score is known."""
     rows = of_part(advice.recommended, part)
+    if rows.is_empty():
+        return ""
     margin, seeds = points(rows["margin"][0], part.record.in_percent), counted(int(rows["n"].max()))  # type: ignore[arg-type]
     worse = "lower" if part.record.score_sign > 0 else "higher"
     flattered = "" if part.record.chosen_on == "validation" else ", whose scores chose the learning rates"

@@ -13,8 +13,8 @@ from sgdscope.analysis.failures import failure_sentences
 from sgdscope.analysis.gaps import gap_sentences
 from sgdscope.analysis.goodness import smallest_loss
 from sgdscope.analysis.tables import Tables
-from sgdscope.analysis.trial_table import CRITERIA, Records
-from sgdscope.formatting import estimate, exact, number, score
+from sgdscope.analysis.trial_table import CELL_COLUMNS, CRITERIA, Records
+from sgdscope.formatting import estimate, exact, interval, number, score
 from sgdscope.optimizers import parse_optimizer
 from sgdscope.records import WorkloadRecord
 from sgdscope.report.figures.figure import counted, how_chosen, plain_first, seeds, several_batch_sizes
@@ -35,7 +35,8 @@ def headings(tables: Tables) -> tuple[str, ...]:
     """Return the headings of the table: workload and budget only where there are several."""
     names = {f"test {record.score_name}{' (%)' * record.in_percent}" for record in tables.records.values()}
     what = names.pop() if len(names) == 1 else "test score"
-    return (*_varying(tables), "optimizer", "batch", what, "learning rate", "training loss", "failed")
+    over_examples = () if tables.test_set.is_empty() else ("new test data",)
+    return (*_varying(tables), "optimizer", "batch", what, *over_examples, "learning rate", "training loss", "failed")
 
 
 def summary_rows(tables: Tables) -> list[tuple[str, ...]]:
@@ -44,6 +45,10 @@ def summary_rows(tables: Tables) -> list[tuple[str, ...]]:
     The score and its rate are those of the rate that is best for the score; the training loss is the best one.
     """
     rows: list[tuple[str, ...]] = []
+    over_examples = {
+        tuple(row[name] for name in CELL_COLUMNS): row
+        for row in tables.test_set.filter(criterion="score").iter_rows(named=True)
+    }
     for part in tables.parts:
         scores, losses = (
             {(row["optimizer"], row["batch_size"]): row for row in part.optima.filter(criterion=name).rows(named=True)}
@@ -57,12 +62,24 @@ def summary_rows(tables: Tables) -> list[tuple[str, ...]]:
                     optimizer,
                     str(size),
                     _score(best, part.record) if best else "not finite",
+                    *([_new_data(best, over_examples, part.record)] if over_examples else []),
                     _rate(best) if best else "",
                     _loss(loss, part.record) if loss else "not measured",
                     _failed(best or losses[optimizer, size]),
                 )
             )
     return rows
+
+
+def _new_data(
+    best: dict[str, Any] | None, over_examples: dict[tuple[Any, ...], dict[str, Any]], record: WorkloadRecord
+) -> str:
+    """Write the interval over seeds and test examples; where trials failed there is none."""
+    row = over_examples.get(tuple(best[name] for name in CELL_COLUMNS)) if best else None
+    if row is None or row["population_low"] is None:
+        return ""
+    low, high = row["population_low"], row["population_high"]
+    return interval(100 * low, 100 * high, ".1f") if record.in_percent else interval(low, high, ".3g")
 
 
 def _failed(row: dict[str, Any]) -> str:
@@ -74,9 +91,14 @@ CELL = ("optimizer", "batch_size")
 
 def caption(tables: Tables) -> str:
     """Say what the numbers of the table are, and what its marks mean."""
+    new = (
+        ""
+        if tables.test_set.is_empty()
+        else " New test data: the interval for other test data of this kind, over seeds and test examples."
+    )
     diverged, collapsed, trials = (int(tables.curves[name].sum()) for name in ("diverged", "collapsed", "n"))
     return (
-        f"[low, high]: 95 % intervals over {seeds(tables.optima)}, for this test set. failed: trials that "
+        f"[low, high]: 95 % intervals over {seeds(tables.optima)}, for this test set.{new} failed: trials that "
         f"failed to train, at any rate; of {trials:,} trials {diverged:,} diverged and {collapsed:,} collapsed. "
         f"{how_chosen(tables.record)} {MARKS}"
     )
