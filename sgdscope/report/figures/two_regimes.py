@@ -69,19 +69,28 @@ def regime_sentences(part: Tables) -> list[str]:
 
 def chart(part: Tables) -> style.HConcatChart:
     """Return log ε*/(1 − m) against log B up to N, both regimes shaded, one panel for each optimizer."""
+    return style.side_by_side(panels(part))
+
+
+def panels(part: Tables, y: alt.Y | None = None) -> list[style.LayerChart]:
+    """Return the panel of each optimizer; with an axis of rates where panels of several studies share it."""
     rows = effective_rates(part.optima.filter(criterion="score"))
     sizes = part.trials["batch_size"].to_list()
     smallest, largest = min(sizes), max(*sizes, part.record.examples[0])
     scale = alt.Scale(type="log", base=2, domain=[smallest, largest])
     x = alt.X("batch_size:Q", title="batch size B", scale=scale, axis=alt.Axis(grid=False, labelOverlap=True))
-    return style.side_by_side(
-        [_panel(part, rows, name, x, smallest, largest) for name in style.optimizers(part.optima)]
-    )
+    return [_panel(part, rows, name, (x, y), smallest, largest) for name in style.optimizers(part.optima)]
 
 
 def _panel(
-    part: Tables, every: pl.DataFrame, optimizer: str, x: alt.X, smallest: int, largest: int
+    part: Tables,
+    every: pl.DataFrame,
+    optimizer: str,
+    axes: tuple[alt.X, alt.Y | None],
+    smallest: int,
+    largest: int,
 ) -> style.LayerChart:
+    x, y = axes
     rows, known = every.filter(optimizer=optimizer), part.transitions.filter(pl.col("status").is_in(KNOWN))
     low, high = regime_limits(known, part.record.name, part.trials["budget"][0], optimizer)
     ends = [(smallest, min(low or smallest, largest)), (high, largest)]
@@ -101,6 +110,6 @@ def _panel(
     if not lines.is_empty():
         fitted = alt.Chart(lines).mark_line(opacity=0.85).encode(x=x, color=colour)
         layers.append(fitted.encode(y="effective_learning_rate:Q"))
-    layers += [style.batch_size_columns(rows, x), *rate_points(rows, x, colour)]
+    layers += [style.batch_size_columns(rows, x), *rate_points(rows, x, colour, y)]
     panel: style.LayerChart = style.layered(*layers).properties(title=optimizer)
     return panel
