@@ -11,7 +11,14 @@ import polars as pl
 from sgdscope.analysis.tables import COLUMNS as OF_STUDIES
 from sgdscope.claims.decide import CLAIMS
 from sgdscope.comparison.figures import figures_of
-from sgdscope.comparison.words import sentences, table
+from sgdscope.comparison.words import (
+    claim_sentences,
+    effort_sentences,
+    rate_sentences,
+    score_sentences,
+    table,
+    transition_sentences,
+)
 from sgdscope.report.page.data import Embedded
 from sgdscope.report.page.page import RULES, TRIAL_COLUMNS, places
 from sgdscope.report.page.templates import rendered
@@ -52,15 +59,20 @@ def page(comparison: Comparison) -> str:
         figures.append({"key": key, "panels": panels, "figure": figure})
     for of, place in zip(figures, places([len(of["panels"]) for of in figures]), strict=True):
         of["place"] = place
-    first, *said = sentences(comparison)
     shown = comparison.tables() | {"trials": _trials(comparison)}
     described = COLUMNS | {"trials": OF_STUDIES["trials"]}
     summary = table(comparison)
     return rendered(
         "comparison.html.jinja",
         name=" · ".join(comparison.names),
-        first=first,
-        sentences=said,
+        first=comparison.what_differs_sentence,
+        scores=[*effort_sentences(comparison), *score_sentences(comparison)],
+        others=[
+            *rate_sentences(comparison),
+            *transition_sentences(comparison),
+            *claim_sentences(comparison),
+            *comparison.notices,
+        ],
         names=comparison.names,
         claims=_claims(comparison),
         batch_sizes=shown["trials"]["batch_size"].unique().sort().to_list(),

@@ -23,12 +23,16 @@ KEY = ("study", "reference", *AXES)
 
 def sentences(comparison: Comparison) -> list[str]:
     """Say what differs between the studies, and what that changes: a sentence for each question and optimizer."""
-    said = [comparison.what_differs_sentence]
-    if comparison.unequal_efforts:
-        said.append(f"They also differ in how they were measured: {'; '.join(comparison.unequal_efforts)}.")
+    said = [comparison.what_differs_sentence, *effort_sentences(comparison)]
     for question in (score_sentences, rate_sentences, transition_sentences, claim_sentences):
         said += question(comparison)
     return [*said, *comparison.notices]
+
+
+def effort_sentences(comparison: Comparison) -> list[str]:
+    """Say what differs in how the studies were measured."""
+    efforts = "; ".join(comparison.unequal_efforts)
+    return [f"They also differ in how they were measured: {efforts}."] if efforts else []
 
 
 def score_sentences(comparison: Comparison) -> list[str]:
