@@ -23,6 +23,7 @@ from sgdscope.advice.recommended import RECOMMENDED_COLUMNS
 from sgdscope.advice.timing import SECONDS_COLUMNS
 from sgdscope.analysis.tables import COLUMNS
 from sgdscope.claims.decide import CLAIMS, CLAIMS_COLUMNS, ZONES
+from sgdscope.comparison.comparison import COLUMNS as COMPARISON_TABLES
 
 ROOT = Path(__file__).parent.parent
 # As many columns as a page is wide.
@@ -123,6 +124,8 @@ def tables() -> str:
     text += [table(name, f"result.{name}", columns) for name, columns in RESULT_TABLES.items()]
     text.append("## Tables of a recommendation\n")
     text += [table(name, f"advice.{name}", columns) for name, columns in ADVICE_TABLES.items()]
+    text.append("## Tables of a comparison\n")
+    text += [table(name, f"comparison.{name}", columns) for name, columns in COMPARISON_TABLES.items()]
     return "\n".join(text)
 
 

@@ -5,7 +5,7 @@ Optimizers: SGD, Adam, AdamW, Optax, Values
 Schedules: Halving, Constant, Cosine, WarmupStableDecay
 Built in: studies, workloads
 Run: run, plan, configure_jax, exit_together
-Read: load, load_table, Result, Analysis
+Read: load, load_table, compare, Result, Analysis, Comparison
 Errors: SgdscopeError, InputError
 
 >>> import sgdscope as sg
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sgdscope import studies as studies
     from sgdscope import workloads as workloads
     from sgdscope.budget import Epochs, Steps, Unlimited
+    from sgdscope.comparison.comparison import Comparison, compare
     from sgdscope.errors import InputError, SgdscopeError
     from sgdscope.optimizers import SGD, Adam, AdamW, Optax, Values
     from sgdscope.result import Analysis, Result, load, load_table, plan, run
@@ -60,6 +61,8 @@ _HOME = {
     "Unlimited": "budget",
     "run": "result",
     "plan": "result",
+    "compare": "comparison.comparison",
+    "Comparison": "comparison.comparison",
     "load": "result",
     "load_table": "result",
     "configure_jax": "training.jax_setup",
@@ -75,6 +78,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Analysis",
+    "Comparison",
     "Constant",
     "Cosine",
     "Epochs",
@@ -94,6 +98,7 @@ __all__ = [
     "Values",
     "WarmupStableDecay",
     "Workload",
+    "compare",
     "configure_jax",
     "constant_classifier",
     "exit_together",

@@ -1,4 +1,6 @@
-"""The command line: run · plan · show · report · figures · claims · advise · analyze · export · data · studies.
+"""The command line.
+
+Commands: run, plan, show, report, figures, claims, advise, compare, analyze, export, data, studies.
 
 Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 70 a defect of sgdscope, 130 interrupted and safe to run
 again.
@@ -482,12 +484,46 @@ class Claims(Debuggable):
 
 
 @dataclass(frozen=True)
+class Compare(Debuggable):
+    """Compare two or more studies that differ in one thing. The first is the reference.
+
+    Writes the page compare.html and every table as .csv.
+    """
+
+    folders: Annotated[Positional[tuple[Path, ...]], option("DIR ...", "at least two")]
+    """The study folders, or tables of trials as .csv or .parquet."""
+    out: Annotated[str, arg(metavar="DIR")] = "sgdscope-compare"
+    """The folder to write to."""
+    json: Annotated[FlagCreatePairsOff[bool], option(None, "default: text")] = False
+    """Print JSON."""
+
+    def __call__(self, console: Terminal) -> int:
+        """Run the command."""
+        from sgdscope.comparison.comparison import compare
+        from sgdscope.comparison.words import table
+
+        out = _given("out", self.out)
+        assert out is not None  # noqa: S101 - it has a default
+        comparison = compare(*self.folders)
+        paths = comparison.save(out)
+        if self.json:
+            sys.stdout.write(comparison.as_json() + "\n")
+            return DONE
+        for sentence in comparison.sentences:
+            print_text(console, sentence)
+        print_table(console, table(comparison))
+        for path in paths:
+            print_line(console, str(path))
+        return DONE
+
+
+@dataclass(frozen=True)
 class Figures(Debuggable):
     """Write figures as files, each as wide as a paper's column or page.
 
     One folder: the figures of its report.
 
-    Several folders: the paper's figures, with workloads side by side.
+    Several folders: the paper's figures of each, and of all on common axes.
     """
 
     folders: Annotated[Positional[tuple[Path, ...]], option("DIR ...", "at least one")]
@@ -499,16 +535,19 @@ class Figures(Debuggable):
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        from sgdscope.result import Analysis, Result, read_folders
+        from sgdscope.comparison.side_by_side import figures_of_folders
+        from sgdscope.report.export import write_figures
+        from sgdscope.result import Result
 
-        out, several = _given("out", self.out), len(self.folders) > 1
+        out = _given("out", self.out)
         assert out is not None  # noqa: S101 - it has a default
-        if several or not self.folders:
-            found: Analysis = Analysis(read_folders(self.folders, _say), talk=True)
+        if len(self.folders) == 1:
+            result = Result(self.folders[0])
+            result.tell(_say)
+            paths = result.save_figures(out, self.format)
         else:
-            found = Result(self.folders[0])
-            found.tell(_say)
-        for path in found.save_figures(out, self.format):
+            paths = write_figures(figures_of_folders(self.folders, _say), out, self.format)
+        for path in paths:
             print_line(console, str(path))
         return DONE
 
@@ -735,7 +774,7 @@ def _defect(error: Exception, command: Command | None) -> str:
     return f"sgdscope failed ({type(error).__name__}), which is a defect of sgdscope: {where}. Please report it."
 
 
-Command = Run | Plan | Show | Report | Figures | Claims | Advise | Analyze | Export | Data | Studies
+Command = Run | Plan | Show | Report | Figures | Claims | Advise | Compare | Analyze | Export | Data | Studies
 
 
 def _parsed(arguments: Sequence[str] | None) -> Command:

@@ -325,7 +325,7 @@ class Store:
         Raises:
             InputError: If another fingerprint is known under the same name.
         """
-        key, known = f"{version}, {what}", self._programs()
+        key, known = f"{version}, {what}", self.programs()
         if known.get(key, fingerprint) != fingerprint:
             kind, _, name = what.partition(" ")
             raise InputError(
@@ -339,10 +339,11 @@ class Store:
 
     def has_earlier_form(self, form: str, workload: str) -> bool:
         """Return whether all fingerprints kept of a workload are of an earlier form, which compares with no other."""
-        of_workload = [key for key in self._programs() if key.endswith(f", workload {workload}")]
+        of_workload = [key for key in self.programs() if key.endswith(f", workload {workload}")]
         return bool(of_workload) and not any(f", {form}, " in key for key in of_workload)
 
-    def _programs(self) -> dict[str, str]:
+    def programs(self) -> dict[str, str]:
+        """Return the fingerprints of functions that the folder keeps, by version of JAX and what they are of."""
         path = self.folder / "programs.json"
         try:
             known = json.loads(atomic.read(path))

@@ -14,7 +14,7 @@ ROOMS = [
     "terminal",
     *("budget", "seeds", "schedules", "optimizers", "models", "data", "workloads", "study", "store"),
     *("stats", "analysis", "training", "streaming", "engine", "imagenet", "study_file", "studies", "testing"),
-    *("claims", "advice", "report", "result", "cli"),
+    *("claims", "advice", "report", "result", "comparison", "cli"),
 ]
 # The face loads the public names when they are asked for.
 FACE = "__init__"

@@ -14,16 +14,11 @@ from sgdscope.advice.next_trials import further_trials
 from sgdscope.advice.predicted_rates import rate_for
 from sgdscope.advice.recommended import recommended
 from sgdscope.advice.timing import SECONDS_COLUMNS, seconds_by_batch_size
+from sgdscope.analysis.comparisons import compare_scores
 from sgdscope.analysis.curve import curve, joined, on_common_seeds
 from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
-from sgdscope.analysis.rate_choice import (
-    Chosen,
-    chosen_scores,
-    inside,
-    paired,
-    scores_by_batch_size,
-    spread_left_one_out,
-)
+from sgdscope.analysis.difference_from_sgd import DIFFERENCE_FROM_SGD_COLUMNS, SCORE_NAMES, margin_in
+from sgdscope.analysis.rate_choice import Chosen, inside, scores_by_batch_size, spread_left_one_out
 from sgdscope.analysis.score_limits import plateau_end, shown_above
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.trial_table import (
@@ -38,8 +33,7 @@ from sgdscope.analysis.trial_table import (
 )
 from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.records import WorkloadRecord
-from sgdscope.stats.equivalence import ALPHA, equivalence
-from sgdscope.stats.intervals import holm, named, t_interval
+from sgdscope.stats.intervals import named, t_interval
 
 COSTS_COLUMNS: Columns = {
     **CELL_COLUMNS,
@@ -60,18 +54,7 @@ LEADS_COLUMNS: Columns = {
     "over": Column(pl.String, "`equal batch sizes` or `best batch sizes` (each optimizer at its own)."),
     "batch_size": BATCH_SIZE,
     "sgd_batch_size": Column(pl.Int64, "Batch size of SGD that it is compared with.", "examples"),
-    "warmed_up": Column(pl.Boolean, "Whether training was long enough for momentum's steady state."),
-    "n": SEEDS,
-    "test_score": Column(pl.Float64, "Mean test score of the optimizer.", "score"),
-    "sgd_test_score": Column(pl.Float64, "Mean test score of SGD.", "score"),
-    **with_interval("difference", "Test score minus SGD's, paired by seed; larger is better.", "score"),
-    "p_beyond": Column(pl.Float64, "p value of a difference beyond the margin."),
-    "p_same": Column(pl.Float64, "p value of equivalence within the margin."),
-    "margin": MARGIN,
-    "verdict": Column(
-        pl.String,
-        "`better`, `worse`, `equivalent`, `undecided` or `at the edge`.",
-    ),
+    **{name: column for name, column in DIFFERENCE_FROM_SGD_COLUMNS.items() if name not in CELL_COLUMNS},
 }
 LEADS_SCHEMA = schema(LEADS_COLUMNS)
 
@@ -114,7 +97,7 @@ class Advice:
     @cached_property
     def leads(self) -> pl.DataFrame:
         """Score of momentum minus that of SGD, at each batch size and at each optimizer's best."""
-        return leads(self.tables.trials, self.tables.score_limits, self.tables.records)
+        return leads(self.tables)
 
     @cached_property
     def further(self) -> pl.DataFrame:
@@ -155,7 +138,7 @@ def batch_size_costs(
         by_size = scores_by_batch_size(members, records[key["workload"]])
         if not by_size:
             continue
-        margin = _margin(score_limits, key)
+        margin = margin_in(score_limits, key)
         scores = np.array([chosen.scores for chosen in by_size.values()])
         verdicts = np.full(len(by_size), "at the edge")
         known = inside(by_size)
@@ -202,56 +185,43 @@ def _verdicts(
     return verdicts
 
 
-def leads(trials: pl.DataFrame, score_limits: pl.DataFrame, records: Records) -> pl.DataFrame:
-    """Return test scores with momentum minus SGD's, paired by seed, with 95 % intervals.
+def leads(tables: Tables) -> pl.DataFrame:
+    """Return test scores of each optimizer minus SGD's, paired by seed, with 95 % intervals and verdicts.
 
-    ``over`` is ``equal batch sizes``, one row for each that both have, or ``best batch sizes``, one row with each
-    optimizer's own: batch size and learning rate are chosen together by the validation score, or where there is
-    none by the scores of the other seeds, so that choosing flatters neither. ``difference`` is turned so that
-    larger is better. ``verdict`` is ``better`` or ``worse`` where the difference exceeds δ significantly, two-sided at
-    5 %; ``equivalent`` where two one-sided tests at 5 % show it within ±δ; ``at the edge`` where the best rate of
-    either lies at an edge of the rates tried, and over best batch sizes where that of any batch size does; else
-    ``undecided``. Over equal batch sizes p values are Holm's, so that of all verdicts of a kind one is false in at
-    most 5 % of studies.
+    ``over`` is ``equal batch sizes``, the rows of :func:`~sgdscope.analysis.difference_from_sgd.difference_from_sgd`,
+    or ``best batch sizes``, one row with each optimizer's own: batch size and learning rate are chosen together by the
+    validation score, or where there is none by the scores of the other seeds, so that choosing flatters neither. That
+    row is ``at the edge`` where the best rate of any batch size lies at an edge of the rates tried.
 
     Args:
-        trials: a table of trials.
-        score_limits: their thresholds, whose δ is taken.
-        records: what their workloads are, by name.
+        tables: what the study has found.
     """
-    studied = list(by_optimizer(trials))
+    equal = tables.difference_from_sgd.with_columns(over=pl.lit("equal batch sizes"), sgd_batch_size="batch_size")
+    studied = list(by_optimizer(tables.trials))
     plain = of_sgd(studied)
     rows: list[dict[str, Any]] = []
     for key, members in studied:
-        sgd, record = plain.get((key["workload"], key["budget"])), records[key["workload"]]
+        sgd, record = plain.get((key["workload"], key["budget"])), tables.records[key["workload"]]
         if momentum_of(key["optimizer"]) == 0 or sgd is None:
             continue
-        mine, theirs = (
-            {size: chosen for size, cell in of.items() if (chosen := chosen_scores(cell, record)) is not None}
-            for of in (members, sgd)
-        )
-        equal = key | {"over": "equal batch sizes"}
-        sizes = [size for size in mine if size in theirs]
-        compared: list[dict[str, Any]] = []
-        for at_edge in (False, True):
-            of = [size for size in sizes if bool(mine[size].censored or theirs[size].censored) == at_edge]
-            pairs = [paired(mine[size], theirs[size]) for size in of]
-            places = [{"batch_size": s, "sgd_batch_size": s, "warmed_up": cell_warmed_up(members[s])} for s in of]
-            compared += _compared(equal, places, pairs, score_limits, record, at_edge)
-        rows += sorted(compared, key=lambda row: row["batch_size"])
         best, of_sgds_best = best_over_batch_sizes(members, record), best_over_batch_sizes(sgd, record)
-        if best is not None and of_sgds_best is not None:
-            (size, chosen), (sgds_size, of_sgd_) = best, of_sgds_best
-            place = {"batch_size": size, "sgd_batch_size": sgds_size, "warmed_up": cell_warmed_up(members[size])}
-            pair, at_edge = paired(chosen, of_sgd_), bool(chosen.censored or of_sgd_.censored)
-            rows += _compared(key | {"over": "best batch sizes"}, [place], [pair], score_limits, record, at_edge)
-    return pl.DataFrame(rows, schema=LEADS_SCHEMA)
+        if best is None or of_sgds_best is None:
+            continue
+        (size, chosen), (sgds_size, sgds) = best, of_sgds_best
+        place = {"over": "best batch sizes", "batch_size": size, "sgd_batch_size": sgds_size}
+        place["warmed_up"] = cell_warmed_up(members[size])
+        (row,) = compare_scores([(chosen, sgds)], margin_in(tables.score_limits, key), SCORE_NAMES, record.score_sign)
+        rows += [key | place | row] if row["n"] else []
+    best_rows = pl.DataFrame(rows, schema=LEADS_SCHEMA)
+    return pl.concat([equal.select(*LEADS_SCHEMA), best_rows]).sort(
+        *OPTIMIZER_SCHEMA, pl.col("over") != "equal batch sizes", maintain_order=True
+    )
 
 
 def best_over_batch_sizes(members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> tuple[int, Chosen] | None:
     """Return the best batch size of an optimizer, and the test scores, larger being better, with its best rate.
 
-    Both are chosen together, as :func:`chosen_scores` chooses a rate; None where no rate is eligible. The scores are
+    Both are chosen together, as ``chosen_scores`` chooses a rate; None where no rate is eligible. The scores are
     ``censored`` where the best rate of any batch size is: with rates beyond the edge it may be the best one.
 
     Args:
@@ -274,55 +244,6 @@ def best_over_batch_sizes(members: Mapping[int, pl.DataFrame], record: WorkloadR
     return int(sizes[reports.best()[0]]), Chosen(
         reports.seeds, spread_left_one_out(reports), censored, reports.unpaired
     )
-
-
-def _compared(
-    row: dict[str, Any],
-    places: Sequence[dict[str, Any]],
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
-    score_limits: pl.DataFrame,
-    record: WorkloadRecord,
-    at_edge: bool,
-) -> list[dict[str, Any]]:
-    if not pairs or not all(mine.size for mine, _ in pairs):
-        return []
-    margin = _margin(score_limits, row)
-    each = [equivalence((mine - theirs)[None], margin) for mine, theirs in pairs]  # which may differ in their seeds
-    all_same, all_beyond = (
-        holm(np.array([getattr(found, name)[0] for found in each])) for name in ("p_equivalent", "p_beyond")
-    )
-    rows = []
-    for found, place, (mine, theirs), p_same, p_beyond in zip(
-        each, places, pairs, all_same.tolist(), all_beyond.tolist(), strict=True
-    ):
-        mean = float(found.mean[0])
-        verdict = "undecided"
-        if at_edge:
-            verdict = "at the edge"
-        elif p_beyond < ALPHA:
-            verdict = "better" if mean > 0 else "worse"
-        elif p_same < ALPHA:
-            verdict = "equivalent"
-        of_place = {
-            "n": found.n,
-            "test_score": record.score_sign * float(mine.mean()),
-            "sgd_test_score": record.score_sign * float(theirs.mean()),
-            "difference": mean,
-            "difference_low": float(found.low95[0]),
-            "difference_high": float(found.high95[0]),
-            "p_beyond": p_beyond,
-            "p_same": p_same,
-            "margin": margin,
-            "verdict": verdict,
-        }
-        rows.append(row | place | of_place)
-    return rows
-
-
-def _margin(score_limits: pl.DataFrame, key: Mapping[str, Any]) -> float:
-    """Return δ of an optimizer, as its B_score has it."""
-    mine = {name: key[name] for name in OPTIMIZER_SCHEMA}
-    return float(score_limits.filter(**mine, quantity="B_score")["margin"][0])
 
 
 def _turned(name: str, interval: tuple[float, float, float], sign: int) -> dict[str, float]:

@@ -177,12 +177,16 @@ def edges_of(*scores: Mapping[int, Chosen]) -> dict[int, tuple[str, ...]]:
 
 def paired(one: Chosen, other: Chosen) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of both on the seeds that both have, or :func:`welch_pairs` where they share too few."""
-    _, mine, theirs = np.intersect1d(one.seeds, other.seeds, return_indices=True)
-    both = ~np.isnan(one.scores[mine]) & ~np.isnan(other.scores[theirs])
-    fewest = min(one.n, other.n)
-    if one.unpaired or other.unpaired or (fewest > 1 and both.sum() < min(FEWEST_SHARED, fewest)):
+    if not are_paired(one, other):
         return welch_pairs(*(of.scores[~np.isnan(of.scores)] for of in (one, other)))
-    return one.scores[mine][both], other.scores[theirs][both]
+    return one.of(shared := _shared(one, other)).scores, other.of(shared).scores
+
+
+def are_paired(one: Chosen, other: Chosen) -> bool:
+    """Return whether :func:`paired` compares two cells seed by seed."""
+    fewest = min(one.n, other.n)
+    too_few = fewest > 1 and len(_shared(one, other)) < min(FEWEST_SHARED, fewest)
+    return not (one.unpaired or other.unpaired or too_few)
 
 
 def welch_pairs(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

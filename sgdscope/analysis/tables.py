@@ -8,6 +8,7 @@ from functools import cached_property
 import polars as pl
 
 from sgdscope.analysis.curves import CURVES_COLUMNS, learning_rate_curves
+from sgdscope.analysis.difference_from_sgd import DIFFERENCE_FROM_SGD_COLUMNS, difference_from_sgd
 from sgdscope.analysis.failures import FAILURES_COLUMNS, failures
 from sgdscope.analysis.noise_scale import NOISE_SCALE_COLUMNS, NOISE_SCALE_SCHEMA, noise_scale
 from sgdscope.analysis.optima import OPTIMA_COLUMNS, optima
@@ -35,6 +36,7 @@ COLUMNS: dict[str, Columns] = {
     "transitions": TRANSITIONS_COLUMNS,
     "regimes": REGIMES_COLUMNS,
     "score_limits": SCORE_LIMITS_COLUMNS,
+    "difference_from_sgd": DIFFERENCE_FROM_SGD_COLUMNS,
     "test_set": TEST_SET_COLUMNS,
     "saturation": SATURATION_COLUMNS,
     "training_curves": TRAINING_CURVES_COLUMNS,
@@ -47,6 +49,7 @@ TABLES = (
     "transitions",
     "regimes",
     "score_limits",
+    "difference_from_sgd",
     "test_set",
 )
 
@@ -128,6 +131,11 @@ class Tables:
     def score_limits(self) -> pl.DataFrame:
         """B_score, where the plateau of the score ends, and B_mom, where momentum begins to lead."""
         return score_limits(self.trials, self.records, self.score_margin)
+
+    @table
+    def difference_from_sgd(self) -> pl.DataFrame:
+        """The best score of each optimizer minus SGD's by batch size, one row each; no rows without SGD beside it."""
+        return difference_from_sgd(self.trials, self.score_limits, self.records)
 
     @table
     def test_set(self) -> pl.DataFrame:

@@ -69,7 +69,7 @@ def talk_figures(tables: Tables) -> dict[str, Any]:
     """
     figures: dict[str, Any] = {}
     for part in tables.parts:
-        prefix = _unused(_name(part), figures)
+        prefix = unused(_name(part), figures)
         drawn = [module.figure(part) for module in OF_PAPER]
         figures |= {f"{prefix}-{figure.name}": figure.chart for figure in drawn if figure}
     rows = several_epochs(tables.optima)
@@ -80,7 +80,7 @@ def talk_figures(tables: Tables) -> dict[str, Any]:
             record = tables.records[name]
             of_score.setdefault((record.score_name, record.score_goal), []).append(name)
         for names in of_score.values():
-            suffix = "" if len(of_score) == 1 else f"-{_plain('-'.join(names))}"
+            suffix = "" if len(of_score) == 1 else f"-{plain('-'.join(names))}"
             mine = several_epochs(tables.optima.filter(pl.col("workload").is_in(names)))
             if has_scores(mine):
                 figures[f"score-by-epochs{suffix}"] = score_by_epochs.chart(mine, tables.records[names[0]])
@@ -92,10 +92,10 @@ def page_figures(tables: Tables) -> dict[str, Any]:
     """Return all figures of a study's page, by name."""
     figures: dict[str, Any] = {}
     for name in tables.records:
-        prefix = f"{_unused(_plain(name), figures)}-" if len(tables.records) > 1 else ""
+        prefix = f"{unused(plain(name), figures)}-" if len(tables.records) > 1 else ""
         figures |= {f"{prefix}{figure.name}": figure.chart for figure in figures_against_epochs(tables, name)}
     for part in tables.parts:
-        prefix = f"{_unused(_name(part), figures)}-" if len(tables.parts) > 1 else ""
+        prefix = f"{unused(_name(part), figures)}-" if len(tables.parts) > 1 else ""
         figures |= {f"{prefix}{figure.name}": figure.chart for figure in figures_of(part)}
     return figures
 
@@ -183,10 +183,10 @@ def _in_points(svg: str, unit: str) -> str:
 
 
 def _name(part: Tables) -> str:
-    return _plain(f"{part.record.name} {part.trials['budget'][0]}")
+    return plain(f"{part.record.name} {part.trials['budget'][0]}")
 
 
-def _unused(prefix: str, figures: Mapping[str, Any]) -> str:
+def unused(prefix: str, figures: Mapping[str, Any]) -> str:
     """Return a prefix that no figure has yet: names that differ in their signs alone are one in a file's name."""
     found, number = prefix, 1
     while any(name.startswith(f"{found}-") for name in figures):
@@ -195,5 +195,6 @@ def _unused(prefix: str, figures: Mapping[str, Any]) -> str:
     return found
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Return a text as a part of a file's name."""
     return re.sub(r"[^\w.]+", "-", text)

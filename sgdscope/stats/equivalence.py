@@ -76,7 +76,7 @@ def equivalence(differences: np.ndarray, margin: float) -> Equivalence:
         return Equivalence(margin, n, mean, -nothing, nothing, -nothing, nothing, one, one)
     error = np.nanstd(differences, axis=1, ddof=1) / np.sqrt(each)
     half90, half95 = (special.stdtrit(each - 1, quantile) * error for quantile in (0.95, 0.975))
-    beyond = 2 * _upper(np.abs(mean) - margin, error, each)
+    beyond = 2 * p_above(np.abs(mean) - margin, error, each)
     return Equivalence(
         margin,
         n,
@@ -85,7 +85,7 @@ def equivalence(differences: np.ndarray, margin: float) -> Equivalence:
         mean + half90,
         mean - half95,
         mean + half95,
-        p_equivalent=np.maximum(_upper(mean + margin, error, each), _upper(margin - mean, error, each)),
+        p_equivalent=np.maximum(p_above(mean + margin, error, each), p_above(margin - mean, error, each)),
         p_beyond=holm(np.minimum(1.0, beyond)),
     )
 
@@ -154,8 +154,8 @@ def chance_to_show(gaps: Sequence[float], deviation: float, alpha: float, n: int
     return float(np.maximum(0.0, passed).mean())
 
 
-def _upper(distance: np.ndarray, error: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Return the one-sided p value of a distance above 0."""
+def p_above(distance: np.ndarray, error: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Return the one-sided p value, by Student's t, of a distance above 0 whose standard error n seeds give."""
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(error > 0, distance / error, np.where(distance > 0, math.inf, -math.inf))
     p: np.ndarray = special.stdtr(n - 1, -t)

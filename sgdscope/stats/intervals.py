@@ -137,6 +137,14 @@ class Estimate:
             return "supported"
         return "contradicted" if self.high95 < low or self.low95 > high else "inconclusive"
 
+    def moved(self, by: float) -> Estimate:
+        """Return the estimate of a number that is larger by so much.
+
+        >>> Estimate(1.0, 0.5, 1.5, 0.0, 2.0).moved(1.0)
+        Estimate(value=2.0, low90=1.5, high90=2.5, low95=1.0, high95=3.0)
+        """
+        return Estimate(*(end + by for end in (self.value, self.low90, self.high90, self.low95, self.high95)))
+
 
 def estimated(values: np.ndarray) -> Estimate:
     """Return the mean of one value a seed with its t intervals.
@@ -234,3 +242,21 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     factors = np.arange(len(p_values), 0, -1)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p_values[order] * factors))
     return adjusted
+
+
+def holm_levels(p_values: np.ndarray, alpha: float) -> np.ndarray:
+    """Return the level at which Holm's procedure tests each hypothesis: it rejects where p is below it.
+
+    The r-th smallest of k has α/(k − r + 1). Those from the first that is not rejected on have the level of that one,
+    and none of them is below it.
+
+    >>> holm_levels(np.array([0.01, 0.04, 0.001]), 0.05).round(4).tolist()
+    [0.025, 0.05, 0.0167]
+    >>> holm_levels(np.array([0.03, 0.04, 0.001]), 0.05).round(4).tolist()
+    [0.025, 0.025, 0.0167]
+    """
+    order, k = np.argsort(p_values), len(p_values)
+    rejected = int((holm(p_values) < alpha).sum())
+    levels = np.empty(k)
+    levels[order] = alpha / (k - np.minimum(np.arange(k), rejected))
+    return levels

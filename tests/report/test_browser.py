@@ -62,7 +62,7 @@ def test_it_opens_without_network_and_without_a_complaint(opened, simulated_page
 
 def test_every_figure_is_drawn_with_as_many_marks_as_its_table_has_rows(page, study_tables):
     panels = page.eval_on_selector_all("[data-panel]", "all => all.map(one => one.dataset.panel)")
-    assert int(page.get_attribute("html", "data-drawn")) == len(panels) == 29
+    assert int(page.get_attribute("html", "data-drawn")) == len(panels) == 30
     part = study_tables.parts[0]
     scores, losses = (part.optima.filter(criterion=criterion) for criterion in ("score", "train_loss"))
     wanted = {"best-score": scores, "training-loss": losses, "optimal-temperature": scores.remove(temperature=0)}
@@ -187,7 +187,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(open_page):
     widths = phone.page.eval_on_selector_all(
         ".chart svg.marks", "all => all.map(one => one.getBoundingClientRect().right)"
     )
-    assert len(widths) == 29
+    assert len(widths) == 30
     assert max(widths) <= 390
     phone.page.locator(point_at(CHOSEN)).last.tap()
     assert phone.page.get_attribute(f'[data-size="{CHOSEN}"]', "aria-pressed") == "true"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sgdscope.analysis.tables import Tables
 from sgdscope.report.figures import (
     best_score,
+    difference_from_sgd,
     failures,
     loss_along_training,
     loss_by_learning_rate,
@@ -23,6 +24,7 @@ from sgdscope.report.figures.figure import Figure
 
 OF_ONE_BUDGET = (
     best_score,
+    difference_from_sgd,
     failures,
     optimal_learning_rate,
     two_regimes,

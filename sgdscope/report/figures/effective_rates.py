@@ -33,31 +33,33 @@ def effective_rates(optima: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def rate_axis(rows: pl.DataFrame) -> alt.Y:
+def rate_axis(rows: pl.DataFrame, **scale: Any) -> alt.Y:
     """Return the axis of effective learning rates."""
     return alt.Y(
         "effective_learning_rate:Q",
         title=TITLE,
-        scale=alt.Scale(type="log", base=2, nice=False, padding=10),
+        scale=alt.Scale(type="log", base=2, nice=False, padding=10, **scale),
         axis=style.octaves_axis(*(rows[f"effective_{end}"] for end in ("learning_rate", "low", "high"))),
     )
 
 
-def rate_points(rows: pl.DataFrame, x: alt.X, colour: alt.Color, **channels: Any) -> list[alt.Chart]:
+def rate_points(
+    rows: pl.DataFrame, x: alt.X, colour: alt.Color, y: alt.Y | None = None, **channels: Any
+) -> list[alt.Chart]:
     """Return bars, points, and arrows at the ends of intervals that reach an edge of the rates tried."""
     base = alt.Chart(rows).encode(x=x, color=colour)
     bars = base.mark_rule().encode(
         y=alt.Y("effective_low:Q"), y2="effective_high:Q", opacity=style.stands_out(0.7, 0.25)
     )
     tooltip = [
-        *style.cell_tooltip(),
+        *style.cell_tooltip(rows),
         *style.rate_tooltip(),
         alt.Tooltip("learning_rate_low:Q", title="95 % low", format=".3~g"),
         alt.Tooltip("learning_rate_high:Q", title="95 % high", format=".3~g"),
         alt.Tooltip("censored:N", title="at an edge of the rates tried"),
     ]
     points = base.mark_point(filled=True, size=70).encode(
-        y=rate_axis(rows), opacity=style.stands_out(1, 0.45), tooltip=tooltip, **channels
+        y=rate_axis(rows) if y is None else y, opacity=style.stands_out(1, 0.45), tooltip=tooltip, **channels
     )
     arrows = []
     for end, shape in (("low", "triangle-down"), ("high", "triangle-up")):

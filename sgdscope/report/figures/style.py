@@ -75,13 +75,13 @@ def drawable(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.when(numbers.is_finite()).then(numbers).name.keep())
 
 
-def batch_axis(rows: pl.DataFrame) -> alt.X:
+def batch_axis(rows: pl.DataFrame, **scale: Any) -> alt.X:
     """Return the axis of batch sizes, a tick at each that was trained."""
     sizes = rows["batch_size"].unique().sort().to_list()
     return alt.X(
         "batch_size:Q",
         title="batch size B",
-        scale=alt.Scale(type="log", base=2, padding=COLUMN_WIDTH / 2),
+        scale=alt.Scale(type="log", base=2, padding=COLUMN_WIDTH / 2, **scale),
         axis=alt.Axis(values=sizes, format="d", grid=False, labelOverlap=True),
     )
 
@@ -107,9 +107,20 @@ def decades_axis(*columns: pl.Series, log_format: str = "~g", **how: Any) -> alt
 
 
 def optimizers(rows: pl.DataFrame) -> list[str]:
-    """Return the optimizers of a table, plain SGD first, so that it has the same colour in every figure."""
+    """Return the optimizers of a table, plain SGD first, so that it has the same colour in every figure.
+
+    Studies that are compared stand in their place as an enumeration, and keep its order and colours.
+    """
+    dtype = rows["optimizer"].dtype
+    if isinstance(dtype, pl.Enum):
+        return list(dtype.categories)
     names: list[str] = sorted(rows["optimizer"].unique().to_list(), key=lambda name: (name != "sgd", name))
     return names
+
+
+def line_name(rows: pl.DataFrame) -> str:
+    """Return what the lines of a table are: optimizers, or studies that are compared."""
+    return "study" if isinstance(rows["optimizer"].dtype, pl.Enum) else "optimizer"
 
 
 def by_optimizer(rows: pl.DataFrame, kind: type[Any], marks: list[Any]) -> Any:
@@ -118,7 +129,7 @@ def by_optimizer(rows: pl.DataFrame, kind: type[Any], marks: list[Any]) -> Any:
     The first of the marks is plain SGD's alone.
     """
     domain = optimizers(rows)
-    first = 0 if "sgd" in domain else 1
+    first = 0 if "sgd" in domain or line_name(rows) == "study" else 1
     scale = alt.Scale(domain=domain, range=marks[first : first + len(domain)])
     return kind("optimizer:N", title=None, legend=LEGEND, scale=scale)
 
@@ -130,20 +141,20 @@ def by_batch_size(rows: pl.DataFrame) -> alt.Color:
     return alt.Color("batch_size:O", title="batch size", legend=legend, scale=scale)
 
 
-def cell_tooltip() -> list[alt.Tooltip]:
-    """Return the tooltip's first lines: the cell and its seeds."""
+def cell_tooltip(rows: pl.DataFrame | None = None) -> list[alt.Tooltip]:
+    """Return the tooltip's first lines: the cell and its seeds; rows tell whether lines are optimizers or studies."""
     return [
-        alt.Tooltip("optimizer:N"),
+        alt.Tooltip("optimizer:N", title="optimizer" if rows is None else line_name(rows)),
         alt.Tooltip("batch_size:Q", title="batch size"),
         alt.Tooltip("n:Q", title="seeds"),
     ]
 
 
-def mean_tooltip(value: str, *more: str) -> list[Any]:
+def mean_tooltip(value: str, *more: str, rows: pl.DataFrame | None = None) -> list[Any]:
     """Return the tooltip of a mean: its cell, what more is named, its interval and its learning rate."""
     ends = {"": "mean", "_low": "95 % low", "_high": "95 % high"}
     means = [alt.Tooltip(f"{value}{end}:Q", title=title, format=".4~g") for end, title in ends.items()]
-    return [*cell_tooltip(), *more, *means, *rate_tooltip()]
+    return [*cell_tooltip(rows), *more, *means, *rate_tooltip()]
 
 
 def rate_tooltip(name: str = "learning_rate") -> list[alt.Tooltip]:

@@ -11,6 +11,7 @@ import markupsafe
 import polars as pl
 
 from sgdscope.analysis.tables import COLUMNS
+from sgdscope.frames import Columns
 
 # As many digits as any figure shows, and a table needs.
 DIGITS = 5
@@ -44,11 +45,11 @@ class Embedded:
             self._panels[name] = {"spec": shown, "data": [name for name in self._data if f'"{name}"' in text]}
         return keys
 
-    def json(self, tables: Mapping[str, pl.DataFrame]) -> markupsafe.Markup:
-        """Return all that was added, and tables, as JSON for a script element."""
+    def json(self, tables: Mapping[str, pl.DataFrame], described: Mapping[str, Columns] = COLUMNS) -> markupsafe.Markup:
+        """Return all that was added, and tables with their described columns, as JSON for a script element."""
         of_tables = {name: columns(table.rows(named=True)) for name, table in tables.items()}
         tooltips = {
-            name: {column: known.description for column, known in COLUMNS[name].items() if column in table.columns}
+            name: {column: known.description for column, known in described[name].items() if column in table.columns}
             for name, table in tables.items()
         }
         return script_safe(

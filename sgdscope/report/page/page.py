@@ -66,6 +66,7 @@ TABLES = {
     "transitions": "Transition batch sizes",
     "regimes": "Regime of each batch size",
     "score_limits": "Largest equivalent batch sizes, and where momentum is better",
+    "difference_from_sgd": "Differences from SGD in best score",
     "test_set": "Intervals over seeds and test examples",
     "training_curves": "Loss and score along training",
     "noise_scale": "Gradient noise scale along training",

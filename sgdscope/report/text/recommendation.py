@@ -19,17 +19,9 @@ from sgdscope.report.figures.best_score import wide_margin_sentences
 from sgdscope.report.figures.change import lines_of_optimizers
 from sgdscope.report.figures.figure import counted
 from sgdscope.report.text.commands import Base, extended, resumed
+from sgdscope.report.text.verdicts import VERDICTS, verdict_of
 from sgdscope.seeds import parse_seeds_at
 
-# Verdicts in the order in which they are said, and how batch sizes are said to be so.
-VERDICTS = {
-    "equivalent": "equivalent",
-    "better": "better",
-    "better in short runs": "better, in runs too short for momentum's steady state",
-    "undecided": "undecided",
-    "worse": "worse",
-    "at the edge": "not compared, as the best learning rate lies at the edge of the rates tried",
-}
 # Verdicts of batch sizes that a range up to the largest has in common with larger ones.
 OPEN = ("better", "better in short runs", "worse")
 
@@ -90,20 +82,14 @@ def against_sgd(leads: pl.DataFrame, record: WorkloadRecord) -> list[Said]:
     for name, mine in lines_of_optimizers(leads):
         equal = mine.filter(over="equal batch sizes")
         tried = equal["batch_size"].sort().to_list()
-        text = _compared([(comparison(row), row["batch_size"]) for row in equal.iter_rows(named=True)], tried)
+        text = _compared([(verdict_of(row), row["batch_size"]) for row in equal.iter_rows(named=True)], tried)
         text = f"{text[0].lower()}{text[1:]}."
         for row in mine.filter(over="best batch sizes").iter_rows(named=True):
             ends = row["difference"], row["difference_low"], row["difference_high"]
             difference = "" if row["n"] == 1 else f" ({_difference(*ends, record)})"
-            text += f" Each at its best batch size: {VERDICTS[comparison(row)]}{difference}."
+            text += f" Each at its best batch size: {VERDICTS[verdict_of(row)].removesuffix(',')}{difference}."
         said.append(Said(f"{name} against sgd at equal batch sizes:", text))
     return said
-
-
-def comparison(row: dict[str, Any]) -> str:
-    """Return a row's verdict; no advice rests on runs that are too short for momentum's steady state."""
-    short = row["verdict"] == "better" and row["warmed_up"] is False
-    return "better in short runs" if short else str(row["verdict"])
 
 
 def to_decide(advice: Advice, base: Base | None, folder: Path, finished: bool) -> Next:
@@ -185,7 +171,9 @@ def _compared(verdicts: Sequence[tuple[str, int]], tried: Sequence[int]) -> str:
     """Say which batch sizes have which verdict: ``Equivalent: 2 to 8; worse: 128 and larger``."""
     sizes = {name: [size for verdict, size in verdicts if verdict == name] for name in VERDICTS}
     said = "; ".join(
-        f"{VERDICTS[name]}: {spans(mine, tried, open_end=name in OPEN)}" for name, mine in sizes.items() if mine
+        f"{VERDICTS[name].removesuffix(',')}: {spans(mine, tried, open_end=name in OPEN)}"
+        for name, mine in sizes.items()
+        if mine
     )
     return said[0].upper() + said[1:]
 

@@ -1,0 +1,1 @@
+"""Two or more studies side by side: what differs between them, and what that changes."""
