@@ -59,6 +59,22 @@ class Cells:
         """Best rates, vertices and strays of each draw of seeds, which are the same in every cell; shape (draws, k)."""
         return tuple(np.stack(of, axis=1) for of in zip(*(c.drawn for c in self.curves), strict=True))
 
+    def leaning(self) -> np.ndarray:
+        """Return the vertices where curves lean one way up to some batch size and the other way from there on.
+
+        A curve that is steeper on one side has its vertex off to the other, by about as much at each batch size. Which
+        side that is may change along the batch sizes, as it does where what limits the rate changes. Strays that are
+        drawn for each batch size by itself average that out, so it is added to intervals as a lean.
+
+        Returns:
+            Shape (2k, k): each of the k places, with both signs; at the first all lean alike.
+        """
+        strays = np.array([float(c.vertex()[1][0]) for c in self.curves])
+        k = len(strays)
+        signs = np.where(np.arange(k) < np.arange(k)[:, None], -1, 1)
+        leaning: np.ndarray = self.vertices + strays * np.concatenate([signs, -signs])
+        return leaning
+
     def drawn_means(self, stream: int) -> np.ndarray:
         """Return the mean vertex over the batch sizes in each draw of seeds, shape (draws,).
 
