@@ -17,6 +17,9 @@ from sgdscope.analysis.trial_table import Criterion
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import BOOTSTRAP_SEED
 
+# Curves lean the other way in another regime, which has at least so many batch sizes.
+FEWEST_ON_A_SIDE = 3
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -63,15 +66,15 @@ class Cells:
         """Return the vertices where curves lean one way up to some batch size and the other way from there on.
 
         A curve that is steeper on one side has its vertex off to the other, by about as much at each batch size. Which
-        side that is may change along the batch sizes, as it does where what limits the rate changes. Strays that are
-        drawn for each batch size by itself average that out, so it is added to intervals as a lean.
+        side that is may change where what limits the rate does, from one regime to the other. Strays that are drawn for
+        each batch size by itself average that out, so it is added to intervals as a lean.
 
         Returns:
-            Shape (2k, k): each of the k places, with both signs; at the first all lean alike.
+            Both signs of each place with at least 3 batch sizes on either side, shape (places, k).
         """
         strays = np.array([float(c.vertex()[1][0]) for c in self.curves])
-        k = len(strays)
-        signs = np.where(np.arange(k) < np.arange(k)[:, None], -1, 1)
+        number = np.arange(len(strays))
+        signs = np.where(number < number[FEWEST_ON_A_SIDE : 1 - FEWEST_ON_A_SIDE, None], -1, 1)
         leaning: np.ndarray = self.vertices + strays * np.concatenate([signs, -signs])
         return leaning
 

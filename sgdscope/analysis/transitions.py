@@ -106,7 +106,8 @@ def transition_of(found: Cells) -> dict[str, Any]:
     estimate = fit_hinge(fitted.x, fitted.vertices, fitted.bounds)
     drawn = fit_hinge(fitted.x, *fitted.drawn_vertices())
     place, slope = float(estimate.transition[0]), float(estimate.slope[0])
-    leaning = fit_hinge(fitted.x, fitted.leaning(), np.repeat(fitted.bounds, 2 * len(fitted.sizes), axis=0))
+    y = fitted.leaning()
+    leaning = fit_hinge(fitted.x, y, np.repeat(fitted.bounds, len(y), axis=0))
     place_low, place_high = place_interval(place, drawn.transition, found.n, most_away(leaning.transition, place))
     slope_low, slope_high = bootstrap_t_interval(slope, drawn.slope, found.n, lean=most_away(leaning.slope, slope))
     growing = found.n > 1 and slope_low > 0
@@ -147,14 +148,14 @@ def slope_of(found: Cells) -> Estimate:
 
 def lean_of_slope(found: Cells) -> float:
     """Return by how much a slope may be wrong since curves lean: see :meth:`~.sweep.Cells.leaning`."""
-    bounds = np.repeat(found.bounds, 2 * len(found.sizes), axis=0)
+    leaning = found.leaning()
     slope = float(fit_line(found.x, found.vertices, found.bounds)[0])
-    return most_away(fit_line(found.x, found.leaning(), bounds), slope)
+    return most_away(fit_line(found.x, leaning, np.repeat(found.bounds, len(leaning), axis=0)), slope)
 
 
 def most_away(values: np.ndarray, value: float) -> float:
-    """Return the largest distance of values from one."""
-    return float(np.abs(values - value).max())
+    """Return the largest distance of values from one; 0 without any."""
+    return float(np.abs(values - value).max(initial=0.0))
 
 
 def _level(fitted: Cells, inside: Cells) -> bool:

@@ -272,7 +272,7 @@ def own_bootstrap(table, n, draws):
         else:
             leaning = [
                 own_hinge(x, y + 0.25 * sign * np.where(np.arange(len(x)) < place, -1, 1))
-                for place in range(len(x))
+                for place in range(3, len(x) - 2)
                 for sign in (-1, 1)
             ]
         found.append(own_hinge(x, y))

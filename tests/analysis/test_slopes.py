@@ -125,10 +125,16 @@ def test_a_slope_may_be_wrong_by_what_its_weights_make_of_strays_of_one_sign_on_
     found = cells("linear", **SURE)
     strays = np.array([float(c.vertex()[1][0]) for c in found.curves])
     weights = (found.x - found.x.mean()) / ((found.x - found.x.mean()) ** 2).sum()
-    signs = [np.where(np.arange(len(strays)) < place, -1, 1) for place in range(len(strays))]
+    signs = [np.where(np.arange(9) < place, -1, 1) for place in (3, 4, 5, 6)]
     assert lean_of_slope(found) == pytest.approx(max(abs(weights @ (sign * strays)) for sign in signs))
-    assert found.leaning().shape == (2 * len(strays), len(strays))
-    np.testing.assert_allclose(np.abs(found.leaning() - found.vertices), np.tile(strays, (2 * len(strays), 1)))
+    expected = [found.vertices[0] + turned * sign * strays for turned in (1, -1) for sign in signs]
+    np.testing.assert_allclose(found.leaning(), expected)
+
+
+def test_fewer_batch_sizes_than_two_regimes_have_do_not_lean():
+    found = cells("linear", sizes=NOISE, **SURE)
+    assert found.leaning().shape == (0, 5)
+    assert lean_of_slope(found) == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
