@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from sgdscope.analysis.sweep import Cells
-from sgdscope.analysis.transitions import FARTHEST, place_interval
+from sgdscope.analysis.transitions import FARTHEST, lean_of_slope, place_interval
 from sgdscope.stats.intervals import bootstrap_t_interval
 from sgdscope.stats.laws import SOFTNESSES, fit_soft_hinge
 
@@ -15,11 +15,12 @@ from sgdscope.stats.laws import SOFTNESSES, fit_soft_hinge
 def grid_error(found: Cells) -> float:
     """Return the standard error of a slope that seeds do not make smaller: from how far each vertex may stray.
 
-    √(Σ wᵢ² rᵢ²/3), with w the weights of least squares and r the strays, within which a vertex may lie anywhere.
+    √(Σ wᵢ² rᵢ²/3), with w the weights of least squares and r the strays, within which a vertex may lie anywhere; and
+    half of the lean, since an interval of 95 % reaches two standard errors.
     """
     x = found.x - found.x.mean()
     strays = np.array([float(c.vertex()[1][0]) for c in found.curves])
-    return float(np.sqrt(((x / (x @ x)) ** 2 * strays**2 / 3).sum()))
+    return math.hypot(math.sqrt(((x / (x @ x)) ** 2 * strays**2 / 3).sum()), lean_of_slope(found) / 2)
 
 
 def sharpness_of(found: Cells) -> dict[str, float]:

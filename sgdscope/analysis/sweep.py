@@ -17,6 +17,9 @@ from sgdscope.analysis.trial_table import Criterion
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import BOOTSTRAP_SEED
 
+# Curves lean the other way in another regime, which has at least so many batch sizes.
+FEWEST_ON_A_SIDE = 3
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -58,6 +61,22 @@ class Cells:
     def _drawn(self) -> tuple[np.ndarray, ...]:
         """Best rates, vertices and strays of each draw of seeds, which are the same in every cell; shape (draws, k)."""
         return tuple(np.stack(of, axis=1) for of in zip(*(c.drawn for c in self.curves), strict=True))
+
+    def leaning(self) -> np.ndarray:
+        """Return the vertices where curves lean one way up to some batch size and the other way from there on.
+
+        A curve that is steeper on one side has its vertex off to the other, by about as much at each batch size. Which
+        side that is may change where what limits the rate does, from one regime to the other. Strays that are drawn for
+        each batch size by itself average that out, so it is added to intervals as a lean.
+
+        Returns:
+            Both signs of each place with at least 3 batch sizes on either side, shape (places, k).
+        """
+        strays = np.array([float(c.vertex()[1][0]) for c in self.curves])
+        number = np.arange(len(strays))
+        signs = np.where(number < number[FEWEST_ON_A_SIDE : 1 - FEWEST_ON_A_SIDE, None], -1, 1)
+        leaning: np.ndarray = self.vertices + strays * np.concatenate([signs, -signs])
+        return leaning
 
     def drawn_means(self, stream: int) -> np.ndarray:
         """Return the mean vertex over the batch sizes in each draw of seeds, shape (draws,).

@@ -59,8 +59,9 @@ def transitions(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
 
     The hinge is fitted to log₂ ε* of all batch sizes, each by :meth:`~sgdscope.analysis.curve.Curve.vertex`; a best
     rate at the edge of the rates tried is a bound. Seeds are drawn jointly over all batch sizes and
-    everything is fitted anew for each draw; the interval is estimate ± t(n−1)·SE·√(n/(n−1)) in log₂ B, widened by
-    half a step of the grid of transitions.
+    everything is fitted anew for each draw; the interval is estimate ± √((t(n−1)·SE)²·n/(n−1) + lean²) in log₂ B, with
+    the most that :meth:`~sgdscope.analysis.sweep.Cells.leaning` curves move the estimate as the lean, widened by half a
+    step of the grid of transitions.
 
     Cells that have hardly learned are left out, by :func:`learning`.
 
@@ -105,8 +106,10 @@ def transition_of(found: Cells) -> dict[str, Any]:
     estimate = fit_hinge(fitted.x, fitted.vertices, fitted.bounds)
     drawn = fit_hinge(fitted.x, *fitted.drawn_vertices())
     place, slope = float(estimate.transition[0]), float(estimate.slope[0])
-    place_low, place_high = place_interval(place, drawn.transition, found.n)
-    slope_low, slope_high = bootstrap_t_interval(slope, drawn.slope, found.n)
+    y = fitted.leaning()
+    leaning = fit_hinge(fitted.x, y, np.repeat(fitted.bounds, len(y), axis=0))
+    place_low, place_high = place_interval(place, drawn.transition, found.n, most_away(leaning.transition, place))
+    slope_low, slope_high = bootstrap_t_interval(slope, drawn.slope, found.n, lean=most_away(leaning.slope, slope))
     growing = found.n > 1 and slope_low > 0
     if _level(fitted, inside):
         line = slope_of(fitted)
@@ -135,11 +138,24 @@ def slope_of(found: Cells) -> Estimate:
     """Return the slope of log₂ ε* against log₂ B over some batch sizes, at least two.
 
     ε* is that of :meth:`~sgdscope.analysis.curve.Curve.vertex`. Seeds are drawn jointly over all batch sizes and
-    everything is fitted anew; the intervals are estimate ± t(n−1)·SE·√(n/(n−1)).
+    everything is fitted anew; the intervals are estimate ± √((t(n−1)·SE)²·n/(n−1) + lean²), with the lean of
+    :func:`lean_of_slope`.
     """
     estimate = float(fit_line(found.x, found.vertices, found.bounds)[0])
     drawn = fit_line(found.x, *found.drawn_vertices())
-    return bootstrapped(estimate, drawn, found.n)
+    return bootstrapped(estimate, drawn, found.n, lean_of_slope(found))
+
+
+def lean_of_slope(found: Cells) -> float:
+    """Return by how much a slope may be wrong since curves lean: see :meth:`~.sweep.Cells.leaning`."""
+    leaning = found.leaning()
+    slope = float(fit_line(found.x, found.vertices, found.bounds)[0])
+    return most_away(fit_line(found.x, leaning, np.repeat(found.bounds, len(leaning), axis=0)), slope)
+
+
+def most_away(values: np.ndarray, value: float) -> float:
+    """Return the largest distance of values from one; 0 without any."""
+    return float(np.abs(values - value).max(initial=0.0))
 
 
 def _level(fitted: Cells, inside: Cells) -> bool:
@@ -158,7 +174,7 @@ def _rise(found: Cells, before: slice, after: slice) -> Estimate:
     return bootstrapped(float(value[0]), draws, found.n)
 
 
-def place_interval(place: float, drawn: np.ndarray, n: int) -> tuple[float, float]:
+def place_interval(place: float, drawn: np.ndarray, n: int, lean: float = 0.0) -> tuple[float, float]:
     """Return the 95 % interval of a fitted transition, in octaves, widened by what its grid rounds."""
-    low, high = bootstrap_t_interval(place, drawn, n)
+    low, high = bootstrap_t_interval(place, drawn, n, lean=lean)
     return low - 0.5 / PLACES_PER_OCTAVE, high + 0.5 / PLACES_PER_OCTAVE

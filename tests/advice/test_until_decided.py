@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from sgdscope.advice.advice import Advice
 from sgdscope.advice.until_decided import INTERIM_ALPHA, raised
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import Epochs
@@ -95,6 +96,17 @@ def test_only_open_cells_are_raised_and_only_to_declared_looks():
         of_cell = counts.filter(optimizer=entry.optimizer, batch_size=entry.batch_size)["len"].sort().to_list()
         assert of_cell == [5, 5, 7, 7, entry.seeds.best]
     assert ("momentum:0.9", 64) in {(entry.optimizer, entry.batch_size) for entry in declared.seeds_at}
+
+
+def test_a_batch_size_that_is_known_to_be_worse_is_not_raised():
+    """Whether 64 loses more than the margin is open; it is compared with 16, and 256 is far below both."""
+    lost = {("sgd", 64): 0.004, ("sgd", 256): 0.2}
+    declared = declaration(optimizers=SGD(), seeds=Seeds(5, 7, 17))
+    raised_to, trials = until_decided(declared, Oracle(lost, spread=0.006), NOTHING, most=30)
+    assert {(entry.optimizer, entry.batch_size) for entry in raised_to.seeds_at} == {("sgd", 16), ("sgd", 64)}
+    costs = Advice(Tables(trials, {RECORD.name: RECORD}, MARGIN)).costs
+    assert costs["n"].to_list() == [23, 23, 10]  # that report: all but the 7 that chose
+    assert costs["shared"].to_list() == [23, 23, 10]
 
 
 @pytest.mark.parametrize("seed", range(3))

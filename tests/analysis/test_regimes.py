@@ -254,7 +254,10 @@ def parabola_vertex(total):
 
 
 def own_bootstrap(table, n, draws):
-    """Knee, slope and level of the whole and of each draw, in loops, with numpy's least squares for every fit."""
+    """Transition, slope and level of the whole and of each draw, and the most that leaning curves move the first two.
+
+    In loops, with numpy's least squares for every fit.
+    """
     rng = np.random.default_rng(77)
     cells = {}
     for size, rate, seed, score in table.select("batch_size", "learning_rate", "seed", "validation_score").rows():
@@ -266,29 +269,40 @@ def own_bootstrap(table, n, draws):
         y = np.array([parabola_vertex(total[size]) for size in sorted(cells)])
         if found:  # a curve is no parabola
             y = y + rng.uniform(-0.25, 0.25, len(y))
-        fits = []
-        for knee in np.linspace(x[1], x[-1], round((x[-1] - x[1]) * 5) + 1):
-            design = np.stack([np.minimum(x, knee), np.ones_like(x)], axis=1)
-            (slope, level), squares, *_ = np.linalg.lstsq(design, y)
-            fits.append((round(float(squares[0]), 9), knee, slope, level + slope * knee))
-        found.append(min(fits)[1:])
-    return np.array(found)
+        else:
+            leaning = [
+                own_hinge(x, y + 0.25 * sign * np.where(np.arange(len(x)) < place, -1, 1))
+                for place in range(3, len(x) - 2)
+                for sign in (-1, 1)
+            ]
+        found.append(own_hinge(x, y))
+    return np.array(found), np.abs(np.array(leaning)[:, :2] - found[0][:2]).max(axis=0)
+
+
+def own_hinge(x, y):
+    fits = []
+    for place in np.linspace(x[1], x[-1], round((x[-1] - x[1]) * 5) + 1):
+        design = np.stack([np.minimum(x, place), np.ones_like(x)], axis=1)
+        (slope, level), squares, *_ = np.linalg.lstsq(design, y)
+        fits.append((round(float(squares[0]), 9), place, slope, level + slope * place))
+    return min(fits)[1:]
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("n", [5, 10])
 def test_the_interval_is_that_of_a_bootstrap_of_seeds(n):
-    """Estimate ± t(n−1)·SE·√(n/(n−1)), against draws by another generator."""
+    """Estimate ± √((t(n−1)·SE)²·n/(n−1) + lean²), against draws by another generator."""
     rng = np.random.default_rng(10 + n)
     table = trials(rng, n, [law(rng, 6.0), law(rng, 6.0)], "score")
     row = transitions(table, RECORDS).row(0, named=True)
-    own = own_bootstrap(table, n, 150)
+    own, lean = own_bootstrap(table, n, 150)
     np.testing.assert_allclose([math.log2(row["transition"]), row["slope"], math.log2(row["level"])], own[0], atol=1e-6)
     scale = stats.t.ppf(0.975, n - 1) * math.sqrt(n / (n - 1))
     half_of_bend = math.log2(row["transition_high"] / row["transition_low"]) / 2 - 0.5 / PLACES_PER_OCTAVE
     half_of_slope = (row["slope_high"] - row["slope_low"]) / 2
     # Two standard deviations, of 200 draws and of 150.
-    np.testing.assert_allclose([half_of_bend, half_of_slope], scale * own[1:, :2].std(axis=0), rtol=0.25)
+    expected = np.hypot(scale * own[1:, :2].std(axis=0), lean)
+    np.testing.assert_allclose([half_of_bend, half_of_slope], expected, rtol=0.25)
     assert math.sqrt(row["transition_low"] * row["transition_high"]) == pytest.approx(row["transition"])
     assert (row["slope_low"] + row["slope_high"]) / 2 == pytest.approx(row["slope"])
 

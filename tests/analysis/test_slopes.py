@@ -7,7 +7,7 @@ import pytest
 
 from sgdscope.analysis.slopes import sharpness_of
 from sgdscope.analysis.sweep import Cells
-from sgdscope.analysis.transitions import slope_of
+from sgdscope.analysis.transitions import lean_of_slope, slope_of
 from sgdscope.testing.simulated import BATCH_SIZES, LAWS, Truth, simulate
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -116,3 +116,31 @@ def test_where_nothing_bends_the_bend_is_at_an_edge():
 def test_one_seed_says_nothing_of_the_sharpness():
     found = sharpness_of(cells("smooth", n=1, **SURE))
     assert (found["k_low"], found["k_high"]) == (0.0, math.inf)
+
+
+# ── Curves that lean ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_slope_may_be_wrong_by_what_its_weights_make_of_strays_of_one_sign_on_each_side():
+    found = cells("linear", **SURE)
+    strays = np.array([float(c.vertex()[1][0]) for c in found.curves])
+    weights = (found.x - found.x.mean()) / ((found.x - found.x.mean()) ** 2).sum()
+    signs = [np.where(np.arange(9) < place, -1, 1) for place in (3, 4, 5, 6)]
+    assert lean_of_slope(found) == pytest.approx(max(abs(weights @ (sign * strays)) for sign in signs))
+    expected = [found.vertices[0] + turned * sign * strays for turned in (1, -1) for sign in signs]
+    np.testing.assert_allclose(found.leaning(), expected)
+
+
+def test_fewer_batch_sizes_than_two_regimes_have_do_not_lean():
+    found = cells("linear", sizes=NOISE, **SURE)
+    assert found.leaning().shape == (0, 5)
+    assert lean_of_slope(found) == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_curves_that_lean_the_other_way_from_some_batch_size_on_keep_their_slope_in_the_interval(seed):
+    """Seeds say nothing here: each vertex is off by a tenth of an octave, to one side and then to the other."""
+    slope = slope_of(cells("no transition in range", 15, seed=seed, shape="turning", loss_spread=1e-4, grid=0.0))
+    assert slope.low95 <= 1.0 <= slope.high95
+    assert abs(slope.value - 1.0) > 0.02
+    assert slope.high95 - slope.low95 < 0.2
