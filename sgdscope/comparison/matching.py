@@ -54,13 +54,22 @@ def matched(sides: Sequence[Side]) -> tuple[list[Matched], list[str]]:
         Matched(tuple(dict(zip(axes, of_side, strict=True)) for of_side in zip(*combined, strict=True)))
         for combined in product(*axes.values())
     ]
-    found = [
-        one
+    without = [
+        (side.name, key)
         for one in found
-        if all(not side.tables.trials.filter(**key).is_empty() for side, key in zip(sides, one.keys, strict=True))
+        for side, key in zip(sides, one.keys, strict=True)
+        if side.tables.optima.filter(**key, criterion="score").is_empty()
+    ]
+    found = [
+        one for one in found if not any((side.name, key) in without for side, key in zip(sides, one.keys, strict=True))
+    ]
+    alone += [
+        f"Not compared: {', '.join(key.values())}, without a best learning rate in {name}." for name, key in without
     ]
     if not found:
-        raise InputError("compare: no workload, budget and optimizer is in all studies. Name studies that share one.")
+        raise InputError(
+            "compare: no workload, budget and optimizer has a best learning rate in all studies. Name others."
+        )
     for one in found:
         _check_scores(sides, one)
     return found, alone

@@ -118,4 +118,4 @@ def _factor(side: Side, key: dict[str, str]) -> float:
     """Return the effective rate of an optimizer over its rate; 1 where it has none."""
     rows = side.tables.optima.filter(**key)
     effective = rows.select(pl.coalesce("effective_learning_rate", "learning_rate") / pl.col("learning_rate"))
-    return float(effective.to_series()[0])
+    return float(effective.item(0, 0))

@@ -123,6 +123,26 @@ def test_what_is_in_one_study_alone_is_named(loaded):
     assert found.score_difference["batch_size"].to_list() == [32, 128, 512, None]
 
 
+def test_one_seed_decides_nothing_and_is_drawn(loaded, tmp_path):
+    found = sg.compare(loaded(n=1), loaded(n=1, lost=0.1))
+    assert set(found.score_difference["verdict"]) == {"undecided"}
+    assert "best-score" in found.figures
+    found.save(tmp_path)
+    assert '"decides_low": null' in found.as_json()
+
+
+def test_an_optimizer_that_failed_everywhere_in_one_study_is_named_and_left_out(planted, tmp_path):
+    both = planted(optimizers=("sgd", "adam"))
+    both.write_csv(tmp_path / "a.csv")
+    gone = pl.col("optimizer") == "adam"
+    failed = both.with_columns(status=pl.when(gone).then(pl.lit("diverged")).otherwise(pl.lit("complete")))
+    failed.with_columns(score=pl.when(~gone).then("score")).write_csv(tmp_path / "b.csv")
+    a, b = (sg.load_table(tmp_path / f"{name}.csv", score_margin=MARGIN, constant_score=0.1) for name in "ab")
+    found = sg.compare(a, b)
+    assert set(found.score_difference["optimizer"]) == {"sgd"}
+    assert [notice for notice in found.notices if "adam" in notice and notice.startswith("Not compared")]
+
+
 def test_studies_of_different_scores_or_margins_are_refused_in_a_sentence(loaded, planted, tmp_path):
     planted().with_columns(score=1 - pl.col("score")).write_csv(tmp_path / "errors.csv")
     errors = sg.load_table(tmp_path / "errors.csv", minimize=True, score_margin=MARGIN)

@@ -23,8 +23,17 @@ def side(name, record=BASE, programs=None, optimizers=SGD, budgets=THIRTY, **fie
     declaration = Declaration(
         name=name, workloads=[record], batch_sizes=(8, 32), optimizers=optimizers, budgets=budgets, **fields
     )
-    cells = [(record.name, str(budget), str(of), size) for budget in budgets for of in optimizers for size in (8, 32)]
-    trials = pl.DataFrame(cells, ["workload", "budget", "optimizer", "batch_size"], orient="row")
+    rows = [
+        {"workload": record.name, "budget": str(budget), "optimizer": str(of), "batch_size": size, "seed": seed}
+        for budget in budgets
+        for of in optimizers
+        for size in (8, 32)
+        for seed in (0, 1)
+    ]
+    trials = pl.DataFrame(rows).with_columns(
+        learning_rate=pl.lit(0.1), effective_learning_rate=pl.lit(0.1), status=pl.lit("complete"), steps=pl.lit(100),
+        validation_score=pl.lit(0.9), test_score=pl.lit(0.9), train_loss=pl.lit(0.1),
+    )  # fmt: skip
     return Side(name, Tables(trials, {record.name: record}), declaration, programs or {}, ())
 
 

@@ -60,7 +60,7 @@ def common(panels: Sequence[Panel], *columns: str, log: bool = False) -> dict[st
     numbers = pl.concat([rows[name].cast(pl.Float64) for _, rows in panels for name in columns])
     low, high = style.extent(numbers.filter(numbers.is_finite()))
     if log:
-        factor = (high / low) ** FREE
+        factor = (high / low) ** FREE if high > low else 2.0
         return {"domain": [low / factor, high * factor]}
-    free = FREE * (high - low)
+    free = FREE * (high - low) or abs(high) or 1.0
     return {"domain": [low - free, high + free]}

@@ -34,11 +34,9 @@ def figure(comparison: Comparison, part: Sequence[Matched]) -> Figure | None:
     if not has_several_batch_sizes(panels):
         return None
     record, reference = comparison.record, comparison.names[0]
-    scaled = [
-        (name, rows.select("batch_size", pl.col("decides_low", "decides_high") * (100 if record.in_percent else 1)))
-        for name, rows in panels
-    ]
-    axis, sizes = common(scaled, "decides_low", "decides_high"), sizes_of(panels)
+    scale, ends = 100 if record.in_percent else 1, ("decides_low", "decides_high", "margin", "below")
+    scaled = [(name, rows.with_columns(below=-pl.col("margin")).select(ends) * scale) for name, rows in panels]
+    axis, sizes = common(scaled, *ends), sizes_of(panels)
     title = f"difference in test {record.score_name}"
     return Figure(
         "score-difference",
