@@ -9,6 +9,12 @@ import polars as pl
 
 from sgdscope.analysis.curves import CURVES_COLUMNS, learning_rate_curves
 from sgdscope.analysis.failures import FAILURES_COLUMNS, failures
+from sgdscope.analysis.methods import (
+    ADVANTAGE_COLUMNS,
+    BEST_BY_METHOD_COLUMNS,
+    advantage_over_sgd,
+    best_by_method,
+)
 from sgdscope.analysis.noise_scale import NOISE_SCALE_COLUMNS, NOISE_SCALE_SCHEMA, noise_scale
 from sgdscope.analysis.optima import OPTIMA_COLUMNS, optima
 from sgdscope.analysis.regimes import REGIMES_COLUMNS, regimes
@@ -36,6 +42,8 @@ COLUMNS: dict[str, Columns] = {
     "regimes": REGIMES_COLUMNS,
     "score_limits": SCORE_LIMITS_COLUMNS,
     "test_set": TEST_SET_COLUMNS,
+    "advantage_over_sgd": ADVANTAGE_COLUMNS,
+    "best_by_method": BEST_BY_METHOD_COLUMNS,
     "saturation": SATURATION_COLUMNS,
     "training_curves": TRAINING_CURVES_COLUMNS,
     "noise_scale": NOISE_SCALE_COLUMNS,
@@ -92,8 +100,9 @@ class Tables:
 
     def all(self) -> dict[str, pl.DataFrame]:
         """Return every table by its name; those of what is measured along training where it was."""
-        measured = [name for name in ("training_curves", "noise_scale") if not getattr(self, name).is_empty()]
-        return {name: getattr(self, name) for name in (*TABLES, *measured)}
+        there = ("advantage_over_sgd", "best_by_method", "training_curves", "noise_scale")
+        found = [name for name in there if not getattr(self, name).is_empty()]
+        return {name: getattr(self, name) for name in (*TABLES, *found)}
 
     @property
     def _context(self) -> tuple[Records, float | None, pl.DataFrame | None, pl.DataFrame | None]:
@@ -135,6 +144,16 @@ class Tables:
         if self.correctness is None:
             return pl.DataFrame(schema=TEST_SET_SCHEMA)
         return over_test_examples(self.optima, self.trials, self.correctness, self.records)
+
+    @table
+    def advantage_over_sgd(self) -> pl.DataFrame:
+        """How much better than SGD each method is at each batch size, with what it costs; none without methods."""
+        return advantage_over_sgd(self.trials, self.records)
+
+    @table
+    def best_by_method(self) -> pl.DataFrame:
+        """Each method at its best batch size against SGD at its own; none without methods."""
+        return best_by_method(self.trials, self.records)
 
     @table
     def noise_scale(self) -> pl.DataFrame:
