@@ -1,4 +1,4 @@
-"""Methods against SGD: how much better each is by batch size, what it costs, and the best of each over batch sizes."""
+"""Methods and the SGD that each is compared with: their scores at rates chosen without them, and what they cost."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import polars as pl
 from sgdscope.analysis.curve import curve
 from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.rate_choice import Chosen, inside, leads_over, scores_by_batch_size
-from sgdscope.analysis.trial_table import CELL_COLUMNS, OPTIMIZER_COLUMNS, SEEDS, Records
+from sgdscope.analysis.trial_table import SEEDS, Records
 from sgdscope.errors import InputError
-from sgdscope.frames import Column, Columns, schema, with_interval
+from sgdscope.frames import Column, Columns, with_interval
 from sgdscope.optimizers import KFAC, L2, SAM, SGD, SVRG, Adam, GradientPenalty, Optimizer, parse_optimizer
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import named, t_interval
@@ -39,13 +39,6 @@ METHOD_COLUMNS: Columns = {
     "train_loss": Column(pl.Float64, "Geometric mean of the training loss at this learning rate.", "loss"),
     **COST_COLUMNS,
 }
-ADVANTAGE_COLUMNS: Columns = {**CELL_COLUMNS, **METHOD_COLUMNS}
-BEST_BY_METHOD_COLUMNS: Columns = {
-    **OPTIMIZER_COLUMNS,
-    "batch_size": Column(pl.Int64, "Batch size with the best validation score.", "examples"),
-    **METHOD_COLUMNS,
-}
-ADVANTAGE_SCHEMA, BEST_BY_METHOD_SCHEMA = schema(ADVANTAGE_COLUMNS), schema(BEST_BY_METHOD_COLUMNS)
 # Made for curvature; against the gradient's noise; in place of it.
 CURVATURE, NOISE, REGULARIZATION = (Adam, KFAC), (SVRG,), (GradientPenalty, L2, SAM)
 
@@ -132,38 +125,6 @@ def of_methods(trials: pl.DataFrame) -> bool:
     return any(isinstance(known_optimizer(name), kinds) for name in trials["optimizer"].unique())
 
 
-def advantage_over_sgd(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
-    """Return one row for each cell: its score, its advantage over SGD, and what it costs; none without other methods.
-
-    Examples, updates, gradients and seconds stand beside each other, since what is held equal is one of them alone.
-
-    Args:
-        trials: a table of trials.
-        records: what their workloads are, by name.
-    """
-    rows = [
-        {**method.key, "batch_size": size} | _row(method, size, method.leads.get(size))
-        for method in (methods(trials, records) if of_methods(trials) else [])
-        for size in method.scores
-    ]
-    return pl.DataFrame(rows, schema=ADVANTAGE_SCHEMA)
-
-
-def best_by_method(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
-    """Return one row for each optimizer: the batch size with its best score, and its advantage over SGD's best.
-
-    Args:
-        trials: a table of trials.
-        records: what their workloads are, by name.
-    """
-    rows = [
-        {**method.key, "batch_size": size} | _row(method, size, lead_at_best(method))
-        for method in (methods(trials, records) if of_methods(trials) else [])
-        if (size := method.best_batch_size) is not None
-    ]
-    return pl.DataFrame(rows, schema=BEST_BY_METHOD_SCHEMA)
-
-
 def lead_at_best(method: Method) -> np.ndarray | None:
     """Return by how much a method at its best batch size is better than its baseline at its own, seed by seed."""
     mine, theirs = (
@@ -175,7 +136,8 @@ def lead_at_best(method: Method) -> np.ndarray | None:
     return leads_over({0: method.scores[mine]}, {0: method.baseline_scores[theirs]}).get(0)
 
 
-def _row(method: Method, size: int, lead: np.ndarray | None) -> dict[str, Any]:
+def method_row(method: Method, size: int, lead: np.ndarray | None) -> dict[str, Any]:
+    """Return what a method reached at a batch size, by how much it is better, and what it cost."""
     cell, chosen, sign = method.members[size], method.scores[size], method.record.score_sign
     found = curve(cell, method.record, "score")
     rate = float(found.rates[found.best()[0]])

@@ -7,14 +7,10 @@ from functools import cached_property
 
 import polars as pl
 
+from sgdscope.analysis.advantage_over_sgd import ADVANTAGE_COLUMNS, advantage_over_sgd
+from sgdscope.analysis.best_by_method import BEST_BY_METHOD_COLUMNS, best_by_method
 from sgdscope.analysis.curves import CURVES_COLUMNS, learning_rate_curves
 from sgdscope.analysis.failures import FAILURES_COLUMNS, failures
-from sgdscope.analysis.methods import (
-    ADVANTAGE_COLUMNS,
-    BEST_BY_METHOD_COLUMNS,
-    advantage_over_sgd,
-    best_by_method,
-)
 from sgdscope.analysis.noise_scale import NOISE_SCALE_COLUMNS, NOISE_SCALE_SCHEMA, noise_scale
 from sgdscope.analysis.optima import OPTIMA_COLUMNS, optima
 from sgdscope.analysis.regimes import REGIMES_COLUMNS, regimes

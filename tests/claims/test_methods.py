@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from sgdscope.analysis.methods import advantage_over_sgd, best_by_method
+from sgdscope.analysis.advantage_over_sgd import advantage_over_sgd
+from sgdscope.analysis.best_by_method import best_by_method
 from sgdscope.analysis.tables import Tables
 from sgdscope.claims.methods import against_sgd
 from sgdscope.testing.simulated import RECORD, Truth, simulate, trial_table

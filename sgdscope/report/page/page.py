@@ -64,6 +64,8 @@ TABLES = {
     "regimes": "Regime of each batch size",
     "score_limits": "Largest equivalent batch sizes, and where momentum is better",
     "test_set": "Intervals over seeds and test examples",
+    "advantage_over_sgd": "Methods against SGD at each batch size, with what they cost",
+    "best_by_method": "Each method at its best batch size",
     "training_curves": "Loss and score along training",
     "noise_scale": "Gradient noise scale along training",
     "trials": "Trials",
