@@ -1,7 +1,7 @@
 """sgdscope measures how stochastic gradient descent behaves at each batch size.
 
 Declare: Study, Seeds, SeedsAt, Workload, Resident, Streams, Feed, constant_classifier, Epochs, Steps, Unlimited
-Optimizers: SGD, Adam, AdamW, Optax, Values
+Optimizers: SGD, Adam, AdamW, KFAC, SVRG, AlphaSVRG, GradientPenalty, L2, SAM, Optax, Values
 Schedules: Halving, Constant, Cosine, WarmupStableDecay
 Built in: studies, workloads
 Run: run, plan, configure_jax, exit_together
@@ -27,7 +27,19 @@ if TYPE_CHECKING:
     from sgdscope.budget import Epochs, Steps, Unlimited
     from sgdscope.comparison.comparison import Comparison, compare
     from sgdscope.errors import InputError, SgdscopeError
-    from sgdscope.optimizers import SGD, Adam, AdamW, Optax, Values
+    from sgdscope.optimizers import (
+        KFAC,
+        L2,
+        SAM,
+        SGD,
+        SVRG,
+        Adam,
+        AdamW,
+        AlphaSVRG,
+        GradientPenalty,
+        Optax,
+        Values,
+    )
     from sgdscope.result import Analysis, Result, load, load_table, plan, run
     from sgdscope.schedules import Constant, Cosine, Halving, WarmupStableDecay
     from sgdscope.seeds import Seeds, SeedsAt
@@ -49,6 +61,7 @@ _HOME = {
     "constant_classifier": "workloads.base",
     "SGD": "optimizers",
     "Adam": "optimizers",
+    **dict.fromkeys(("KFAC", "SVRG", "AlphaSVRG", "GradientPenalty", "L2", "SAM"), "optimizers"),
     "AdamW": "optimizers",
     "Optax": "optimizers",
     "Values": "optimizers",
@@ -74,15 +87,21 @@ _HOME = {
 }
 
 __all__ = [
+    "KFAC",
+    "L2",
+    "SAM",
     "SGD",
+    "SVRG",
     "Adam",
     "AdamW",
+    "AlphaSVRG",
     "Analysis",
     "Comparison",
     "Constant",
     "Cosine",
     "Epochs",
     "Feed",
+    "GradientPenalty",
     "Halving",
     "InputError",
     "Optax",

@@ -599,11 +599,16 @@ class Study(_Design):
                     f"gradient noise is not estimated; leave it out."
                 )
             for optimizer in self.optimizers:
-                beyond = optimizer.asks if workload.feed is not None else optimizer.asks & {"full_gradient"}
+                beyond = optimizer.asks if workload.feed is not None else optimizer.asks - {"gradient"}
                 if beyond and (workload.feed is not None or workload.streams is not None):
                     raise InputError(
                         f"optimizers: {optimizer} needs more than the gradient of each batch, which workload "
                         f"{workload.name!r} cannot give since its examples are not all on the device; leave it out."
+                    )
+                if "curvature" in optimizer.asks and workload.sample_targets is None:
+                    raise InputError(
+                        f"optimizers: {optimizer} needs targets that are drawn from the model, and workload "
+                        f"{workload.name!r} does not say how. Give the workload sample_targets, or leave it out."
                     )
             self._check_batch_sizes(examples_in(workload.train), workload.ghost_batch_size, workload.unroll)
 

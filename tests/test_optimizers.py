@@ -5,7 +5,20 @@ import optax
 import pytest
 
 from sgdscope.errors import InputError
-from sgdscope.optimizers import SGD, Adam, AdamW, Optax, Values, parse_optimizer
+from sgdscope.optimizers import (
+    KFAC,
+    L2,
+    SAM,
+    SGD,
+    SVRG,
+    Adam,
+    AdamW,
+    AlphaSVRG,
+    GradientPenalty,
+    Optax,
+    Values,
+    parse_optimizer,
+)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
@@ -89,7 +102,12 @@ def test_effective_rate():
 
 
 @pytest.mark.parametrize(
-    "optimizer", [SGD(), SGD(momentum=0.9), SGD(momentum=0.99), SGD(momentum=0.1234567), SGD(momentum=0.9999999)]
+    "optimizer",
+    [
+        *(SGD(), SGD(momentum=0.9), SGD(momentum=0.99), SGD(momentum=0.1234567), SGD(momentum=0.9999999)),
+        *(SVRG(), SVRG(momentum=0), AlphaSVRG(alpha=Values(0.5, 1)), L2(weight_decay=Values(0, 0.1)), SAM(radius=0.1)),
+        *(KFAC(), KFAC(damping=Values(0.01, 1), decay=0.9), GradientPenalty(block=32, strength=Values(0, 1))),
+    ],
 )
 def test_text_is_read_back(optimizer):
     assert parse_optimizer(str(optimizer)) == optimizer
@@ -101,6 +119,11 @@ def test_text_is_read_back(optimizer):
         "lion",
         "adam:beta3=1",
         "adam:beta2",
+        "kfac:layers=3",
+        "kfac:damping=0",
+        "gradient_penalty:block=8.5",
+        "gradient_penalty:block=0",
+        "svrg:alpha=1",
         "adam:beta2=1",
         "sgd:0.9",
         "momentum:1",

@@ -7,6 +7,8 @@ from functools import cached_property
 
 import polars as pl
 
+from sgdscope.analysis.advantage_over_sgd import ADVANTAGE_COLUMNS, advantage_over_sgd
+from sgdscope.analysis.best_by_method import BEST_BY_METHOD_COLUMNS, best_by_method
 from sgdscope.analysis.curves import CURVES_COLUMNS, learning_rate_curves
 from sgdscope.analysis.difference_from_sgd import DIFFERENCE_FROM_SGD_COLUMNS, difference_from_sgd
 from sgdscope.analysis.failures import FAILURES_COLUMNS, failures
@@ -38,6 +40,8 @@ COLUMNS: dict[str, Columns] = {
     "score_limits": SCORE_LIMITS_COLUMNS,
     "difference_from_sgd": DIFFERENCE_FROM_SGD_COLUMNS,
     "test_set": TEST_SET_COLUMNS,
+    "advantage_over_sgd": ADVANTAGE_COLUMNS,
+    "best_by_method": BEST_BY_METHOD_COLUMNS,
     "saturation": SATURATION_COLUMNS,
     "training_curves": TRAINING_CURVES_COLUMNS,
     "noise_scale": NOISE_SCALE_COLUMNS,
@@ -95,8 +99,9 @@ class Tables:
 
     def all(self) -> dict[str, pl.DataFrame]:
         """Return every table by its name; those of what is measured along training where it was."""
-        measured = [name for name in ("training_curves", "noise_scale") if not getattr(self, name).is_empty()]
-        return {name: getattr(self, name) for name in (*TABLES, *measured)}
+        there = ("advantage_over_sgd", "best_by_method", "training_curves", "noise_scale")
+        found = [name for name in there if not getattr(self, name).is_empty()]
+        return {name: getattr(self, name) for name in (*TABLES, *found)}
 
     @property
     def _context(self) -> tuple[Records, float | None, pl.DataFrame | None, pl.DataFrame | None]:
@@ -143,6 +148,16 @@ class Tables:
         if self.correctness is None:
             return pl.DataFrame(schema=TEST_SET_SCHEMA)
         return over_test_examples(self.optima, self.trials, self.correctness, self.records)
+
+    @table
+    def advantage_over_sgd(self) -> pl.DataFrame:
+        """How much better than SGD each method is at each batch size, with what it costs; none without methods."""
+        return advantage_over_sgd(self.trials, self.records)
+
+    @table
+    def best_by_method(self) -> pl.DataFrame:
+        """Each method at its best batch size against SGD at its own; none without methods."""
+        return best_by_method(self.trials, self.records)
 
     @table
     def noise_scale(self) -> pl.DataFrame:

@@ -23,6 +23,7 @@ from sgdscope.analysis.trial_table import INTERVALS_COLUMNS, OPTIMIZER_COLUMNS, 
 from sgdscope.claims.batch_sizes import cases, sweep
 from sgdscope.claims.epochs import ladders, over_epochs
 from sgdscope.claims.finding import SCORE, Finding, in_zone, rounded, shown, together, undecided
+from sgdscope.claims.methods import against_sgd
 from sgdscope.errors import InputError
 from sgdscope.frames import Column, Columns, schema
 from sgdscope.stats.intervals import estimated
@@ -77,6 +78,7 @@ STEADY = (
     "Batch sizes in momentum's steady state, with at least 20/(1 − m) updates, decide if there are enough; otherwise "
     "the verdict is of short runs only"
 )
+NEEDS_METHODS = "a sweep over batch sizes at a constant epoch budget, with SGD and with Adam or K-FAC"
 ZONES = (
     "A claim is supported if the 90 % interval lies inside the required range, contradicted if the 95 % interval lies "
     "outside, and inconclusive otherwise. If a claim has more than two parts, each contradicts at 5 % divided by their "
@@ -169,6 +171,36 @@ CLAIMS: dict[str, Claim] = {
         "rates-by-epochs",
         "three or more epoch budgets at one batch size",
     ),
+    "C10": Claim(
+        "Methods made for curvature (momentum, Adam, K-FAC) help only at large batches or at a constant number of "
+        "steps.",
+        "constant epochs, the difference to SGD at equal batch size, paired by seed: at the smallest batch size below "
+        "δ, and at the largest above δ",
+        "advantage-over-sgd",
+        NEEDS_METHODS,
+    ),
+    "C10b": Claim(
+        "Constant epochs: curvature can be ignored by reducing the batch size, so that SGD at its best batch size "
+        "equals those methods at theirs.",
+        f"the difference of the scores at the best batch sizes, which the validation split chooses: {EQUIVALENCE}",
+        "best-by-method",
+        NEEDS_METHODS,
+    ),
+    "C11": Claim(
+        "Explicit regularization can replace the noise of small batches.",
+        "constant steps, the score loss from the best smaller batch size to the largest below δ, with the strength of "
+        "regularization and the learning rate searched at each batch size; tested only if SGD without it loses more "
+        "than δ",
+        "advantage-over-sgd",
+        "a sweep over batch sizes at a constant number of steps, with and without regularization of searched strength",
+    ),
+    "C12": Claim(
+        "Methods against gradient noise (SVRG) do not work well on neural networks.",
+        "the difference to SGD with the same momentum at equal batch size and updates, paired by seed, below δ at "
+        "every batch size by one-sided t tests at 5 %; contradicted if one exceeds δ by Holm's p values",
+        "advantage-over-sgd",
+        "a sweep over batch sizes with SVRG and with SGD of the same momentum",
+    ),
     "C13": Claim(
         "Behaviour is similar in all cases.",
         "C1 to C7 have the same verdict in every workload; contradicted if one of them is both supported and "
@@ -197,7 +229,7 @@ def findings(tables: Tables, reference: float | None = None) -> list[Finding]:
     found: dict[str, list[Finding]] = defaultdict(list)
     several = [part for part in tables.parts if part.trials["batch_size"].n_unique() > 1]
     of_ladders = [finding for ladder in ladders(tables) for finding in over_epochs(ladder)]
-    for finding in [f for part in several for f in sweep(part)] + of_ladders:
+    for finding in [f for part in several for f in (*sweep(part), *against_sgd(part))] + of_ladders:
         found[finding.claim].append(finding)
     if reference is not None:
         found["C0"] = against_reference(tables, reference)

@@ -11,6 +11,7 @@ import numpy as np
 
 from sgdscope.budget import TrialBudget, Unlimited
 from sgdscope.engine.search import Search
+from sgdscope.optimizers import SGD, Optimizer
 from sgdscope.records import SPLITS, WorkloadRecord
 from sgdscope.schedules import HALVING
 from sgdscope.seeds import Seeds
@@ -28,6 +29,7 @@ SECONDS_BESIDE = 1.6e-3
 SEEN_AS_CELLS = 4
 # An update that takes longer is not timed beforehand.
 MOST_SECONDS_PROBED = 2.0
+PLAIN = SGD()
 
 
 def packs(trials: Sequence[Trial], room: Callable[[Trial], int]) -> Iterator[list[Trial]]:
@@ -66,8 +68,9 @@ class Plan:
 class Costs:
     """What updates and evaluations cost: counted operations, and seconds as far as anything has been timed.
 
-    Seconds per update follow a line a + b·B through what has been timed. What was probed beforehand is scaled by how
-    the last pack compared with it, since a machine is rarely as busy as it was a moment ago.
+    Seconds per update of a rule follow a line a + b·B through what has been timed of it. A rule that has not been timed
+    is taken to be as much slower than the first one as it has more operations. What was probed beforehand is scaled by
+    how the last pack compared with it, since a machine is rarely as busy as it was a moment ago.
 
     Args:
         traced: the workload whose operations are counted.
@@ -89,38 +92,60 @@ class Costs:
         self._bytes_per_trial = sum(read.values()) * evaluations
         self._evaluated = sum(examples_in(workload.split(name)) for name in SPLITS) * evaluations
         self._seconds_to_read = 0.0
-        self._probed: dict[int, float] = {}
-        self._noted: dict[int, float] = {}
+        # By rule and batch size.
+        self._probed: dict[str, dict[int, float]] = {}
+        self._noted: dict[str, dict[int, float]] = {}
+        self._rules: dict[str, Optimizer] = {}
         self._pace = 1.0
 
-    @property
-    def _timed(self) -> dict[int, float]:
-        return {size: seconds * self._pace for size, seconds in self._probed.items()} | self._noted
+    def _timed(self, rule: str | None) -> dict[int, float]:
+        """Return the seconds of an update by batch size, as far as a rule has been timed."""
+        probed, noted = (of.get(rule, {}) if rule else {} for of in (self._probed, self._noted))
+        return {size: seconds * self._pace for size, seconds in probed.items()} | noted
 
     @property
-    def batch_sizes_timed(self) -> int:
-        """Of how many batch sizes a program has been timed, and so compiled."""
-        return len(self._timed)
+    def _first(self) -> str | None:
+        """The rule that was timed first."""
+        return next(iter(self._rules), None)
 
-    def note(self, batch_size: int, seconds_per_update: float) -> None:
+    @property
+    def programs_timed(self) -> int:
+        """How many programs have been timed, and so compiled."""
+        return sum(len(self._timed(rule)) for rule in self._rules)
+
+    def note(self, batch_size: int, seconds_per_update: float, optimizer: Optimizer = PLAIN) -> None:
         """Take in the timing of a pack of one batch size."""
-        if self._probed:
-            self._pace = seconds_per_update / _on_the_line(batch_size, self._probed)
-        self._noted[batch_size] = seconds_per_update
+        rule = self._known(optimizer)
+        if probed := self._probed.get(rule):
+            self._pace = seconds_per_update / _on_the_line(batch_size, probed)
+        self._noted.setdefault(rule, {})[batch_size] = seconds_per_update
 
     def probe(self, backend: Backend, kinds: Sequence[Kind]) -> None:
-        """Time the smallest batch size, and the largest of those whose update should take no more than a moment."""
-        by_size = {kind.batch_size: kind for kind in kinds}
-        smallest = min(by_size)
-        self._seconds_to_read = backend.seconds_to_read
-        self._probed[smallest] = backend.seconds_per_update(by_size[smallest])
-        quick = [size for size in by_size if self._probed[smallest] * size / smallest < MOST_SECONDS_PROBED]
-        if quick and max(quick) > smallest:
-            self._probed[max(quick)] = backend.seconds_per_update(by_size[max(quick)])
+        """Time the smallest batch size, and the largest of those whose update should take no more than a moment.
 
-    def operations(self, trial_updates: int, batch_size: int, gradients_per_update: float = 1) -> int:
+        Each update rule is timed by itself.
+        """
+        self._seconds_to_read = backend.seconds_to_read
+        for optimizer in dict.fromkeys(kind.optimizer for kind in kinds):
+            by_size = {kind.batch_size: kind for kind in kinds if kind.optimizer == optimizer}
+            smallest, probed = min(by_size), self._probed.setdefault(self._known(optimizer), {})
+            probed[smallest] = backend.seconds_per_update(by_size[smallest])
+            quick = [size for size in by_size if probed[smallest] * size / smallest < MOST_SECONDS_PROBED]
+            if quick and max(quick) > smallest:
+                probed[max(quick)] = backend.seconds_per_update(by_size[max(quick)])
+
+    def _known(self, optimizer: Optimizer) -> str:
+        self._rules.setdefault(optimizer.family, optimizer)
+        return optimizer.family
+
+    def _of_update(self, batch_size: int, optimizer: Optimizer) -> float:
+        """Return the operations of an update."""
+        prepared = optimizer.prepared(lambda: self.traced.layers)
+        return prepared.operations_per_update(batch_size, self._per_example)
+
+    def operations(self, trial_updates: int, batch_size: int, optimizer: Optimizer = PLAIN) -> int:
         """Return the operations of a trial, evaluation included."""
-        return round(trial_updates * batch_size * self._per_example * gradients_per_update) + self._beside
+        return round(trial_updates * self._of_update(batch_size, optimizer)) + self._beside
 
     def bytes(self, trial_updates: int, batch_size: int) -> int:
         """Return the bytes that the host reads for a trial, evaluation included."""
@@ -133,28 +158,37 @@ class Costs:
 
     @property
     def seconds_per_operation(self) -> float | None:
-        """The speed of the largest batch that was timed, or None where nothing has been timed."""
-        if not self._timed:
+        """The speed of the largest batch of the rule that was timed first, or None where nothing has been timed."""
+        if self._first is None:
             return None
-        largest, seconds = max(self._timed.items())
-        return seconds / (largest * self._per_example) if self._per_example else 0.0
+        largest, seconds = max(self._timed(self._first).items())
+        operations = self._of_update(largest, self._rules[self._first])
+        return seconds / operations if operations else 0.0
 
-    def per_update(self, batch_size: int) -> float | None:
+    def per_update(self, batch_size: int, optimizer: Optimizer = PLAIN) -> float | None:
         """Return the seconds that an update is expected to take, or None where nothing has been timed."""
-        return _on_the_line(batch_size, self._timed) if self._timed else None
+        if timed := self._timed(optimizer.family):
+            return _on_the_line(batch_size, timed)
+        if self._first is None:
+            return None
+        seconds = _on_the_line(batch_size, self._timed(self._first))
+        theirs = self._of_update(batch_size, self._rules[self._first])
+        return seconds * self._of_update(batch_size, optimizer) / theirs if theirs else seconds
 
-    def per_trial(self, updates: int, batch_size: int) -> float | None:
+    def per_trial(self, updates: int, batch_size: int, optimizer: Optimizer = PLAIN) -> float | None:
         """Return the seconds that a trial is expected to take, evaluation included, on average over a full pack."""
-        per_update = self.per_update(batch_size)
+        per_update = self.per_update(batch_size, optimizer)
         if per_update is None:
             return None
         return updates * per_update + self._evaluating()
 
-    def training_seconds(self, seconds: float, trials: int, updates: int, batch_size: int) -> float:
+    def training_seconds(
+        self, seconds: float, trials: int, updates: int, batch_size: int, optimizer: Optimizer = PLAIN
+    ) -> float:
         """Return what of the seconds of a pack went into training rather than evaluation, in expected proportion."""
-        known = self.per_update(batch_size)
+        known = self.per_update(batch_size, optimizer)
         if known is None:
-            training = float(updates * batch_size * self._per_example)
+            training = updates * self._of_update(batch_size, optimizer)
             evaluating = float(self._beside * trials)
         else:
             training, evaluating = updates * known, self._evaluating() * trials
@@ -240,10 +274,10 @@ def remaining(declaration: Declaration, found: Search, costs: Mapping[str, Costs
         trials += expected
         updates += expected * cell.updates
         examples += expected * cell.updates * cell.batch_size
-        each = cost.operations(cell.updates, cell.batch_size, cell.optimizer.gradients_per_update)
+        each = cost.operations(cell.updates, cell.batch_size, cell.optimizer)
         operations += expected * each
         read += expected * cost.bytes(cell.updates, cell.batch_size)
-        per_trial = cost.per_trial(cell.updates, cell.batch_size)
+        per_trial = cost.per_trial(cell.updates, cell.batch_size, cell.optimizer)
         if per_trial is None and timed:
             per_trial = each * float(np.mean(timed))
         seconds += expected * ((per_trial or 0.0) + SECONDS_BESIDE)
@@ -284,7 +318,7 @@ def _block(declaration: Declaration, record: WorkloadRecord, budget: TrialBudget
     ]
     for size, part in declaration.microbatch_sizes(record).items():
         updates = budget.updates(size, examples[0])
-        operations = costs.operations(updates, size)
+        operations = costs.operations(updates, size, declaration.trial_optimizers[0])
         cells = [Cell(record, budget, optimizer, size) for optimizer in declaration.trial_optimizers]
         trials = sum(trials_expected(declaration.seeds_of(cell), expected) for cell in cells)
         lines.append(f"{size:>10,}  {part:>10,}  {updates:>10,}  {operations:>18.3g}  {trials:>6.0f}")

@@ -289,7 +289,7 @@ class _Run:
             plan = self._remaining(backend)
             left = math.inf if self._ends_at is None else self._ends_at - time.perf_counter()
             pack = next(packs(pending, partial(_room, backend, costs, min(PACK_SECONDS, left))))
-            one = costs.per_trial(pack[0].updates, pack[0].batch_size)
+            one = costs.per_trial(pack[0].updates, pack[0].batch_size, pack[0].optimizer)
             # One that has checkpoints on its way is begun, and goes on in the next run.
             self.out_of_time = left <= 0 or (one is not None and left < one * backend.concurrency < PACK_SECONDS)
             if self.out_of_time:
@@ -320,10 +320,10 @@ class _Run:
         """Return the rows of a pack's trials, of their measurements and of their correctness."""
         from sgdscope.training.loop import CHECKPOINT_SECONDS, Milestones, train
 
-        batch_size, total = pack[0].batch_size, sum(trial.updates for trial in pack)
+        batch_size, optimizer, total = pack[0].batch_size, pack[0].optimizer, sum(trial.updates for trial in pack)
         # Of a pack's time, what its updates take: the evaluation after the last of them is still to come.
-        expected = (costs.per_update(batch_size) or 0.0) * total
-        one = costs.per_trial(pack[0].updates, batch_size)
+        expected = (costs.per_update(batch_size, optimizer) or 0.0) * total
+        one = costs.per_trial(pack[0].updates, batch_size, optimizer)
         long = one is None or one * backend.concurrency >= PACK_SECONDS
         # However little time there is, a long pack leaves a checkpoint, so that it comes to its end in the end.
         kept_by = time.perf_counter() + 1.2 * CHECKPOINT_SECONDS
@@ -351,10 +351,10 @@ class _Run:
         if not resumed and not any(outcome.diverged for outcome in outcomes):
             rounds = len(pack) / backend.concurrency
             seconds = sum(outcome.seconds for outcome in outcomes) * rounds / math.ceil(rounds)
-            per_update = costs.training_seconds(seconds, len(pack), total, batch_size) / total
+            per_update = costs.training_seconds(seconds, len(pack), total, batch_size, optimizer) / total
             # Beside programs that are compiled on the same cores it can only have been slower than it is.
-            if alone or per_update < (costs.per_update(batch_size) or 0.0):
-                costs.note(batch_size, per_update)
+            if alone or per_update < (costs.per_update(batch_size, optimizer) or 0.0):
+                costs.note(batch_size, per_update, optimizer)
         return _tables(backend, outcomes)
 
     def _keep(self, error: Exception) -> str:
@@ -428,10 +428,10 @@ def _probe(study: Study, declaration: Declaration, costs: Costs, world: World) -
     name, backend = costs.traced.workload.name, _backend(study, costs.traced, world)
     kinds = _kinds(declaration, name)
     try:
-        costs.probe(backend, [kind for kind in kinds if kind.optimizer == kinds[0].optimizer])
+        costs.probe(backend, kinds)
     finally:
         backend.close()
-    return backend.compiler.seconds(len(kinds) - costs.batch_sizes_timed)
+    return backend.compiler.seconds(len(kinds) - costs.programs_timed)
 
 
 def _backend(study: Study, traced: TracedWorkload, world: World) -> Backend:
@@ -467,7 +467,7 @@ def _room(backend: Backend, costs: Costs, most_seconds: float, trial: Trial) -> 
 
     Where the trials of a device come one after the other, a longer pack saves nothing.
     """
-    seconds = costs.per_trial(trial.updates, trial.batch_size)
+    seconds = costs.per_trial(trial.updates, trial.batch_size, trial.optimizer)
     if seconds is None:
         return backend.capacity
     rounds = int(most_seconds / max(seconds * backend.concurrency, 1e-9))

@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from sgdscope.converters import shown
 from sgdscope.errors import InputError, did_you_mean
 from sgdscope.optimizers.adam import Adam, AdamW
-from sgdscope.optimizers.base import Optimizer, Oracle, Values
+from sgdscope.optimizers.base import Layer, Optimizer, Oracle, Values
+from sgdscope.optimizers.kfac import KFAC
 from sgdscope.optimizers.optax_rule import Optax
+from sgdscope.optimizers.regularized import L2, SAM, GradientPenalty
 from sgdscope.optimizers.sgd import SGD
+from sgdscope.optimizers.svrg import SVRG, AlphaSVRG
 
-__all__ = ["SGD", "Adam", "AdamW", "Optax", "Optimizer", "Oracle", "Values", "parse_optimizer"]
+__all__ = [
+    "KFAC",
+    "L2",
+    "SAM",
+    "SGD",
+    "SVRG",
+    "Adam",
+    "AdamW",
+    "AlphaSVRG",
+    "GradientPenalty",
+    "Layer",
+    "Optax",
+    "Optimizer",
+    "Oracle",
+    "Values",
+    "parse_optimizer",
+]
+
+# Rules that are written as their name and numbers, such as ``adam:beta2=0.99``.
+BY_NAME: dict[str, type[Optimizer]] = {
+    "adam": Adam,
+    "adamw": AdamW,
+    "kfac": KFAC,
+    "svrg": SVRG,
+    "alpha_svrg": AlphaSVRG,
+    "gradient_penalty": GradientPenalty,
+    "l2": L2,
+    "sam": SAM,
+}
 
 
 def parse_optimizer(text: str) -> Optimizer:
@@ -28,24 +61,37 @@ def parse_optimizer(text: str) -> Optimizer:
         if kind == "sgd" and not parts:
             return SGD()
         if kind == "momentum" and len(parts) < 2:
-            return SGD(momentum=_number(parts[0]) if parts else 0.9)
+            return SGD(momentum=_number("momentum", parts[0]) if parts else 0.9)
         if kind == "optax" and len(parts) == 1:
             return Optax(parts[0])
         if kind == "optax" and len(parts) == 3:
             return Optax(parts[0], first_window=(int(parts[1]), int(parts[2])))
-        if kind in ("adam", "adamw"):
+        if kind in BY_NAME:
             numbers = dict(part.split("=") for part in parts)
-            return (Adam if kind == "adam" else AdamW)(**{name: _number(value) for name, value in numbers.items()})
+            if numbers.keys() <= set(_names(kind)):
+                return BY_NAME[kind](**{name: _number(name, value) for name, value in numbers.items()})
     except InputError:
         raise
     except (TypeError, ValueError):
         pass
+    if kind in BY_NAME:
+        raise InputError(
+            f"optimizers: {shown(text)}: give {kind} numbers as in {kind}:{_names(kind)[0]}=0.5; it has "
+            f"{', '.join(_names(kind))}."
+        )
+    known = ["sgd", "momentum", *BY_NAME]
     raise InputError(
-        f"optimizers: {shown(text)} is not an optimizer; there are sgd, momentum, momentum:M, adam and adamw, the last "
-        f"two with numbers as in adam:beta2=0.99.{did_you_mean(kind, ['sgd', 'momentum', 'adam', 'adamw'])}"
+        f"optimizers: {shown(text)} is not an optimizer; there are sgd, momentum, momentum:M and {', '.join(BY_NAME)}, "
+        f"the last ones with numbers as in adam:beta2=0.99.{did_you_mean(kind, known)}"
     )
 
 
-def _number(text: str) -> float | Values:
+def _names(kind: str) -> list[str]:
+    return [f.name for f in fields(BY_NAME[kind]) if f.name != "layers"]  # type: ignore[arg-type]
+
+
+def _number(name: str, text: str) -> float | Values:
+    if name == "block":
+        return int(text)
     numbers = [float(part) for part in text.split("|")]
     return numbers[0] if len(numbers) == 1 else Values(*numbers)

@@ -16,6 +16,23 @@ Tree = Any
 
 
 @dataclass(frozen=True)
+class Layer:
+    """A dense layer that is found in a workload's loss: ``x W + b``, at one place in each forward pass.
+
+    Args:
+        weight: which leaf of the parameters is W, whose shape is (inputs, outputs).
+        bias: which leaf is b, or None.
+        inputs: the width of x, and 1 more where there is a bias.
+        outputs: the width of the layer's output.
+    """
+
+    weight: int
+    bias: int | None
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
 class Oracle:
     """What an update may ask for beside the gradient that it is given.
 
@@ -23,15 +40,42 @@ class Oracle:
 
     Args:
         gradient: ``gradient(parameters)``, the gradient of this update's batch at any parameters, penalty included.
-        full_gradient: ``full_gradient(parameters)``, the gradient over the whole training split, without augmentation.
+        full_gradient: ``full_gradient(parameters)``, the mean gradient over all N training examples, penalty included.
+            Each example has the augmentation and the random numbers that it has in the current epoch.
+        over_blocks: ``over_blocks(size, function)``, the mean of ``function(gradient)`` over equal blocks of the batch
+            of at most ``size`` examples. ``gradient(parameters)`` is then a block's gradient without the penalty's.
+        curvature: ``curvature(parameters)``, for each dense layer the Kronecker factors of the batch's Fisher matrix.
         key: a random key of this trial and update.
         step: t, the number of updates already made, int32.
+        updates: T, the number of updates of the budget, int32.
+        batch_size: B.
+        examples: N.
     """
 
     gradient: Callable[[Tree], Tree]
     full_gradient: Callable[[Tree], Tree]
+    over_blocks: Callable[[int, Callable[[Callable[[Tree], Tree]], Tree]], Tree]
+    curvature: Callable[[Tree], list[tuple[Any, Any]]]
     key: Any
     step: Any
+    updates: Any
+    batch_size: int
+    examples: int
+
+    @property
+    def progress(self) -> Any:
+        """t/T, how much of the budget is spent."""
+        import jax.numpy as jnp
+
+        return self.step.astype(jnp.float32) / self.updates.astype(jnp.float32)
+
+    @property
+    def begins_epoch(self) -> Any:
+        """Whether the update is the first whose batch begins in its epoch."""
+        import jax.numpy as jnp
+
+        first = self.step.astype(jnp.uint32) * jnp.uint32(self.batch_size)
+        return first % jnp.uint32(self.examples) < self.batch_size
 
 
 @dataclass(frozen=True, init=False)
@@ -68,9 +112,7 @@ class Optimizer(ABC):
     """
 
     asks: ClassVar[frozenset[str]] = frozenset()
-    """Which functions of the oracle the rule calls: ``gradient``, ``full_gradient``."""
-    gradients_per_update: ClassVar[float] = 1
-    """How many gradients of a batch one update takes, for plans."""
+    """Which functions of the oracle the rule calls: ``gradient``, ``full_gradient``, ``over_blocks``, ``curvature``."""
     first_window: tuple[int, int] = (-3, 1)
     """The first learning rates of a search, log₂ of the lowest and the highest, where nothing is known yet."""
 
@@ -107,6 +149,32 @@ class Optimizer(ABC):
     def rule(self) -> Self:
         """The rule without its numbers: rules that are equal share a program."""
         return replace(self, **{f.name: f.default for f in _numbers(self)})  # type: ignore[type-var]
+
+    def prepared(self, layers: Callable[[], tuple[Layer, ...]]) -> Self:
+        """Return the rule for one workload, of which ``layers()`` finds the dense layers; the rule itself by default.
+
+        Raises:
+            InputError: If the rule needs dense layers and there are none.
+        """
+        return self
+
+    def gradients_per_update(self, batch_size: int) -> float:
+        """Return how many times the gradient of a batch one update evaluates; a Hessian-vector product counts as two.
+
+        >>> from sgdscope.optimizers import SGD
+        >>> SGD().gradients_per_update(batch_size=64)
+        1
+        """
+        return 1
+
+    def operations_per_update(self, batch_size: int, of_gradient: float) -> float:
+        """Return the floating-point operations of the products of one update.
+
+        Args:
+            batch_size: B.
+            of_gradient: those of the gradient of one example.
+        """
+        return self.gradients_per_update(batch_size) * batch_size * of_gradient
 
     def effective_learning_rate(self, learning_rate: float) -> float | None:
         """Return the rate at which plain SGD would move as far; None where the rule has no such rate."""
@@ -171,6 +239,50 @@ def zeros_like(tree: Tree) -> Tree:
     import jax.numpy as jnp
 
     return tree_map(jnp.zeros_like, tree)
+
+
+def sometimes(wanted: Any, function: Callable[[Tree], Tree], tree: Tree) -> Tree:
+    """Return ``function(tree)`` where a flag of the trial is set, else the tree, which has the same shapes.
+
+    Where trials are trained all at once (``vmap``), a plain ``cond`` would compute the function in every update. Here
+    it is computed in those in which a trial's flag is set.
+    """
+    import jax
+    import jax.numpy as jnp
+    from jax.custom_batching import custom_vmap
+
+    # What the function closes over is batched too, and so becomes an argument.
+    traced = jax.make_jaxpr(function)(tree)
+    structure = jax.tree.structure(tree)
+
+    def computed(constants: Any, leaves: Any) -> Any:
+        return jax.core.eval_jaxpr(traced.jaxpr, constants, *leaves)
+
+    @custom_vmap
+    def chosen(wanted: Any, constants: Any, leaves: Any) -> Any:
+        return jax.lax.cond(wanted, computed, lambda _, leaves: list(leaves), constants, leaves)
+
+    @chosen.def_vmap
+    def _(size: int, batched: Any, wanted: Any, constants: Any, leaves: Any) -> Any:
+        of_wanted, of_constants, of_leaves = batched
+        every: Callable[[Any, bool], Any] = lambda value, has: (
+            value if has else jnp.broadcast_to(value, (size, *jnp.shape(value)))
+        )
+        wanted = every(wanted, of_wanted)
+        leaves = jax.tree.map(every, leaves, of_leaves)
+        axes = jax.tree.map(lambda has: 0 if has else None, of_constants)
+
+        def some(constants: Any, leaves: Any) -> Any:
+            new = jax.vmap(computed, in_axes=(axes, 0))(constants, leaves)
+            pick: Callable[[Any, Any], Any] = lambda new, old: jnp.where(
+                wanted.reshape(-1, *[1] * (old.ndim - 1)), new, old
+            )
+            return [pick(*pair) for pair in zip(new, leaves, strict=True)]
+
+        found = jax.lax.cond(wanted.any(), some, lambda _, leaves: list(leaves), constants, leaves)
+        return found, [True] * len(found)
+
+    return jax.tree.unflatten(structure, chosen(wanted, list(traced.consts), jax.tree.leaves(tree)))
 
 
 def _numbers(optimizer: Any) -> list[Any]:

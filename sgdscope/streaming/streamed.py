@@ -183,12 +183,22 @@ class Update:
     def _update(
         self, on: Devices, settings: Settings, state: State, sums: Sums, parts: jax.Array
     ) -> tuple[State, Sums, jax.Array]:
-        def unanswered(parameters: Any) -> Any:
+        def unanswered(*of_anything: Any) -> Any:
             raise AssertionError("the examples of this update are gone; such an optimizer is refused before")
 
         recipe = Recipe(on.traced.workload, self.kind, on.compute_dtype)
         gradient = jax.tree.map(lambda g: g / parts, sums.gradient)
-        ask = Oracle(unanswered, unanswered, update_key(settings.seed, state.step), state.step)
+        ask = Oracle(
+            gradient=unanswered,
+            full_gradient=unanswered,
+            over_blocks=unanswered,
+            curvature=unanswered,
+            key=update_key(settings.seed, state.step),
+            step=state.step,
+            updates=settings.updates,
+            batch_size=self.kind.batch_size,
+            examples=examples_in(on.traced.workload.train),
+        )
         after = descended(recipe, settings, state, sums.loss / parts, gradient, sums.model, ask)
         more = goes_on(settings.updates, state)
         state = jax.tree.map(lambda new, old: jnp.where(more, new, old), after, state)

@@ -18,7 +18,9 @@ from sgdscope.seeds import Seeds
 from sgdscope.study import EXTENSIBLE, Declaration, Study
 from sgdscope.study_file import read_study
 
-BUILT_IN = ("digits", "autoencoder", "lstm", "wide_resnet", "wide_resnet_skipinit", "imagenet_resnet50")
+# Studies of methods on the digits, which hold what they compare and so have no sweeps and no profiles.
+OF_METHODS = ("methods", "noise_reduction", "regularization")
+BUILT_IN = ("digits", *OF_METHODS, "autoencoder", "lstm", "wide_resnet", "wide_resnet_skipinit", "imagenet_resnet50")
 SWEEPS = ("steps", "epochs")
 # Fields that the command line can set, by which a folder may differ from the built-in study.
 OPTIONS = (
@@ -28,6 +30,7 @@ OPTIONS = (
 # Data, model, and what a study needs beside the package.
 ABOUT = {
     "digits": ("UCI digits", "fully connected", "nothing"),
+    **dict.fromkeys(OF_METHODS, ("UCI digits", "fully connected", "nothing")),
     "autoencoder": ("MNIST", "autoencoder", "sgdscope data fetch mnist"),
     "lstm": ("Penn TreeBank", "LSTM", "sgdscope data fetch ptb"),
     "wide_resnet": ("CIFAR-10", "Wide ResNet with batch normalization", "sgdscope data fetch cifar10"),
@@ -35,7 +38,7 @@ ABOUT = {
     "imagenet_resnet50": ("ImageNet", "ResNet-50", "--data DIR with ImageNet, a cluster"),
 }
 # Folders and commands of earlier versions name a sweep of a study as a study of its own.
-EARLIER = {f"{name}_{sweep}": (name, sweep) for name in BUILT_IN for sweep in SWEEPS}
+EARLIER = {f"{name}_{sweep}": (name, sweep) for name in BUILT_IN if name not in OF_METHODS for sweep in SWEEPS}
 
 
 def get(
@@ -68,9 +71,9 @@ def get(
     if implied and sweep:
         raise InputError(f"sweep: study {named!r} is a sweep already; give {name} with the sweep {sweep!r}.")
     sweep = sweep or implied
+    if sweep and (name in OF_METHODS or name not in BUILT_IN):
+        raise InputError(f"sweep: study {name!r} has none; it is for studies of batch sizes such as digits.")
     if name not in BUILT_IN:
-        if sweep:
-            raise InputError(f"sweep: study {name!r} has none; it is for built-in studies.")
         _check_ungiven(name, profile, data, train_on_all)
         path = Path(name)
         if not path.exists():
@@ -112,8 +115,10 @@ def origin_of(declaration: Declaration) -> tuple[str, ...] | None:
     the profile is named, since the data may not be there to read its fields by.
     """
     for workload, sweep in product(BUILT_IN, (None, *SWEEPS)):
+        if sweep and workload in OF_METHODS:
+            continue
         words = (workload, "--sweep", sweep) if sweep else (workload,)
-        for profile in (None,) if workload == "digits" else ("small", "full"):
+        for profile in (None,) if workload in ("digits", *OF_METHODS) else ("small", "full"):
             if declaration.name != "-".join(filter(None, (workload, profile, sweep))).replace("_", "-"):
                 continue
             if profile:
@@ -158,5 +163,6 @@ def overview() -> list[tuple[str, ...]]:
         module: Any = import_module(f"sgdscope.studies.{name}")
         data, model, needs = ABOUT[name]
         profiles = ", ".join(sorted(getattr(module, "PROFILES", ()), reverse=True)) or "–"
-        rows.append((name, data, model, ", ".join(("batch sizes", *SWEEPS)), profiles, needs))
+        sweeps = "methods" if name in OF_METHODS else ", ".join(("batch sizes", *SWEEPS))
+        rows.append((name, data, model, sweeps, profiles, needs))
     return rows

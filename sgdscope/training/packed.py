@@ -22,6 +22,7 @@ from sgdscope.training.noise_scale import Sums, gradient_noises, no_sums, small_
 from sgdscope.training.programs import Devices, Evaluate, Noise, Start, Update
 from sgdscope.training.step import CURVE_POINTS, Kind, Settings, State, evaluated, state_bytes
 from sgdscope.training.traced import TracedWorkload
+from sgdscope.workloads.base import examples_in
 
 Batching = Literal["map", "vmap"]
 Loop = Literal["inside", "outside"]
@@ -237,7 +238,12 @@ class PackedBackend:
                 took = timed(steps)
             if took < AGAIN_SECONDS:  # a machine that did something else for a moment must not be taken for a slow one
                 took = min(took, timed(steps))
-        return took / (steps * number)
+        per_update, examples = took / (steps * number), examples_in(self.workload.train)
+        if "full_gradient" in kind.optimizer.asks and steps * kind.batch_size < examples:
+            # The full gradient of an epoch was in the first update alone, which is not timed.
+            gradients = kind.optimizer.gradients_per_update(kind.batch_size)
+            per_update *= gradients / (gradients - 1)
+        return per_update
 
     # ── Programs and arrays ──────────────────────────────────────────────────────────────────────────────
 

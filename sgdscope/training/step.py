@@ -15,6 +15,7 @@ import numpy as np
 from sgdscope.optimizers import Optimizer, Oracle
 from sgdscope.schedules import Schedule
 from sgdscope.study import Trial
+from sgdscope.training.curvature import dense_layers, kronecker_factors
 from sgdscope.training.evaluate import Evaluation, evaluate
 from sgdscope.training.precision import products_in_bfloat16
 from sgdscope.training.sampling import init_key, microbatch_at, update_key, updates_per_epoch
@@ -88,7 +89,13 @@ def start(workload: Workload, optimizer: Optimizer, settings: Settings) -> State
     nothing = zeros(jax.eval_shape(begin, key))
     parameters, model = jax.lax.cond(settings.updates > 0, begin, lambda _: nothing, key)
     curve = jnp.zeros(CURVE_POINTS, jnp.float32)
-    return State(parameters, optimizer.init(parameters), model, curve, jnp.int32(0), jnp.bool_(True))
+    rule = prepared(workload, optimizer)
+    return State(parameters, rule.init(parameters), model, curve, jnp.int32(0), jnp.bool_(True))
+
+
+def prepared(workload: Workload, optimizer: Optimizer) -> Optimizer:
+    """Return an optimizer with what it must know of a workload."""
+    return optimizer.prepared(partial(dense_layers, workload))
 
 
 Advance = Callable[[State], State]
@@ -159,18 +166,59 @@ def one_update(
         loss, gradient, model = jax.lax.fori_loop(0, parts, add, sums)
         return loss / parts, jax.tree.map(lambda g: g / parts, gradient), model
 
+    def over_parts(state: State, most: int, function: Callable[..., Any]) -> Any:
+        """Return the mean of ``function(model, batch, keys)`` over equal parts of the batch."""
+        size = part_of(batch_size, most, workload.ghost_batch_size * workload.unroll)
+
+        def of_part(number: jax.Array) -> Any:
+            batch, keys = microbatch_at(workload, train_split, settings.seed, state.step, number, (batch_size, size))
+            return function(state.model, spread(batch), keys)
+
+        if size == batch_size:
+            return of_part(jnp.int32(0))
+        nothing = zeros(jax.eval_shape(of_part, jnp.int32(0)))
+        add = lambda number, total: jax.tree.map(jnp.add, total, of_part(number))
+        total = jax.lax.fori_loop(0, batch_size // size, add, nothing)
+        return jax.tree.map(lambda a: a / (batch_size // size), total)
+
+    def over_blocks(state: State, most: int, function: Callable[[Callable[[Any], Any]], Any]) -> Any:
+        def of_block(model: Any, batch: Batch, keys: Any) -> Any:
+            return function(lambda p: jax.grad(mean_loss(workload), has_aux=True)(p, model, batch, keys)[0])
+
+        return over_parts(state, most, in_dtype(of_block, recipe.compute_dtype))
+
+    def curvature(state: State, key: Any, parameters: Any) -> Any:
+        return over_parts(state, size, partial(kronecker_factors, workload, key, parameters))
+
     def advance(state: State) -> State:
         loss, gradient, model = of_batch(state, state.parameters)
         key = update_key(settings.seed, state.step)
         ask = Oracle(
             gradient=lambda parameters: penalized(workload, parameters, of_batch(state, parameters)[1]),
-            full_gradient=partial(full_gradient, workload, train_split, state.model, key),
+            full_gradient=partial(full_gradient, recipe, train_split, settings.seed, state),
+            over_blocks=partial(over_blocks, state),
+            curvature=partial(curvature, state, key),
             key=key,
             step=state.step,
+            updates=settings.updates,
+            batch_size=batch_size,
+            examples=examples_in(train_split),
         )
         return descended(recipe, settings, state, loss, gradient, model, ask)
 
     return advance
+
+
+def part_of(batch_size: int, most: int, multiple: int) -> int:
+    """Return the size of the largest equal parts of a batch of at most so many examples, in whole multiples.
+
+    Where there are none, it is the multiple itself, or the whole batch where that is no multiple.
+
+    >>> part_of(256, 128, 1), part_of(96, 40, 1), part_of(64, 16, 32)
+    (128, 32, 32)
+    """
+    sizes = [size for size in range(multiple, batch_size + 1, multiple) if batch_size % size == 0]
+    return max((size for size in sizes if size <= most), default=sizes[0] if sizes else batch_size)
 
 
 def descended(
@@ -181,7 +229,7 @@ def descended(
     gradient = penalized(recipe.workload, state.parameters, gradient)
     finite = jnp.isfinite(loss)
     rate = settings.learning_rate * kind.schedule.factor(state.step, settings.updates)
-    parameters, optimizer = kind.optimizer.update(
+    parameters, optimizer = prepared(recipe.workload, kind.optimizer).update(
         gradient, state.optimizer, state.parameters, rate, settings.coefficients, ask
     )
     stretch = state.step * jnp.minimum(CURVE_POINTS, settings.updates) // settings.updates
@@ -196,27 +244,31 @@ def penalized(workload: Workload, parameters: Any, gradient: Any) -> Any:
     return jax.tree.map(jnp.add, gradient, jax.grad(workload.penalty)(parameters))
 
 
-def full_gradient(workload: Workload, train_split: Batch, model: Any, key: Any, parameters: Any) -> Any:
-    """Return the gradient of the mean training loss of all N examples, without augmentation, and of the penalty.
+def full_gradient(recipe: Recipe, train_split: Batch, seed: Any, state: State, parameters: Any) -> Any:
+    """Return the gradient of the mean training loss of all N examples, and of the penalty.
 
-    The split is read in chunks of whole ghost batches; what fills up the last one counts for nothing. Each example has
-    random numbers of its own, from ``key``.
+    The examples come as in the epoch in which the trial's next batch begins, with its order, augmentation and random
+    numbers, in chunks of whole ghost batches; what fills up the last chunk counts for nothing.
     """
+    workload = recipe.workload
     examples, ghost = examples_in(train_split), workload.ghost_batch_size
     size = min(max(1, workload.evaluation_batch_size // ghost), -(-examples // ghost)) * ghost
+    first = state.step.astype(jnp.uint32) * jnp.uint32(recipe.kind.batch_size)
+    epoch = first // jnp.uint32(examples)
 
     def of_chunk(parameters: Any, number: jax.Array) -> jax.Array:
-        position = number * size + jnp.arange(size)
-        batch = {name: array[position % examples] for name, array in train_split.items()}
+        batch, keys = microbatch_at(workload, train_split, seed, epoch, number, (examples, size))
         if workload.training_loss is None:
-            losses = workload.loss(parameters, model, batch)
+            losses = workload.loss(parameters, state.model, batch)
         else:
-            keys = jax.vmap(partial(jax.random.fold_in, key))(position)
-            losses, _ = workload.training_loss(parameters, model, batch, keys)
-        return jnp.where(position < examples, losses.astype(jnp.float32), 0.0).sum()
+            losses, _ = workload.training_loss(parameters, state.model, batch, keys)
+        counts = number * size + jnp.arange(size) < examples
+        return jnp.where(counts, losses.astype(jnp.float32), 0.0).sum()
+
+    gradient_of = in_dtype(jax.grad(of_chunk), recipe.compute_dtype)
 
     def add_chunk(number: jax.Array, total: Any) -> Any:
-        return jax.tree.map(jnp.add, total, jax.grad(of_chunk)(parameters, number))
+        return jax.tree.map(jnp.add, total, gradient_of(parameters, number))
 
     total = jax.lax.fori_loop(0, -(-examples // size), add_chunk, jax.tree.map(jnp.zeros_like, parameters))
     return penalized(workload, parameters, jax.tree.map(lambda g: g / examples, total))
@@ -224,8 +276,12 @@ def full_gradient(workload: Workload, train_split: Batch, model: Any, key: Any, 
 
 def loss_and_gradient(workload: Workload, compute_dtype: str) -> Callable[..., Any]:
     """Return ``(parameters, state, batch, keys) -> ((mean training loss, state), gradient)``, in these products."""
-    both = jax.value_and_grad(mean_loss(workload), has_aux=True)
-    return products_in_bfloat16(both) if compute_dtype == "bfloat16" else both
+    return in_dtype(jax.value_and_grad(mean_loss(workload), has_aux=True), compute_dtype)
+
+
+def in_dtype(function: Callable[..., Any], compute_dtype: str) -> Callable[..., Any]:
+    """Return a function, which is not differentiated any more, with its products in these numbers."""
+    return products_in_bfloat16(function) if compute_dtype == "bfloat16" else function
 
 
 def mean_loss(workload: Workload) -> Callable[[Any, Any, Any, Any], tuple[Any, Any]]:

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgdscope.errors import InputError
-from sgdscope.optimizers import Optimizer
+from sgdscope.optimizers import Layer, Optimizer
 from sgdscope.records import SPLITS
 from sgdscope.training.contract import Call, check_calls, check_examples, check_parameters, untraceable
+from sgdscope.training.curvature import dense_layers
 from sgdscope.training.fingerprint import fingerprint
 from sgdscope.training.flops import operations, slow_convolutions
 from sgdscope.training.jax_setup import pinned
@@ -75,6 +76,12 @@ class TracedWorkload:
     def operations_per_example(self) -> float:
         """The floating-point operations of a gradient, an example."""
         return operations(self._gradient) / (self.workload.ghost_batch_size * self.workload.unroll)
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The dense layers, for optimizers that ask for them."""
+        with pinned():
+            return dense_layers(self.workload)
 
     @cached_property
     def operations_per_evaluation(self) -> int:

@@ -62,14 +62,22 @@ def autoencoder(splits: Mapping[str, Split]) -> Workload:
         constant_score=constant_score,
         score_name="squared error",
         score_goal="minimize",
+        sample_targets=sampled,
     )
 
 
 def cross_entropy(layers: list[Dense], state: tuple[()], batch: Batch) -> jax.Array:
     """Return −Σ x ln y + (1 − x) ln(1 − y) over the pixels of each image x and its reconstruction y, shape (n,)."""
     x = _grey(batch["picture"])
-    losses: jax.Array = optax.sigmoid_binary_cross_entropy(model.autoencoder(layers, x), x).sum(axis=1)
+    target = batch.get("target", x)
+    losses: jax.Array = optax.sigmoid_binary_cross_entropy(model.autoencoder(layers, x), target).sum(axis=1)
     return losses
+
+
+def sampled(layers: list[Dense], state: tuple[()], batch: Batch, key: jax.Array) -> Batch:
+    """Return a batch whose targets are black and white pixels, drawn by the reconstruction's probabilities."""
+    probability = jax.nn.sigmoid(model.autoencoder(layers, _grey(batch["picture"])))
+    return dict(batch) | {"target": jax.random.bernoulli(key, probability).astype(jnp.float32)}
 
 
 def squared_error(layers: list[Dense], state: tuple[()], batch: Batch) -> jax.Array:

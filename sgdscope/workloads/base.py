@@ -161,6 +161,9 @@ class Workload:
             Default: none.
         ghost_batch_size: Examples per batch-norm statistic, where there are any. Batch sizes are multiples of it.
             Default: 1.
+        sample_targets: ``sample_targets(parameters, state, batch, key) -> batch``, the batch with targets that are
+            drawn from the model, as K-FAC needs them: for a cross-entropy, labels by the model's probabilities.
+            Default: none.
         score_of_mean: A function of the mean score of a split, such as ``exp`` for a perplexity. Default: the mean.
         evaluation_batch_size: Examples per forward pass of an evaluation, a bound on memory. With ``Streams`` each
             piece of a split is read from a fresh start, so that the size counts. Default: 1024.
@@ -204,6 +207,7 @@ class Workload:
     score_of_mean: Callable[[Any], Any] | None = field(default=None, repr=False)
     evaluation_batch_size: int = 1024
     fields: Mapping[str, float | int | str] = field(default_factory=dict)
+    sample_targets: Callable[..., Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for what in ("name", "version"):
@@ -214,7 +218,7 @@ class Workload:
         word(f"{where}: score_name", self.score_name)
         for what in ("init", "loss", "score"):
             function(f"{where}: {what}", getattr(self, what))
-        for what in ("training_loss", "init_state", "penalty", "score_of_mean"):
+        for what in ("training_loss", "init_state", "penalty", "score_of_mean", "sample_targets"):
             function(f"{where}: {what}", getattr(self, what), optional=True)
         for what in ("constant_loss", "constant_score"):
             number = real(f"{where}: {what}", getattr(self, what))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
+
+import jax
 
 from sgdscope.data.digits_file import read_digits
 from sgdscope.models.losses import accuracy, cross_entropy
 from sgdscope.models.mlp import mlp, mlp_init
-from sgdscope.workloads.base import Workload, constant_classifier
+from sgdscope.workloads.base import Batch, Workload, constant_classifier
 
 CLASSES = 10
 
@@ -35,4 +38,11 @@ def digits(hidden: int = 64) -> Workload:
         constant_loss=constant_loss,
         constant_score=constant_score,
         fields={"hidden": hidden},
+        sample_targets=_sampled,
     )
+
+
+def _sampled(layers: Any, state: Any, batch: Batch, key: Any) -> Batch:
+    """Return a batch with labels that are drawn by the model's probabilities."""
+    labels = jax.random.categorical(key, mlp(layers, batch["picture"]))
+    return dict(batch) | {"label": labels.astype(batch["label"].dtype)}

@@ -14,7 +14,7 @@ import pytest
 from sgdscope.engine.plan import Costs, expansion
 from sgdscope.errors import InputError
 from sgdscope.imagenet.index import ImageNet
-from sgdscope.studies import BUILT_IN, SWEEPS, declared, get
+from sgdscope.studies import BUILT_IN, OF_METHODS, SWEEPS, declared, get
 from sgdscope.training.traced import trace
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,7 +28,7 @@ SHAPES = {
 }
 # ImageNet's pictures are files, of which only numbers, classes and sizes are asked.
 PICTURES = {"train": 1_271_167, "validation": 10_000, "test": 50_000}
-OWN = [("digits", None, sweep) for sweep in (None, *SWEEPS)]
+OWN = [("digits", None, sweep) for sweep in (None, *SWEEPS)] + [(name, None, None) for name in OF_METHODS]
 PUBLISHED = [
     (name, profile, sweep)
     for name in (*SHAPES, "imagenet_resnet50")

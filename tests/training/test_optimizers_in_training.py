@@ -8,19 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from test_methods import drawing
 from test_own_numbers import network
-from trainers import Trainer
+from trainers import Trainer, kind_of
 
 from sgdscope.budget import Steps
 from sgdscope.errors import InputError
-from sgdscope.optimizers import SGD, Adam, AdamW, Optax, Optimizer
+from sgdscope.optimizers import KFAC, SGD, SVRG, Adam, AdamW, GradientPenalty, Optax, Optimizer
 from sgdscope.schedules import Constant, Cosine, Halving, WarmupStableDecay
 from sgdscope.study import Study
 from sgdscope.training import loop
 from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.jax_setup import PINNED
 from sgdscope.training.packed import PackedBackend
-from sgdscope.training.step import Kind, full_gradient
+from sgdscope.training.step import Kind, Recipe, Settings, full_gradient, start
 from sgdscope.training.traced import trace
 from sgdscope.workloads.digits import digits
 
@@ -91,9 +92,10 @@ def test_a_gradient_that_is_asked_for_again_is_of_the_same_examples_and_random_n
 @pytest.mark.parametrize(("chunk", "ghost"), [(7, 1), (96, 1), (40, 6)])
 def test_the_full_gradient_is_that_of_the_mean_over_the_split(chunk, ghost):
     workload = replace(network(), training_loss=None, evaluation_batch_size=chunk, ghost_batch_size=ghost)
-    parameters = workload.init(jax.random.key(0))
     split = {key: jnp.asarray(array) for key, array in workload.train.items()}
-    ours = full_gradient(workload, split, (), jax.random.key(1), parameters)
+    state = start(workload, SGD(), Settings(0.0, {}, jnp.uint32(3), jnp.int32(1)))
+    parameters, recipe = state.parameters, Recipe(workload, kind_of(workload, 12, SGD(), budgets=Steps(1)))
+    ours = full_gradient(recipe, split, jnp.uint32(3), state, parameters)
     mean = lambda p: workload.loss(p, (), workload.train).mean() + workload.penalty(p)
     for mine, theirs in zip(jax.tree.leaves(ours), jax.tree.leaves(jax.grad(mean)(parameters)), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
@@ -127,13 +129,16 @@ def test_what_examples_elsewhere_cannot_answer_is_refused_before_anything_is_tra
         (AdamW(half_life=500), WarmupStableDecay()),
         (Optax("lion", optax.lion), Constant()),
         (Asking(), Halving()),
+        (SVRG(), Halving()),
+        (GradientPenalty(block=8), Halving()),
+        (KFAC(), Halving()),
     ],
 )
 @pytest.mark.parametrize("method", ["map", "step"])
 def test_a_trial_is_its_own_in_any_pack_and_after_a_kill(optimizer, schedule, method, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     monkeypatch.setattr(loop, "SEGMENT_SECONDS", 0.0)
-    workload = network()
+    workload = drawing(network())
     trainer = Trainer(workload, (0.5, 1.0), method=method, slots=2)
     mine = trial_of(workload, optimizer, schedule=schedule)
     others = [trial_of(workload, optimizer, rate=rate, schedule=schedule) for rate in (1e30, 0.1, 1e25)]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from sgdscope.analysis.tables import Tables
 from sgdscope.report.figures import (
+    advantage_over_sgd,
+    best_by_method,
     best_score,
     difference_from_sgd,
     failures,
     loss_along_training,
     loss_by_learning_rate,
+    loss_by_seconds,
     noise_scale,
     optimal_learning_rate,
     optimal_temperature,
     rates_by_epochs,
     score_along_training,
+    score_by_cost,
     score_by_epochs,
     score_by_learning_rate,
     score_by_temperature,
@@ -37,12 +41,13 @@ OF_ONE_BUDGET = (
     optimal_temperature,
     score_by_temperature,
 )
+OF_METHODS = (advantage_over_sgd, best_by_method, score_by_cost, loss_by_seconds)
 OF_SEVERAL_BUDGETS = (score_by_epochs, rates_by_epochs)
 
 
 def figures_of(part: Tables) -> list[Figure]:
     """Return the figures of one workload and budget that its trials are enough for."""
-    return [figure for module in OF_ONE_BUDGET if (figure := module.figure(part))]
+    return [figure for module in (*OF_ONE_BUDGET, *OF_METHODS) if (figure := module.figure(part))]
 
 
 def figures_against_epochs(tables: Tables, workload: str) -> list[Figure]:

@@ -68,6 +68,8 @@ TABLES = {
     "score_limits": "Largest equivalent batch sizes, and where momentum is better",
     "difference_from_sgd": "Differences from SGD in best score",
     "test_set": "Intervals over seeds and test examples",
+    "advantage_over_sgd": "Methods against SGD at each batch size, with what they cost",
+    "best_by_method": "Each method at its best batch size",
     "training_curves": "Loss and score along training",
     "noise_scale": "Gradient noise scale along training",
     "trials": "Trials",
