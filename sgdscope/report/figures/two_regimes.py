@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -72,10 +73,10 @@ def chart(part: Tables) -> style.HConcatChart:
     return style.side_by_side(panels(part))
 
 
-def panels(part: Tables, y: alt.Y | None = None) -> list[style.LayerChart]:
-    """Return the panel of each optimizer; with an axis of rates where panels of several studies share it."""
+def panels(part: Tables, y: alt.Y | None = None, more_sizes: Sequence[int] = ()) -> list[style.LayerChart]:
+    """Return the panel of each optimizer; with an axis of rates and more batch sizes where studies share both axes."""
     rows = effective_rates(part.optima.filter(criterion="score"))
-    sizes = part.trials["batch_size"].to_list()
+    sizes = [*part.trials["batch_size"], *more_sizes]
     smallest, largest = min(sizes), max(*sizes, part.record.examples[0])
     scale = alt.Scale(type="log", base=2, domain=[smallest, largest])
     x = alt.X("batch_size:Q", title="batch size B", scale=scale, axis=alt.Axis(grid=False, labelOverlap=True))

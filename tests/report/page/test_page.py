@@ -52,6 +52,7 @@ def test_every_figure_is_there_once_with_its_sentence_its_table_and_n(page):
     block = block_of(html)
     kinds = [
         "best-score",
+        "difference-from-sgd",
         "failures",
         "optimal-learning-rate",
         "two-regimes",
