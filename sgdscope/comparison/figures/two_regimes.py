@@ -33,7 +33,7 @@ def figure(comparison: Comparison, part: Sequence[Matched]) -> Figure | None:
         return None
     rates = [(name, effective_rates(of.optima.filter(criterion="score"))) for name, of in parts]
     axis = rate_axis(pl.concat([rows for _, rows in rates]), **common(rates, *ENDS, log=True))
-    sizes = [size for _, of in parts for size in (of.trials["batch_size"].min(), of.record.examples[0]) if size]
+    sizes = [size for _, of in parts for size in (*of.trials["batch_size"].unique(), of.record.examples[0]) if size]
     charts = [
         panel.properties(title=f"{name}: {panel.title}")
         for name, of in parts
