@@ -61,7 +61,7 @@ def compare(*studies: str | Path | Analysis) -> Comparison:
     >>> sweep.write_csv("before.csv")
     >>> sweep.with_columns(score=pl.col("score") + 0.05).write_csv("after.csv")
     >>> comparison = sg.compare(sg.load_table("before.csv"), sg.load_table("after.csv"))
-    >>> comparison.score_difference.select("batch_size", "verdict").rows()
+    >>> comparison.score_difference.drop_nulls("batch_size").select("batch_size", "verdict").rows()
     [(16, 'better'), (256, 'better')]
     """
     return Comparison(studies)
@@ -86,6 +86,20 @@ class Comparison:
         transition_difference: The transition batch sizes and their ratios.
         claim_verdicts: The verdicts on the paper's claims in each study.
         figures: The figures by id on common axes, each an Altair chart.
+
+    >>> import polars as pl
+    >>> import sgdscope as sg
+    >>> grid = [(b, rate, seed) for b in (16, 256) for rate in (0.1, 0.2, 0.4) for seed in (0, 1, 2)]
+    >>> sweep = pl.DataFrame(grid, ["batch_size", "learning_rate", "seed"], orient="row").with_columns(
+    ...     score=0.9 - (pl.col("learning_rate").log() + 1.6).abs() / 10 - pl.col("seed") / 1000
+    ... )
+    >>> sweep.write_csv("one.csv")
+    >>> sweep.with_columns(optimizer=pl.lit("adam")).write_csv("two.csv")
+    >>> comparison = sg.compare("one.csv", "two.csv")
+    >>> comparison
+    Comparison(one, two)
+    >>> comparison.what_differs
+    ['the optimizer: sgd against adam']
     """
 
     def __init__(self, studies: Sequence[str | Path | Analysis]) -> None:

@@ -22,9 +22,9 @@ from sgdscope.report.page.overview import facts, limits
 def test_every_figure_says_what_to_see_with_n_in_the_order_of_the_talk(study_tables):
     figures = figures_of(study_tables.parts[0])
     assert [figure.name for figure in figures] == [
-        "best-score", "failures", "optimal-learning-rate", "two-regimes", "training-loss", "score-by-learning-rate",
-        "loss-by-learning-rate", "loss-along-training", "score-along-training", "noise-scale", "optimal-temperature",
-        "score-by-temperature",
+        "best-score", "difference-from-sgd", "failures", "optimal-learning-rate", "two-regimes", "training-loss",
+        "score-by-learning-rate", "loss-by-learning-rate", "loss-along-training", "score-along-training",
+        "noise-scale", "optimal-temperature", "score-by-temperature",
     ]  # fmt: skip
     for figure in [*figures, *figures_against_epochs(study_tables, "simulated")]:
         assert ("failed to train" if figure.name == "failures" else "4 seeds") in figure.sentence, figure.name

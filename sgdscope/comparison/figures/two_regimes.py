@@ -37,7 +37,10 @@ def figure(comparison: Comparison, part: Sequence[Matched]) -> Figure | None:
         return None
     rates = [(name, effective_rates(of.optima.filter(criterion="score"))) for name, of in parts]
     axis = rate_axis(pl.concat([rows for _, rows in rates]), **common(rates, *ENDS, log=True))
-    charts = [panel.properties(title=f"{name}: {panel.title}") for name, of in parts for panel in _panels(of, axis)]
+    sizes = [size for _, of in parts for size in (*of.trials["batch_size"].unique(), of.record.examples[0]) if size]
+    charts = [
+        panel.properties(title=f"{name}: {panel.title}") for name, of in parts for panel in _panels(of, axis, sizes)
+    ]
     return Figure(
         "two-regimes",
         "The two regimes",
@@ -49,10 +52,10 @@ def figure(comparison: Comparison, part: Sequence[Matched]) -> Figure | None:
     )
 
 
-def _panels(part: Tables, y: alt.Y) -> list[style.LayerChart]:
+def _panels(part: Tables, y: alt.Y, more_sizes: Sequence[int]) -> list[style.LayerChart]:
     """Return the panel of each optimizer, up to the full batch, on an axis of rates that all panels share."""
     rows = effective_rates(part.optima.filter(criterion="score"))
-    sizes = part.trials["batch_size"].to_list()
+    sizes = [*part.trials["batch_size"], *more_sizes]
     smallest, largest = min(sizes), max(*sizes, part.record.examples[0])
     scale = alt.Scale(type="log", base=2, domain=[smallest, largest])
     x = alt.X("batch_size:Q", title="batch size B", scale=scale, axis=alt.Axis(grid=False, labelOverlap=True))

@@ -53,17 +53,20 @@ def differences(
         alt.Tooltip("decides_high:Q", title="high", format="+.3~g"),
         alt.Tooltip("level:Q", title="level (%)", format=".3~g"),
     ]
-    is_open = f"indexof({list(OPEN)}, datum.verdict) >= 0"
+    is_open = pl.col("verdict").is_in(OPEN)
     points = [
-        base.transform_filter(which)
+        alt.Chart(mine)
         .mark_point(filled=filled, size=70)
         .encode(
+            x=x,
             y=y,
+            color=colour,
             shape=style.by_optimizer(rows, alt.Shape, style.SHAPES),
             opacity=style.stands_out(1, 0.45),
             tooltip=tooltip,
         )
-        for which, filled in ((f"!({is_open})", True), (is_open, False))
+        for mine, filled in ((rows.filter(~is_open), True), (rows.filter(is_open), False))
+        if not mine.is_empty()
     ]
     shaded = band.encode(y=alt.Y("low:Q"), y2="high:Q")
     return style.layered(shaded, zero, style.batch_size_columns(rows, x), bars, *points)

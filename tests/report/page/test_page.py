@@ -53,6 +53,7 @@ def test_every_figure_is_there_once_with_its_sentence_its_table_and_n(page):
     kinds = [
         "two-regimes",  # on the first screen
         "best-score",
+        "difference-from-sgd",
         "failures",
         "optimal-learning-rate",
         "training-loss",
