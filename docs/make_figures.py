@@ -29,6 +29,7 @@ ALONG_TRAINING = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # Of the sweeps over steps and over epochs, the figures that differ from those of the sweep over batch sizes.
 OF_STEPS = ("best-score", "optimal-learning-rate", "training-loss")
 OF_EPOCHS = ("score-by-epochs", "rates-by-epochs")
+OF_METHODS = ("advantage-over-sgd", "best-by-method", "score-by-cost", "loss-by-seconds")
 # In the README.
 FIRST = ("best-score", "optimal-learning-rate")
 
@@ -41,6 +42,7 @@ def studies() -> dict[str, sg.Study]:
         "epochs": digits.changed({"seeds": SEEDS, "batch_sizes": sizes, "evaluate_at": ALONG_TRAINING}),
         "noise": digits.changed({"batch_sizes": (8, 32, 128, 512), "noise_scale_at": (0, *ALONG_TRAINING)}),
         "steps": sg.studies.get("digits", sweep="steps").changed({"seeds": SEEDS}),
+        "methods": sg.studies.get("methods").changed({"budgets": sg.Epochs(20)}),
         "budgets": sg.studies.get("digits", sweep="epochs").changed({"seeds": SEEDS}),
     }
 
@@ -53,6 +55,7 @@ def main(folder: Path) -> None:
     drawn = figures["epochs"]
     drawn |= {f"steps-{name}": figures["steps"][name] for name in OF_STEPS}
     drawn |= {name: figures["budgets"][name] for name in OF_EPOCHS} | {"noise-scale": figures["noise"]["noise-scale"]}
+    drawn |= {name: figures["methods"][name] for name in OF_METHODS}
     write_figures(drawn, PICTURES, "svg")
 
     write_figures({"digits": alt.hconcat(*(drawn[name] for name in FIRST))}, PICTURES, "png")
