@@ -28,6 +28,7 @@ ALONG_TRAINING = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # Of the sweeps over steps and over epochs, the figures that differ from those of the sweep over batch sizes.
 OF_STEPS = ("best-score", "optimal-learning-rate", "training-loss")
 OF_EPOCHS = ("score-by-epochs", "rates-by-epochs")
+OF_METHODS = ("advantage-over-sgd", "best-by-method", "score-by-cost", "loss-by-seconds")
 ALONG = ("loss-along-training", "score-along-training")
 # The paper's three sweeps.
 SWEEPS = ("epochs", "steps", "budgets")
@@ -41,6 +42,7 @@ def studies() -> dict[str, sg.Study]:
         "epochs": digits,
         "noise": digits.changed(along | {"noise_scale_at": (0, *ALONG_TRAINING)}),
         "steps": sg.studies.get("digits", sweep="steps"),
+        "methods": sg.studies.get("methods").changed({"budgets": sg.Epochs(20)}),
         "budgets": sg.studies.get("digits", sweep="epochs"),
     }
 
@@ -56,6 +58,7 @@ def main(folder: Path) -> None:
     drawn |= {f"steps-{name}": figures["steps"][name] for name in OF_STEPS}
     drawn |= {name: figures["budgets"][name] for name in OF_EPOCHS}
     drawn |= {name: figures["noise"][name] for name in (*ALONG, "noise-scale")}
+    drawn |= {name: figures["methods"][name] for name in OF_METHODS}
     write_figures(drawn, PICTURES, "svg")
     write_figures({"digits": drawn["two-regimes"]}, PICTURES, "png")
     photograph(results["epochs"])

@@ -125,7 +125,7 @@ def test_the_python_of_all_pages_passes_a_strict_type_checker(tmp_path):
 
 
 def test_every_figure_has_a_section_of_its_name():
-    modules = (*figures.OF_ONE_BUDGET, *figures.OF_SEVERAL_BUDGETS)
+    modules = (*figures.OF_ONE_BUDGET, *figures.OF_METHODS, *figures.OF_SEVERAL_BUDGETS)
     names = [module.__name__.rpartition(".")[2].replace("_", "-") for module in modules]
     page = (DOCS / "figures.md").read_text()
     sections = re.findall(r"^## ([\w-]+) \{ #\1 \}$", page, re.MULTILINE)
