@@ -42,7 +42,7 @@ def studies() -> dict[str, sg.Study]:
         "epochs": digits,
         "noise": digits.changed(along | {"noise_scale_at": (0, *ALONG_TRAINING)}),
         "steps": sg.studies.get("digits", sweep="steps"),
-        "methods": sg.studies.get("methods").changed({"budgets": sg.Epochs(20)}),
+        "methods": sg.studies.get("methods").changed({"budgets": sg.Epochs(20), "seeds": 5}),
         "budgets": sg.studies.get("digits", sweep="epochs"),
     }
 

@@ -114,8 +114,8 @@ class Fields:
     optimizers: Annotated[
         tuple[Annotated[Optimizer, read_by(parse_optimizer)], ...] | None, option("NAME ...", ITS_OWN)
     ] = None
-    """sgd, momentum, momentum:M, or adam, adamw, kfac, svrg, alpha_svrg, gradient_penalty, l2 or sam with numbers, as in
-    adam:beta2=0.99 or kfac:damping=0.1|1, which searches the damping."""
+    """sgd, momentum, momentum:M, or adam, adamw, kfac, svrg, alpha_svrg, gradient_penalty, l2 or sam with numbers, as
+    in adam:beta2=0.99 or kfac:damping=0.1|1, which searches the damping."""
     batch_sizes: Annotated[tuple[Annotated[int, whole_number("batch_sizes")], ...] | None, option("B ...", ITS_OWN)] = (
         None
     )
