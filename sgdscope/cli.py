@@ -486,7 +486,7 @@ class Claims(Debuggable):
 
 @dataclass(frozen=True)
 class Compare(Debuggable):
-    """Compare two or more studies that differ in one thing. The first is the reference.
+    """Compare studies that differ in one thing. The first one is the reference.
 
     Writes the page compare.html and every table as .csv.
     """
