@@ -359,7 +359,7 @@ def summary(found: dict[Setting, list[Found]]) -> pl.DataFrame:
                 vars(setting)
                 | {"quantity": quantity, "kind": kind, "studies": len(pairs)}
                 | {"share": shares.mean(), "error": shares.std() / math.sqrt(len(pairs))}
-                | {"median_width": None if kind != HELD else float(np.median(widths))}
+                | {"median_width": None if np.isnan(widths).any() else float(np.median(widths))}
             )
     return pl.DataFrame(rows, infer_schema_length=None)
 

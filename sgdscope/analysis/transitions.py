@@ -138,7 +138,7 @@ def slope_of(found: Cells) -> Estimate:
     """Return the slope of log₂ ε* against log₂ B over some batch sizes, at least two.
 
     ε* is that of :meth:`~sgdscope.analysis.curve.Curve.vertex`. Seeds are drawn jointly over all batch sizes and
-    everything is fitted anew; the intervals are estimate ± √((t(n−1)·SE)²·n/(n−1) + lean²), with the lean of
+    everything is fitted anew; the intervals are estimate ± (t(n−1)·SE·√(n/(n−1)) + lean), with the lean of
     :func:`lean_of_slope`.
     """
     estimate = float(fit_line(found.x, found.vertices, found.bounds)[0])

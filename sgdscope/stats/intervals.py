@@ -224,9 +224,11 @@ def first_with_chance(chance: np.ndarray, seeds: np.ndarray) -> tuple[int | None
 
 
 def bootstrapped(value: float, resampled: np.ndarray, n: int, lean: float = 0.0) -> Estimate:
-    """Return an estimate with the intervals of :func:`bootstrap_t_interval`."""
-    ends = [bootstrap_t_interval(value, resampled, n, level, lean) for level in (0.90, 0.95)]
-    return Estimate(value, *ends[0], *ends[1])
+    """Return an estimate with the intervals of :func:`bootstrap_t_interval`, which are wider by a lean on each side."""
+    ends = [bootstrap_t_interval(value, resampled, n, level) for level in (0.90, 0.95)]
+    return Estimate(
+        value, *(end + side * lean for interval in ends for side, end in zip((-1, 1), interval, strict=True))
+    )
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
