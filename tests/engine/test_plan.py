@@ -13,7 +13,7 @@ from sgdscope.budget import Epochs, Steps, Unlimited
 from sgdscope.engine.plan import SECONDS_BESIDE, Costs, expansion, packs, rates_expected, remaining
 from sgdscope.engine.search import Round, Search, search
 from sgdscope.models.convolution import convolution
-from sgdscope.optimizers import SGD
+from sgdscope.optimizers import KFAC, SGD, SVRG
 from sgdscope.schedules import HALVING
 from sgdscope.store import TRIALS_SCHEMA
 from sgdscope.study import Study
@@ -97,6 +97,34 @@ def test_what_would_take_long_is_not_probed(workload, per_example, asked):
     costs.probe(clock, kinds(16, 64, 128, 512, 4096))
     assert clock.asked == asked
     assert costs.per_update(4096) == pytest.approx(per_example * 4096)
+
+
+def test_each_rule_is_timed_by_itself_and_one_that_is_not_goes_by_its_operations(workload):
+    """SVRG takes three gradients; K-FAC's products are those of a gradient and two thirds, of factors and inverses."""
+    rules = SGD(), SVRG(), KFAC()
+    seconds = {SGD(): 1e-4, SVRG(): 5e-4}
+
+    class OfRules(Clock):
+        def seconds_per_update(self, kind):
+            self.asked.append((kind.optimizer, kind.batch_size))
+            return seconds[kind.optimizer] * (1 + kind.batch_size)
+
+    clock, costs = OfRules(None), Costs(trace(workload), evaluations=0)
+    costs.probe(clock, [Kind(size, size, rule, HALVING) for rule in rules[:2] for size in (16, 64)])
+    assert clock.asked == [(rule, size) for rule in rules[:2] for size in (16, 64)]
+    assert costs.programs_timed == 4
+    for rule in rules[:2]:
+        assert costs.per_update(40, rule) == pytest.approx(seconds[rule] * 41)
+    assert costs.operations(10, 32, SVRG()) == 3 * costs.operations(10, 32)
+    sizes = ((65, 16), (17, 16), (17, 10))  # inputs with the bias's, and outputs
+    factors = sum(2 * 32 * (n**2 + m**2) + 2 * (n**3 + m**3) / 5 + 2 * n * m * (n + m) for n, m in sizes)
+    of_kfac = 32 * UPDATE * 5 / 3 + factors
+    assert costs.operations(10, 32, KFAC()) == pytest.approx(10 * of_kfac, abs=1)
+    expected = costs.per_update(32) * of_kfac / (32 * UPDATE)
+    assert costs.per_update(32, KFAC()) == pytest.approx(expected)
+    costs.note(32, 0.5, KFAC())
+    assert costs.per_update(32, KFAC()) == 0.5
+    assert costs.per_update(32, SGD()) == pytest.approx(1e-4 * 33)
 
 
 def test_a_machine_that_was_busy_when_it_was_probed_is_believed_when_it_is_not(workload):

@@ -1,7 +1,9 @@
 """Rules that ask for more than a gradient, each against an independent computation of what it must give."""
 
+import json
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from sgdscope.errors import InputError
 from sgdscope.models.mlp import mlp
 from sgdscope.optimizers import KFAC, L2, SAM, SGD, SVRG, AlphaSVRG, GradientPenalty
 from sgdscope.optimizers.base import sometimes
-from sgdscope.optimizers.kfac import BURN_IN, inverse
+from sgdscope.optimizers.kfac import BURN_IN, _inverses, inverse
 from sgdscope.schedules import Constant
 from sgdscope.study import Study
 from sgdscope.training.curvature import dense_layers, kronecker_factors
@@ -292,6 +294,45 @@ def test_factors_and_preconditioned_gradients_are_those_computed_by_hand(microba
             damped = np.kron(a + pi * np.sqrt(damping) * np.eye(len(a)), g + np.sqrt(damping) / pi * np.eye(len(g)))
             direction = np.linalg.solve(damped, np.asarray(gradient[name], np.float64).ravel()) * (step >= BURN_IN)
             np.testing.assert_allclose(moved[name].ravel(), direction, rtol=5e-3, atol=2e-3)
+
+
+def test_factors_and_directions_are_those_of_kfac_jax():
+    """The values that benchmarks/kfac_jax_values.py wrote. Its factors are exact expectations over labels: here every
+    example comes with each label, its loss times the root of the label's probability."""
+    known = json.loads((Path(__file__).parent / "kfac_jax.json").read_text())
+    p = {
+        name: {part: jnp.asarray(array, jnp.float32) for part, array in of.items()}
+        for name, of in known["parameters"].items()
+    }
+    split = {"x": np.array(known["x"], np.float32), "y": np.array(known["y"], np.int32)}
+
+    def outputs(p, x):
+        return jnp.tanh(x @ p["a"]["w"] + p["a"]["b"][None]) @ p["c"]["w"] + p["c"]["b"][None]
+
+    def loss(p, batch):
+        losses = -jnp.take_along_axis(jax.nn.log_softmax(outputs(p, batch["x"])), batch["y"][:, None], 1)[:, 0]
+        return losses * batch["root"] if "root" in batch else losses
+
+    def every_label(p, state, batch, key):
+        x, labels = jnp.repeat(batch["x"], 3, axis=0), jnp.tile(jnp.arange(3), len(batch["x"]))
+        return {"x": x, "y": labels, "root": jnp.sqrt(jax.nn.softmax(outputs(p, batch["x"])).ravel())}
+
+    workload = Workload(
+        name="w", version="1", train=split, validation=split, test=split, init=lambda key: p, loss=loss, score=loss,
+        score_goal="minimize", constant_loss=1.0, constant_score=1.0, sample_targets=every_label,
+    )  # fmt: skip
+    found = kronecker_factors(workload, jax.random.key(0), p, (), on_device(split), None)
+    found = [(a, 3 * g) for a, g in found]  # of three rows for each example
+    for mine, theirs in zip(found, known["factors"], strict=True):
+        for factor, other in zip(mine, theirs, strict=True):
+            np.testing.assert_allclose(factor, other, atol=1e-6)
+    gradient = jax.grad(lambda p: loss(p, on_device(split)).mean())(p)
+    for damping, directions in known["directions"].items():
+        for name, (a, g) in zip(("a", "c"), found, strict=True):
+            of_a, of_g = _inverses(a, g, jnp.float32(damping))
+            whole = of_a @ jnp.concatenate([gradient[name]["w"], gradient[name]["b"][None]]) @ of_g
+            np.testing.assert_allclose(whole[:-1], directions[name]["w"], atol=2e-6)
+            np.testing.assert_allclose(whole[-1], directions[name]["b"], atol=2e-6)
 
 
 def test_layers_are_found_under_calls_and_with_their_own_bias_alone():
