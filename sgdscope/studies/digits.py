@@ -12,7 +12,7 @@ best for the score hardly changes, so that large learning rates generalize well 
 Command: ``sgdscope run digits --out FOLDER``, and with ``--sweep steps`` or ``--sweep epochs``.
 Cost: about 1,900 trials, 30 epochs of 1,024 images each; one to two minutes on two cores. With ``--quick``, 5 seeds,
 it is a third, and the transition for the score is not identified.
-What came out: both regimes, and SGD's transition batch size at 19 [10, 35] (``results/digits``). At constant steps the
+What came out: both regimes, and SGD's transition batch size at 19 [9, 41] (``results/digits``). At constant steps the
 training loss falls with the batch size, the optimal learning rate rises by a factor of 1.4 a doubling, and the score
 falls by 0.7 points. Batch sizes of 4 and 8 see the images once or twice and have a worse score, since they are
 undertrained. Over epochs the score is flat from 40 on while the training loss still falls, but the two optimal learning

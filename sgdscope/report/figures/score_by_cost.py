@@ -51,8 +51,8 @@ def panels(part: Tables, value: str, y: alt.Y, costs: tuple[str, ...]) -> style.
         known = rows.drop_nulls([cost, value]).filter(rows.drop_nulls([cost, value])[cost] > 0)
         if known.is_empty():
             continue
-        x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(type="log", nice=False, padding=12),
-                  axis=style.decades_axis(known[cost], log_format="~s"))  # fmt: skip
+        axis = style.decades_axis(known[cost], log_format="~g" if cost == "seconds" else "~s")
+        x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(type="log", nice=False, padding=12), axis=axis)
         base = alt.Chart(known).encode(x=x, y=y, color=style.by_optimizer(rows, alt.Color, style.COLOURS))
         line = base.mark_line(opacity=0.4).encode(order="batch_size:Q")
         means = alt.Tooltip(f"{value}:Q", format=".4~g")
