@@ -20,7 +20,7 @@ from sgdscope.training.step import Settings, loss_and_gradient, start
 from sgdscope.workloads.base import Workload
 
 # The functions of a workload that are given random keys.
-WITH_KEYS = ("init", "augment", "training_loss")
+WITH_KEYS = ("init", "augment", "training_loss", "sample_targets")
 # Host functions that a program calls while it runs: a trace shows nothing of what they do.
 CALLBACKS = ("pure_callback", "io_callback")
 

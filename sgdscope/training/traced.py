@@ -78,6 +78,21 @@ class TracedWorkload:
         return operations(self._gradient) / (self.workload.ghost_batch_size * self.workload.unroll)
 
     @cached_property
+    def targets_fingerprint(self) -> str:
+        """A hash of what ``sample_targets`` computes, which optimizers that ask for the curvature depend on.
+
+        Raises:
+            InputError: where it is not pure, or does not return the arrays that the loss is given.
+        """
+        workload, shapes, where = self.workload, self.shapes, f"workload {self.workload.name!r}"
+        batch = examples_of(workload, 2 * workload.ghost_batch_size)
+        arguments = (shapes.parameters, shapes.model, batch, key_shape())
+        drawn = _traced(workload, "sample_targets", workload.sample_targets, *arguments)
+        if not isinstance(drawn, dict) or not batch.keys() <= drawn.keys():
+            raise InputError(f"{where}: sample_targets must return the batch, a dictionary, with other targets.")
+        return fingerprint(*check_calls(where, [Call("sample_targets", workload.sample_targets, arguments)]))  # type: ignore[arg-type]
+
+    @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The dense layers, for optimizers that ask for them."""
         with pinned():

@@ -23,6 +23,7 @@ from sgdscope.study import Study
 from sgdscope.training.curvature import dense_layers, kronecker_factors
 from sgdscope.training.sampling import microbatch_at
 from sgdscope.training.step import Recipe, Settings, full_gradient, mean_loss, one_update, start
+from sgdscope.training.traced import trace
 from sgdscope.workloads.base import Resident, Workload
 from sgdscope.workloads.digits import digits
 
@@ -401,6 +402,21 @@ def test_kfac_is_refused_where_it_cannot_work():
         study(network())
     with pytest.raises(InputError, match=r"^optimizers: kfac needs a dense layer, .* Use another optimizer\."):
         KFAC().prepared(lambda: ())
+
+
+def test_targets_that_are_drawn_otherwise_can_be_told_apart_and_must_be_pure():
+    base = network()
+    drawn = [
+        trace(replace(base, sample_targets=of))
+        for of in (lambda p, s, b, key: b, lambda p, s, b, key: b | {"y": -b["y"]})
+    ]
+    assert drawn[0].targets_fingerprint != drawn[1].targets_fingerprint
+    assert drawn[0].fingerprint == trace(base).fingerprint  # what was trained without them stays what it was
+    random = lambda p, s, b, key: b | {"y": b["y"] + np.random.default_rng().normal()}
+    with pytest.raises(InputError, match=r"sample_targets must draw random numbers from its key by jax\.random\.$"):
+        trace(replace(base, sample_targets=random)).targets_fingerprint  # noqa: B018 - it is computed when asked for
+    with pytest.raises(InputError, match=r"'w': sample_targets must return the batch, a dictionary"):
+        trace(replace(base, sample_targets=lambda p, s, b, key: b["y"])).targets_fingerprint  # noqa: B018
 
 
 # ── What is computed now and then ────────────────────────────────────────────────────────────────────────
