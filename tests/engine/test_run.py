@@ -217,7 +217,7 @@ def test_one_seed_is_enough_to_run_and_shows_no_interval(tmp_path):
     result.save_report(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "Infinity" not in page.split('id="data">')[1].split("</script>")[0]
-    assert "one seed gives no interval" in page
+    assert "One seed gives no interval" in page
     assert "[−∞, ∞]" in page
     assert not re.search(r"(±|÷|\[|,|−|-) ?inf\b", page)
 

@@ -67,7 +67,7 @@ def test_sentences_say_what_was_planted():
     # No recommendation rests on runs that are too short for momentum's steady state.
     short = "better, in runs too short for momentum's steady state: 256 and larger"
     assert against.startswith(
-        f"momentum:0.9 against sgd at equal batch sizes: equivalent: 4 to 64; better: 128; {short}. Each at its best "
+        f"momentum:0.9 against sgd at equal batch sizes: better: 128; {short}; equivalent: 4 to 64. Each at its best "
         "batch size: equivalent ("
     )
 
@@ -104,7 +104,7 @@ def test_where_the_best_rates_lie_at_an_edge_the_best_mean_is_guessed_and_the_ed
     (said,) = recommended(found)
     best = found.tables.optima.filter(criterion="score").sort("test_score")[-1]
     assert said.startswith(f"sgd: best guess, not confirmed: batch size {best['batch_size'][0]} and")
-    assert said.endswith("Not compared, as the best learning rate lies at the edge of the rates tried: 4 to 32.")
+    assert said.endswith("Not compared (best rate at the edge of the rates tried): 4 to 32.")
 
 
 @pytest.mark.usefixtures("quick")
