@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
@@ -49,6 +49,7 @@ def test_so_many_seeds_have_the_chance_asked_for_and_one_fewer_has_not(gap, devi
 
 
 @given(st.floats(0.3, 3), st.floats(0.1, 1))
+@settings(max_examples=25)  # an integral takes a second
 def test_between_two_margins_with_nothing_between_them_it_is_the_power_of_equivalence(margin, deviation):
     """Of two one-sided tests of equal means, which both pass where |mean| < δ − t·s/√n."""
 

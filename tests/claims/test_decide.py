@@ -585,15 +585,15 @@ def test_estimated_is_students_t():
 
 def test_a_verdict_of_many_parts_is_contradicted_in_no_more_than_a_twentieth():
     """Each of four parts lies just at the end of its zone."""
-    rng = np.random.default_rng(0)
+    rng, studies = np.random.default_rng(0), 600
     false = [
         Finding(
             "C9", effects=tuple(in_zone("", estimated(rng.normal(size=6)), (-9, 0), 6, "") for _ in range(4))
         ).verdict
         == "contradicted"
-        for _ in range(2000)
+        for _ in range(studies)
     ]
-    assert np.mean(false) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
+    assert np.mean(false) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
 
 
 @pytest.mark.usefixtures("quick")
