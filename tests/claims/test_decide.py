@@ -585,7 +585,7 @@ def test_estimated_is_students_t():
 
 def test_a_verdict_of_many_parts_is_contradicted_in_no_more_than_a_twentieth():
     """Each of four parts lies just at the end of its zone."""
-    rng, studies = np.random.default_rng(0), 600
+    rng, studies = np.random.default_rng(0), 200
     false = [
         Finding(
             "C9", effects=tuple(in_zone("", estimated(rng.normal(size=6)), (-9, 0), 6, "") for _ in range(4))
