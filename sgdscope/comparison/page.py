@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import markupsafe
 import polars as pl
 
 from sgdscope.analysis.tables import COLUMNS as OF_STUDIES
@@ -21,8 +19,7 @@ from sgdscope.comparison.words import (
 )
 from sgdscope.report.page.data import Embedded
 from sgdscope.report.page.page import RULES, TRIAL_COLUMNS, places
-from sgdscope.report.page.templates import rendered
-from sgdscope.report.page.vega import bundle
+from sgdscope.report.page.templates import rendered_page
 
 if TYPE_CHECKING:
     from sgdscope.comparison.comparison import Comparison
@@ -62,7 +59,7 @@ def page(comparison: Comparison) -> str:
     shown = comparison.tables() | {"trials": _trials(comparison)}
     described = COLUMNS | {"trials": OF_STUDIES["trials"]}
     summary = table(comparison)
-    return rendered(
+    return rendered_page(
         "comparison.html.jinja",
         name=" · ".join(comparison.names),
         first=comparison.what_differs_sentence,
@@ -82,10 +79,7 @@ def page(comparison: Comparison) -> str:
         headings=summary.headings,
         rows=summary.rows,
         rules=(*COMPARISON_RULES, *RULES),
-        style=_own("page.css"),
         data=embedded.json({name: rows for name, rows in shown.items() if not rows.is_empty()}, described),
-        bundle=markupsafe.Markup(bundle().replace("</script", "<\\/script")),  # noqa: S704
-        script=_own("page.js"),
     )
 
 
@@ -107,8 +101,3 @@ def _trials(comparison: Comparison) -> pl.DataFrame:
         names = [name for name in TRIAL_COLUMNS if name in trials.columns]
         tables.append(trials.select(pl.lit(side.name).alias("study"), *names))
     return pl.concat(tables, how="diagonal_relaxed")
-
-
-def _own(name: str) -> markupsafe.Markup:
-    """Return a file of the report's, which stands in the page as it is."""
-    return markupsafe.Markup((files("sgdscope.report.page") / name).read_text(encoding="utf-8"))  # noqa: S704

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import markupsafe
 import polars as pl
 
 from sgdscope import atomic
@@ -20,8 +18,7 @@ from sgdscope.report.figures.change import CHANGES
 from sgdscope.report.figures.figure import Figure, seeds, several_batch_sizes
 from sgdscope.report.page.data import Embedded
 from sgdscope.report.page.overview import advice, facts, headline, limits
-from sgdscope.report.page.templates import rendered
-from sgdscope.report.page.vega import bundle
+from sgdscope.report.page.templates import rendered_page
 from sgdscope.report.text.claims import NOT_TESTED, Row, by_question, claim_rows
 from sgdscope.report.text.summary import caption, headings, saturation_sentences, sentences, summary_rows
 
@@ -74,6 +71,8 @@ TABLES = {
     "noise_scale": "Gradient noise scale along training",
     "trials": "Trials",
 }
+# What the page says of its table beside what the terminal says.
+LOWEST_LOSS = "The training loss is the geometric mean at the learning rate with the lowest one."
 TRIAL_COLUMNS = (
     "workload",
     "budget",
@@ -112,7 +111,7 @@ def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
     keys = {figure["key"] for part in parts for figure in part["figures"]} | {first["key"]}
     shown = _tables(tables)
     rows = claim_rows(found)
-    html = rendered(
+    html = rendered_page(
         "page.html.jinja",
         name=tables.declaration.name,
         headline=headline(tables),
@@ -132,14 +131,11 @@ def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
         batch_sizes=tables.trials["batch_size"].unique().sort().to_list(),
         parts=parts,
         tables={name: TABLES[name] for name in shown},
-        caption=caption(tables),
+        caption=f"{caption(tables)} {LOWEST_LOSS}",
         headings=headings(tables),
         rows=summary_rows(tables),
         rules=RULES,
-        style=_own("page.css"),
         data=embedded.json(shown),
-        bundle=markupsafe.Markup(bundle().replace("</script", "<\\/script")),  # noqa: S704
-        script=_own("page.js"),
     )
     try:
         atomic.replace(path, html.encode(errors="replace"))
@@ -213,8 +209,3 @@ def _tables(tables: StudyTables) -> dict[str, pl.DataFrame]:
     every = {name: getattr(tables, name) for name in TABLES} | {"trials": tables.trials.select(TRIAL_COLUMNS)}
     alike = [name for name in ("workload", "budget") if tables.trials[name].n_unique() == 1]
     return {name: table.drop(alike) for name, table in every.items() if not table.is_empty()}
-
-
-def _own(name: str) -> markupsafe.Markup:
-    """Return a file of ours, which stands in the page as it is."""
-    return markupsafe.Markup((files("sgdscope.report.page") / name).read_text(encoding="utf-8"))  # noqa: S704

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Any
 
 import jinja2
+import markupsafe
+
+from sgdscope.report.page.vega import bundle
 
 
 def rendered(template: str, **values: Any) -> str:
@@ -22,3 +26,19 @@ def rendered(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(values)
+
+
+def rendered_page(template: str, **values: Any) -> str:
+    """Return a page that opens offline: a template that extends the layout, with our style and scripts inside.
+
+    Args:
+        template: the name of its file.
+        values: all that it names beside them.
+    """
+    vega = markupsafe.Markup(bundle().replace("</script", "<\\/script"))  # noqa: S704
+    return rendered(template, style=_own("page.css"), script=_own("page.js"), bundle=vega, **values)
+
+
+def _own(name: str) -> markupsafe.Markup:
+    """Return a file of ours, which stands in the page as it is."""
+    return markupsafe.Markup((files("sgdscope.report.page") / name).read_text(encoding="utf-8"))  # noqa: S704
