@@ -409,11 +409,11 @@ def _resuming(result: Result, store: Store) -> list[str]:
     said += [f"{path} is missing: name its new place" for path in dict.fromkeys(missing)]
     unrecorded = [name for name in unfinished if name not in kept]
     if unrecorded:
-        from sgdscope.report.text.commands import base_of, resumed
+        from sgdscope.report.text.commands import resumed, words_of
 
-        base = base_of(result.declaration, {})
+        words = words_of(result.declaration, {})
         again = f"run the script that trains workload {', '.join(unrecorded)} into this folder again"
-        said.append(resumed(base, store.folder) if base else again)
+        said.append(resumed(words, store.folder) if words else again)
     return said
 
 
@@ -627,16 +627,16 @@ class Advise(Debuggable):
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.report.text.advice import as_json, print_advice
-        from sgdscope.report.text.commands import base_of
+        from sgdscope.report.text.commands import words_of
         from sgdscope.store import Store
 
         result = _read(self.folder)
         advice = result.recommend(self.batch_sizes or ())
-        base = base_of(result.declaration, Store(self.folder).commands())
+        words = words_of(result.declaration, Store(self.folder).commands())
         if self.json:
-            sys.stdout.write(as_json(advice, result.folder, base) + "\n")
+            sys.stdout.write(as_json(advice, result.folder, words) + "\n")
         else:
-            print_advice(advice, result.tables, result.folder, base, console)
+            print_advice(advice, result.tables, result.folder, words, console)
         return DONE
 
 
@@ -865,15 +865,15 @@ def _print_findings(tables: Tables, console: Terminal) -> None:
 def _print_recommendation(found: Analysis, console: Terminal) -> None:
     from sgdscope.advice.advice import Advice
     from sgdscope.report.text.advice import print_recommendation
-    from sgdscope.report.text.commands import base_of
+    from sgdscope.report.text.commands import words_of
     from sgdscope.result import Result
     from sgdscope.store import Store
 
     if not isinstance(found, Result):
         print_recommendation(Advice(found.tables), found.tables, None, None, console)
         return
-    base = base_of(found.declaration, Store(found.folder).commands())
-    print_recommendation(found.recommend(), found.tables, found.folder, base, console)
+    words = words_of(found.declaration, Store(found.folder).commands())
+    print_recommendation(found.recommend(), found.tables, found.folder, words, console)
 
 
 def _load(name: str | None, source: Source, table: Csv, changes: Fields) -> Study:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property, wraps
 from typing import Any, NamedTuple
@@ -53,6 +54,21 @@ def described(columns: Columns) -> Frame:
     """Return a table of columns: column, description and unit, one row each."""
     rows = [(name, column.description, column.unit) for name, column in columns.items()]
     return Frame(rows, schema=["column", "description", "unit"], orient="row")
+
+
+def finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row for JSON, which has no word for what is infinite or no number: null stands there.
+
+    >>> finite({"low": float("-inf"), "n": 5, "of": {"p": float("nan")}})
+    {'low': None, 'n': 5, 'of': {'p': None}}
+    """
+    return {name: _or_none(value) for name, value in row.items()}
+
+
+def _or_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return finite(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Frame(pl.DataFrame):

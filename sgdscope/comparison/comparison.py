@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -20,7 +18,7 @@ from sgdscope.comparison.side import sides_of
 from sgdscope.comparison.transition_difference import TRANSITION_DIFFERENCE_COLUMNS, transition_difference
 from sgdscope.comparison.what_differs import sentence, unequal_efforts, what_differs
 from sgdscope.errors import InputError
-from sgdscope.frames import Columns, described, table
+from sgdscope.frames import Columns, described, finite, table
 from sgdscope.records import WorkloadRecord
 from sgdscope.report.export import Format, check_format, write_figures
 from sgdscope.result import Analysis, FigureMap, write_table
@@ -211,14 +209,8 @@ class Comparison:
         told = {
             name: getattr(self, name) for name in ("names", "what_differs", "unequal_efforts", "sentences", "notices")
         }
-        rows = {name: [_finite(row) for row in of.rows(named=True)] for name, of in self.tables().items()}
+        rows = {name: [finite(row) for row in of.rows(named=True)] for name, of in self.tables().items()}
         return json.dumps(told | rows, indent=1, allow_nan=False)
 
     def __repr__(self) -> str:
         return f"Comparison({', '.join(self.names)})"
-
-
-def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
-    }

@@ -16,7 +16,7 @@ from sgdscope.formatting import batch_size, duration
 from sgdscope.report.figures.best_score import batch_sizes_inside
 from sgdscope.report.figures.style import optimizers
 from sgdscope.report.text.advice import option_sentence, worth_telling
-from sgdscope.report.text.commands import base_of, extended
+from sgdscope.report.text.commands import extended, words_of
 from sgdscope.report.text.recommendation import note, recommendation, to_decide
 from sgdscope.store import Store
 
@@ -85,16 +85,16 @@ def limits(part: Tables) -> list[tuple[str, ...]]:
 def advice(tables: StudyTables, folder: Path) -> dict[str, Any]:
     """Return what the study recommends: sentences for each workload and budget, and the command that decides more."""
     found = Advice(tables, (), tables.declaration.learning_rates)
-    base = base_of(tables.declaration, Store(folder).commands())
+    words = words_of(tables.declaration, Store(folder).commands())
     further = [
-        {"sentence": option_sentence(row), "command": extended(base, folder, row)}
+        {"sentence": option_sentence(row), "command": extended(words, folder, row)}
         for row in worth_telling(found.further.rows(named=True))
     ]
     parts = [
         {"title": part.title, "sentences": recommendation(found, part), "note": note(found, part)}
         for part in tables.parts
     ]
-    return {"parts": parts, "next": to_decide(found, base, folder, tables.finished), "further": further}
+    return {"parts": parts, "next": to_decide(found, words, folder, tables.finished), "further": further}
 
 
 def _transition(row: dict[str, Any] | None, largest: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ from sgdscope.advice.advice import Advice
 from sgdscope.analysis.derived import l2_of
 from sgdscope.analysis.edges import listed
 from sgdscope.analysis.tables import StudyTables, Tables
-from sgdscope.formatting import duration, estimate, score
+from sgdscope.formatting import duration, estimate
+from sgdscope.frames import finite
 from sgdscope.records import WorkloadRecord
 from sgdscope.report.figures.figure import plain_first
-from sgdscope.report.text.commands import Base, extended
-from sgdscope.report.text.recommendation import added, note, of_part, recommendation, to_decide
+from sgdscope.report.text.commands import Words, extended
+from sgdscope.report.text.recommendation import added, difference, note, of_part, recommendation, to_decide
 from sgdscope.report.text.summary import edge_sentences
 from sgdscope.seeds import parse_seeds_at
 from sgdscope.terminal import TextTable, print_line, print_table, print_text, visible
@@ -34,14 +34,14 @@ LEGEND = (
 RATES_LEGEND = "* extrapolated. † uncertain by more than a factor of 8. ‡ at the edge of the rates tried."
 
 
-def print_advice(advice: Advice, study: StudyTables, folder: Path, base: Base | None, console: Console) -> None:
+def print_advice(advice: Advice, study: StudyTables, folder: Path, words: Words | None, console: Console) -> None:
     """Print what a study advises: a section for each workload and budget, and then the further trials.
 
     Args:
         advice: what it advises.
         study: the tables of the study that does.
         folder: its folder.
-        base: how the command line names it; None where Python trained it.
+        words: how the command line names it; None where Python trained it.
         console: where to print.
     """
     for part in advice.tables.parts:
@@ -53,15 +53,15 @@ def print_advice(advice: Advice, study: StudyTables, folder: Path, base: Base | 
             print_text(console, visible(sentence))
         print_text(console, LEGEND + (f" {RATES_LEGEND}" if advice.batch_sizes else ""))
     if study.finished:
-        for sentence, command in further_sentences(advice.further, base, folder):
+        for sentence, command in further_sentences(advice.further, words, folder):
             print_text(console, visible(sentence))
             if command:
                 print_line(console, visible(f"  {command}"))
-    print_recommendation(advice, study, folder, base, console)
+    print_recommendation(advice, study, folder, words, console)
 
 
 def print_recommendation(
-    advice: Advice, tables: Tables, folder: Path | None, base: Base | None, console: Console
+    advice: Advice, tables: Tables, folder: Path | None, words: Words | None, console: Console
 ) -> None:
     """Print what to use, and the command that would decide what is open.
 
@@ -69,32 +69,33 @@ def print_recommendation(
         advice: what a study, or a table, advises.
         tables: its tables.
         folder: where the study is; None for a table.
-        base: how the command line names it; None where Python trained it.
+        words: how the command line names it; None where Python trained it.
         console: where to print.
     """
     for part in tables.parts:
-        if not note(advice, part):  # no score is known
+        rests_on = note(advice, part)
+        if not rests_on:  # no score is known
             continue
         console.print()
         of = f" ({part.title})" if len(tables.parts) > 1 else ""
         print_text(console, f"Recommendation{visible(of)}", style="bold")
         for sentence in recommendation(advice, part):
             print_text(console, visible(str(sentence)))
-        print_text(console, note(advice, part), style="dim")
+        print_text(console, rests_on, style="dim")
     if folder is None or not isinstance(tables, StudyTables):
         return
-    following = to_decide(advice, base, folder, tables.finished)
+    following = to_decide(advice, words, folder, tables.finished)
     if following.sentence:
         print_text(console, visible(following.sentence))
         print_line(console, visible(f"  {following.command}"))
 
 
-def as_json(advice: Advice, folder: Path, base: Base | None) -> str:
+def as_json(advice: Advice, folder: Path, words: Words | None) -> str:
     """Return every table of the advice as JSON: by its name, a list of rows; numbers that are not finite are null."""
     tables = {name: table.rows(named=True) for name, table in advice.all().items()}
     for row in tables["further"]:
-        row["command"] = extended(base, folder, row)
-    return json.dumps({name: [_plain(row) for row in rows] for name, rows in tables.items()}, indent=2)
+        row["command"] = extended(words, folder, row)
+    return json.dumps({name: [finite(row) for row in rows] for name, rows in tables.items()}, indent=2)
 
 
 def _scope(part: Tables, seconds: pl.DataFrame) -> str:
@@ -113,7 +114,7 @@ def costs_table(costs: pl.DataFrame, record: WorkloadRecord) -> TextTable:
             str(row["batch_size"]),
             _seconds(row),
             f"{row['relative']:.1f}" if row["relative"] is not None else "",
-            _difference(row, record).removesuffix(" points") if row["difference"] is not None else "",
+            difference(row, record).removesuffix(" points") if row["difference"] is not None else "",
             row["verdict"],
         )
         for row in plain_first(costs).iter_rows(named=True)
@@ -136,13 +137,13 @@ def rates_table(rates: pl.DataFrame) -> TextTable:
     return TextTable(names, rows, left=1, names=3, left_too=(2,))
 
 
-def further_sentences(further: pl.DataFrame, base: Base | None, folder: Path) -> list[tuple[str, str]]:
+def further_sentences(further: pl.DataFrame, words: Words | None, folder: Path) -> list[tuple[str, str]]:
     """Say which further trials would decide most for their cost, each with the command that trains them."""
     if further.is_empty():
         return [("No open question is known to be decided by further trials.", "")]
     said = [("Further trials, ordered by how much they decide for their cost (with a chance of 80 %):", "")]
     told = worth_telling(further.rows(named=True))
-    said += [(f"- {option_sentence(row)}", extended(base, folder, row)) for row in told]
+    said += [(f"- {option_sentence(row)}", extended(words, folder, row)) for row in told]
     if len(further) > len(told):
         said.append((f"More ways: {len(further) - len(told)}, with --json.", ""))
     return said
@@ -190,14 +191,3 @@ def _seconds(row: dict[str, Any]) -> str:
 
 def _rate(row: dict[str, Any], name: str) -> str:
     return estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], ".2g")
-
-
-def _difference(row: dict[str, Any], record: WorkloadRecord) -> str:
-    ends = row["difference"], row["difference_low"], row["difference_high"]
-    return score(*ends, record.in_percent, sign="+").replace(" %", " points")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(of) for name, of in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

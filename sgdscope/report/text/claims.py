@@ -21,6 +21,7 @@ from sgdscope.claims.finding import (
     rounded,
 )
 from sgdscope.formatting import estimate, number
+from sgdscope.frames import finite
 from sgdscope.report.figures.figure import counted
 from sgdscope.terminal import print_text, visible
 
@@ -170,6 +171,5 @@ def _zone(effect: Effect) -> str:
 
 def _plain(effect: Effect) -> dict[str, Any]:
     numbers = dict(zip(("zone_low", "zone_high"), rounded(effect.zone), strict=True)) | vars(effect.estimate)
-    return {
-        name: getattr(effect, name) for name in ("name", "unit", "n", "verdict", "decides", "seeds_50", "seeds_80")
-    } | {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    said = {name: getattr(effect, name) for name in ("name", "unit", "n", "verdict", "decides", "seeds_50", "seeds_80")}
+    return said | finite(numbers)

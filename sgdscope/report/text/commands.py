@@ -5,21 +5,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sgdscope.formatting import exact
 from sgdscope.seeds import parse_seeds_at
 from sgdscope.studies import origin_of
 from sgdscope.study import Declaration
 
-
-class Base(NamedTuple):
-    """The words after ``sgdscope run`` that ask for a study."""
-
-    words: tuple[str, ...]
+# The words after ``sgdscope run`` that ask for a study.
+Words = tuple[str, ...]
 
 
-def base_of(declaration: Declaration, kept: Mapping[str, Sequence[str]]) -> Base | None:
+def words_of(declaration: Declaration, kept: Mapping[str, Sequence[str]]) -> Words | None:
     """Return how the command line names a study; None where only Python knows it.
 
     Args:
@@ -28,31 +25,30 @@ def base_of(declaration: Declaration, kept: Mapping[str, Sequence[str]]) -> Base
     """
     for record in declaration.workloads:
         if record.name in kept:
-            return Base(tuple(word for word in kept[record.name] if word != "--until-decided"))
-    origin = origin_of(declaration)
-    return Base(origin) if origin else None
+            return tuple(word for word in kept[record.name] if word != "--until-decided")
+    return origin_of(declaration)
 
 
-def resumed(base: Base | None, folder: Path, until_decided: bool = False) -> str:
+def resumed(words: Words | None, folder: Path, until_decided: bool = False) -> str:
     """Return the command that trains what a folder lacks, or what would decide what is open.
 
-    >>> resumed(Base(("digits",)), Path("my folder"), until_decided=True)
+    >>> resumed(("digits",), Path("my folder"), until_decided=True)
     "sgdscope run digits --out 'my folder' --until-decided"
     >>> resumed(None, Path("s"))
     "sg.run(study, 's')"
     """
-    if base is None:
+    if words is None:
         return f"sg.run(study, {str(folder)!r}{', until_decided=True' * until_decided})"
-    return shlex.join(["sgdscope", "run", *base.words, "--out", str(folder), *["--until-decided"] * until_decided])
+    return shlex.join(["sgdscope", "run", *words, "--out", str(folder), *["--until-decided"] * until_decided])
 
 
-def extended(base: Base | None, folder: Path, row: Mapping[str, Any]) -> str:
+def extended(words: Words | None, folder: Path, row: Mapping[str, Any]) -> str:
     """Return the command that extends a folder as a row of the further trials says.
 
     What the folder holds beside the study that the command names is kept, so only what is added is named.
 
     >>> row = {"field": "batch_sizes", "added": [2.0, 96.0], "cells": []}
-    >>> extended(Base(("digits", "--batch-sizes", "4", "8", "--seeds", "5")), Path("s"), row)
+    >>> extended(("digits", "--batch-sizes", "4", "8", "--seeds", "5"), Path("s"), row)
     'sgdscope run digits --batch-sizes 4 8 2 96 --seeds 5 --out s'
     >>> extended(None, Path("s"), row)
     "sg.run(dataclasses.replace(study, batch_sizes=(*study.batch_sizes, 2, 96)), 's')"
@@ -60,16 +56,17 @@ def extended(base: Base | None, folder: Path, row: Mapping[str, Any]) -> str:
     field, values = row["field"], [exact(value) for value in row["added"]]
     if field == "seeds_at":
         values = list(row["cells"])
-    if base is None:
+    if words is None:
         return f"sg.run(dataclasses.replace(study, {field}={_in_python(field, values)}), {str(folder)!r})"
     option = f"--{field.replace('_', '-')}"
-    words = list(base.words)
-    if option in words:
-        place = words.index(option) + 1
-        end = next((k for k in range(place, len(words)) if words[k].startswith("--")), len(words))
-        words[place:end] = values if field == "seeds" else [*words[place:end], *values]
-        return shlex.join(["sgdscope", "run", *words, "--out", str(folder)])
-    return shlex.join(["sgdscope", "run", *words, "--out", str(folder), option, *values])
+    # --quick is a number of seeds too.
+    given = [word for word in words if not (field == "seeds" and word == "--quick")]
+    if option in given:
+        place = given.index(option) + 1
+        end = next((k for k in range(place, len(given)) if given[k].startswith("--")), len(given))
+        given[place:end] = values if field == "seeds" else [*given[place:end], *values]
+        return shlex.join(["sgdscope", "run", *given, "--out", str(folder)])
+    return shlex.join(["sgdscope", "run", *given, "--out", str(folder), option, *values])
 
 
 def _in_python(field: str, values: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from sgdscope.records import WorkloadRecord
 from sgdscope.report.figures.best_score import wide_margin_sentences
 from sgdscope.report.figures.change import lines_of_optimizers
 from sgdscope.report.figures.figure import counted
-from sgdscope.report.text.commands import Base, extended, resumed
+from sgdscope.report.text.commands import Words, extended, resumed
 from sgdscope.report.text.verdicts import VERDICTS, verdict_of
 from sgdscope.seeds import parse_seeds_at
 
@@ -85,24 +85,23 @@ def against_sgd(leads: pl.DataFrame, record: WorkloadRecord) -> list[Said]:
         text = _compared([(verdict_of(row), row["batch_size"]) for row in equal.iter_rows(named=True)], tried)
         text = f"{text[0].lower()}{text[1:]}."
         for row in mine.filter(over="best batch sizes").iter_rows(named=True):
-            ends = row["difference"], row["difference_low"], row["difference_high"]
-            difference = "" if row["n"] == 1 else f" ({_difference(*ends, record)})"
-            text += f" Each at its best batch size: {VERDICTS[verdict_of(row)].removesuffix(',')}{difference}."
+            by = "" if row["n"] == 1 else f" ({difference(row, record)})"
+            text += f" Each at its best batch size: {VERDICTS[verdict_of(row)].removesuffix(',')}{by}."
         said.append(Said(f"{name} against sgd at equal batch sizes:", text))
     return said
 
 
-def to_decide(advice: Advice, base: Base | None, folder: Path, finished: bool) -> Next:
+def to_decide(advice: Advice, words: Words | None, folder: Path, finished: bool) -> Next:
     """Say what would decide what is open, with its price and the command.
 
     Args:
         advice: What the study advises.
-        base: How the command line names the study; None where Python trained it.
+        words: How the command line names the study; None where Python trained it.
         folder: Where it is.
         finished: Whether none of its trials is missing.
     """
     if not finished:
-        return Next("The study is not finished. Resume it first:", resumed(base, folder))
+        return Next("The study is not finished. Resume it first:", resumed(words, folder))
     rows = advice.further.rows(named=True)
     if not rows:
         return Next("", "")
@@ -110,11 +109,11 @@ def to_decide(advice: Advice, base: Base | None, folder: Path, finished: bool) -
     cells = {cell: None for row in rows if row["field"] == "seeds_at" for cell in row["cells"]}
     if first["field"] != "seeds_at":
         price = _price(first["trials"], first["seconds"])
-        return Next(f"To decide more, add {added(first)} ({price}):", extended(base, folder, first))
+        return Next(f"To decide more, add {added(first)} ({price}):", extended(words, folder, first))
     trials, seconds = _cost([parse_seeds_at(cell) for cell in cells], advice)
     return Next(
         f"To decide what is undecided, add seeds there ({_price(trials, seconds)}):",
-        resumed(base, folder, until_decided=True),
+        resumed(words, folder, until_decided=True),
     )
 
 
@@ -178,7 +177,9 @@ def _compared(verdicts: Sequence[tuple[str, int]], tried: Sequence[int]) -> str:
     return said[0].upper() + said[1:]
 
 
-def _difference(value: float, low: float, high: float, record: WorkloadRecord) -> str:
+def difference(row: dict[str, Any], record: WorkloadRecord) -> str:
+    """Write a difference of scores with its interval, of accuracies in points; of one seed there is no interval."""
+    value, low, high = (row[f"difference{end}"] for end in ("", "_low", "_high"))
     if not math.isfinite(high - low):
         return number(100 * value if record.in_percent else value, "+.2g")
     return score(value, low, high, record.in_percent, sign="+").replace(" %", " points")

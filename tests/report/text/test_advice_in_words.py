@@ -15,7 +15,7 @@ from sgdscope.advice.advice import Advice
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.budget import Epochs
 from sgdscope.report.text.advice import costs_table, further_sentences, option_sentence, print_advice, rates_table
-from sgdscope.report.text.commands import Base, base_of, extended
+from sgdscope.report.text.commands import extended, words_of
 from sgdscope.report.text.recommendation import recommendation, to_decide
 from sgdscope.studies import get, origin_of
 from sgdscope.study import Declaration
@@ -110,10 +110,10 @@ def test_where_the_best_rates_lie_at_an_edge_the_best_mean_is_guessed_and_the_ed
 @pytest.mark.usefixtures("quick")
 def test_what_is_open_has_one_command_with_its_price():
     found = advice(n=4, sgd=falling)
-    assert to_decide(found, Base(("digits",)), Path("f"), finished=False) == (
+    assert to_decide(found, ("digits",), Path("f"), finished=False) == (
         "The study is not finished. Resume it first:", "sgdscope run digits --out f"
     )  # fmt: skip
-    said, command = to_decide(found, Base(("digits",)), Path("f"), finished=True)
+    said, command = to_decide(found, ("digits",), Path("f"), finished=True)
     assert re.fullmatch(r"To decide what is undecided, add seeds there \(about [\d,]+ trials, .*\):", said)
     assert command == "sgdscope run digits --out f --until-decided"
     nothing = advice(sgd=lambda x: 0.0).tables
@@ -189,9 +189,10 @@ def test_commands_name_the_study_and_what_is_added_alone():
         ("batch_sizes", [2.0, 96.0], 1, 1, None),
         ("learning_rates", [10 / 3], 1, 1, None),
     ).rows(named=True)
-    folder, digits = Path("my folder"), Base(("digits", "--seeds", "5", "--batch-sizes", "4", "8"))
+    folder, digits = Path("my folder"), ("digits", "--seeds", "5", "--batch-sizes", "4", "8")
     assert extended(digits, folder, seeds) == ("sgdscope run digits --seeds 12 --batch-sizes 4 8 --out 'my folder'")
     assert extended(digits, folder, sizes) == ("sgdscope run digits --seeds 5 --batch-sizes 4 8 2 96 --out 'my folder'")
+    assert extended(("digits", "--quick"), folder, seeds) == "sgdscope run digits --out 'my folder' --seeds 12"
     assert extended(digits, folder, rates).endswith(" --out 'my folder' --learning-rates 3.3333333333333335")
     assert extended(None, folder, seeds) == "sg.run(dataclasses.replace(study, seeds=12), 'my folder')"
     cells = seeds | {"field": "seeds_at", "cells": ["sgd@8=5,10,30", "sgd@16=5,10,30"]}
@@ -203,10 +204,10 @@ def test_commands_name_the_study_and_what_is_added_alone():
 
 def test_a_folders_own_words_name_it_before_a_built_in_study_does():
     study = get("digits").declaration()
-    assert base_of(study, {}) == Base(("digits",))
+    assert words_of(study, {}) == ("digits",)
     kept = {"digits": ["/a/study.py", "--seeds", "5", "--until-decided"]}
-    assert base_of(study, kept) == Base(("/a/study.py", "--seeds", "5"))
-    assert base_of(DECLARATION, {}) is None
+    assert words_of(study, kept) == ("/a/study.py", "--seeds", "5")
+    assert words_of(DECLARATION, {}) is None
 
 
 def test_a_built_in_study_is_named_with_the_fields_in_which_a_folder_differs():
