@@ -28,7 +28,7 @@ ALONG_TRAINING = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # Of the sweeps over steps and over epochs, the figures that differ from those of the sweep over batch sizes.
 OF_STEPS = ("best-score", "optimal-learning-rate", "training-loss")
 OF_EPOCHS = ("score-by-epochs", "rates-by-epochs")
-OF_METHODS = ("advantage-over-sgd", "best-by-method", "score-by-cost", "loss-by-seconds")
+OF_METHODS = ("best-by-method", "score-by-cost", "loss-by-seconds")
 ALONG = ("loss-along-training", "score-along-training")
 # The paper's three sweeps.
 SWEEPS = ("epochs", "steps", "budgets")

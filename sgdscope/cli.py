@@ -358,6 +358,7 @@ class Show(Debuggable):
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
+        from sgdscope.report.figures.figure import declared_seeds
         from sgdscope.result import Result
         from sgdscope.store import Store
 
@@ -369,7 +370,7 @@ class Show(Debuggable):
             f"study      {declaration.name}: {', '.join(record.name for record in declaration.workloads)}; "
             f"{', '.join(map(str, declaration.optimizers))}; batch sizes "
             f"{', '.join(map(str, declaration.batch_sizes))}; {', '.join(map(str, declaration.budgets))}; "
-            f"{declaration.seeds} seeds",
+            f"{declared_seeds(declaration.seeds)}",
             f"trials     {ended}; {result.tables.pending} pending",
         ]
         beside = len(trials) - len(result.trials)
@@ -627,16 +628,13 @@ class Advise(Debuggable):
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
         from sgdscope.report.text.advice import as_json, print_advice
-        from sgdscope.report.text.commands import words_of
-        from sgdscope.store import Store
 
         result = _read(self.folder)
         advice = result.recommend(self.batch_sizes or ())
-        words = words_of(result.declaration, Store(self.folder).commands())
         if self.json:
-            sys.stdout.write(as_json(advice, result.folder, words) + "\n")
+            sys.stdout.write(as_json(advice, result.folder, result.words) + "\n")
         else:
-            print_advice(advice, result.tables, result.folder, words, console)
+            print_advice(advice, result.tables, result.folder, result.words, console)
         return DONE
 
 
@@ -865,15 +863,12 @@ def _print_findings(tables: Tables, console: Terminal) -> None:
 def _print_recommendation(found: Analysis, console: Terminal) -> None:
     from sgdscope.advice.advice import Advice
     from sgdscope.report.text.advice import print_recommendation
-    from sgdscope.report.text.commands import words_of
     from sgdscope.result import Result
-    from sgdscope.store import Store
 
-    if not isinstance(found, Result):
+    if isinstance(found, Result):
+        print_recommendation(found.recommend(), found.tables, found.folder, found.words, console)
+    else:
         print_recommendation(Advice(found.tables), found.tables, None, None, console)
-        return
-    words = words_of(found.declaration, Store(found.folder).commands())
-    print_recommendation(found.recommend(), found.tables, found.folder, words, console)
 
 
 def _load(name: str | None, source: Source, table: Csv, changes: Fields) -> Study:

@@ -30,8 +30,8 @@ def interval(low: float, high: float, form: str = ".2g") -> str:
     return f"[{number(low, form)}, {number(high, form)}]"
 
 
-def estimate(value: float, low: float, high: float, form: str = "", sign: str = "") -> str:
-    """Return a number with its interval: ``value [low, high]``.
+def estimate(value: float, low: float | None = None, high: float | None = None, form: str = "", sign: str = "") -> str:
+    """Return a number with its interval: ``value [low, high]``, or alone where there is none.
 
     It has the decimals that show the first digit of half the interval, and one more where the number has fewer than
     three digits. An interval narrower than the rounding of floats is 0. A small number that takes more than 6 decimals
@@ -48,7 +48,11 @@ def estimate(value: float, low: float, high: float, form: str = "", sign: str = 
     ('0.970 [0.967, 0.973]', '97.5 [97.4, 97.7]', '+0.09 [−0.04, +0.22]')
     >>> estimate(0.94, 0.94, 0.94 + 1e-16), estimate(-1.2e-10, -5.2e-10, 2.8e-10), estimate(0.5, float("-inf"), 9.0)
     ('0.94 [0.94, 0.94]', '−1.2e-10 [−5.2e-10, 2.8e-10]', '0.5 [−∞, 9]')
+    >>> estimate(0.9432)
+    '0.943'
     """
+    if low is None or high is None:
+        return number(value, sign + (form or ".3g"))
     if not form:
         half = max(value - low, high - value)
         if not ROUNDED * abs(value) < half < math.inf:
@@ -61,14 +65,16 @@ def estimate(value: float, low: float, high: float, form: str = "", sign: str = 
     return f"{number(value, sign + form)} {interval(low, high, sign + form)}"
 
 
-def score(value: float, low: float, high: float, in_percent: bool, sign: str = "") -> str:
-    """Return a score with its interval, an accuracy in percent.
+def score(value: float, low: float | None, high: float | None, in_percent: bool, sign: str = "") -> str:
+    """Return a score with its interval, or alone where there is none; an accuracy in percent.
 
     >>> score(0.975, 0.972, 0.978, in_percent=True), score(0.0123, 0.0119, 0.0127, in_percent=False)
     ('97.5 [97.2, 97.8] %', '0.0123 [0.0119, 0.0127]')
     """
     if not in_percent:
         return estimate(value, low, high, sign=sign)
+    if low is None or high is None:
+        return f"{estimate(100 * value, sign=sign)} %"
     return f"{estimate(100 * value, 100 * low, 100 * high, sign=sign)} %"
 
 

@@ -480,7 +480,8 @@ class Result(Analysis):
                 that were measured.
 
         Returns:
-            An object with one table for each question: ``rates`` (the learning rate for each batch size), ``costs``
+            An object with one table for each question: ``recommended`` (the batch size and learning rate to use),
+            ``rates`` (the learning rate for each batch size), ``costs``
             (the seconds and the score of each batch size), ``leads`` (momentum against SGD), ``seconds`` (the seconds
             of a trial) and ``further`` (the trials that settle most of what is undecided).
 
@@ -491,10 +492,25 @@ class Result(Analysis):
 
         self.check_not_empty()
         sizes = tuple(whole("batch_sizes", size, least=1) for size in several(batch_sizes))
+        if not sizes:
+            return self._advice
         found = Advice(self.tables, sizes, self.declaration.learning_rates)
-        if sizes:
-            found.rates  # noqa: B018 - refuses a batch size before anything else is computed
+        found.rates  # noqa: B018 - refuses a batch size before anything else is computed
         return found
+
+    @cached_property
+    def _advice(self) -> Advice:
+        """What it recommends, for the report and the terminal alike."""
+        from sgdscope.advice.advice import Advice
+
+        return Advice(self.tables, (), self.declaration.learning_rates)
+
+    @cached_property
+    def words(self) -> tuple[str, ...] | None:
+        """The words after ``sgdscope run`` that ask for the study; None where only Python knows it."""
+        from sgdscope.report.text.commands import words_of
+
+        return words_of(self.declaration, Store(self.folder).commands())
 
     def save_report(self, path: str | Path) -> Path:
         """Write the report, one HTML page that opens offline.
@@ -512,7 +528,7 @@ class Result(Analysis):
 
         check_page_name(Path(path))
         self.check_not_empty()
-        return write_page(self.tables, Path(path), self.folder)
+        return write_page(self.tables, Path(path), self.folder, self.recommend(), self.words)
 
     def export(self, path: str | Path) -> Path:
         """Write the trial table as ``.csv`` or ``.parquet``, by the name's ending, and return its path.

@@ -409,25 +409,26 @@ class Declaration(_Design):
             score_margin=self.score_margin if other.score_margin is None else other.score_margin,
         )
 
-    def beyond(self, other: Declaration) -> list[str]:
-        """Say, one phrase a field, what this study has in its extensible fields and ``other`` leaves out."""
-        said = []
+    def beyond(self, other: Declaration) -> dict[str, str]:
+        """Say, one phrase a field by its name, what this study has in extensible fields and ``other`` leaves out."""
+        said = {}
         for name in EXTENSIBLE:
             mine, theirs = getattr(self, name), getattr(other, name)
             if name == "seeds":
-                more_seeds = Seeds.of(mine).exceeds(Seeds.of(theirs))
-                said += [f"{mine} seeds, of which {theirs} are asked for"] * more_seeds
+                if Seeds.of(mine).exceeds(Seeds.of(theirs)):
+                    said[name] = f"{mine} seeds, of which {theirs} are asked for"
                 continue
             if name == "seeds_at":
-                kept = [str(entry) for entry in mine if entry not in theirs]
-                said += [f"more seeds at {', '.join(kept)}"] * bool(kept)
+                if kept := [str(entry) for entry in mine if entry not in theirs]:
+                    said[name] = f"more seeds at {', '.join(kept)}"
                 continue
             if name == "workloads":
                 mine, theirs = ([record.name for record in records] for records in (mine, theirs))
             if name == "optimizers":
                 mine = [_widest(optimizer, theirs) for optimizer in mine]
             more = tuple(value for value in mine if value not in theirs)
-            said += [f"{name} {_plain(more)}"] * bool(more and theirs)
+            if more and theirs:
+                said[name] = f"{name} {_plain(more)}"
         return said
 
     def differences(self, other: Declaration, trained: Collection[tuple[str, int]] | None = None) -> list[str]:

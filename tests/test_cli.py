@@ -522,7 +522,7 @@ def test_where_perfect_scores_leave_no_margin_one_is_asked_for(tmp_path, capsys)
     assert main(["analyze", str(table), "--score-margin", "0.05"]) == 0
     said = capsys.readouterr().out
     assert "test accuracy 100 %" in said or "batch size 8 and learning rate" in said
-    assert "It is the smallest tried: smaller ones may be better. Worse: 32." in said
+    assert "It is the smallest tried: smaller ones may be better. Compared with batch size 8: worse at 32." in said
     assert "Worse: lower by more than 5 points" in said
 
 

@@ -420,8 +420,8 @@ def test_a_folder_grows_by_optimizers_and_by_values_of_a_searched_coefficient():
     assert of(SGD(), few).united(of(more)).optimizers == (SGD(), more)
     assert of(more).united(of(few, SGD())).optimizers == (more, SGD())
     assert of(SGD()).united(of(SGD(momentum=Values(0, 0.9)))).optimizers == (SGD(), SGD(momentum=Values(0, 0.9)))
-    assert of(few).beyond(of(more)) == []
-    assert of(SGD(), more).beyond(of(few)) == ["optimizers sgd, adamw:weight_decay=0|0.1|0.2"]
+    assert of(few).beyond(of(more)) == {}
+    assert of(SGD(), more).beyond(of(few)) == {"optimizers": "optimizers sgd, adamw:weight_decay=0|0.1|0.2"}
 
 
 def test_an_optimizer_of_a_folder_is_the_users_own_which_alone_can_be_built():

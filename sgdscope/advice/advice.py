@@ -15,10 +15,10 @@ from sgdscope.advice.predicted_rates import rate_for
 from sgdscope.advice.recommended import recommended
 from sgdscope.advice.timing import SECONDS_COLUMNS, seconds_by_batch_size
 from sgdscope.analysis.comparisons import compare_scores
-from sgdscope.analysis.curve import curve, joined, on_common_seeds
-from sgdscope.analysis.derived import cell_warmed_up, momentum_of, of_sgd
+from sgdscope.analysis.derived import cell_warmed_up
 from sgdscope.analysis.difference_from_sgd import DIFFERENCE_FROM_SGD_COLUMNS, SCORE_NAMES, margin_in
-from sgdscope.analysis.rate_choice import Chosen, inside, scores_by_batch_size, spread_left_one_out
+from sgdscope.analysis.methods import baseline_of
+from sgdscope.analysis.rate_choice import Chosen, best_over_batch_sizes, inside, scores_by_batch_size
 from sgdscope.analysis.score_limits import plateau_end, shown_above
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.trial_table import (
@@ -53,7 +53,7 @@ LEADS_COLUMNS: Columns = {
     **OPTIMIZER_COLUMNS,
     "over": Column(pl.String, "`equal batch sizes` or `best batch sizes` (each optimizer at its own)."),
     "batch_size": BATCH_SIZE,
-    "sgd_batch_size": Column(pl.Int64, "Batch size of SGD that it is compared with.", "examples"),
+    "sgd_batch_size": Column(pl.Int64, "Batch size of the baseline that it is compared with.", "examples"),
     **{name: column for name, column in DIFFERENCE_FROM_SGD_COLUMNS.items() if name not in CELL_COLUMNS},
 }
 LEADS_SCHEMA = schema(LEADS_COLUMNS)
@@ -152,8 +152,7 @@ def batch_size_costs(
             if held.any() and len(by_size) > 1:
                 differences = scores[number] - scores[held].mean(axis=0)
                 row |= named("difference", t_interval(differences)) | {"shared": int((~np.isnan(differences)).sum())}
-            interval = by_size[size].interval or t_interval(scores[number])
-            rows.append(row | _turned("test_score", interval, records[key["workload"]].score_sign))
+            rows.append(row | by_size[size].as_measured("test_score", records[key["workload"]].score_sign))
     timed = ("packs", "seconds", "seconds_low", "seconds_high", "relative")
     table = pl.DataFrame(rows, schema={name: kind for name, kind in COSTS_SCHEMA.items() if name not in timed})
     shared = ("workload", "budget", "batch_size")
@@ -186,29 +185,30 @@ def _verdicts(
 
 
 def leads(tables: Tables) -> pl.DataFrame:
-    """Return test scores of each optimizer minus SGD's, paired by seed, with 95 % intervals and verdicts.
+    """Return test scores of each optimizer minus its baseline's, paired by seed, with 95 % intervals and verdicts.
 
-    ``over`` is ``equal batch sizes``, the rows of :func:`~sgdscope.analysis.difference_from_sgd.difference_from_sgd`,
-    or ``best batch sizes``, one row with each optimizer's own: batch size and learning rate are chosen together by the
-    validation score, or where there is none by the scores of the other seeds, so that choosing flatters neither. That
-    row is ``at the edge`` where the best rate of any batch size lies at an edge of the rates tried.
+    The baseline is the SGD of :func:`~sgdscope.analysis.methods.baseline_of`. ``over`` is ``equal batch sizes``, the
+    rows of :func:`~sgdscope.analysis.difference_from_sgd.difference_from_sgd`, or ``best batch sizes``, one row with
+    each optimizer's own: batch size and learning rate are chosen together by the validation score, or where there is
+    none by the scores of the other seeds, so that choosing flatters neither. That row is ``at the edge`` where the best
+    rate of any batch size lies at an edge of the rates tried.
 
     Args:
         tables: what the study has found.
     """
     equal = tables.difference_from_sgd.with_columns(over=pl.lit("equal batch sizes"), sgd_batch_size="batch_size")
-    studied = list(by_optimizer(tables.trials))
-    plain = of_sgd(studied)
+    studied = {tuple(key.values()): (key, members) for key, members in by_optimizer(tables.trials)}
     rows: list[dict[str, Any]] = []
-    for key, members in studied:
-        sgd, record = plain.get((key["workload"], key["budget"])), tables.records[key["workload"]]
-        if momentum_of(key["optimizer"]) == 0 or sgd is None:
+    for key, members in studied.values():
+        record, baseline = tables.records[key["workload"]], baseline_of(key["optimizer"])
+        _, sgd = studied.get((key["workload"], key["budget"], baseline), ({}, None))
+        if sgd is None:
             continue
         best, of_sgds_best = best_over_batch_sizes(members, record), best_over_batch_sizes(sgd, record)
         if best is None or of_sgds_best is None:
             continue
         (size, chosen), (sgds_size, sgds) = best, of_sgds_best
-        place = {"over": "best batch sizes", "batch_size": size, "sgd_batch_size": sgds_size}
+        place = {"over": "best batch sizes", "baseline": baseline, "batch_size": size, "sgd_batch_size": sgds_size}
         place["warmed_up"] = cell_warmed_up(members[size])
         (row,) = compare_scores([(chosen, sgds)], margin_in(tables.score_limits, key), SCORE_NAMES, record.score_sign)
         rows += [key | place | row] if row["n"] else []
@@ -216,37 +216,3 @@ def leads(tables: Tables) -> pl.DataFrame:
     return pl.concat([equal.select(*LEADS_SCHEMA), best_rows]).sort(
         *OPTIMIZER_SCHEMA, pl.col("over") != "equal batch sizes", maintain_order=True
     )
-
-
-def best_over_batch_sizes(members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> tuple[int, Chosen] | None:
-    """Return the best batch size of an optimizer, and the test scores, larger being better, with its best rate.
-
-    Both are chosen together, as ``chosen_scores`` chooses a rate; None where no rate is eligible. The scores are
-    ``censored`` where the best rate of any batch size is: with rates beyond the edge it may be the best one.
-
-    Args:
-        members: the cells of one workload, budget and optimizer by batch size.
-        record: what their workload is.
-    """
-    curves = [[curve(cell, record, "score", column) for cell in members.values()] for column in (None, "test_score")]
-    measured = [number for number, found in enumerate(curves[0]) if found.seeds.size]
-    if not measured:
-        return None
-    chooses, reports = (joined(on_common_seeds([of[number] for number in measured])) for of in curves)
-    if not reports.seeds.size or not chooses.eligible.any():
-        return None
-    ends = {end for found in curves[0] for end in found.censored}
-    censored = tuple(end for end in ("low", "high") if end in ends)
-    sizes = np.repeat(np.array(list(members))[measured], [len(curves[0][number].rates) for number in measured])
-    if record.chosen_on == "validation":
-        best = int(chooses.best()[0])
-        return int(sizes[best]), Chosen(reports.seeds, reports.goodness[best], censored, reports.unpaired)
-    return int(sizes[reports.best()[0]]), Chosen(
-        reports.seeds, spread_left_one_out(reports), censored, reports.unpaired
-    )
-
-
-def _turned(name: str, interval: tuple[float, float, float], sign: int) -> dict[str, float]:
-    """Return a mean and its interval as the score was measured."""
-    mean, low, high = interval
-    return named(name, (mean, low, high) if sign > 0 else (-mean, -high, -low))

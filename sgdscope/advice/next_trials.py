@@ -113,6 +113,23 @@ def further_trials(
     return found.sort(rates, each, pl.col("questions"), descending=[True, False, True], maintain_order=True)
 
 
+def cost_of(more: Sequence[SeedsAt], trials: pl.DataFrame, seconds: pl.DataFrame) -> tuple[int, float | None]:
+    """Return the trials that cells lack of the seeds that they are to have, and their seconds; None if not timed.
+
+    Args:
+        more: The seeds of cells.
+        trials: a table of trials.
+        seconds: what they took.
+    """
+    wanted = {(entry.optimizer, entry.batch_size): entry.seeds for entry in more}
+    lacking = [
+        (cell.trials_to(wanted[cell.key[2], cell.batch_size]), cell.seconds)
+        for cell in _cells(trials, seconds)
+        if (cell.key[2], cell.batch_size) in wanted
+    ]
+    return _sum(lacking)
+
+
 def seeds_to_show(gaps: Sequence[float], deviation: float, alpha: float) -> int | None:
     """Return the fewest seeds with a chance of 0.8 that one-sided t tests show a mean to be on its side of margins.
 
@@ -206,17 +223,24 @@ def _option(
     cells: Sequence[SeedsAt] = (),
 ) -> dict[str, Any]:
     """Return a row: what it settles, in words, and what the trials cost, given as counts with the seconds of each."""
-    asked, wanted = list(questions), list(trials)
-    known = all(each is not None for count, each in wanted if count)
+    asked = list(questions)
+    count, seconds = _sum(trials)
     return {
         "field": field,
         "added": [float(value) for value in added],
         "cells": [str(cell) for cell in cells],
         "settles": _words(asked),
         "questions": len(asked),
-        "trials": sum(count for count, _ in wanted),
-        "seconds": sum(count * (each or 0.0) for count, each in wanted) if known else None,
+        "trials": count,
+        "seconds": seconds,
     }
+
+
+def _sum(trials: Iterable[tuple[int, float | None]]) -> tuple[int, float | None]:
+    """Return how many trials are counted, and their seconds; None where one was not timed."""
+    wanted = list(trials)
+    known = all(each is not None for count, each in wanted if count)
+    return sum(count for count, _ in wanted), sum(count * (each or 0.0) for count, each in wanted) if known else None
 
 
 def _words(questions: Sequence[Question]) -> list[str]:

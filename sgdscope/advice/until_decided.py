@@ -22,7 +22,9 @@ INTERIM_SHARE = 0.1
 INTERIM_ALPHA = INTERIM_SHARE * ALPHA / (len(LOOKS) - 1)
 
 
-def raised(declaration: Declaration, tables: Tables, most: int = LOOKS[-1]) -> tuple[SeedsAt, ...]:
+def raised(
+    declaration: Declaration, tables: Tables, most: int = LOOKS[-1], advice: Advice | None = None
+) -> tuple[SeedsAt, ...]:
     """Return the seeds of cells at the next look of a study whose trials are complete; empty where none is needed.
 
     A question is whether a batch size loses more than the margin, or whether an optimizer is better or worse than SGD
@@ -41,8 +43,9 @@ def raised(declaration: Declaration, tables: Tables, most: int = LOOKS[-1]) -> t
         declaration: The study as its folder declares it.
         tables: What its complete trials have found.
         most: The most seeds of a rate.
+        advice: What the tables advise. Default: it is made of them.
     """
-    advice = Advice(tables)
+    advice = advice or Advice(tables)
     where = {*_open_losses(advice.costs), *_open_leads(advice.leads)}
     more = []
     for cell in declaration.cells:

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import polars as pl
 
-from sgdscope.analysis.methods import METHOD_COLUMNS, lead_at_best, method_row, methods, of_methods
-from sgdscope.analysis.trial_table import OPTIMIZER_COLUMNS, Records
-from sgdscope.frames import Column, Columns, schema
+from sgdscope.analysis.methods import BASELINE, REACHED_COLUMNS, Method, reached
+from sgdscope.analysis.trial_table import OPTIMIZER_COLUMNS
+from sgdscope.frames import Column, Columns, schema, with_interval
+from sgdscope.stats.intervals import named, t_interval
 
 BEST_BY_METHOD_COLUMNS: Columns = {
     **OPTIMIZER_COLUMNS,
-    "batch_size": Column(pl.Int64, "Batch size with the best validation score.", "examples"),
-    **METHOD_COLUMNS,
+    "batch_size": Column(pl.Int64, "Best batch size for the score, of those inside the rates tried.", "examples"),
+    "baseline": BASELINE,
+    "pairs": Column(pl.Int64, "Seeds that the difference from the baseline is of.", "seeds"),
+    **with_interval(
+        "difference", "Difference from the baseline at its own best batch size; larger is better.", "score"
+    ),
+    **REACHED_COLUMNS,
 }
 BEST_BY_METHOD_SCHEMA = schema(BEST_BY_METHOD_COLUMNS)
 
 
-def best_by_method(trials: pl.DataFrame, records: Records) -> pl.DataFrame:
-    """Return one row for each optimizer: the batch size with its best score, and its advantage over SGD's best.
+def best_by_method(methods: Sequence[Method]) -> pl.DataFrame:
+    """Return one row for each optimizer: its best batch size, and how much better it is than SGD at its own.
 
     Args:
-        trials: a table of trials.
-        records: what their workloads are, by name.
+        methods: those of :func:`~sgdscope.analysis.methods.methods`.
     """
-    rows = [
-        {**method.key, "batch_size": size} | method_row(method, size, lead_at_best(method))
-        for method in (methods(trials, records) if of_methods(trials) else [])
-        if (size := method.best_batch_size) is not None
-    ]
+    rows = []
+    for method in methods:
+        if method.best is None:
+            continue
+        size, chosen = method.best
+        row = {**method.key, "batch_size": size, "baseline": method.baseline} | reached(method, size, chosen)
+        if method.lead_at_best is not None:
+            lead = method.lead_at_best[~np.isnan(method.lead_at_best)]
+            row |= {"pairs": len(lead)} | named("difference", t_interval(lead))
+        rows.append(row)
     return pl.DataFrame(rows, schema=BEST_BY_METHOD_SCHEMA)

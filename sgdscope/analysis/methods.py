@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,13 +13,12 @@ import polars as pl
 
 from sgdscope.analysis.curve import curve
 from sgdscope.analysis.exclusions import learning
-from sgdscope.analysis.rate_choice import Chosen, inside, leads_over, scores_by_batch_size
+from sgdscope.analysis.rate_choice import Chosen, best_over_batch_sizes, inside, leads_over, scores_by_batch_size
 from sgdscope.analysis.trial_table import SEEDS, Records
 from sgdscope.errors import InputError
 from sgdscope.frames import Column, Columns, with_interval
 from sgdscope.optimizers import KFAC, L2, SAM, SGD, SVRG, Adam, GradientPenalty, Optimizer, parse_optimizer
 from sgdscope.records import WorkloadRecord
-from sgdscope.stats.intervals import named, t_interval
 from sgdscope.store import ended
 
 COST_COLUMNS: Columns = {
@@ -30,12 +29,11 @@ COST_COLUMNS: Columns = {
     ),
     "seconds": Column(pl.Float64, "Median seconds of a trial.", "s"),
 }
-METHOD_COLUMNS: Columns = {
-    "baseline": Column(pl.String, "The optimizer that this one is compared with: SGD, with the same momentum if any."),
-    "learning_rate": Column(pl.Float64, "Learning rate ε with the best validation score."),
+BASELINE = Column(pl.String, "The SGD that the optimizer is compared with: of the same momentum where it has one.")
+REACHED_COLUMNS: Columns = {
+    "learning_rate": Column(pl.Float64, "Learning rate ε that is best for the score."),
     "n": SEEDS,
     **with_interval("test_score", "Mean test score at this learning rate.", "score"),
-    **with_interval("advantage", "Mean difference to the baseline, seed by seed; above 0 is better.", "score"),
     "train_loss": Column(pl.Float64, "Geometric mean of the training loss at this learning rate.", "loss"),
     **COST_COLUMNS,
 }
@@ -52,18 +50,18 @@ def known_optimizer(name: str) -> Optimizer | None:
 
 
 def baseline_of(name: str) -> str | None:
-    """Return the name of the SGD that an optimizer is compared with, or None for plain SGD and unknown optimizers.
+    """Return the name of the SGD that an optimizer is compared with, or None for plain SGD itself.
 
-    What changes the gradient of SGD with momentum is compared with SGD of that momentum, all else with plain SGD.
+    What changes the gradient of SGD with momentum is compared with SGD of that momentum, all else with plain SGD. There
+    is none where that momentum is searched.
 
-    >>> [baseline_of(name) for name in ("sgd", "momentum:0.9", "adam", "svrg", "svrg:momentum=0")]
-    [None, 'sgd', 'sgd', 'momentum:0.9', 'sgd']
+    >>> [baseline_of(name) for name in ("sgd", "momentum:0.9", "adam", "svrg", "svrg:momentum=0", "their own")]
+    [None, 'sgd', 'sgd', 'momentum:0.9', 'sgd', 'sgd']
     """
     optimizer = known_optimizer(name)
     if isinstance(optimizer, NOISE + REGULARIZATION):
-        momentum = optimizer.momentum
-        return str(SGD(momentum)) if isinstance(momentum, float) else None
-    return None if optimizer in (None, SGD()) else str(SGD())
+        return str(SGD(optimizer.momentum)) if isinstance(optimizer.momentum, float) else None
+    return None if optimizer == SGD() else str(SGD())
 
 
 @dataclass(frozen=True)
@@ -92,18 +90,28 @@ class Method:
         return leads_over(inside(self.scores), inside(self.baseline_scores))
 
     @cached_property
-    def best_batch_size(self) -> int | None:
-        """The batch size whose best validation score is best, of those inside the rates tried; None without any."""
-        return best_batch_size(self.members, inside(self.scores), self.record)
+    def best(self) -> tuple[int, Chosen] | None:
+        """The best batch size of those inside the rates tried, with its scores; None without any."""
+        return best_of(self.members, inside(self.scores), self.record)
+
+    @cached_property
+    def baseline_best(self) -> tuple[int, Chosen] | None:
+        """The baseline's, as :attr:`best`."""
+        return best_of(self.of_baseline, inside(self.baseline_scores), self.record)
+
+    @cached_property
+    def lead_at_best(self) -> np.ndarray | None:
+        """By how much it is better at its best batch size than the baseline at its own, seed by seed; None unknown."""
+        if self.best is None or self.baseline_best is None:
+            return None
+        return leads_over({0: self.best[1]}, {0: self.baseline_best[1]}).get(0)
 
 
-def best_batch_size(
-    members: Mapping[int, pl.DataFrame], scores: Mapping[int, Chosen], record: WorkloadRecord
-) -> int | None:
-    """Return the batch size, of those that have scores, at which what chooses is best."""
-    chosen = {size: curve(members[size], record, "score") for size in scores}
-    means = {size: float(np.nanmean(of.goodness[of.best()[0]])) for size, of in chosen.items()}
-    return max(means, key=lambda size: means[size], default=None)
+def best_of(
+    members: Mapping[int, pl.DataFrame], sizes: Iterable[int], record: WorkloadRecord
+) -> tuple[int, Chosen] | None:
+    """Return the best of some batch sizes and its test scores, by :func:`~.rate_choice.best_over_batch_sizes`."""
+    return best_over_batch_sizes({size: members[size] for size in sizes}, record)
 
 
 def methods(trials: pl.DataFrame, records: Records) -> list[Method]:
@@ -125,20 +133,9 @@ def of_methods(trials: pl.DataFrame) -> bool:
     return any(isinstance(known_optimizer(name), kinds) for name in trials["optimizer"].unique())
 
 
-def lead_at_best(method: Method) -> np.ndarray | None:
-    """Return by how much a method at its best batch size is better than its baseline at its own, seed by seed."""
-    mine, theirs = (
-        method.best_batch_size,
-        best_batch_size(method.of_baseline, inside(method.baseline_scores), method.record),
-    )
-    if mine is None or theirs is None:
-        return None
-    return leads_over({0: method.scores[mine]}, {0: method.baseline_scores[theirs]}).get(0)
-
-
-def method_row(method: Method, size: int, lead: np.ndarray | None) -> dict[str, Any]:
-    """Return what a method reached at a batch size, by how much it is better, and what it cost."""
-    cell, chosen, sign = method.members[size], method.scores[size], method.record.score_sign
+def reached(method: Method, size: int, chosen: Chosen) -> dict[str, Any]:
+    """Return a row of :data:`REACHED_COLUMNS`: what a method reached at a batch size, and what it cost."""
+    cell = method.members[size]
     found = curve(cell, method.record, "score")
     rate = float(found.rates[found.best()[0]])
     mine = ended(cell).filter(pl.col("learning_rate") == rate, status="complete")
@@ -148,15 +145,10 @@ def method_row(method: Method, size: int, lead: np.ndarray | None) -> dict[str, 
     gradients = None
     if optimizer is not None and medians["examples"] is not None:
         gradients = float(medians["examples"]) * optimizer.gradients_per_update(size)  # type: ignore[arg-type]
-    nothing = dict.fromkeys(("advantage", "advantage_low", "advantage_high"))
-    known = lead[~np.isnan(lead)] if lead is not None else np.zeros(0)
-    scores = sign * chosen.scores[~np.isnan(chosen.scores)]
     return {
-        "baseline": method.baseline,
         "learning_rate": rate,
-        "n": len(known) or chosen.n,
-        **named("test_score", t_interval(scores)),
-        **(named("advantage", t_interval(known)) if known.size else nothing),
+        "n": chosen.n,
+        **chosen.as_measured("test_score", method.record.score_sign),
         "train_loss": math.exp(np.log(losses).mean()) if losses.size and (losses > 0).all() else None,
         "updates": medians["steps"],
         "examples": medians["examples"],

@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.contenders import FEWEST_SHARED
-from sgdscope.analysis.curve import Curve, curve, numbered
+from sgdscope.analysis.curve import Curve, curve, joined, numbered, on_common_seeds
 from sgdscope.analysis.reporting import reporting_trials
 from sgdscope.records import WorkloadRecord
-from sgdscope.stats.intervals import interval_with_failures, t_interval
+from sgdscope.stats.intervals import interval_with_failures, named, t_interval
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Chosen:
     def n(self) -> int:
         """How many seeds have a score."""
         return int((~np.isnan(self.scores)).sum())
+
+    def as_measured(self, name: str, sign: int) -> dict[str, float]:
+        """Return the mean score with its 95 % interval by name, turned back where ``sign`` is −1."""
+        mean, low, high = self.interval or t_interval(self.scores[~np.isnan(self.scores)])
+        return named(name, (mean, low, high) if sign > 0 else (-mean, -high, -low))
 
     def of(self, seeds: np.ndarray) -> Chosen:
         """Return the scores of some of the seeds."""
@@ -132,6 +137,34 @@ def scores_by_batch_size(members: Mapping[int, pl.DataFrame], record: WorkloadRe
         }
     seeds = np.unique(np.concatenate([chosen.seeds for chosen in found.values()]))
     return {size: replace(chosen, seeds=seeds, scores=_placed(chosen, seeds)) for size, chosen in found.items()}
+
+
+def best_over_batch_sizes(members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> tuple[int, Chosen] | None:
+    """Return the best batch size of an optimizer, and the test scores, larger being better, with its best rate.
+
+    Both are chosen together, as :func:`chosen_scores` chooses a rate; None where no rate is eligible. The scores are
+    ``censored`` where the best rate of any batch size is: with rates beyond the edge it may be the best one.
+
+    Args:
+        members: the cells of one workload, budget and optimizer by batch size.
+        record: what their workload is.
+    """
+    curves = [[curve(cell, record, "score", column) for cell in members.values()] for column in (None, "test_score")]
+    measured = [number for number, found in enumerate(curves[0]) if found.seeds.size]
+    if not measured:
+        return None
+    chooses, reports = (joined(on_common_seeds([of[number] for number in measured])) for of in curves)
+    if not reports.seeds.size or not chooses.eligible.any():
+        return None
+    ends = {end for found in curves[0] for end in found.censored}
+    censored = tuple(end for end in ("low", "high") if end in ends)
+    sizes = np.repeat(np.array(list(members))[measured], [len(curves[0][number].rates) for number in measured])
+    if record.chosen_on == "validation":
+        best = int(chooses.best()[0])
+        return int(sizes[best]), Chosen(reports.seeds, reports.goodness[best], censored, reports.unpaired)
+    return int(sizes[reports.best()[0]]), Chosen(
+        reports.seeds, spread_left_one_out(reports), censored, reports.unpaired
+    )
 
 
 def with_enough(counts: Sequence[int]) -> list[bool]:

@@ -300,6 +300,11 @@ def share_of_errors(margin: float, goodness: float, record: WorkloadRecord) -> f
     return margin / errors if errors > 0 else math.inf
 
 
+def is_wide(margin: float, goodness: float, record: WorkloadRecord) -> bool:
+    """Return whether a margin is more than half of the errors at an accuracy, so that equivalence says little."""
+    return (share_of_errors(margin, goodness, record) or 0.0) > WIDE_MARGIN
+
+
 def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
     """Return δ, the difference in score below which two scores are called the same.
 

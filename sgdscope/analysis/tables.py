@@ -7,15 +7,16 @@ from functools import cached_property
 
 import polars as pl
 
-from sgdscope.analysis.advantage_over_sgd import ADVANTAGE_COLUMNS, advantage_over_sgd
 from sgdscope.analysis.best_by_method import BEST_BY_METHOD_COLUMNS, best_by_method
 from sgdscope.analysis.curves import CURVES_COLUMNS, learning_rate_curves
 from sgdscope.analysis.difference_from_sgd import DIFFERENCE_FROM_SGD_COLUMNS, difference_from_sgd
 from sgdscope.analysis.failures import FAILURES_COLUMNS, failures
+from sgdscope.analysis.methods import Method, methods, of_methods
 from sgdscope.analysis.noise_scale import NOISE_SCALE_COLUMNS, NOISE_SCALE_SCHEMA, noise_scale
 from sgdscope.analysis.optima import OPTIMA_COLUMNS, optima
 from sgdscope.analysis.regimes import REGIMES_COLUMNS, regimes
 from sgdscope.analysis.saturation import SATURATION_COLUMNS, SATURATION_SCHEMA, saturation
+from sgdscope.analysis.score_by_cost import SCORE_BY_COST_COLUMNS, score_by_cost
 from sgdscope.analysis.score_limits import SCORE_LIMITS_COLUMNS, score_limits
 from sgdscope.analysis.test_set import TEST_SET_COLUMNS, TEST_SET_SCHEMA, over_test_examples
 from sgdscope.analysis.training_curves import TRAINING_CURVES_COLUMNS, TRAINING_CURVES_SCHEMA, training_curves
@@ -40,8 +41,8 @@ COLUMNS: dict[str, Columns] = {
     "score_limits": SCORE_LIMITS_COLUMNS,
     "difference_from_sgd": DIFFERENCE_FROM_SGD_COLUMNS,
     "test_set": TEST_SET_COLUMNS,
-    "advantage_over_sgd": ADVANTAGE_COLUMNS,
     "best_by_method": BEST_BY_METHOD_COLUMNS,
+    "score_by_cost": SCORE_BY_COST_COLUMNS,
     "saturation": SATURATION_COLUMNS,
     "training_curves": TRAINING_CURVES_COLUMNS,
     "noise_scale": NOISE_SCALE_COLUMNS,
@@ -99,7 +100,7 @@ class Tables:
 
     def all(self) -> dict[str, pl.DataFrame]:
         """Return every table by its name; those of what is measured along training where it was."""
-        there = ("advantage_over_sgd", "best_by_method", "training_curves", "noise_scale")
+        there = ("best_by_method", "score_by_cost", "training_curves", "noise_scale")
         found = [name for name in there if not getattr(self, name).is_empty()]
         return {name: getattr(self, name) for name in (*TABLES, *found)}
 
@@ -149,15 +150,20 @@ class Tables:
             return pl.DataFrame(schema=TEST_SET_SCHEMA)
         return over_test_examples(self.optima, self.trials, self.correctness, self.records)
 
-    @table
-    def advantage_over_sgd(self) -> pl.DataFrame:
-        """How much better than SGD each method is at each batch size, with what it costs; none without methods."""
-        return advantage_over_sgd(self.trials, self.records)
+    @cached_property
+    def methods(self) -> list[Method]:
+        """The optimizers that have learned, each with the SGD that it is compared with; none if all are such SGD."""
+        return methods(self.trials, self.records) if of_methods(self.trials) else []
 
     @table
     def best_by_method(self) -> pl.DataFrame:
         """Each method at its best batch size against SGD at its own; none without methods."""
-        return best_by_method(self.trials, self.records)
+        return best_by_method(self.methods)
+
+    @table
+    def score_by_cost(self) -> pl.DataFrame:
+        """What each method reached at each batch size, and what it cost; none without methods."""
+        return score_by_cost(self.methods)
 
     @table
     def noise_scale(self) -> pl.DataFrame:

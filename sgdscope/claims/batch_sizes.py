@@ -19,7 +19,7 @@ from sgdscope.analysis.exclusions import learning
 from sgdscope.analysis.failures import distance_to_failure
 from sgdscope.analysis.rate_choice import Chosen, edges_of, inside, leads_over, scores_by_batch_size
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME, batch_sizes_to_add, regime_limits
-from sgdscope.analysis.score_limits import WIDE_MARGIN, best_level, margin_of, plateau_end, share_of_errors
+from sgdscope.analysis.score_limits import best_level, is_wide, margin_of, plateau_end
 from sgdscope.analysis.slopes import grid_error, sharpness_of
 from sgdscope.analysis.sweep import cells_of, pair_on_common_seeds
 from sgdscope.analysis.tables import Tables
@@ -44,12 +44,11 @@ from sgdscope.claims.finding import (
     SCORE,
     SLOPE,
     UP,
-    WIDE,
     Effect,
     Finding,
     in_zone,
     undecided,
-    without_equivalence,
+    without_equivalences,
 )
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.equivalence import equivalence, pairs_of, seeds_to_confirm
@@ -128,8 +127,7 @@ class Case:
     @cached_property
     def wide_margin(self) -> bool:
         """Whether δ is more than half of the errors of the best batch size, so that equivalence says little."""
-        best = best_level(self.of_sgd or self.all_scores)
-        return (share_of_errors(self.margin, best, self.record) or 0.0) > WIDE_MARGIN
+        return is_wide(self.margin, best_level(self.of_sgd or self.all_scores), self.record)
 
     def belongs(self, size: int, regime: str) -> bool:
         """Return whether a batch size is known to be in a regime."""
@@ -205,11 +203,8 @@ class Case:
 
     def found(self, claim: str, *effects: Effect, reason: str = "", short_runs: bool = False) -> Finding:
         """Return what this case says of a claim."""
-        if effects and self.wide_margin:
-            told = tuple(without_equivalence(effect, self.margin) for effect in effects)
-            reason = ". ".join([part for part in (reason, WIDE) if part]) if told != effects else reason
-            effects = told
-        return Finding(claim, **self.key, effects=effects, reason=reason, short_runs=short_runs)
+        finding = Finding(claim, **self.key, effects=effects, reason=reason, short_runs=short_runs)
+        return without_equivalences(finding, self.margin) if effects and self.wide_margin else finding
 
     def untested(self, claims: Sequence[str], reason: str) -> Iterator[Finding]:
         """Yield why claims are not tested, those about momentum only where it is one."""

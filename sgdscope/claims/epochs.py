@@ -14,7 +14,7 @@ from sgdscope.analysis.edges import Edges, left_out
 from sgdscope.analysis.exclusions import gains, has_learned, most_of
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME
 from sgdscope.analysis.saturation import outcome_of, saturated
-from sgdscope.analysis.score_limits import WIDE_MARGIN, margin_at, share_of_errors
+from sgdscope.analysis.score_limits import is_wide, margin_at
 from sgdscope.analysis.slopes import grid_error
 from sgdscope.analysis.sweep import Cells, cells_of, pair_on_common_seeds
 from sgdscope.analysis.tables import Tables
@@ -155,7 +155,7 @@ def _saturation(ladder: Ladder) -> list[Effect]:
     stopped = saturated(known, ladder.record, "score", ladder_of, ladder.declared_margin)
     effect = in_zone("score gain of the last doubling", gain, zone, len(common), SCORE)
     if stopped.saturated_at is not None:
-        if (share_of_errors(margin, best, ladder.record) or 0.0) > WIDE_MARGIN:
+        if is_wide(margin, best, ladder.record):
             return [undecided(effect, f"; {WIDE}")]
         effect = undecided(effect, f"; it has saturated at {stopped.saturated_at:g} epochs")
         return [replace(effect, verdict="supported")]

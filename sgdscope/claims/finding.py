@@ -143,11 +143,18 @@ def undecided(effect: Effect, why: str = "") -> Effect:
     return replace(effect, name=effect.name + why, verdict="inconclusive", seeds_50=None, seeds_80=None)
 
 
-def without_equivalence(effect: Effect, margin: float) -> Effect:
-    """Return an effect in the score's unit without a verdict where that says a score to lie within the margin.
+def without_equivalences(finding: Finding, margin: float) -> Finding:
+    """Return a finding without the verdicts of effects that say a score to lie within a wide margin, and say why.
 
-    Where the margin is wide such a verdict says little. A verdict that the margin is exceeded stands.
+    Such a verdict says little. A verdict that the margin is exceeded stands.
     """
+    told = tuple(_without_equivalence(effect, margin) for effect in finding.effects)
+    if told == finding.effects:
+        return finding
+    return replace(finding, effects=told, reason=". ".join([part for part in (finding.reason, WIDE) if part]))
+
+
+def _without_equivalence(effect: Effect, margin: float) -> Effect:
     within = {"supported": effect.zone[1], "contradicted": effect.zone[0]}.get(effect.verdict)
     return undecided(effect) if effect.unit == SCORE and within == margin else effect
 

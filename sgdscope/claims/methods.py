@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,40 +15,40 @@ from sgdscope.analysis.methods import (
     NOISE,
     REGULARIZATION,
     Method,
-    best_batch_size,
+    best_of,
     known_optimizer,
-    lead_at_best,
-    methods,
-    of_methods,
 )
 from sgdscope.analysis.rate_choice import Chosen, edges_of, inside, leads_over
-from sgdscope.analysis.score_limits import margin_of
+from sgdscope.analysis.score_limits import best_level, is_wide, margin_of
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import Epochs, Steps, known_budget
-from sgdscope.claims.finding import SCORE, Effect, Finding, in_zone, undecided
+from sgdscope.claims.finding import SCORE, Effect, Finding, in_zone, undecided, without_equivalences
 from sgdscope.optimizers import SGD
 from sgdscope.records import WorkloadRecord
-from sgdscope.stats.equivalence import equivalence
+from sgdscope.stats.equivalence import ALPHA, equivalence
 from sgdscope.stats.intervals import Estimate, Verdict, estimated
 
 
 def against_sgd(part: Tables) -> Iterator[Finding]:
     """Yield what a part, the trials of one workload and budget, says of C10 to C12, where it has other methods."""
-    if not of_methods(part.trials):
-        return
-    budget = known_budget(part.trials["budget"][0])
-    for method in methods(part.trials, part.records):
-        optimizer = known_optimizer(method.key["optimizer"])
+    for method in part.methods:
         if method.baseline is None or not method.scores or not method.baseline_scores:
             continue
         margin = margin_of(method.baseline_scores, method.key["budget"], method.record, part.score_margin)
-        if isinstance(optimizer, (*CURVATURE, SGD)) and isinstance(budget, Epochs):
-            yield _only_at_large_batches(method, margin)
-            yield _equal_at_best(method, margin)
-        if isinstance(optimizer, REGULARIZATION) and optimizer.searched and isinstance(budget, Steps):
-            yield _in_place_of_noise(method, margin)
-        if isinstance(optimizer, NOISE):
-            yield _no_better(method, margin)
+        wide = is_wide(margin, best_level(method.baseline_scores), method.record)
+        for finding in _of_method(method, margin):
+            yield without_equivalences(finding, margin) if wide else finding
+
+
+def _of_method(method: Method, margin: float) -> Iterator[Finding]:
+    budget, optimizer = known_budget(method.key["budget"]), known_optimizer(method.key["optimizer"])
+    if isinstance(optimizer, (*CURVATURE, SGD)) and isinstance(budget, Epochs):
+        yield _only_at_large_batches(method, margin)
+        yield _equal_at_best(method, margin)
+    if isinstance(optimizer, REGULARIZATION) and optimizer.searched and isinstance(budget, Steps):
+        yield _in_place_of_noise(method, margin)
+    if isinstance(optimizer, NOISE):
+        yield _no_better(method, margin)
 
 
 def _only_at_large_batches(method: Method, margin: float) -> Finding:
@@ -68,14 +68,13 @@ def _only_at_large_batches(method: Method, margin: float) -> Finding:
 
 def _equal_at_best(method: Method, margin: float) -> Finding:
     """Return C10b: at their best batch sizes the method and SGD have the same score."""
-    lead = lead_at_best(method)
-    if lead is None:
+    lead = method.lead_at_best
+    if lead is None or method.best is None or method.baseline_best is None:
         return _found(method, "C10b", reason=_left_out(method) or "too few seeds at the best batch sizes")
     found = equivalence(lead[None], margin)
     ends = (float(getattr(found, end)[0]) for end in ("low90", "high90", "low95", "high95"))
     zone, estimate = (-margin, margin), Estimate(float(found.mean[0]), *ends)
-    theirs = best_batch_size(method.of_baseline, inside(method.baseline_scores), method.record)
-    name = f"score at batch size {method.best_batch_size}, its best, above SGD's at {theirs}"
+    name = f"score at batch size {method.best[0]}, its best, above SGD's at {method.baseline_best[0]}"
     effect = in_zone(name, estimate, zone, found.n, SCORE)
     return _found(method, "C10b", replace(effect, verdict=found.verdict), reason=_left_out(method))
 
@@ -85,35 +84,31 @@ def _in_place_of_noise(method: Method, margin: float) -> Finding:
 
     Where SGD without it does not lose more than δ significantly, there is no noise to replace, and nothing is tested.
     """
-    out = _left_out(method)
-    gap = _loss_at_largest(inside(method.scores), method.members, method.record)
-    plain_gap = _loss_at_largest(inside(method.baseline_scores), method.of_baseline, method.record)
-    if gap is None or plain_gap is None:
+    scores, plain_scores, out = inside(method.scores), inside(method.baseline_scores), _left_out(method)
+    sizes = [size for size in scores if size in plain_scores]
+    if len(sizes) < 2:
         return _found(method, "C11", reason=f"needs two batch sizes at which both have a score. {out}".rstrip())
-    (small, large, lost), (small_plain, large_plain, lost_plain) = gap, plain_gap
-    name = f"score loss from batch size {small} to {large}, with regularization"
-    own = _of_lead(name, lost, (-math.inf, margin))
-    name = f"score loss of {method.baseline} from batch size {small_plain} to {large_plain}"
+    small, lost = _loss_at(sizes, scores, method.members, method.record)
+    small_plain, lost_plain = _loss_at(sizes, plain_scores, method.of_baseline, method.record)
+    own = _of_lead(f"score loss from batch size {small} to {sizes[-1]}, with regularization", lost, (-math.inf, margin))
+    name = f"score loss of {method.baseline} from batch size {small_plain} to {sizes[-1]}"
     plain = replace(_of_lead(name, lost_plain, (margin, math.inf)), decides=False)
     if plain.verdict != "supported":
         reason = (
-            "without regularization the largest batch size does not lose more than δ significantly: nothing to replace"
+            f"without regularization batch size {sizes[-1]} does not lose more than δ significantly: nothing to replace"
         )
         return _found(method, "C11", replace(own, decides=False), plain, reason=f"{reason}. {out}".rstrip(". "))
     return _found(method, "C11", own, plain, reason=out)
 
 
-def _loss_at_largest(
-    scores: Mapping[int, Chosen], members: Mapping[int, pl.DataFrame], record: WorkloadRecord
-) -> tuple[int, int, np.ndarray] | None:
-    """Return the best of the smaller batch sizes, the largest, and what it loses against that one, seed by seed."""
-    if len(scores) < 2:
-        return None
-    large = max(scores)
-    smaller = {size: chosen for size, chosen in scores.items() if size != large}
-    small = best_batch_size(members, smaller, record)
-    lead = leads_over({0: scores[small]}, {0: scores[large]}).get(0) if small is not None else None
-    return None if small is None or lead is None else (small, large, lead)
+def _loss_at(
+    sizes: Sequence[int], scores: Mapping[int, Chosen], members: Mapping[int, pl.DataFrame], record: WorkloadRecord
+) -> tuple[int, np.ndarray]:
+    """Return the best of all batch sizes but the last, and what the last loses against that one, seed by seed."""
+    best = best_of(members, sizes[:-1], record)
+    if best is None:
+        return sizes[0], np.zeros(0)
+    return best[0], leads_over({0: best[1]}, {0: scores[sizes[-1]]}).get(0, np.zeros(0))
 
 
 def _no_better(method: Method, margin: float) -> Finding:
@@ -126,7 +121,7 @@ def _no_better(method: Method, margin: float) -> Finding:
     most = int(found.mean.argmax())
     ends = (float(getattr(found, end)[most]) for end in ("low90", "high90", "low95", "high95"))
     estimate = Estimate(float(found.mean[most]), *ends)
-    better = (found.p_beyond < 0.05) & (found.mean > 0)
+    better = (found.p_beyond < ALPHA) & (found.mean > 0)
     verdict: Verdict = (
         "contradicted" if better.any() else "supported" if (found.high90 < margin).all() else "inconclusive"
     )

@@ -21,9 +21,17 @@ EFFORTS = {
     "learning_rates": "learning rates",
     "microbatch_size": "microbatch size",
     "devices_per_trial": "devices for each trial",
+    "evaluate_at": "fractions of training at which it is evaluated",
+    "noise_scale_at": "fractions of training at which the noise scale is measured",
+    "score_margin": "declared margin",
 }
 # What a field stands for that is empty.
-EMPTY = {"learning_rates": "searched", "microbatch_size": "the whole batch", "first_seed": "0"}
+EMPTY = {
+    "learning_rates": "searched",
+    "microbatch_size": "the whole batch",
+    "first_seed": "0",
+    "score_margin": "the usual one",
+}
 OF_RECORDS = {
     "ghost_batch_size": "workload's ghost batch size",
     "unroll": "workload's unrolled steps",
@@ -63,8 +71,7 @@ def sentence(sides: Sequence[Side], differs: Sequence[str]) -> str:
     """Say what differs between the studies, and whether that is one thing."""
     names = listed(side.name for side in sides)
     if not differs:
-        known = "declarations" if _declarations(sides) else "tables"
-        return f"{names}: no difference was found in the {known}, beyond the scores."
+        return f"{names}: no difference was found in what was trained."
     if len(differs) == 1:
         return f"{names} differ in {differs[0]}."
     return (

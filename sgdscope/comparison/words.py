@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -10,7 +11,7 @@ from sgdscope.analysis.edges import listed
 from sgdscope.analysis.transitions import IDENTIFIED
 from sgdscope.formatting import batch_size, estimate, number, points
 from sgdscope.report.figures.figure import counted, seeds
-from sgdscope.report.text.verdicts import by_verdict
+from sgdscope.report.text.verdicts import sizes_by_verdict
 from sgdscope.terminal import TextTable
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 AXES = ("workload", "budget", "optimizer")
 DECIDES = ("difference", "decides_low", "decides_high")
+DECIDING = "[low, high]: the interval that decides, with Holm's correction"
 KEY = ("study", "reference", *AXES)
 
 
@@ -32,7 +34,8 @@ def sentences(comparison: Comparison) -> list[str]:
 def effort_sentences(comparison: Comparison) -> list[str]:
     """Say what differs in how the studies were measured."""
     efforts = "; ".join(comparison.unequal_efforts)
-    return [f"They also differ in how they were measured: {efforts}."] if efforts else []
+    also = "also " if comparison.what_differs else ""
+    return [f"They {also}differ in how they were measured: {efforts}."] if efforts else []
 
 
 def score_sentences(comparison: Comparison) -> list[str]:
@@ -46,16 +49,13 @@ def score_sentences(comparison: Comparison) -> list[str]:
         in_percent = comparison.record.in_percent
         average = ""
         for mean in rows.filter(pl.col("batch_size").is_null()).iter_rows(named=True):
-            scale = 100.0 if in_percent else 1.0
-            value, low, high = (scale * mean[name] for name in DECIDES)
-            average = (
-                f"; on average by {estimate(value, low, high, sign='+')}{' points' * in_percent}, {mean['verdict']}"
-            )
+            by = f"{_deciding(mean, 100.0 if in_percent else 1.0)}{' points' * in_percent}"
+            average = f"; on average by {by}, {mean['verdict']}"
         margin = points(row["margin"], in_percent)
-        found = f"{by_verdict(of_sizes.rows(named=True)) or 'not compared'}{average}"
+        found = f"{sizes_by_verdict(of_sizes) or 'not compared'}{average}"
         said.append(
             f"Best test {comparison.record.score_name}, {_whose(comparison, row)}: {row['study']} against "
-            f"{row['reference']} is {found} (margin {margin}, 95 % with Holm's correction, {seeds(rows)}, {how})."
+            f"{row['reference']} is {found} (margin {margin}, {DECIDING}, {seeds(rows)}, {how})."
         )
     return said or ["Best test score: the studies have no batch size in common."]
 
@@ -66,10 +66,10 @@ def rate_sentences(comparison: Comparison) -> list[str]:
     for row, rows in _groups(comparison.rate_difference):
         text = f"Optimal learning rate, {_whose(comparison, row)}: {row['study']} against {row['reference']} is "
         of_sizes = rows.drop_nulls("batch_size")
-        text += by_verdict(of_sizes.rows(named=True)) or "not compared"
+        text += sizes_by_verdict(of_sizes) or "not compared"
         for mean in rows.filter(pl.col("batch_size").is_null()).iter_rows(named=True):
-            text += f"; on average by {_octaves(mean)} octaves, {mean['verdict']}"
-        said.append(f"{text} (margin {row['margin']:g} octaves, {seeds(rows)}).")
+            text += f"; on average by {_deciding(mean, form='z.2f')} octaves, {mean['verdict']}"
+        said.append(f"{text} (margin {row['margin']:g} octaves, {DECIDING}, {seeds(rows)}).")
     return said
 
 
@@ -114,7 +114,6 @@ def table(comparison: Comparison) -> TextTable:
     for row in comparison.score_difference.drop_nulls("batch_size").iter_rows(named=True):
         rate = rates.get(_place(row), {})
         scale = 100.0 if in_percent else 1.0
-        value, low, high = (scale * row[name] for name in DECIDES)
         means = (
             number(scale * row[name], ".2f" if in_percent else ".3g") for name in ("reference_test_score", "test_score")
         )
@@ -124,7 +123,7 @@ def table(comparison: Comparison) -> TextTable:
                 *(row[name] for name in several),
                 str(row["batch_size"]),
                 *means,
-                estimate(value, low, high, sign="+"),
+                _deciding(row, scale),
                 row["verdict"],
                 *found,
                 rate.get("verdict", ""),
@@ -165,9 +164,11 @@ def _place(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in (*KEY, "batch_size"))
 
 
-def _octaves(row: dict[str, Any]) -> str:
-    value, low, high = (row[name] for name in DECIDES)
-    return estimate(value, low, high, "z.2f", "+")
+def _deciding(row: dict[str, Any], scale: float = 1.0, form: str = "") -> str:
+    """Write a difference with the interval that decides; of one seed there is none."""
+    value, low, high = (scale * row[name] for name in DECIDES)
+    known = math.isfinite(high - low)
+    return estimate(value, low if known else None, high if known else None, form, "+")
 
 
 def _transition(row: dict[str, Any], whose: str) -> str:

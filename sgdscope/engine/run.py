@@ -177,7 +177,7 @@ def _united(store: Store, declaration: Declaration, say: Callable[[str], None]) 
         raise InputError(f"{store.folder} holds a study that does not go together with this one: {error}") from error
     store.check_declaration(united)
     if more := known.beyond(declaration):
-        say(f"{store.folder} also holds {'; '.join(more)}. All is kept, and the study goes on with all of it.")
+        say(f"{store.folder} also holds {'; '.join(more.values())}. All is kept, and the study goes on with all of it.")
     if known.score_margin != united.score_margin:
         before = "not declared" if known.score_margin is None else f"{known.score_margin:g}"
         say(

@@ -14,7 +14,6 @@ from typing import Any
 
 from sgdscope.errors import InputError, did_you_mean
 from sgdscope.formatting import exact
-from sgdscope.seeds import Seeds
 from sgdscope.study import EXTENSIBLE, Declaration, Study
 from sgdscope.study_file import read_study
 
@@ -134,8 +133,7 @@ def origin_of(declaration: Declaration) -> tuple[str, ...] | None:
 def _differing(theirs: Declaration, declaration: Declaration) -> list[str]:
     """Return the options by which a study becomes one that a declaration holds, or a smaller one of its kind."""
     words: list[str] = []
-    more = {said.split()[0] for said in theirs.beyond(declaration)}
-    more |= {"seeds"} if Seeds.of(theirs.seeds).exceeds(Seeds.of(declaration.seeds)) else set()
+    more = theirs.beyond(declaration)
     for name in OPTIONS:
         mine, other = getattr(declaration, name), getattr(theirs, name)
         if (name in EXTENSIBLE and name not in more and bool(mine) == bool(other)) or mine in (other, None):

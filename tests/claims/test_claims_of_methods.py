@@ -7,8 +7,6 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from sgdscope.analysis.advantage_over_sgd import advantage_over_sgd
-from sgdscope.analysis.best_by_method import best_by_method
 from sgdscope.analysis.tables import Tables
 from sgdscope.claims.methods import against_sgd
 from sgdscope.testing.simulated import RECORD, Truth, simulate, trial_table
@@ -88,7 +86,7 @@ def test_regularization_in_place_of_noise(name, sgd, method, expected):
 def test_what_a_claim_is_not_about_says_nothing():
     trials = study({"sgd": at(), "momentum:0.9": at(large=-0.01)})
     assert list(against_sgd(Tables(trials, RECORDS, MARGIN))) == []  # no method beside SGD and its momentum
-    assert advantage_over_sgd(trials, RECORDS).is_empty()
+    assert Tables(trials, RECORDS, MARGIN).score_by_cost.is_empty()
     steps = study({"sgd": at(), "adam": at()}, budget="steps:400")
     assert list(against_sgd(Tables(steps, RECORDS, MARGIN))) == []  # C10 is about constant epochs
     fixed = study({"momentum:0.9": at(), "gradient_penalty": at()}, budget="steps:400")
@@ -114,15 +112,14 @@ def test_effects_are_those_that_scipy_gives():
     assert [effect.low95, effect.high95] == pytest.approx(
         stats.t.interval(0.95, len(lead) - 1, lead.mean(), stats.sem(lead))
     )
-    row = advantage_over_sgd(trials, RECORDS).row(
-        by_predicate=(pl.col("optimizer") == "adam") & (pl.col("batch_size") == 512), named=True
-    )
-    assert [row["advantage"], row["advantage_low"]] == pytest.approx([lead.mean(), effect.low95])
+    tables = Tables(trials, RECORDS, MARGIN)
+    row = tables.difference_from_sgd.row(by_predicate=pl.col("batch_size") == 512, named=True)
+    assert [row["difference"], row["difference_low"]] == pytest.approx([lead.mean(), effect.low95])
     of = {name: max(SIZES, key=lambda size: chosen[name, size][0]) for name in ("sgd", "adam")}
-    best = best_by_method(trials, RECORDS).rows_by_key("optimizer", named=True, unique=True)
+    best = tables.best_by_method.rows_by_key("optimizer", named=True, unique=True)
     assert {name: best[name]["batch_size"] for name in of} == of
     lead = chosen["adam", of["adam"]][1] - chosen["sgd", of["sgd"]][1]
-    assert best["adam"]["advantage"] == pytest.approx(lead.mean())
+    assert best["adam"]["difference"] == pytest.approx(lead.mean())
     (finding,) = found(trials, "C10b")
     assert finding.effects[0].estimate.value == pytest.approx(lead.mean())
 
@@ -130,7 +127,8 @@ def test_effects_are_those_that_scipy_gives():
 def test_costs_stand_beside_each_other():
     """SVRG reads as many examples as SGD in as many updates, and evaluates three times the gradients."""
     trials = study({"momentum:0.9": at(), "svrg": at(), PENALTY: at()}, n=3)
-    rows = advantage_over_sgd(trials, RECORDS).filter(batch_size=512).rows_by_key("optimizer", named=True, unique=True)
+    tables = Tables(trials, RECORDS, MARGIN)
+    rows = tables.score_by_cost.filter(batch_size=512).rows_by_key("optimizer", named=True, unique=True)
     costs = {name: [row[c] for c in ("updates", "examples", "gradients", "seconds")] for name, row in rows.items()}
     examples = 60 * 512.0
     assert costs == {
@@ -138,8 +136,8 @@ def test_costs_stand_beside_each_other():
         "svrg": [60, examples, 3 * examples, 2.0],
         PENALTY: [60, examples, 4 * examples, 2.0],  # several blocks of 128
     }
-    assert rows["svrg"]["baseline"] == "momentum:0.9"
-    assert rows["momentum:0.9"]["baseline"] is None
+    against = tables.difference_from_sgd.select("optimizer", "baseline").unique().sort("optimizer").rows()
+    assert against == [(PENALTY, "momentum:0.9"), ("svrg", "momentum:0.9")]
 
 
 STUDIES = 60

@@ -95,7 +95,7 @@ def test_seeds_and_rates_change_no_result_but_its_precision():
     sides = side("a", seeds=5), side("b", seeds=15, learning_rates=(0.1, 0.2))
     assert found(*sides) == []
     assert unequal_efforts(sides) == ["seeds: 5 against 15", "learning rates: searched against 0.1, 0.2"]
-    assert sentence(sides, []) == "a and b: no difference was found in the declarations, beyond the scores."
+    assert sentence(sides, []) == "a and b: no difference was found in what was trained."
 
 
 def test_three_studies_have_three_values():

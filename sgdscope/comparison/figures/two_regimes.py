@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import polars as pl
 
-from sgdscope.analysis.regimes import regime_limits
 from sgdscope.analysis.tables import Tables
+from sgdscope.comparison.figures.optimal_learning_rate import ENDS
 from sgdscope.comparison.figures.panels import common
 from sgdscope.comparison.matching import Matched
 from sgdscope.report.figures import style
 from sgdscope.report.figures.effective_rates import effective_rates, fitted_lines, rate_axis, rate_points
 from sgdscope.report.figures.figure import Figure, has_scores, several_batch_sizes
-from sgdscope.report.figures.two_regimes import BANDS, KNOWN
+from sgdscope.report.figures.two_regimes import bands_of, shades
 
 if TYPE_CHECKING:
     from sgdscope.comparison.comparison import Comparison
-
-ENDS = ("effective_learning_rate", "effective_low", "effective_high")
 
 
 def figure(comparison: Comparison, part: Sequence[Matched]) -> Figure | None:
@@ -71,21 +69,10 @@ def _panel(
     largest: int,
 ) -> style.LayerChart:
     x, y = axes
-    rows, known = every.filter(optimizer=optimizer), part.transitions.filter(pl.col("status").is_in(KNOWN))
-    low, high = regime_limits(known, part.record.name, part.trials["budget"][0], optimizer)
-    ends = [(smallest, min(low or smallest, largest)), (high, largest)]
-    bands = pl.DataFrame(
-        [(regime, *end) for regime, end in zip(BANDS, ends, strict=True)],
-        schema={"regime": pl.String, "batch_size": pl.Float64, "to": pl.Float64},
-        orient="row",
-    ).filter(pl.col("batch_size") < pl.col("to"))
+    rows = every.filter(optimizer=optimizer)
     colour = style.by_optimizer(every, alt.Color, style.COLOURS)
     colour.legend = None  # the panel's title says it
-    layers: list[Any] = []
-    if not bands.is_empty():
-        shades = alt.Scale(domain=list(BANDS), range=list(BANDS.values()))
-        fill = alt.Fill("regime:N", title=None, scale=shades, legend=style.LEGEND)
-        layers.append(alt.Chart(bands).mark_rect(opacity=0.22).encode(x=x, x2="to:Q", fill=fill))
+    layers: list[Any] = [*shades(bands_of(part, [optimizer], smallest, largest), x, style.LEGEND)]
     lines = fitted_lines(rows, part.transitions.filter(optimizer=optimizer), up_to=largest)
     if not lines.is_empty():
         fitted = alt.Chart(lines).mark_line(opacity=0.85).encode(x=x, color=colour)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sgdscope.analysis.tables import Tables
 from sgdscope.report.figures import (
-    advantage_over_sgd,
     best_by_method,
     best_score,
     difference_from_sgd,
@@ -41,7 +40,7 @@ OF_ONE_BUDGET = (
     optimal_temperature,
     score_by_temperature,
 )
-OF_METHODS = (advantage_over_sgd, best_by_method, score_by_cost, loss_by_seconds)
+OF_METHODS = (best_by_method, score_by_cost, loss_by_seconds)
 OF_SEVERAL_BUDGETS = (score_by_epochs, rates_by_epochs)
 
 

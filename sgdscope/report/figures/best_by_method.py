@@ -7,8 +7,8 @@ import altair as alt
 from sgdscope.analysis.tables import Tables
 from sgdscope.formatting import score
 from sgdscope.report.figures import style
-from sgdscope.report.figures.advantage_over_sgd import costs_tooltip
 from sgdscope.report.figures.figure import Figure, how_chosen, seeds
+from sgdscope.report.figures.score_by_cost import costs_tooltip
 
 
 def figure(part: Tables) -> Figure | None:
@@ -19,7 +19,7 @@ def figure(part: Tables) -> Figure | None:
         "best-by-method",
         f"Best test {part.record.score_name} of each method over batch sizes",
         sentence(part),
-        f"Each method at the batch size, among those inside the rates tried, with the best validation score. "
+        f"Each method at the batch size, among those inside the rates tried, that is best for the score. "
         f"{how_chosen(part.record)} Points: means over {seeds(part.best_by_method)}. Bars: 95 % t intervals.",
         "best_by_method",
         chart(part),

@@ -9,6 +9,7 @@ import polars as pl
 
 from sgdscope.analysis.tables import Tables
 from sgdscope.records import WorkloadRecord
+from sgdscope.seeds import Seeds
 
 # What an arrow at a best score or loss means.
 EDGE = "Arrow: the best learning rate lies at the edge of the rates tried, and rates beyond it may be better."
@@ -73,6 +74,15 @@ def counted(n: int) -> str:
     ('5 seeds', '1 seed')
     """
     return f"{n} seed{'s' if n != 1 else ''}"
+
+
+def declared_seeds(seeds: int | Seeds) -> str:
+    """Say how many seeds a study declares.
+
+    >>> declared_seeds(1), declared_seeds(Seeds(5, 10, 30))
+    ('1 seed', 'seeds 5,10,30')
+    """
+    return counted(seeds) if isinstance(seeds, int) else f"seeds {seeds}"
 
 
 def seeds(table: pl.DataFrame) -> str:

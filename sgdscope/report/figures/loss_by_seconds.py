@@ -13,22 +13,22 @@ from sgdscope.report.figures.score_by_cost import panels
 
 def figure(part: Tables) -> Figure | None:
     """Return the figure; None without a method beside SGD and its momentum, or without training losses."""
-    if part.advantage_over_sgd.drop_nulls(["train_loss", "seconds"]).is_empty():
+    if part.score_by_cost.drop_nulls(["train_loss", "seconds"]).is_empty():
         return None
     return Figure(
         "loss-by-seconds",
         "Training loss against seconds",
         sentence(part),
         f"One point for each method and batch size, at its best learning rate for the score. Points: geometric means "
-        f"over {seeds(part.advantage_over_sgd)}. Seconds are a training run's share of its pack on this machine.",
-        "advantage_over_sgd",
+        f"over {seeds(part.score_by_cost)}. Seconds are a training run's share of its pack on this machine.",
+        "score_by_cost",
         chart(part),
     )
 
 
 def sentence(part: Tables) -> str:
     """Say the lowest training loss of each method, with its seconds."""
-    rows, said = part.advantage_over_sgd.drop_nulls(["train_loss", "seconds"]).sort("train_loss"), []
+    rows, said = part.score_by_cost.drop_nulls(["train_loss", "seconds"]).sort("train_loss"), []
     for name in style.optimizers(rows):
         row = rows.filter(optimizer=name).row(0, named=True)
         loss = plainly(row["train_loss"], row["train_loss"], row["train_loss"]).split(" [")[0]
@@ -38,7 +38,7 @@ def sentence(part: Tables) -> str:
 
 def chart(part: Tables) -> style.HConcatChart:
     """Return the geometric mean of the training loss against seconds."""
-    rows = part.advantage_over_sgd.drop_nulls("train_loss")
+    rows = part.score_by_cost.drop_nulls("train_loss")
     y = alt.Y("train_loss:Q", title="training loss", scale=alt.Scale(type="log", nice=False),
               axis=style.decades_axis(rows["train_loss"]))  # fmt: skip
     return panels(part, "train_loss", y, ("seconds",))

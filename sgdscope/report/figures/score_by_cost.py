@@ -7,7 +7,6 @@ import altair as alt
 from sgdscope.analysis.tables import Tables
 from sgdscope.budget import Steps, known_budget
 from sgdscope.report.figures import style
-from sgdscope.report.figures.advantage_over_sgd import costs_tooltip
 from sgdscope.report.figures.figure import Figure, how_chosen, seeds
 
 COSTS = {"examples": "examples read", "updates": "updates", "gradients": "gradients evaluated", "seconds": "seconds"}
@@ -15,7 +14,7 @@ COSTS = {"examples": "examples read", "updates": "updates", "gradients": "gradie
 
 def figure(part: Tables) -> Figure | None:
     """Return the figure; None without a method beside SGD and its momentum."""
-    if part.advantage_over_sgd.is_empty():
+    if part.score_by_cost.is_empty():
         return None
     return Figure(
         "score-by-cost",
@@ -23,8 +22,8 @@ def figure(part: Tables) -> Figure | None:
         sentence(part),
         f"One point for each method and batch size, in one panel for each cost of a training run. Gradients are of "
         f"single examples; a Hessian-vector product counts as two. {how_chosen(part.record)} Points: means over "
-        f"{seeds(part.advantage_over_sgd)}.",
-        "advantage_over_sgd",
+        f"{seeds(part.score_by_cost)}.",
+        "score_by_cost",
         chart(part),
     )
 
@@ -34,7 +33,7 @@ def sentence(part: Tables) -> str:
     held = "updates" if isinstance(known_budget(part.trials["budget"][0]), Steps) else "examples"
     return (
         f"At one batch size all methods read the same examples in the same updates. Over batch sizes the budget holds "
-        f"{held} constant. Gradients and seconds differ ({seeds(part.advantage_over_sgd)})."
+        f"{held} constant. Gradients and seconds differ ({seeds(part.score_by_cost)})."
     )
 
 
@@ -45,7 +44,7 @@ def chart(part: Tables) -> style.HConcatChart:
 
 def panels(part: Tables, value: str, y: alt.Y, costs: tuple[str, ...]) -> style.HConcatChart:
     """Return one panel for each cost, with a point for each method and batch size."""
-    rows = style.drawable(part.advantage_over_sgd)
+    rows = style.drawable(part.score_by_cost)
     drawn = []
     for cost in costs:
         known = rows.drop_nulls([cost, value]).filter(rows.drop_nulls([cost, value])[cost] > 0)
@@ -63,3 +62,8 @@ def panels(part: Tables, value: str, y: alt.Y, costs: tuple[str, ...]) -> style.
         )
         drawn.append(style.layered(line, points))
     return style.side_by_side(drawn)
+
+
+def costs_tooltip() -> list[alt.Tooltip]:
+    """Return the tooltip's lines of what a training run costs."""
+    return [alt.Tooltip(f"{name}:Q", format=",.4~g") for name in COSTS]

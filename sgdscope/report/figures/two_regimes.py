@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -77,33 +78,46 @@ def regime_sentences(part: Tables) -> list[str]:
 
 def chart(part: Tables) -> style.HConcatChart:
     """Return the best score and the effective optimal rate against batch size, both regimes shaded in both panels."""
-    bands = _bands(part)
+    names = style.optimizers(part.optima)
+    sizes = part.trials["batch_size"].to_list()
+    bands = bands_of(part, names, min(sizes), max(sizes))
     panels = [best_score.chart(part), _without_legend(optimal_learning_rate.chart(part))]
+    x = style.batch_axis(part.trials)
     for number, panel in enumerate(panels):
-        if not bands.is_empty():
-            shades = alt.Scale(domain=list(BANDS), range=list(BANDS.values()))
-            fill = alt.Fill("regime:N", title=None, scale=shades, legend=None if number else style.LEGEND)
-            x = style.batch_axis(part.trials)
-            panel.layer[0:0] = [alt.Chart(bands).mark_rect(opacity=0.22).encode(x=x, x2="to:Q", fill=fill)]
+        panel.layer[0:0] = shades(bands, x, legend=None if number else style.LEGEND)
     return style.side_by_side(panels)
 
 
-def _bands(part: Tables) -> pl.DataFrame:
-    """Return from which to which batch size both regimes reach, as far as they are known."""
+def bands_of(part: Tables, optimizers: Sequence[str], smallest: int, largest: int) -> pl.DataFrame:
+    """Return from which to which batch size both regimes of some optimizers reach, as far as they are known.
+
+    The noise-dominated one ends below the interval of SGD's transition, the curvature-dominated one begins above those
+    of all of the optimizers.
+
+    Args:
+        part: The tables of one workload and budget.
+        optimizers: Which optimizers.
+        smallest: The batch size at which the first band begins.
+        largest: The batch size at which the last band ends.
+    """
     known = part.transitions.filter(pl.col("status").is_in(KNOWN))
-    sizes = part.trials["batch_size"].to_list()
-    smallest, largest = min(sizes), max(sizes)
-    limits = [
-        regime_limits(known, part.record.name, part.trials["budget"][0], name) for name in style.optimizers(part.optima)
-    ]
-    highs = [high for _, high in limits]
-    ends = [(smallest, min(limits[0][0] or smallest, largest))]
-    ends.append((max(smallest, *highs), largest) if None not in highs else (largest, largest))
+    limits = [regime_limits(known, part.record.name, part.trials["budget"][0], name) for name in optimizers]
+    highs = [largest if high is None else high for _, high in limits]
+    ends = [(smallest, min(limits[0][0] or smallest, largest)), (max(smallest, *highs), largest)]
     return pl.DataFrame(
         [(regime, *end) for regime, end in zip(BANDS, ends, strict=True)],
         schema={"regime": pl.String, "batch_size": pl.Float64, "to": pl.Float64},
         orient="row",
     ).filter(pl.col("batch_size") < pl.col("to"))
+
+
+def shades(bands: pl.DataFrame, x: alt.X, legend: Any) -> list[alt.Chart]:
+    """Return the layer that shades the bands of :func:`bands_of`; none where no regime is known."""
+    if bands.is_empty():
+        return []
+    scale = alt.Scale(domain=list(BANDS), range=list(BANDS.values()))
+    fill = alt.Fill("regime:N", title=None, scale=scale, legend=legend)
+    return [alt.Chart(bands).mark_rect(opacity=0.22).encode(x=x, x2="to:Q", fill=fill)]
 
 
 def _without_legend(panel: style.LayerChart) -> style.LayerChart:

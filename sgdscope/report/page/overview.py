@@ -14,11 +14,11 @@ from sgdscope.analysis.trial_table import CRITERIA
 from sgdscope.budget import Steps, known_budget
 from sgdscope.formatting import batch_size, duration
 from sgdscope.report.figures.best_score import batch_sizes_inside
+from sgdscope.report.figures.figure import declared_seeds
 from sgdscope.report.figures.style import optimizers
 from sgdscope.report.text.advice import option_sentence, worth_telling
-from sgdscope.report.text.commands import extended, words_of
+from sgdscope.report.text.commands import Words, extended
 from sgdscope.report.text.recommendation import note, recommendation, to_decide
-from sgdscope.store import Store
 
 
 def headline(tables: StudyTables) -> str:
@@ -31,7 +31,7 @@ def headline(tables: StudyTables) -> str:
             ", ".join(map(str, declaration.optimizers)),
             f"batch size{'s' * (len(sizes) > 1)} {spans(sizes, sizes)}",
             ", ".join(map(str, declaration.budgets)),
-            f"{declaration.seeds} seeds",
+            declared_seeds(declaration.seeds),
             f"{len(trials):,} trials",
         ]
     )
@@ -82,19 +82,22 @@ def limits(part: Tables) -> list[tuple[str, ...]]:
     return [(heading, *cells) for heading, cells in rows.items()]
 
 
-def advice(tables: StudyTables, folder: Path) -> dict[str, Any]:
+def advice(tables: StudyTables, folder: Path, found: Advice, words: Words | None) -> dict[str, Any]:
     """Return what the study recommends: sentences for each workload and budget, and the command that decides more."""
-    found = Advice(tables, (), tables.declaration.learning_rates)
-    words = words_of(tables.declaration, Store(folder).commands())
+    following = to_decide(found, tables.declaration, words, folder, tables.finished)
     further = [
         {"sentence": option_sentence(row), "command": extended(words, folder, row)}
         for row in worth_telling(found.further.rows(named=True))
     ]
-    parts = [
-        {"title": part.title, "sentences": recommendation(found, part), "note": note(found, part)}
-        for part in tables.parts
-    ]
-    return {"parts": parts, "next": to_decide(found, words, folder, tables.finished), "further": further}
+    parts = [{"title": part.title, "sentences": recommendation(found, part)} for part in tables.parts]
+    notes = {part.title: text for part in tables.parts if (text := note(found, part))}
+    alike = len(set(notes.values())) == 1
+    return {
+        "parts": parts,
+        "notes": [*notes.values()][:1] if alike else [f"{title}: {text}" for title, text in notes.items()],
+        "next": following,
+        "further": [option for option in further if option["command"] != following.command],
+    }
 
 
 def _transition(row: dict[str, Any] | None, largest: int) -> str:

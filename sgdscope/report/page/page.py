@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from sgdscope import atomic
+from sgdscope.advice.advice import Advice
 from sgdscope.analysis.tables import StudyTables
 from sgdscope.claims.decide import ZONES, family, findings
 from sgdscope.claims.finding import Finding
@@ -20,6 +21,7 @@ from sgdscope.report.page.data import Embedded
 from sgdscope.report.page.overview import advice, facts, headline, limits
 from sgdscope.report.page.templates import rendered_page
 from sgdscope.report.text.claims import NOT_TESTED, Row, by_question, claim_rows
+from sgdscope.report.text.commands import Words
 from sgdscope.report.text.summary import caption, headings, saturation_sentences, sentences, summary_rows
 
 RULES = (
@@ -65,7 +67,6 @@ TABLES = {
     "score_limits": "Largest equivalent batch sizes, and where momentum is better",
     "difference_from_sgd": "Differences from SGD in best score",
     "test_set": "Intervals over seeds and test examples",
-    "advantage_over_sgd": "Methods against SGD at each batch size, with what they cost",
     "best_by_method": "Each method at its best batch size",
     "training_curves": "Loss and score along training",
     "noise_scale": "Gradient noise scale along training",
@@ -90,13 +91,17 @@ TRIAL_COLUMNS = (
 )
 
 
-def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
+def write_page(
+    tables: StudyTables, path: Path, folder: Path, found: Advice | None = None, words: Words | None = None
+) -> Path:
     """Write the page of a study that has finished trials, and return its path.
 
     Args:
         tables: what the study has found.
         path: the page.
         folder: where the study is, as the commands that extend it name it.
+        found: what the study advises. Default: it is made of the tables.
+        words: how the command line names the study. Default: Python trained it.
     """
     embedded = Embedded()
     parts = []
@@ -107,10 +112,13 @@ def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
     for number, part in enumerate(tables.parts):
         parts.append(_drawn(part.title, sentences(part), figures_of(part), number, embedded))
     first = _first(parts)
-    found = findings(tables)
-    keys = {figure["key"] for part in parts for figure in part["figures"]} | {first["key"]}
+    for drawn in [each["figures"] for each in parts]:
+        for figure, place in zip(drawn, places([len(figure["panels"]) for figure in drawn]), strict=True):
+            figure["place"] = place
+    of_claims = findings(tables)
+    keys = {figure["key"] for part in parts for figure in part["figures"]} | ({first["key"]} if first else set())
     shown = _tables(tables)
-    rows = claim_rows(found)
+    rows = claim_rows(of_claims)
     html = rendered_page(
         "page.html.jinja",
         name=tables.declaration.name,
@@ -119,14 +127,14 @@ def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
         finished=tables.finished,
         pending=tables.pending,
         claims=[
-            (question, [(row, _figure_of(row, found, tables, keys)) for row in of])
+            (question, [(row, _figure_of(row, of_claims, tables, keys)) for row in of])
             for question, of in by_question([row for row in rows if row.verdict != NOT_TESTED])
         ],
         untested=[row for row in rows if row.verdict == NOT_TESTED],
-        zones=f"{ZONES} {family(found)}",
+        zones=f"{ZONES} {family(of_claims)}",
         scope=f"Batch sizes with 95 % intervals over {seeds(tables.optima)}.",
         limits=[(part.title, limits(part)) for part in tables.parts if several_batch_sizes(part)],
-        advice=advice(tables, folder),
+        advice=advice(tables, folder, found or Advice(tables, (), tables.declaration.learning_rates), words),
         first=first,
         batch_sizes=tables.trials["batch_size"].unique().sort().to_list(),
         parts=parts,
@@ -144,14 +152,14 @@ def write_page(tables: StudyTables, path: Path, folder: Path) -> Path:
     return path
 
 
-def _first(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _first(parts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Take the figure of the first screen out of its part: that of the two regimes, or else the first one."""
     every = [(part, figure) for part in parts for figure in part["figures"]]
     place = next((k for k, (_, figure) in enumerate(every) if figure["figure"].name == "two-regimes"), 0)
+    if not every:
+        return None
     part, first = every[place]
     part["figures"].remove(first)
-    for of, where in zip(part["figures"], places([len(of["panels"]) for of in part["figures"]]), strict=True):
-        of["place"] = where
     return {**first, "place": "wide"}
 
 
@@ -178,8 +186,6 @@ def _drawn(
         key = _key(figure.name, number)
         panels = embedded.add(key, figure.chart, f"{figure.title}. {figure.sentence}")
         shown.append({"key": key, "panels": panels, "figure": figure})
-    for of, place in zip(shown, places([len(of["panels"]) for of in shown]), strict=True):
-        of["place"] = place
     return {"title": title, "sentences": said, "figures": shown}
 
 

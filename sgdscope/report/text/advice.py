@@ -12,16 +12,14 @@ from rich.console import Console
 
 from sgdscope.advice.advice import Advice
 from sgdscope.analysis.derived import l2_of
-from sgdscope.analysis.edges import listed
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.formatting import duration, estimate
 from sgdscope.frames import finite
 from sgdscope.records import WorkloadRecord
 from sgdscope.report.figures.figure import plain_first
 from sgdscope.report.text.commands import Words, extended
-from sgdscope.report.text.recommendation import added, difference, note, of_part, recommendation, to_decide
+from sgdscope.report.text.recommendation import Next, added, cells, difference, note, of_part, recommendation, to_decide
 from sgdscope.report.text.summary import edge_sentences
-from sgdscope.seeds import parse_seeds_at
 from sgdscope.terminal import TextTable, print_line, print_table, print_text, visible
 
 # So many ways to extend a study are said; the tables have all.
@@ -29,7 +27,8 @@ MOST_SAID = 3
 LEGEND = (
     "Seconds: a trial's share of the time of a full pack, with its 95 % interval over packs, or their range with fewer "
     "than 6 packs. ×: relative to the fastest. Difference: from the equivalent batch sizes; larger is better. At the "
-    "edge: the best rate lies at the edge of the rates tried, so nothing is decided."
+    "edge: the best rate lies at the edge of the rates tried, so nothing is decided. A verdict has Holm's correction "
+    "and compares each smaller equivalent batch size too: it can be undecided where the interval alone would decide."
 )
 RATES_LEGEND = "* extrapolated. † uncertain by more than a factor of 8. ‡ at the edge of the rates tried."
 
@@ -57,13 +56,15 @@ def print_advice(advice: Advice, study: StudyTables, folder: Path, words: Words 
             print_text(console, visible(sentence))
             if command:
                 print_line(console, visible(f"  {command}"))
+    else:
+        _print_next(to_decide(advice, study.declaration, words, folder, finished=False), console)
     print_recommendation(advice, study, folder, words, console)
 
 
 def print_recommendation(
     advice: Advice, tables: Tables, folder: Path | None, words: Words | None, console: Console
 ) -> None:
-    """Print what to use, and the command that would decide what is open.
+    """Print what to use, and the command that would decide more once the study is finished.
 
     Args:
         advice: what a study, or a table, advises.
@@ -82,9 +83,11 @@ def print_recommendation(
         for sentence in recommendation(advice, part):
             print_text(console, visible(str(sentence)))
         print_text(console, rests_on, style="dim")
-    if folder is None or not isinstance(tables, StudyTables):
-        return
-    following = to_decide(advice, words, folder, tables.finished)
+    if folder is not None and isinstance(tables, StudyTables) and tables.finished:
+        _print_next(to_decide(advice, tables.declaration, words, folder, finished=True), console)
+
+
+def _print_next(following: Next, console: Console) -> None:
     if following.sentence:
         print_text(console, visible(following.sentence))
         print_line(console, visible(f"  {following.command}"))
@@ -152,7 +155,7 @@ def further_sentences(further: pl.DataFrame, words: Words | None, folder: Path) 
 def option_sentence(row: dict[str, Any]) -> str:
     """Say what further trials add, what they cost and what they would decide."""
     about = f"{row['trials']:,} trials" + (f", about {duration(row['seconds'])}" if row["seconds"] else "")
-    at = f" at {_cells(row['cells'])}" if row["field"] == "seeds_at" else ""
+    at = f" at {cells(row['cells'])}" if row["field"] == "seeds_at" else ""
     return f"{added(row)}{at} ({about}): {'; '.join(row['settles'])}."
 
 
@@ -169,16 +172,6 @@ def worth_telling(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         ):
             told.append(row)
     return told[:MOST_SAID]
-
-
-def _cells(texts: Sequence[str]) -> str:
-    """Name the optimizers and batch sizes of cells, those of one optimizer together."""
-    sizes: dict[str, list[int]] = {}
-    for cell in map(parse_seeds_at, texts):
-        sizes.setdefault(cell.optimizer, []).append(cell.batch_size)
-    return " and ".join(
-        f"batch size{'s' if len(of) > 1 else ''} {listed(of)} with {name}" for name, of in sizes.items()
-    )
 
 
 def _seconds(row: dict[str, Any]) -> str:

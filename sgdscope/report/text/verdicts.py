@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sgdscope.analysis.edges import listed
+import polars as pl
+
+from sgdscope.analysis.edges import spans
 
 # In the order in which they are said.
 VERDICTS = {
@@ -19,6 +21,9 @@ VERDICTS = {
     "at the edge": "not compared (best rate at the edge of the rates tried)",
 }
 
+# A range of these up to the largest batch size has no end.
+OPEN = ("better", "better in short runs", "worse")
+
 
 def verdict_of(row: Mapping[str, Any]) -> str:
     """Return a row's verdict, with what limits it."""
@@ -26,15 +31,29 @@ def verdict_of(row: Mapping[str, Any]) -> str:
     return "better in short runs" if short else str(row["verdict"])
 
 
-def by_verdict(rows: Sequence[Mapping[str, Any]]) -> str:
+def by_verdict(verdicts: Sequence[tuple[str, int]], tried: Sequence[int]) -> str:
     """Say at which batch sizes each verdict was reached.
 
-    >>> by_verdict([{"batch_size": size, "verdict": "equivalent"} for size in (8, 16, 32)])
+    Args:
+        verdicts: Verdicts, as :func:`verdict_of` gives them, each with its batch size.
+        tried: All batch sizes that were compared, ascending: those that follow each other are a range.
+
+    >>> by_verdict([("equivalent", size) for size in (8, 16, 32)], [8, 16, 32])
     'equivalent at every batch size'
-    >>> by_verdict([{"batch_size": 8, "verdict": "undecided"}, {"batch_size": 64, "verdict": "better"}])
-    'better at 64; undecided at 8'
+    >>> by_verdict([("undecided", 8), ("worse", 64), ("worse", 128)], [8, 64, 128])
+    'worse at 64 and larger; undecided at 8'
     """
-    sizes = {verdict: [row["batch_size"] for row in rows if verdict_of(row) == verdict] for verdict in VERDICTS}
-    if len(rows) > 2 and max(map(len, sizes.values())) == len(rows):
-        return f"{VERDICTS[verdict_of(rows[0])]} at every batch size"
-    return "; ".join(f"{VERDICTS[verdict]} at {listed(mine)}" for verdict, mine in sizes.items() if mine)
+    sizes = {verdict: [size for name, size in verdicts if name == verdict] for verdict in VERDICTS}
+    if len(verdicts) > 2 and len({name for name, _ in verdicts}) == 1:
+        return f"{VERDICTS[verdicts[0][0]]} at every batch size"
+    return "; ".join(
+        f"{VERDICTS[verdict]} at {spans(mine, tried, open_end=verdict in OPEN)}"
+        for verdict, mine in sizes.items()
+        if mine
+    )
+
+
+def sizes_by_verdict(rows: pl.DataFrame) -> str:
+    """Say of a table's rows, one a batch size, at which batch sizes each verdict was reached."""
+    found = [(verdict_of(row), row["batch_size"]) for row in rows.iter_rows(named=True)]
+    return by_verdict(found, sorted(size for _, size in found))

@@ -59,16 +59,19 @@ def test_sentences_say_what_was_planted():
     sgd, momentum, against = recommended(advice(sgd=falling, momentum_9=lambda x: 0.0))
     assert re.match(
         r"sgd: use batch size 64 and learning rate 0\.\d+ \[0\.\d+, 0\.\d+\]: "
-        r"test accuracy [\d.]+ \[[\d.]+, [\d.]+\] %, 0\.48 s a trial\. Equivalent: 4 to 64; worse: 128 and larger\.$",
+        r"test accuracy [\d.]+ \[[\d.]+, [\d.]+\] %, 0\.48 s a trial\. "
+        r"Equivalent at 4 to 64; worse at 128 and larger\.$",
         sgd,
     )
     assert momentum.startswith("momentum:0.9: use batch size 1024 and ")
-    assert momentum.endswith("It is the largest tried: larger ones may be as good and faster. Equivalent: 4 to 1024.")
+    assert momentum.endswith(
+        "It is the largest tried: larger ones may be as good and faster. Equivalent at every batch size."
+    )
     # No recommendation rests on runs that are too short for momentum's steady state.
-    short = "better, in runs too short for momentum's steady state: 256 and larger"
+    short = "better, in runs too short for momentum's steady state, at 256 and larger"
     assert against.startswith(
-        f"momentum:0.9 against sgd at equal batch sizes: better: 128; {short}; equivalent: 4 to 64. Each at its best "
-        "batch size: equivalent ("
+        f"momentum:0.9 against sgd at equal batch sizes: better at 128; {short}; equivalent at 4 to 64. "
+        "Each at its best batch size: equivalent ("
     )
 
 
@@ -104,17 +107,17 @@ def test_where_the_best_rates_lie_at_an_edge_the_best_mean_is_guessed_and_the_ed
     (said,) = recommended(found)
     best = found.tables.optima.filter(criterion="score").sort("test_score")[-1]
     assert said.startswith(f"sgd: best guess, not confirmed: batch size {best['batch_size'][0]} and")
-    assert said.endswith("Not compared (best rate at the edge of the rates tried): 4 to 32.")
+    assert said.endswith("Not compared (best rate at the edge of the rates tried) at every batch size.")
 
 
 @pytest.mark.usefixtures("quick")
 def test_what_is_open_has_one_command_with_its_price():
     found = advice(n=4, sgd=falling)
-    assert to_decide(found, ("digits",), Path("f"), finished=False) == (
+    assert to_decide(found, DECLARATION, ("digits",), Path("f"), finished=False) == (
         "The study is not finished. Resume it first:", "sgdscope run digits --out f"
     )  # fmt: skip
-    said, command = to_decide(found, ("digits",), Path("f"), finished=True)
-    assert re.fullmatch(r"To decide what is undecided, add seeds there \(about [\d,]+ trials, .*\):", said)
+    said, command = to_decide(found, DECLARATION, ("digits",), Path("f"), finished=True)
+    assert re.fullmatch(r"To decide more, add seeds where a question is open \(about [\d,]+ trials, .*\):", said)
     assert command == "sgdscope run digits --out f --until-decided"
     nothing = advice(sgd=lambda x: 0.0).tables
     decided = Advice(Tables(nothing.trials, {"simulated": RECORD}, 0.5))
@@ -165,7 +168,8 @@ def test_the_tables_have_a_row_for_each_cell_and_rate():
 
 def options(*rows):
     names = ("field", "added", "questions", "trials", "seconds")
-    return pl.DataFrame([dict(zip(names, row, strict=True)) | {"settles": [f"q{row[1][0]:g}"]} for row in rows])
+    named = [dict(zip(names, row, strict=True)) for row in rows]
+    return pl.DataFrame([row | {"settles": [f"q{row['added'][0]:g}"], "cells": []} for row in named])
 
 
 def test_of_the_same_kind_only_ways_that_settle_more_are_said():
@@ -199,7 +203,7 @@ def test_commands_name_the_study_and_what_is_added_alone():
     assert extended(digits, folder, cells).endswith(" --seeds-at sgd@8=5,10,30 sgd@16=5,10,30")
     in_python = "(*study.seeds_at, sg.SeedsAt('sgd', 8, sg.Seeds(5, 10, 30, 5)), "
     assert in_python in extended(None, folder, cells)
-    assert option_sentence(cells).startswith("seeds up to 12 at batch sizes 8 and 16 with sgd (1 trials)")
+    assert option_sentence(cells).startswith("seeds up to 30 at batch sizes 8 and 16 with sgd (1 trials)")
 
 
 def test_a_folders_own_words_name_it_before_a_built_in_study_does():
