@@ -24,6 +24,8 @@ from sgdscope.study import Cell, Declaration, Trial
 
 # How far a search may go, log₂ of rates: beyond these a censored optimum stays censored.
 LOWEST, HIGHEST = -24, 12
+# What stands for a trial that is not there: not diverged, and no value.
+NOTHING = (False, *[math.nan] * (len(COLUMN) + 1))
 # When every rate tried fails to train, go down by this many octaves at once.
 DESCENT = 4
 
@@ -181,21 +183,27 @@ def next_rates(tried: Sequence[int], curves: Sequence[Curve]) -> list[int]:
         curves: one for each criterion.
     """
     lowest, highest = tried[0], tried[-1]
-    stable_at_end = curves[0].stable[-1]
     if not curves[0].stable.any():
         # Collapsed trials may have had too small a rate as well as too large a one.
         beyond = [highest + 2] if highest < 2 * HIGHEST and curves[0].diverged[-1].mean() <= MOST_FAILED else []
         return [k for k in range(lowest - 2 * DESCENT, lowest, 2) if k >= 2 * LOWEST] + beyond
-    curves = [c for c in curves if c.eligible.any()]  # where no trial has a score, the training loss tells
-    wanted = []
-    if lowest > 2 * LOWEST and not all(_out(c, 0) for c in curves):
-        wanted.append(lowest - 2)
-    if highest < 2 * HIGHEST and stable_at_end and not all(_out(c, -1) for c in curves):
-        wanted.append(highest + 2)
-    if wanted:
+    if wanted := _beyond(tried, curves):
         return wanted
+    curves = [c for c in curves if c.eligible.any()]
     around = {tried[c.best()[0]] + side for c in curves for side in (-1, 1)} - set(tried)
     return sorted(k for k in around if 2 * LOWEST <= k <= 2 * HIGHEST)
+
+
+def _beyond(tried: Sequence[int], curves: Sequence[Curve]) -> list[int]:
+    """Return the whole octaves beyond the ends at which the optimum of a criterion is not bracketed."""
+    stable_at_end = curves[0].stable[-1]
+    curves = [c for c in curves if c.eligible.any()]  # where no trial has a score, the training loss tells
+    wanted = []
+    if tried[0] > 2 * LOWEST and not all(_out(c, 0) for c in curves):
+        wanted.append(tried[0] - 2)
+    if tried[-1] < 2 * HIGHEST and stable_at_end and not all(_out(c, -1) for c in curves):
+        wanted.append(tried[-1] + 2)
+    return wanted
 
 
 def _order(declaration: Declaration) -> Callable[[Cell], tuple[int, int, int, int]]:
@@ -250,16 +258,45 @@ def _more_seeds(declaration: Declaration, searched: Round, by_id: Mapping[str, t
     the best for the score ``near_best``, and last that one alone ``best``. After each of these rounds the best of the
     rates that have as many seeds is found again on them; where it has moved, the rates around it are raised, too. A
     rate that more seeds show to diverge too often is no candidate any more. Of rates that were declared, those next to
-    the best stand for half octaves.
+    the best stand for half octaves. Where more seeds show that an end does not bracket the optimum, the search goes on
+    there: a rate an octave beyond gets the first seeds, and all of this begins again.
     """
     cell, seeds = searched.cell, declaration.seeds_of(searched.cell)
     if isinstance(seeds.plain, int):
         return searched
     counts = dict.fromkeys((trial.learning_rate for trial in searched.trials), seeds.search)
+    while True:
+        stands = _raised(declaration, cell, counts, by_id)
+        beyond = [] if stands.pending or declaration.learning_rates else _open_ends(declaration, cell, counts, by_id)
+        if not beyond:
+            return stands
+        counts |= dict.fromkeys(map(learning_rate, beyond), seeds.search)
+
+
+def _open_ends(
+    declaration: Declaration, cell: Cell, counts: Mapping[float, int], by_id: Mapping[str, tuple[Any, ...]]
+) -> list[int]:
+    """Return the rates beyond open ends, as :func:`next_rates`, given all seeds that each rate is to have."""
+    rates, most = tuple(sorted(counts)), max(counts.values())
+    rows = list[tuple[Any, ...]]()
+    for rate in rates:
+        rows += [by_id[trial.id] for trial in _trials_of(declaration, cell, (rate,), counts[rate])]
+        rows += [NOTHING] * (most - counts[rate])
+    curves = _curves(cell.workload, rates, tuple(rows))
+    return _beyond([round(2 * math.log2(rate)) for rate in rates], curves) if curves[0].stable.any() else []
+
+
+def _raised(
+    declaration: Declaration, cell: Cell, counts: dict[float, int], by_id: Mapping[str, tuple[Any, ...]]
+) -> Round:
+    """Return where a cell stands on the way to the seeds of its best rates; ``counts`` is raised."""
+    seeds = declaration.seeds_of(cell)
 
     def trials() -> list[Trial]:
         return [trial for rate in sorted(counts) for trial in _trials_of(declaration, cell, (rate,), counts[rate])]
 
+    if pending := [trial for trial in trials() if trial.id not in by_id]:
+        return Round(cell, trials(), pending)
     score, loss = range(len(CRITERIA))
     # How many rates on each side get how many seeds, and by which criterion the one between them is the best.
     stages = [(2, seeds.rates, score), (2, seeds.rates, loss), (1, seeds.near_best, score), (0, seeds.best, score)]

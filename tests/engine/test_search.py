@@ -909,6 +909,26 @@ def test_a_best_rate_that_more_seeds_show_to_diverge_gives_way_to_the_next():
     assert by_rate(stands) == {-6: 12, -4: 12, -2: 4}
 
 
+@pytest.mark.parametrize("seeds", [Seeds(5, 15), Seeds(5, 5, 5, 15)], ids=str)
+def test_where_more_seeds_open_an_end_the_search_goes_on_there(seeds):
+    """Of the first seeds two in five diverge at the highest rate, which ends the search, and of the later ones none."""
+
+    class Unlucky(Oracle):
+        def row(self, trial):
+            row = super().row(trial)
+            if trial.learning_rate == 2.0 and trial.seed in (1, 3):
+                row |= {"status": "diverged", "train_loss": None, "validation_score": None, "test_score": None}
+            return row
+
+    rates = {"score": 1.2, "loss": 1.2, "cliff": 100.0, "spread": 0.01}
+    (plain,), _ = searched(declaration(batch_sizes=(256,), seeds=5), Unlucky(**rates))
+    assert max(by_rate(plain)) == 2
+    (stands,), trials = searched(declaration(batch_sizes=(256,), seeds=seeds), Unlucky(**rates))
+    assert max(by_rate(stands)) > 2
+    (cell,) = optima(trials, {RECORD.name: RECORD}).filter(criterion="score").iter_rows(named=True)
+    assert not cell["censored"]
+
+
 # ── Learning rates that are given ────────────────────────────────────────────────────────────────────────────
 
 
