@@ -31,6 +31,7 @@ from sgdscope.analysis.trial_table import (
     Records,
     by_optimizer,
 )
+from sgdscope.budget import Steps, known_budget
 from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import named, t_interval
@@ -120,10 +121,10 @@ def batch_size_costs(
 
     ``verdict`` is ``worse`` if a batch size is worse by more than δ than the plateau, or than the best batch size
     (:func:`best_over_batch_sizes`), each by Holm's p values over the batch sizes. It is ``equivalent`` up to the lower
-    end of B_score, where each is worse by less than δ, the smallest by definition; else ``undecided``. If a budget
-    gives large batches more examples, small ones are worse, though the plateau begins with them: then only those are
-    equivalent that are also worse by less than δ than the best batch size. If the best rate of a batch size lies at an
-    edge of the rates tried, the batch size is ``at the edge`` and not compared, since better rates may lie beyond.
+    end of B_score, where each is worse by less than δ, the smallest by definition; else ``undecided``. At a constant
+    number of steps, and wherever a small batch size is worse than the best one, only those are equivalent that are
+    worse by less than δ than the best batch size. If the best rate of a batch size lies at an edge of the rates tried,
+    the batch size is ``at the edge`` and not compared, since better rates may lie beyond.
     ``difference`` is the test score minus the mean of the equivalent batch sizes, paired by seed; larger is better.
     ``fastest`` marks the equivalent batch size that took the fewest seconds.
 
@@ -145,7 +146,8 @@ def batch_size_costs(
         if known:
             within = np.array([size in known for size in by_size])
             of_known = {size: members[size] for size in known}
-            verdicts[within] = _verdicts(of_known, known, scores[within], margin, records[key["workload"]])
+            steps = isinstance(known_budget(key["budget"]), Steps)
+            verdicts[within] = _verdicts(of_known, known, scores[within], margin, records[key["workload"]], steps)
         held = verdicts == "equivalent"
         for number, size in enumerate(by_size):
             row = key | {"batch_size": size, "n": by_size[size].n, "margin": margin, "verdict": str(verdicts[number])}
@@ -168,6 +170,7 @@ def _verdicts(
     scores: np.ndarray,
     margin: float,
     record: WorkloadRecord,
+    steps: bool,
 ) -> np.ndarray:
     place, plateau = plateau_end(scores, margin)
     held = np.arange(len(scores)) < place.within
@@ -177,7 +180,9 @@ def _verdicts(
     if best is not None and np.isin(seeds, best[1].seeds).all():
         behind = best[1].of(seeds).scores - scores
         short = shown_above(behind, margin)
-        if (short & held).any():  # then what was passed upward is no plateau
+        if steps:
+            held[:] = True
+        if steps or (short & held).any():  # then what was passed upward is no plateau
             held &= shown_above(-behind, -margin, together=False)
         lost |= short
     verdicts: np.ndarray = np.where(lost, "worse", np.where(held, "equivalent", "undecided"))

@@ -22,6 +22,7 @@ from sgdscope.frames import Column, Columns, schema
 from sgdscope.seeds import Seeds, SeedsAt, united_at
 from sgdscope.stats.equivalence import ALPHA, POWER, chance_to_show
 from sgdscope.stats.intervals import LEVEL, fewest_seeds, t_quantile
+from sgdscope.study import Declaration
 
 # What is said of a criterion's rates: those for the score go without saying.
 ABOUT = {"score": "", "train_loss": " for the training loss"}
@@ -113,21 +114,27 @@ def further_trials(
     return found.sort(rates, each, pl.col("questions"), descending=[True, False, True], maintain_order=True)
 
 
-def cost_of(more: Sequence[SeedsAt], trials: pl.DataFrame, seconds: pl.DataFrame) -> tuple[int, float | None]:
+def cost_of(
+    more: Sequence[SeedsAt], declaration: Declaration, trials: pl.DataFrame, seconds: pl.DataFrame
+) -> tuple[int, float | None]:
     """Return the trials that cells lack of the seeds that they are to have, and their seconds; None if not timed.
+
+    Of a searched coefficient each value counts as many as the one that was chosen.
 
     Args:
         more: The seeds of cells.
+        declaration: The study as its folder declares it.
         trials: a table of trials.
         seconds: what they took.
     """
-    wanted = {(entry.optimizer, entry.batch_size): entry.seeds for entry in more}
-    lacking = [
-        (cell.trials_to(wanted[cell.key[2], cell.batch_size]), cell.seconds)
-        for cell in _cells(trials, seconds)
-        if (cell.key[2], cell.batch_size) in wanted
-    ]
-    return _sum(lacking)
+    names = {str(optimizer): declaration.names_of(optimizer) for optimizer in declaration.trial_optimizers}
+    cells = _cells(trials, seconds)
+    return _sum(
+        (cell.trials_to(entry.seeds), cell.seconds)
+        for entry in more
+        for cell in cells
+        if cell.batch_size == entry.batch_size and cell.key[2] in names.get(entry.optimizer, ())
+    )
 
 
 def seeds_to_show(gaps: Sequence[float], deviation: float, alpha: float) -> int | None:

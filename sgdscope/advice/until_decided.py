@@ -89,7 +89,7 @@ def _open_leads(leads: pl.DataFrame) -> Iterator[tuple[str, int]]:
         wanted = seeds_for_lead(row, 1)
         if min(row["p_beyond"], row["p_same"]) >= INTERIM_ALPHA and wanted is not None and wanted <= MOST_ASKED:
             yield row["optimizer"], row["batch_size"]
-            yield "sgd", row["sgd_batch_size"]
+            yield row["baseline"], row["sgd_batch_size"]
 
 
 def _p_value(beyond: float, error: float, row: dict[str, Any]) -> float:

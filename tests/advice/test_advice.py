@@ -88,6 +88,18 @@ def test_small_batch_sizes_that_lose_are_told_by_the_best_one():
     assert found.leads.is_empty()
 
 
+def test_at_constant_steps_only_what_is_within_the_margin_of_the_best_is_equivalent():
+    """With few seeds and much noise nothing is shown to be worse, and what is worse must not be called equivalent."""
+    falsely, guessed = 0, 0
+    for seed in range(30):
+        table = trials(seed, n=5, sizes=(8, 32, 128, 512), spread=0.012, sgd=rising)
+        of = verdicts(advice(table.with_columns(budget=pl.lit("steps:400"))).costs)
+        falsely += of[8] == "equivalent"
+        guessed += of[8] == "undecided"
+    assert falsely <= stats.binom.ppf(0.999, 30, 0.05)
+    assert guessed
+
+
 def test_no_batch_size_is_falsely_lost_nor_falsely_held_in_more_studies_than_levels_allow():
     """Lost where nothing is, or held where 256 and more lose twice the margin: each in at most 5 % of studies."""
     wrong = []

@@ -110,7 +110,7 @@ def to_decide(advice: Advice, declaration: Declaration, words: Words | None, fol
     first = next(advice.further.iter_rows(named=True), None)
     by_seeds = first is None or first["field"] == "seeds_at"
     if by_seeds and (more := raised(declaration, advice.tables, advice=advice)):
-        price = _price(*cost_of(more, advice.tables.trials, advice.seconds))
+        price = _price(*cost_of(more, declaration, advice.tables.trials, advice.seconds))
         return Next(
             f"To decide more, add seeds where a question is open ({price} at the first look):",
             resumed(words, folder, until_decided=True),
