@@ -16,7 +16,7 @@ from sgdscope.claims import batch_sizes
 from sgdscope.claims.batch_sizes import at_constant_steps, cases
 from sgdscope.claims.decide import CLAIMS, CLAIMS_SCHEMA, against_reference, claims, family, findings, overall, reading
 from sgdscope.claims.epochs import ladders, over_epochs
-from sgdscope.claims.finding import Finding, in_zone, together
+from sgdscope.claims.finding import Effect, Finding, together
 from sgdscope.errors import InputError
 from sgdscope.stats.intervals import Estimate, estimated, seeds_to_decide
 from sgdscope.testing.simulated import PLATEAU, RECORD, Truth, simulate, trial_table
@@ -585,14 +585,10 @@ def test_estimated_is_students_t():
 
 def test_a_verdict_of_many_parts_is_contradicted_in_no_more_than_a_twentieth():
     """Each of four parts lies just at the end of its zone."""
-    rng, studies = np.random.default_rng(0), 200
-    false = [
-        Finding(
-            "C9", effects=tuple(in_zone("", estimated(rng.normal(size=6)), (-9, 0), 6, "") for _ in range(4))
-        ).verdict
-        == "contradicted"
-        for _ in range(studies)
-    ]
+    rng, studies, zone = np.random.default_rng(0), 600, (-9, 0)
+    drawn = [[estimated(values) for values in rng.normal(size=(4, 6))] for _ in range(studies)]
+    parts = [[Effect("", of, zone, 6, "", of.verdict(*zone)) for of in four] for four in drawn]
+    false = [Finding("C9", effects=tuple(four)).verdict == "contradicted" for four in parts]
     assert np.mean(false) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
 
 
