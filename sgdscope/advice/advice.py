@@ -176,9 +176,12 @@ def _verdicts(
     held = np.arange(len(scores)) < place.within
     lost = ~held
     lost[1:] &= shown_above(plateau - scores[1:], margin)
-    best, seeds = best_over_batch_sizes(members, record), next(iter(by_size.values())).seeds
-    if best is not None and np.isin(seeds, best[1].seeds).all():
-        behind = best[1].of(seeds).scores - scores
+    best = best_over_batch_sizes(members, record)
+    if best is not None:
+        size, chosen = best
+        if record.chosen_on == "validation" and size in by_size:
+            chosen = by_size[size]  # the same scores, by number where no seeds are shared
+        behind = chosen.at(next(iter(by_size.values())).seeds) - scores
         short = shown_above(behind, margin)
         if steps:
             held[:] = True

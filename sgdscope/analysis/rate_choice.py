@@ -41,6 +41,12 @@ class Chosen:
         mean, low, high = self.interval or t_interval(self.scores[~np.isnan(self.scores)])
         return named(name, (mean, low, high) if sign > 0 else (-mean, -high, -low))
 
+    def at(self, seeds: np.ndarray) -> np.ndarray:
+        """Return the scores of seeds, ascending; NaN where a seed has none."""
+        scores, mine = np.full(len(seeds), np.nan), np.isin(self.seeds, seeds)
+        scores[np.searchsorted(seeds, self.seeds[mine])] = self.scores[mine]
+        return scores
+
     def of(self, seeds: np.ndarray) -> Chosen:
         """Return the scores of some of the seeds."""
         return replace(self, seeds=seeds, scores=self.scores[np.isin(self.seeds, seeds)])
@@ -136,7 +142,7 @@ def scores_by_batch_size(members: Mapping[int, pl.DataFrame], record: WorkloadRe
             for size, chosen in found.items()
         }
     seeds = np.unique(np.concatenate([chosen.seeds for chosen in found.values()]))
-    return {size: replace(chosen, seeds=seeds, scores=_placed(chosen, seeds)) for size, chosen in found.items()}
+    return {size: replace(chosen, seeds=seeds, scores=chosen.at(seeds)) for size, chosen in found.items()}
 
 
 def best_over_batch_sizes(members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> tuple[int, Chosen] | None:
@@ -160,8 +166,9 @@ def best_over_batch_sizes(members: Mapping[int, pl.DataFrame], record: WorkloadR
     censored = tuple(end for end in ("low", "high") if end in ends)
     sizes = np.repeat(np.array(list(members))[measured], [len(curves[0][number].rates) for number in measured])
     if record.chosen_on == "validation":
-        best = int(chooses.best()[0])
-        return int(sizes[best]), Chosen(reports.seeds, reports.goodness[best], censored, reports.unpaired)
+        best = int(sizes[int(chooses.best()[0])])
+        chosen = chosen_scores(members[best], record)
+        return None if chosen is None else (best, replace(chosen, censored=censored))
     return int(sizes[reports.best()[0]]), Chosen(
         reports.seeds, spread_left_one_out(reports), censored, reports.unpaired
     )
@@ -185,13 +192,6 @@ def _share_seeds(found: Sequence[Chosen]) -> bool:
             if fewest > 1 and len(np.intersect1d(one, other)) < min(FEWEST_SHARED, fewest):
                 return False
     return True
-
-
-def _placed(chosen: Chosen, seeds: np.ndarray) -> np.ndarray:
-    """Return scores on an axis of more seeds, NaN where there are none."""
-    scores = np.full(len(seeds), np.nan)
-    scores[np.searchsorted(seeds, chosen.seeds)] = chosen.scores
-    return scores
 
 
 def inside(scores: Mapping[int, Chosen]) -> dict[int, Chosen]:
