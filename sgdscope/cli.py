@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 DATA_COMMANDS = ("fetch", "check")
 QUICK_SEEDS = 5
 DONE, FAILED, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
+# What is said where no trial was trained, by whether the time was over.
+NOTHING_TRAINED = ("nothing was left to train", "no trial was finished in the time")
 # Commands and options of earlier versions, and what does their work now.
 REPLACED = {"status": "show", "list": "studies"}
 REPLACED_OPTIONS = {("report", "--format"): "`sgdscope figures DIR --format svg`, png or pdf writes figures."}
@@ -294,7 +296,9 @@ class Run(Debuggable):
         console.print()
         if isinstance(page, InputError):
             raise page
-        did = f"trained {ran.trained} trials in {ran.seconds:.0f} s" if ran.trained else "nothing was left to train"
+        did = (
+            f"trained {ran.trained} trials in {ran.seconds:.0f} s" if ran.trained else NOTHING_TRAINED[ran.out_of_time]
+        )
         print_text(console, f"{did}; report: {page}")
         if ran.failed:
             _say(f"{ran.failed} trials failed. Run the same command again to retry them.")
@@ -861,14 +865,11 @@ def _print_findings(tables: Tables, console: Terminal) -> None:
 
 
 def _print_recommendation(found: Analysis, console: Terminal) -> None:
-    from sgdscope.advice.advice import Advice
     from sgdscope.report.text.advice import print_recommendation
     from sgdscope.result import Result
 
-    if isinstance(found, Result):
-        print_recommendation(found.recommend(), found.tables, found.folder, found.words, console)
-    else:
-        print_recommendation(Advice(found.tables), found.tables, None, None, console)
+    folder, words = (found.folder, found.words) if isinstance(found, Result) else (None, None)
+    print_recommendation(found._advice, found.tables, folder, words, console)
 
 
 def _load(name: str | None, source: Source, table: Csv, changes: Fields) -> Study:

@@ -276,6 +276,8 @@ class Analysis:
     Analysis(18 trials of results)
     >>> "best-score" in analysis.figures
     True
+    >>> "use batch size" in analysis.recommendation or "best guess" in analysis.recommendation
+    True
     """
 
     def __init__(self, tables: Tables, notices: Sequence[str] = (), talk: bool = False) -> None:
@@ -309,6 +311,25 @@ class Analysis:
         from sgdscope.claims.decide import claims
 
         return claims(self.tables)
+
+    @property
+    def recommendation(self) -> str:
+        """Which batch size and learning rate to use with each optimizer, in the sentences of the report."""
+        from sgdscope.report.text.recommendation import note, recommendation
+
+        said = []
+        for part in self.tables.parts:
+            sentences = [str(sentence) for sentence in recommendation(self._advice, part)]
+            title = [f"{part.title}:"] * (len(self.tables.parts) > 1)
+            said.append("\n".join([*title, *sentences, note(self._advice, part)]))
+        return "\n\n".join(said)
+
+    @cached_property
+    def _advice(self) -> Advice:
+        """What it recommends, for the report, the terminal and Python alike."""
+        from sgdscope.advice.advice import Advice
+
+        return Advice(self.tables)
 
     def describe(self, table: str) -> pl.DataFrame:
         """Describe the columns of a table.
@@ -500,7 +521,7 @@ class Result(Analysis):
 
     @cached_property
     def _advice(self) -> Advice:
-        """What it recommends, for the report and the terminal alike."""
+        """As :class:`Analysis` has it, with the learning rates that were declared."""
         from sgdscope.advice.advice import Advice
 
         return Advice(self.tables, (), self.declaration.learning_rates)

@@ -165,7 +165,7 @@ def test_advise_says_what_to_choose_and_what_to_train_next(folder, capsys):
     assert re.match(r"digits at epochs:1, 2 × cpu \(\d+ threads\):", said)
     for part in (
         "sgd: best guess, not confirmed: batch size",
-        "ot compared (best rate at the edge of the rates tried)",
+        "ot compared (the best rate's interval reaches the edge of the rates tried)",
         "larger learning rates at batch size",
         "too few batch sizes",
         "Further trials",

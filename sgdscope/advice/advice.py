@@ -52,7 +52,7 @@ COSTS_COLUMNS: Columns = {
 COSTS_SCHEMA = schema(COSTS_COLUMNS)
 LEADS_COLUMNS: Columns = {
     **OPTIMIZER_COLUMNS,
-    "over": Column(pl.String, "`equal batch sizes` or `best batch sizes` (each optimizer at its own)."),
+    "over": Column(pl.String, "`equal batch sizes`, or at each one's own, `recommended` or `best batch sizes`."),
     "batch_size": BATCH_SIZE,
     "sgd_batch_size": Column(pl.Int64, "Batch size of the baseline that it is compared with.", "examples"),
     **{name: column for name, column in DIFFERENCE_FROM_SGD_COLUMNS.items() if name not in CELL_COLUMNS},
@@ -98,7 +98,7 @@ class Advice:
     @cached_property
     def leads(self) -> pl.DataFrame:
         """Score of momentum minus that of SGD, at each batch size and at each optimizer's best."""
-        return leads(self.tables)
+        return leads(self.tables, self.recommended)
 
     @cached_property
     def further(self) -> pl.DataFrame:
@@ -192,18 +192,21 @@ def _verdicts(
     return verdicts
 
 
-def leads(tables: Tables) -> pl.DataFrame:
+def leads(tables: Tables, recommended: pl.DataFrame) -> pl.DataFrame:
     """Return test scores of each optimizer minus its baseline's, paired by seed, with 95 % intervals and verdicts.
 
     The baseline is the SGD of :func:`~sgdscope.analysis.methods.baseline_of`. ``over`` is ``equal batch sizes``, the
-    rows of :func:`~sgdscope.analysis.difference_from_sgd.difference_from_sgd`, or ``best batch sizes``, one row with
-    each optimizer's own: batch size and learning rate are chosen together by the validation score, or where there is
-    none by the scores of the other seeds, so that choosing flatters neither. That row is ``at the edge`` where the best
-    rate of any batch size lies at an edge of the rates tried.
+    rows of :func:`~sgdscope.analysis.difference_from_sgd.difference_from_sgd`; ``recommended``, one row with the
+    batch size that is recommended for each; or ``best batch sizes``, one row with each optimizer's best: batch size and
+    learning rate are chosen together by the validation score, or where there is none by the scores of the other seeds,
+    so that choosing flatters neither. That row is ``at the edge`` where the best rate of any batch size lies at an edge
+    of the rates tried.
 
     Args:
         tables: what the study has found.
+        recommended: one batch size for each optimizer, by :func:`~sgdscope.advice.recommended.recommended`.
     """
+    use = {tuple(row[name] for name in OPTIMIZER_SCHEMA): row["batch_size"] for row in recommended.rows(named=True)}
     equal = tables.difference_from_sgd.with_columns(over=pl.lit("equal batch sizes"), sgd_batch_size="batch_size")
     studied = {tuple(key.values()): (key, members) for key, members in by_optimizer(tables.trials)}
     rows: list[dict[str, Any]] = []
@@ -212,14 +215,20 @@ def leads(tables: Tables) -> pl.DataFrame:
         _, sgd = studied.get((key["workload"], key["budget"], baseline), ({}, None))
         if sgd is None:
             continue
-        best, of_sgds_best = best_over_batch_sizes(members, record), best_over_batch_sizes(sgd, record)
-        if best is None or of_sgds_best is None:
-            continue
-        (size, chosen), (sgds_size, sgds) = best, of_sgds_best
-        place = {"over": "best batch sizes", "baseline": baseline, "batch_size": size, "sgd_batch_size": sgds_size}
-        place["warmed_up"] = cell_warmed_up(members[size])
-        (row,) = compare_scores([(chosen, sgds)], margin_in(tables.score_limits, key), SCORE_NAMES, record.score_sign)
-        rows += [key | place | row] if row["n"] else []
+        pairs = {"best batch sizes": (best_over_batch_sizes(members, record), best_over_batch_sizes(sgd, record))}
+        mine, theirs = use.get(tuple(key.values())), use.get((key["workload"], key["budget"], str(baseline)))
+        if mine is not None and theirs is not None:
+            scores, others = (scores_by_batch_size(of, record) for of in (members, sgd))
+            if mine in scores and theirs in others:
+                pairs = {"recommended": ((mine, scores[mine]), (theirs, others[theirs]))} | pairs
+        for over, (one, other) in pairs.items():
+            if one is None or other is None:
+                continue
+            (size, chosen), (sgds_size, sgds) = one, other
+            place = {"over": over, "baseline": baseline, "batch_size": size, "sgd_batch_size": sgds_size}
+            margin = margin_in(tables.score_limits, key)
+            (row,) = compare_scores([(chosen, sgds)], margin, SCORE_NAMES, record.score_sign)
+            rows += [key | place | {"warmed_up": cell_warmed_up(members[size])} | row] if row["n"] else []
     best_rows = pl.DataFrame(rows, schema=LEADS_SCHEMA)
     return pl.concat([equal.select(*LEADS_SCHEMA), best_rows]).sort(
         *OPTIMIZER_SCHEMA, pl.col("over") != "equal batch sizes", maintain_order=True

@@ -330,19 +330,21 @@ def _of_scores(costs: pl.DataFrame, score_limits: pl.DataFrame) -> Iterator[Ques
             open_still = between["batch_size"].to_list() if short > 0 else []
             needed = {*with_those, *(size for size in open_still if size < cost["batch_size"]), cost["batch_size"]}
             cells = tuple((key["optimizer"], size) for size in sorted(needed))
-            about = "whether {optimizer} loses more than δ{at}"
+            about = "whether {optimizer} is worse by more than the margin{at}"
             yield Question((*key.values(),), about, cost["batch_size"], seeds, cells)
 
 
 def _of_leads(leads: pl.DataFrame) -> Iterator[Question]:
     """Where momentum is neither shown to be ahead or behind nor the same; of so many together each by Holm."""
-    for names, rows in leads.group_by(*OPTIMIZER_SCHEMA, "over", maintain_order=True):
+    asked = leads.filter(pl.col("over") != "recommended")
+    for names, rows in asked.group_by(*OPTIMIZER_SCHEMA, "over", maintain_order=True):
         among = rows.filter(verdict="undecided")
         for row in among.iter_rows(named=True):
             wanted = seeds_for_lead(row, len(among))
             best = row["over"] == "best batch sizes"
-            about = "whether {optimizer} differs from sgd by more than δ" + (", each at its best" if best else "{at}")
-            cells = (str(names[2]), row["batch_size"]), ("sgd", row["sgd_batch_size"])
+            about = f"whether {{optimizer}} differs from {row['baseline']} by more than the margin"
+            about += ", each at its best" if best else "{at}"
+            cells = (str(names[2]), row["batch_size"]), (row["baseline"], row["sgd_batch_size"])
             yield Question((names[0], names[1], names[2]), about, None if best else row["batch_size"], wanted, cells)
 
 

@@ -63,13 +63,13 @@ def sides(edges: Edges) -> Iterator[tuple[list[float], str, str]]:
 def left_out(edges: Edges) -> str:
     """Say which batch sizes, or epochs, are left out, why, and which learning rates would tell.
 
-    >>> left_out({64: ("high",), 256: ("high",)})
-    'Left out: 64 and 256, where the best learning rate lies at the upper edge of the rates tried. Add larger rates.'
+    >>> print(left_out({64: ("high",)}))
+    Left out: 64, where the best rate's interval reaches the upper edge of those tried. Add larger rates or seeds.
     >>> left_out({})
     ''
     """
     return " ".join(
-        f"Left out: {listed(f'{size:g}' for size in sizes)}, where the best learning rate lies at the {edge} of the "
-        f"rates tried. Add {wanted} rates."
+        f"Left out: {listed(f'{size:g}' for size in sizes)}, where the best rate's interval reaches the "
+        f"{edge} of those tried. Add {wanted} rates or seeds."
         for sizes, edge, wanted in sides(edges)
     )

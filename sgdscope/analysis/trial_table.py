@@ -30,7 +30,8 @@ CELL_COLUMNS: Columns = {**OPTIMIZER_COLUMNS, "batch_size": BATCH_SIZE}
 SEEDS = Column(pl.Int64, "Number of seeds.", "seeds")
 MARGIN = Column(pl.Float64, "Margin δ: differences of the score up to δ do not matter.", "score")
 LEFT_OUT = Column(
-    pl.String, "Batch sizes whose best learning rate lies at the edge of the rates tried; no verdict uses them."
+    pl.String,
+    "Batch sizes whose best rate's interval reaches the edge of those tried; no verdict uses them.",
 )
 
 

@@ -417,7 +417,7 @@ def at_constant_steps(case: Case) -> Iterator[Finding]:
     # The loss at the largest batch size was reached, and may be lower still; those that it is compared with must stand.
     against = {*peak} | ({last} if weak.verdict != "supported" else set())
     if any(curve(case.members[size], case.record, "train_loss").censored for size in against):
-        weak = undecided(weak, ", one at the edge of the rates tried")
+        weak = undecided(weak, ", the interval of one reaching the edge of the rates tried")
     weak_form = strong.verdict != "supported" and weak.verdict == "supported"
     found = cells_of({size: case.members[size] for size in sizes}, case.record, "score")
     lower = "weak form: the loss is lower only at the rates that are best for the loss"

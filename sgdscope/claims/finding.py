@@ -172,4 +172,4 @@ def rounded(zone: tuple[float, float]) -> tuple[float, float]:
 def undecided_at_an_edge(effect: Effect, *cells: Cells) -> Effect:
     """Return an effect without a verdict where one of its optima lies at an edge of the rates tried."""
     at_edge = any(of.censored for of in cells)
-    return undecided(effect, ", one of them at the edge of the rates tried") if at_edge else effect
+    return undecided(effect, ", the interval of one reaching the edge of the rates tried") if at_edge else effect

@@ -48,7 +48,8 @@ def score_sentences(comparison: Comparison) -> list[str]:
             how = "seed by seed where they share seeds, else by Welch's t test"
         in_percent = comparison.record.in_percent
         average = ""
-        for mean in rows.filter(pl.col("batch_size").is_null()).iter_rows(named=True):
+        mixed = {"better", "worse"} <= set(of_sizes["verdict"])  # whose mean would say nothing
+        for mean in rows.filter(pl.col("batch_size").is_null() & (not mixed)).iter_rows(named=True):
             by = f"{_deciding(mean, 100.0 if in_percent else 1.0)}{' points' * in_percent}"
             average = f"; on average by {by}, {mean['verdict']}"
         margin = points(row["margin"], in_percent)
@@ -100,7 +101,7 @@ def claim_sentences(comparison: Comparison) -> list[str]:
         same = mine["same"]["claim"].to_list()
         open_ = mine["undecided"]["claim"].to_list()
         parts += [f"{listed(same)} {'has' if len(same) == 1 else 'have'} the same verdict in both"] * bool(same)
-        parts += [f"{listed(open_)} {'is' if len(open_) == 1 else 'are'} not decided in both"] * bool(open_)
+        parts += [f"at least one study leaves {listed(open_)} undecided"] * bool(open_)
         opposite = "" if len(mine["opposite"]) else "no verdicts are opposite; "
         said.append(f"Claims, {names[0]} against {names[1]}: {opposite}{'; '.join(parts)}.")
     return said

@@ -21,6 +21,8 @@ from sgdscope.workloads.base import Workload, constant_classifier
 
 # A column of words becomes one input for each word, up to this many words.
 MOST_WORDS = 50
+# A test split of fewer than 4 rows says nothing.
+FEWEST_ROWS = 20
 # A column of whole numbers with at most this many values is a class rather than a quantity.
 MOST_CLASSES = 20
 
@@ -281,4 +283,6 @@ def _split(labels: np.ndarray, validation: float, test: float, seed: int) -> dic
     empty = [split for split, part in found.items() if not len(part)]
     if empty:
         raise InputError(f"{len(labels)} rows leave no {empty[0]} rows. Give more rows.")
+    if len(labels) < FEWEST_ROWS:
+        raise InputError(f"{len(labels)} rows are too few to train and test on. Give at least {FEWEST_ROWS}.")
     return found

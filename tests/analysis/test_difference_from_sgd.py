@@ -65,7 +65,7 @@ def test_the_figure_draws_the_intervals_that_decide_in_points(tables):
     wanted = tables.difference_from_sgd
     assert [row["decides_low"] for row in drawn] == pytest.approx((100 * wanted["decides_low"]).to_list())
     # At 256 and above the runs are too short for momentum's steady state.
-    assert "better, in runs too short for momentum's steady state, at 256 and larger" in figure.sentence
+    assert "better at 256 and larger, where runs are too short for momentum's steady state" in figure.sentence
     assert "Holm" in figure.sentence
     assert difference_from_sgd.figure(Tables(tables.trials.filter(optimizer="sgd"), tables.records, MARGIN)) is None
 

@@ -105,7 +105,7 @@ def test_larger_rates_are_advised_first(edge):
 @pytest.mark.usefixtures("quick")
 def test_figures_draw_bounds_and_say_what_is_left_out(edge):
     shown = {figure.name: figure for figure in figures_of(edge)}
-    assert "where the best rate lies at the edge of the rates tried" in shown["best-score"].sentence
+    assert "where the best rate's interval reaches the edge of the rates tried" in shown["best-score"].sentence
     for key in ("best-score", "optimal-learning-rate", "two-regimes"):
         assert "triangle-up" in str(shown[key].chart.to_dict())
         assert re.search(r"edge of the (learning )?rates tried", shown[key].caption)
@@ -133,8 +133,8 @@ def test_cells_at_the_lower_edge_are_left_out_and_the_rest_is_decided():
         assert reason.startswith(
             "Only 2 batch sizes (16 and 32) are noise-dominated; at least 3 are needed. Left out: "
         )
-        assert "4 and 8, where the best learning rate lies at the lower edge" in reason
-        assert "Add smaller rates." in reason
+        assert "4 and 8, where the best rate's interval reaches the lower edge" in reason
+        assert "Add smaller rates or seeds." in reason
         assert found["C6", optimizer].verdict == "supported"
         assert found["C4", optimizer].verdict == "supported"
         assert "Left out: 4 and 8" in found["C4", optimizer].reason
@@ -158,7 +158,7 @@ def test_only_the_training_loss_at_the_edge():
     trials = sweep().with_columns(train_loss=0.05 / pl.col("effective_learning_rate"))
     found = {(f.claim, f.optimizer): f for f in findings(tables(trials))}
     assert found["C4b", "sgd"].verdict == "not tested"
-    assert "Add larger rates." in found["C4b", "sgd"].reason
+    assert "Add larger rates or seeds." in found["C4b", "sgd"].reason
     assert all(found[claim, "sgd"].verdict == "supported" for claim in ("C1", "C3", "C4", "C6"))
     assert found["C7", "sgd"].verdict == "inconclusive"  # as without an edge: whole octaves leave k open
     assert set(tables(trials).transitions.filter(criterion="train_loss")["status"]) == {

@@ -35,7 +35,7 @@ def test_each_is_the_file_of_its_name_and_draws_its_table(part):
         drawn[name].chart.to_dict()
         assert "6 seeds" in drawn[name].sentence
     said = drawn["difference-from-sgd"].sentence
-    short = "better, in runs too short for momentum's steady state, at 512"
+    short = "better at 512, where runs are too short for momentum's steady state"
     assert f"kfac:damping=0.1|1 against sgd: {short}; equivalent at 8 and 64. " in said
     assert "svrg against momentum:0.9: " in said
     assert "better" not in said.split("svrg against momentum:0.9: ")[1]

@@ -71,7 +71,11 @@ def _change(name: str, rows: pl.DataFrame, value: str, along: str, written: Writ
     # If a best rate lies at an edge of the rates tried, the best value is not known.
     inside = rows.filter(pl.col("censored") == "").sort(along)
     edges = [f"{at:g}" for at in rows.filter(pl.col("censored") != "")[along].sort()]
-    without = f" (without {listed(edges)}, where the best rate lies at the edge of the rates tried)" if edges else ""
+    without = (
+        f" (without {listed(edges)}, where the best rate's interval reaches the edge of the rates tried)"
+        if edges
+        else ""
+    )
     if inside.is_empty():
         return Change("", f"{name} unknown{without}")
     first, last = inside.row(0, named=True), inside.row(-1, named=True)

@@ -12,8 +12,8 @@ from sgdscope.report.figures import style
 
 HOW_TO_READ = (
     "Bars: the intervals that decide, with Holm's correction over batch sizes. Band: the margin. A bar beyond the band "
-    "is better or worse, a bar within it is equivalent. Open points: undecided, or the best learning rate lies at the "
-    "edge of the rates tried."
+    "is better or worse, a bar within it is equivalent. Open points: undecided, or the interval of a best learning "
+    "rate reaches the edge of the rates tried."
 )
 OPEN = ("undecided", "at the edge")
 

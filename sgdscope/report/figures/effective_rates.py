@@ -56,7 +56,7 @@ def rate_points(
         *style.rate_tooltip(),
         alt.Tooltip("learning_rate_low:Q", title="95 % low", format=".3~g"),
         alt.Tooltip("learning_rate_high:Q", title="95 % high", format=".3~g"),
-        alt.Tooltip("censored:N", title="at an edge of the rates tried"),
+        alt.Tooltip("censored:N", title="interval reaches the edge of the rates tried"),
     ]
     points = base.mark_point(filled=True, size=70).encode(
         y=rate_axis(rows) if y is None else y, opacity=style.stands_out(1, 0.45), tooltip=tooltip, **channels

@@ -12,7 +12,9 @@ from sgdscope.records import WorkloadRecord
 from sgdscope.seeds import Seeds
 
 # What an arrow at a best score or loss means.
-EDGE = "Arrow: the best learning rate lies at the edge of the rates tried, and rates beyond it may be better."
+EDGE = (
+    "Arrow: the best learning rate's interval reaches the edge of the rates tried, and rates beyond it may be better."
+)
 BASELINE = "A diverged trial counts as the constant baseline."
 
 

@@ -55,7 +55,11 @@ def _transition(row: dict[str, Any], part: Tables) -> str:
             f"{who} {row['batch_sizes']} of {tried} batch sizes can be compared. The transition batch size takes at "
             f"least {FEWEST_BATCH_SIZES}."
         )
-    without = f" Left out: {row['left_out']}, at the edge of the rates tried." if row["left_out"] else ""
+    without = (
+        f" Left out: {row['left_out']}, where the interval reaches the edge of the rates tried."
+        if row["left_out"]
+        else ""
+    )
     if row["status"] == AT_EDGE:
         return (
             f"{who} the transition batch size is unknown. The optimal learning rate lies inside the rates tried at "

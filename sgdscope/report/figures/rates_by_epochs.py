@@ -24,7 +24,7 @@ def figure(tables: Tables, workload: str) -> Figure | None:
         "Optimal learning rates against epochs",
         sentence(rows),
         "The learning rates with the best score and with the lowest training loss, with 95 % intervals; with momentum "
-        "m, the effective rates. Arrow: at the edge of the rates tried.",
+        "m, the effective rates. Arrow: the interval reaches the edge of the rates tried.",
         "optima",
         chart(rows),
     )

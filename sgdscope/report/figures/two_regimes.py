@@ -18,8 +18,8 @@ from sgdscope.report.figures.figure import Figure, counted, has_scores, plain_fi
 
 # What a study says of its transition where the regimes are known, or it lies in one of them.
 KNOWN = (IDENTIFIED, NOWHERE, THROUGHOUT)
-# Of the two regimes: the bands are pale, and stand beside each other, never on one another.
-BANDS = {"noise-dominated": "#56b4e9", "curvature-dominated": "#e6b800"}
+# Of the two regimes: pale bands beside each other, of which one is darker in grey, too.
+BANDS = {"noise-dominated": "#8fd0f5", "curvature-dominated": "#a86b00"}
 
 
 def figure(part: Tables) -> Figure | None:
@@ -33,8 +33,8 @@ def figure(part: Tables) -> Figure | None:
         or f"The transition batch size is too uncertain to separate the regimes ({seeds(part.curves)}).",
         f"Shaded: batch sizes below the 95 % interval of sgd's transition batch size (noise-dominated), and above "
         f"those of all optimizers (curvature-dominated). Lines of learning rates: fitted; with momentum m, the "
-        f"effective rate ε/(1 − m). Bars: 95 % intervals over {seeds(part.curves)}. Arrow: at the edge of the learning "
-        f"rates tried.",
+        f"effective rate ε/(1 − m). Bars: 95 % intervals over {seeds(part.curves)}. Arrow: the interval reaches the "
+        f"edge of the learning rates tried.",
         "regimes",
         chart(part),
     )
@@ -70,9 +70,9 @@ def regime_sentences(part: Tables) -> list[str]:
             more = (
                 f"Add batch size{'s' if len(wanted) > 1 else ''} {listed(wanted)}"
                 if wanted
-                else "No other can be added"
+                else "The training split allows no other"
             )
-            said[-1] += f" {more}: a regime with fewer than {FEWEST_IN_REGIME} batch sizes is not tested."
+            said[-1] += f" {more}: claims need {FEWEST_IN_REGIME} batch sizes in a regime."
     return said
 
 

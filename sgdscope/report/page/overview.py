@@ -42,7 +42,7 @@ def facts(tables: StudyTables) -> dict[str, str]:
     trials, declaration = tables.trials, tables.declaration
     counts = trials["status"].value_counts().sort("status").iter_rows(named=True)
     status = ", ".join(f"{row['count']:,} {row['status']}" for row in counts)
-    updates, seconds = trials["steps"].sum() or 0, trials["seconds"].sum() or 0.0
+    updates, spent = trials["steps"].sum() or 0, float(trials["seconds"].sum() or 0.0)
     devices = trials.drop_nulls("device").select("device", "devices").unique().sort("device", "devices")
     workloads = "; ".join(
         f"{record.name}: {' + '.join(f'{n:,}' for n in record.examples)} training, validation and test examples"
@@ -59,7 +59,7 @@ def facts(tables: StudyTables) -> dict[str, str]:
         "Seeds": str(declaration.seeds),
         "Trials": f"{len(trials):,} ({status})",
         "Device": "; ".join(f"{row['devices']} × {row['device']}" for row in devices.iter_rows(named=True)),
-        "Cost": f"{updates:,} updates, {duration(float(seconds))} of training",
+        "Cost": f"{updates:,} updates, {duration(spent) if spent >= 1 else f'{spent:.1g} s'} of training",
     }
 
 

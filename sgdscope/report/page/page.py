@@ -43,7 +43,7 @@ RULES = (
     "±0.25 and, at 95 %, the other rates lie within an octave of the smallest batch size's. It grows throughout if the "
     "transition lies at the largest batch size, at 95 % above the second largest, and the rate still grows between "
     "these two at 90 %.",
-    "Edge: a best rate lies at an edge of the rates tried if its interval reaches the edge. Rates beyond may be "
+    "Edge: a best rate's interval may reach the edge of the rates tried. Rates beyond may be "
     "better, so it is a bound in the fit, and no verdict rests on that batch size.",
     "Equivalent: a batch size joins, upward from the smallest, if one-sided paired t tests at 2.5 % against the margin "
     "pass against each smaller one that has joined. Worse, and better than sgd: the same tests at all batch sizes with "

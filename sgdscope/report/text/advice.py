@@ -25,12 +25,16 @@ from sgdscope.terminal import TextTable, print_line, print_table, print_text, vi
 # So many ways to extend a study are said; the tables have all.
 MOST_SAID = 3
 LEGEND = (
-    "Seconds: a trial's share of the time of a full pack, with its 95 % interval over packs, or their range with fewer "
-    "than 6 packs. ×: relative to the fastest. Difference: from the equivalent batch sizes; larger is better. At the "
-    "edge: the best rate lies at the edge of the rates tried, so nothing is decided. A verdict has Holm's correction "
-    "and compares each smaller equivalent batch size too: it can be undecided where the interval alone would decide."
+    "Seconds: of one training run when many train together, of all optimizers, with their 95 % interval over packs, or "
+    "their range with fewer than 6. ×: relative to the fastest. Difference: from the equivalent batch sizes; larger is "
+    "better. At the edge: the best rate's interval reaches the edge of the rates tried, so nothing is decided. A "
+    "verdict has Holm's correction and compares each smaller equivalent batch size too: it can be undecided where the "
+    "interval alone would decide."
 )
-RATES_LEGEND = "* extrapolated. † uncertain by more than a factor of 8. ‡ at the edge of the rates tried."
+SO_FAR = ", preliminary: the study is not finished"
+RATES_LEGEND = (
+    "* extrapolated. † uncertain by more than a factor of 8. ‡ its interval reaches the edge of the rates tried."
+)
 
 
 def print_advice(advice: Advice, study: StudyTables, folder: Path, words: Words | None, console: Console) -> None:
@@ -79,7 +83,8 @@ def print_recommendation(
             continue
         console.print()
         of = f" ({part.title})" if len(tables.parts) > 1 else ""
-        print_text(console, f"Recommendation{visible(of)}", style="bold")
+        so_far = isinstance(tables, StudyTables) and not tables.finished
+        print_text(console, f"Recommendation{visible(of)}{SO_FAR * so_far}", style="bold")
         for sentence in recommendation(advice, part):
             print_text(console, visible(str(sentence)))
         print_text(console, rests_on, style="dim")

@@ -121,15 +121,19 @@ def as_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 
 def amount(effect: Effect) -> str:
-    """Return an estimate with its 95 % interval, in the effect's unit.
+    """Return an estimate with the interval that decides, in the effect's unit: of 90 % where it supports the claim.
 
     A logarithm of the loss is written as a factor, that of a batch size as a batch size.
     """
-    written, ends = WRITTEN.get(effect.unit), (effect.estimate.value, effect.estimate.low95, effect.estimate.high95)
+    written, of = WRITTEN.get(effect.unit), effect.estimate
+    supports = effect.decides and effect.verdict == "supported" and math.isfinite(of.high90 - of.low90)
+    ends = (of.value, of.low90, of.high90) if supports else (of.value, of.low95, of.high95)
+    level = " (90 %)" * supports
     if written is None:
-        return estimate(*ends)
+        return f"{estimate(*ends)}{level}"
     value, low, high = map(written, ends)
-    return f"{'a factor of ' * (effect.unit == LOG_LOSS)}{value} [{low}, {high}]{' octaves' * (effect.unit == OCTAVES)}"
+    unit = " octaves" * (effect.unit == OCTAVES)
+    return f"{'a factor of ' * (effect.unit == LOG_LOSS)}{value} [{low}, {high}]{unit}{level}"
 
 
 WRITTEN: dict[str, Callable[[float], str]] = {
@@ -155,7 +159,7 @@ def _effect(effect: Effect) -> str:
         most = f" and {effect.seeds_80} with 80 %" if effect.seeds_80 else ""
         confirm = f"{effect.seeds_50} seeds confirm it with a chance of 50 %{most}"
         return f"{text} Inconclusive; if scores are equal, {confirm}."
-    most = f"{effect.seeds_80} with 80 %" if effect.seeds_80 else "no number up to 100 with 80 %"
+    most = f"{effect.seeds_80} with 80 %" if effect.seeds_80 else "even 100 not with 80 %"
     return f"{text} Inconclusive; {effect.seeds_50} seeds would decide with a chance of 50 %, {most}."
 
 

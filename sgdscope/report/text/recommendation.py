@@ -21,7 +21,7 @@ from sgdscope.report.figures.best_score import wide_margin_sentences
 from sgdscope.report.figures.change import lines_of_optimizers
 from sgdscope.report.figures.figure import seeds
 from sgdscope.report.text.commands import Words, extended, resumed
-from sgdscope.report.text.verdicts import VERDICTS, by_verdict, sizes_by_verdict, verdict_of
+from sgdscope.report.text.verdicts import by_verdict, in_words, sizes_by_verdict, verdict_of
 from sgdscope.seeds import parse_seeds_at
 from sgdscope.study import Declaration
 
@@ -74,8 +74,8 @@ def note(advice: Advice, part: Tables) -> str:
     if of_part(advice.costs, part)["batch_size"].n_unique() > 1:
         worse = "lower" if record.score_sign > 0 else "higher"
         said.append(
-            f"Worse: {worse} by more than {_margin(rows, record)}; equivalent: by less; undecided: neither is "
-            f"significant at 5 %."
+            f"Worse: {worse} by more than {_margin(rows, record)}; equivalent: by less; undecided: the "
+            f"seeds show neither."
         )
     if not of_part(advice.leads, part).is_empty():
         said.append("Optimizers are compared with Holm's correction.")
@@ -88,9 +88,10 @@ def against_sgd(leads: pl.DataFrame, record: WorkloadRecord) -> list[Said]:
     for name, mine in lines_of_optimizers(leads):
         equal = mine.filter(over="equal batch sizes")
         text = "no batch size in common." if equal.is_empty() else f"{sizes_by_verdict(equal)}."
-        for row in mine.filter(over="best batch sizes").iter_rows(named=True):
+        for row in mine.filter(over="recommended").iter_rows(named=True):
             by = "" if row["n"] == 1 else f" ({difference(row, record, deciding=True)})"
-            text += f" Each at its best batch size: {VERDICTS[verdict_of(row)].removesuffix(',')}{by}."
+            sizes = f"{row['batch_size']} against {row['sgd_batch_size']}"
+            text += f" At the batch sizes above, {sizes}: {in_words(verdict_of(row))}{by}."
         said.append(Said(f"{name} against {mine['baseline'][0]} at equal batch sizes:", text))
     return said
 
@@ -189,7 +190,9 @@ def _use(row: dict[str, Any], costs: pl.DataFrame, record: WorkloadRecord) -> Sa
     verdicts = list(zip(costs["verdict"], costs["batch_size"], strict=True))
     tried = costs["batch_size"].sort().to_list()
     if row["basis"] == EQUIVALENT:
-        return Said(f"{row['optimizer']}: use {pair}", f"{result}{place} {_capital(by_verdict(verdicts, tried))}.")
+        first = "fastest" if row["seconds"] is not None else "largest"
+        why = "" if row["place"] == "largest" else f" It is the {first} of the equivalent ones."
+        return Said(f"{row['optimizer']}: use {pair}", f"{result}{place} {_capital(by_verdict(verdicts, tried))}.{why}")
     # A batch size that others are compared with is equivalent to itself alone.
     against = listed(size for verdict, size in verdicts if verdict == "equivalent")
     others = [(verdict, size) for verdict, size in verdicts if verdict != "equivalent"]

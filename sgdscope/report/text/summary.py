@@ -25,9 +25,9 @@ from sgdscope.store import ended
 from sgdscope.terminal import TextTable
 
 MARKS = (
-    "† uncertain by more than a factor of 8. ‡ at the edge of the rates tried: rates beyond it may be better. § a seed "
-    "diverged or ended above the constant baseline's training loss. ¶ some trials at this rate failed and count as "
-    "measured, or as the constant baseline; other scores are of training runs that train."
+    "† uncertain by more than a factor of 8. ‡ its interval reaches the edge of the rates tried: rates beyond it may "
+    "be better. § a seed diverged or ended above the constant baseline's training loss. ¶ includes failed trials, as "
+    "measured or as the constant baseline."
 )
 
 

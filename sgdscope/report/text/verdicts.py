@@ -12,23 +12,35 @@ from sgdscope.analysis.edges import spans
 # In the order in which they are said.
 VERDICTS = {
     "better": "better",
-    "better in short runs": "better, in runs too short for momentum's steady state,",
+    "better in short runs": "better",
     "higher": "higher",
     "equivalent": "equivalent",
     "lower": "lower",
     "worse": "worse",
     "undecided": "undecided",
-    "at the edge": "not compared (best rate at the edge of the rates tried)",
+    "at the edge": "not compared (the best rate's interval reaches the edge of the rates tried)",
 }
 
 # A range of these up to the largest batch size has no end.
 OPEN = ("better", "better in short runs", "worse")
 
 
+SHORT = {"better in short runs": ", where runs are too short for momentum's steady state"}
+
+
 def verdict_of(row: Mapping[str, Any]) -> str:
     """Return a row's verdict, with what limits it."""
     short = row["verdict"] == "better" and row.get("warmed_up") is False
     return "better in short runs" if short else str(row["verdict"])
+
+
+def in_words(verdict: str, where: str = "") -> str:
+    """Return a verdict in words, with where it was reached.
+
+    >>> in_words("better in short runs", " at 256 and larger")
+    "better at 256 and larger, where runs are too short for momentum's steady state"
+    """
+    return f"{VERDICTS[verdict]}{where}{SHORT.get(verdict, '')}"
 
 
 def by_verdict(verdicts: Sequence[tuple[str, int]], tried: Sequence[int]) -> str:
@@ -45,9 +57,9 @@ def by_verdict(verdicts: Sequence[tuple[str, int]], tried: Sequence[int]) -> str
     """
     sizes = {verdict: [size for name, size in verdicts if name == verdict] for verdict in VERDICTS}
     if len(verdicts) > 2 and len({name for name, _ in verdicts}) == 1:
-        return f"{VERDICTS[verdicts[0][0]]} at every batch size"
+        return in_words(verdicts[0][0], " at every batch size")
     return "; ".join(
-        f"{VERDICTS[verdict]} at {spans(mine, tried, open_end=verdict in OPEN)}"
+        in_words(verdict, f" at {spans(mine, tried, open_end=verdict in OPEN)}")
         for verdict, mine in sizes.items()
         if mine
     )

@@ -60,7 +60,7 @@ def test_sentences_say_what_was_planted():
     assert re.match(
         r"sgd: use batch size 64 and learning rate 0\.\d+ \[0\.\d+, 0\.\d+\]: "
         r"test accuracy [\d.]+ \[[\d.]+, [\d.]+\] %, 0\.48 s a trial\. "
-        r"Equivalent at 4 to 64; worse at 128 and larger\.$",
+        r"Equivalent at 4 to 64; worse at 128 and larger\. It is the fastest of the equivalent ones\.$",
         sgd,
     )
     assert momentum.startswith("momentum:0.9: use batch size 1024 and ")
@@ -68,10 +68,10 @@ def test_sentences_say_what_was_planted():
         "It is the largest tried: larger ones may be as good and faster. Equivalent at every batch size."
     )
     # No recommendation rests on runs that are too short for momentum's steady state.
-    short = "better, in runs too short for momentum's steady state, at 256 and larger"
+    short = "better at 256 and larger, where runs are too short for momentum's steady state"
     assert against.startswith(
         f"momentum:0.9 against sgd at equal batch sizes: better at 128; {short}; equivalent at 4 to 64. "
-        "Each at its best batch size: equivalent ("
+        "At the batch sizes above, 1024 against 64: equivalent ("
     )
 
 
@@ -107,7 +107,8 @@ def test_where_the_best_rates_lie_at_an_edge_the_best_mean_is_guessed_and_the_ed
     (said,) = recommended(found)
     best = found.tables.optima.filter(criterion="score").sort("test_score")[-1]
     assert said.startswith(f"sgd: best guess, not confirmed: batch size {best['batch_size'][0]} and")
-    assert said.endswith("Not compared (best rate at the edge of the rates tried) at every batch size.")
+    reaches = "the best rate's interval reaches the edge of the rates tried"
+    assert said.endswith(f"Not compared ({reaches}) at every batch size.")
 
 
 @pytest.mark.usefixtures("quick")

@@ -36,7 +36,7 @@ def test_regimes_are_named_with_their_batch_sizes_as_far_as_bends_are_known():
     text = (
         "{} is noise-dominated at no batch size and curvature-dominated at {} (95 %, 8 seeds). Add batch sizes 1 and "
     )
-    text += "2: a regime with fewer than 3 batch sizes is not tested."
+    text += "2: claims need 3 batch sizes in a regime."
     every, large = "4 and larger", "128 and larger"
     assert own == [text.format("sgd", every), text.format("momentum:0.9", large)]
     both = regime_sentences(tables({"sgd": "constant", "momentum:0.9": "constant"}))
