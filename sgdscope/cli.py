@@ -103,6 +103,14 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def parse_column(text: str) -> tuple[str, str]:
+    """Read a column's name by ours, such as batch_size=bs."""
+    ours, equals, theirs = text.partition("=")
+    if not (ours and equals and theirs):
+        raise InputError(f"columns: {shown(text)} names no column. Write our name and yours, such as batch_size=bs.")
+    return ours, theirs
+
+
 Text = str | None
 StudyName = Annotated[Positional[str | None], arg(metavar="STUDY", help_behavior_hint="(or --csv)")]
 Folder = Annotated[Positional[Path], arg(metavar="DIR")]
@@ -560,54 +568,55 @@ class Figures(Debuggable):
 
 @dataclass(frozen=True)
 class Analyze(Debuggable):
-    """Analyze a table of trials that were trained elsewhere, one row a trial.
+    """Analyze runs that were made elsewhere.
 
-    - Required columns: batch_size, learning_rate, seed and score.
-    - Optional columns: optimizer, workload, budget, train_loss, steps, status.
-    - A column validation_score chooses the learning rates in place of the score.
+    - A table with one row for each run: .csv, .parquet, .json or .jsonl.
+    - Optuna: an SQLite storage or a journal.
+    - MLflow: an SQLite file or the folder mlruns.
+    - TensorBoard or Hydra: the folder of the runs.
+    - Needed: batch size, learning rate and score. Seeds pair runs.
     """
 
-    file: Annotated[Positional[Path], arg(metavar="FILE")]
-    """A .csv or .parquet file."""
-    minimize: Annotated[FlagCreatePairsOff[bool], option(None, "default: a larger score is better")] = False
+    path: Annotated[Positional[Path], arg(metavar="PATH")]
+    """The file or folder."""
+    columns: Annotated[
+        tuple[Annotated[tuple[str, str], read_by(parse_column)], ...], option("NAME=COLUMN ...", "default: guessed")
+    ] = ()
+    """Which column holds what, such as batch_size=bs learning_rate=lr seed=run score=val_acc. Further names:
+    optimizer, momentum, validation_score, train_loss, steps, budget, workload, status."""
+    value: Annotated[Literal["last", "best"], option("last|best", "default: last")] = "last"
+    """Which of the values that a run logged along training is its score. The best is too good by chance."""
+    minimize: Annotated[FlagCreatePairsOff[bool], option(None, "default: by the score's name")] = False
     """A smaller score is better."""
     constant_score: Annotated[
         Annotated[float, number("constant_score")] | None, option("SCORE", "default: unknown")
     ] = None
-    """The score of a constant baseline, in the units of the table. A diverged trial counts with it."""
+    """The score of a constant baseline, in the units of the scores. A diverged run counts with it."""
     examples: Annotated[Annotated[int, whole_number("examples")] | None, option("N", "default: unknown")] = None
     """The size of the training split, for the temperature."""
     score_margin: Annotated[
         Annotated[float, number("score_margin")] | None, option("SCORE", "default: 2 % of an accuracy's errors")
     ] = None
     """The largest difference in score to ignore, in units of the score."""
-    out: Annotated[Text, option("DIR", "default: no table is written")] = None
-    """A folder to write every table to, as .csv."""
+    out: Annotated[Text, option("DIR", "default: nothing is written")] = None
+    """A folder to write the report, the figures as .svg, and every table and the advice as .csv to."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
-        from sgdscope.result import load_table, write_table
+        from sgdscope.result import load_table
 
         out = _given("out", self.out)
         found = load_table(
-            self.file,
+            self.path,
+            columns=dict(self.columns),
+            value=self.value,
             minimize=self.minimize,
             constant_score=self.constant_score,
             examples=self.examples,
             score_margin=self.score_margin,
         )
-        paths = []
-        if out is not None:
-            try:
-                out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(f"{out} cannot be written: {error.strerror}.") from error
-            for name, table in found.tables.all().items():
-                path = out / f"{name}.csv"
-                if path.exists() and path.samefile(self.file):
-                    raise InputError(f"out: {path} is the table itself. Give another folder.")
-                paths.append(write_table(table, path))
-        for notice in found.notices:
+        paths = [] if out is None else found.save(out, beside=self.path)
+        for notice in (found.taken, *found.notices):
             print_text(console, notice)
         _print_findings(found.tables, console)
         _print_recommendation(found, console)

@@ -165,18 +165,24 @@ def load(folder: str | Path, /, *folders: str | Path) -> Analysis:
 def load_table(
     path: str | Path,
     *,
+    columns: Mapping[str, str] | None = None,
+    value: Literal["last", "best"] = "last",
     minimize: bool = False,
     constant_score: float | None = None,
     examples: int | None = None,
     score_margin: float | None = None,
 ) -> Analysis:
-    """Analyze a table of trials that were trained elsewhere.
+    """Analyze trials that were trained elsewhere.
 
     The columns ``batch_size``, ``learning_rate``, ``seed`` and ``score`` are enough, one row a trial. Further columns
     are described in :func:`sgdscope.analysis.external_table.read_results`.
 
     Args:
-        path: A ``.csv`` or ``.parquet`` file.
+        path: A table (``.csv``, ``.parquet``, ``.json``, ``.jsonl``), a storage of Optuna, a database or a folder of
+            MLflow, a folder of TensorBoard, or a multirun of Hydra.
+        columns: Names of columns by ours, such as ``{"batch_size": "bs"}``. Default: they are guessed, and
+            ``taken`` says which they are.
+        value: Which of a metric's values along training counts, ``"last"`` or ``"best"``. Default: ``"last"``.
         minimize: Whether a smaller score is better. Default: False.
         constant_score: The score of a constant baseline, in the units of the table. A diverged trial counts with it.
             Default: unknown.
@@ -185,7 +191,8 @@ def load_table(
             another score.
 
     Returns:
-        The tables and figures of the trials. ``notices`` names the rows that were left out.
+        The tables and figures of the trials. ``taken`` says how many were read and from which columns, and
+        ``notices`` which were left out.
 
     Raises:
         InputError: If the file cannot be read, a column is missing or unusable, or no margin follows from the scores.
@@ -202,7 +209,7 @@ def load_table(
     """
     from sgdscope.analysis.external_table import check_margin, read_results, records_of
 
-    results = read_results(path)
+    results = read_results(path, columns, value)
     records = records_of(results, minimize, constant_score, examples)
     margin = results.score_margin if score_margin is None else check_margin(score_margin, results.trials)
     tables = Tables(results.trials, records, margin)
@@ -215,7 +222,7 @@ def load_table(
         raise InputError(
             f"{path}: too many trials diverged at every learning rate for any to be the best. Try lower learning rates."
         )
-    return Analysis(tables, results.notices)
+    return Analysis(tables, results.notices, name=Path(path).stem, taken=results.taken)
 
 
 class FigureMap(dict[str, Any]):
@@ -253,6 +260,8 @@ class Analysis:
         tables: The trials and what follows from them.
         notices: What was left out, merged or missing.
         talk: Whether ``figures`` are those of several studies together. Default: those of a report.
+        name: What the report is called. Default: by the workloads.
+        taken: How many runs were read, and from which columns. Default: empty, as of a study.
 
     Attributes:
         tables: Further tables, such as ``tables.regimes``, ``tables.score_limits`` and ``tables.training_curves``.
@@ -280,10 +289,14 @@ class Analysis:
     True
     """
 
-    def __init__(self, tables: Tables, notices: Sequence[str] = (), talk: bool = False) -> None:
+    def __init__(
+        self, tables: Tables, notices: Sequence[str] = (), talk: bool = False, name: str = "", taken: str = ""
+    ) -> None:
         self.tables = tables
         self.notices = tuple(notices)
+        self.taken = taken
         self._talk = talk
+        self._name = name or ", ".join(tables.records)
 
     @property
     def trials(self) -> pl.DataFrame:
@@ -383,6 +396,55 @@ class Analysis:
 
         check_format(format)
         return write_figures(self.figures, Path(folder), format)
+
+    def save_report(self, path: str | Path) -> Path:
+        """Write the report, one HTML page that opens offline.
+
+        Args:
+            path: The page, ending in ``.html``.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: If there is no finished trial, the name ends otherwise, or the file cannot be written.
+        """
+        from sgdscope.analysis.external_table import study_tables
+        from sgdscope.report.page.page import write_page
+
+        check_page_name(Path(path))
+        self.check_not_empty()
+        return write_page(study_tables(self.tables, self._name), Path(path), None)
+
+    def save(self, folder: str | Path, beside: Path | None = None) -> list[Path]:
+        """Write every table and the advice as ``.csv``, the figures as ``.svg``, and the report into a folder.
+
+        Args:
+            folder: The folder, made where there is none.
+            beside: A file that is never written over. Default: none.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            InputError: If the folder cannot be written.
+        """
+        from sgdscope.advice.advice import Advice
+
+        out = Path(folder)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{out} cannot be written: {error.strerror}.") from error
+        advice = {name: table for name, table in Advice(self.tables).all().items() if not table.is_empty()}
+        paths = []
+        for name, rows in (self.tables.all() | advice).items():
+            path = out / f"{name}.csv"
+            if beside is not None and path.exists() and path.samefile(beside):
+                raise InputError(f"out: {path} is the table itself. Give another folder.")
+            nested = [column for column, kind in rows.schema.items() if kind.is_nested()]
+            paths.append(write_table(rows.with_columns(_joined(column) for column in nested), path))
+        return [*paths, *self.save_figures(out / "figures"), self.save_report(out / "report.html")]
 
     def check_not_empty(self) -> None:
         """Raise InputError if nothing can be shown."""
@@ -709,6 +771,11 @@ def check_page_name(path: Path | None) -> None:
         )
     if path is not None:
         check_not_of_a_study(path)
+
+
+def _joined(column: str) -> pl.Expr:
+    """Return lists as text, which a ``.csv`` file can hold."""
+    return pl.col(column).cast(pl.List(pl.String)).list.join(" ")
 
 
 def write_table(rows: pl.DataFrame, path: Path) -> Path:

@@ -13,7 +13,8 @@ ROOMS = [
     *("errors", "deprecated", "version", "converters", "formatting", "records", "frames", "system", "atomic"),
     "terminal",
     *("budget", "seeds", "schedules", "optimizers", "models", "data", "workloads", "study", "store"),
-    *("stats", "analysis", "training", "streaming", "engine", "imagenet", "study_file", "studies", "testing"),
+    *("stats", "importing", "analysis", "training", "streaming", "engine", "imagenet"),
+    *("study_file", "studies", "testing"),
     *("claims", "advice", "report", "result", "comparison", "cli"),
 ]
 # The face loads the public names when they are asked for.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -17,13 +16,17 @@ import polars as pl
 from sgdscope.analysis.derived import momentum_of
 from sgdscope.analysis.rate_groups import grouped
 from sgdscope.analysis.score_limits import PERCENT
-from sgdscope.analysis.text_table import TextTable, number, read_text_table
+from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.analysis.trial_table import Records
 from sgdscope.budget import MOST_EXAMPLES
 from sgdscope.errors import InputError
+from sgdscope.importing.naming import goal_of, listed, metric, named, with_pairs
+from sgdscope.importing.sources import read_source
+from sgdscope.importing.table import TextTable, number
 from sgdscope.records import WorkloadRecord
+from sgdscope.store import TRIALS_SCHEMA
+from sgdscope.study import Declaration
 
-NEEDED = ("batch_size", "learning_rate", "seed", "score")
 # Names, and what stands for one that is not given.
 NAMES = {"workload": "results", "budget": "budget", "optimizer": "sgd"}
 CELL_AND_TRIAL = ("workload", "budget", "optimizer", "batch_size", "learning_rate", "seed")
@@ -41,6 +44,13 @@ STATED_NUMBERS = (
     "l2",
 )
 
+# All that a column can be.
+ROLES = (
+    *("batch_size", "learning_rate", "seed", "score", "validation_score", "train_loss", "optimizer", "momentum"),
+    *("steps", "budget", "workload", "status", "state", "diverged", "test_score", *STATED_TEXT, *STATED_NUMBERS),
+)
+# Which of the values along training is a run's.
+Value = Literal["last", "best"]
 # What trackers and schedulers call the end of a run that went well: W&B finished, Optuna COMPLETE, MLflow FINISHED, Ray
 # Tune TERMINATED, Slurm and Hydra COMPLETED, Kubernetes Succeeded; and what people write.
 COMPLETE = frozenset(
@@ -51,21 +61,22 @@ WITHOUT_RESULT = frozenset(
     (
         *("failed", "fail", "failure", "error", "errored", "crashed", "killed", "died", "lost", "stopped", "aborted"),
         *("cancelled", "canceled", "interrupted", "timeout", "out_of_memory", "oom", "node_fail", "boot_fail"),
-        *("deadline", "preempted", "preempting", "pruned", "paused", "suspended", "requeued", "revoked", "skipped"),
+        *(
+            "deadline",
+            "preempted",
+            "preempting",
+            "pruned",
+            "paused",
+            "suspended",
+            "requeued",
+            "revoked",
+            "skipped",
+            "deleted",
+        ),
         *("running", "active", "in progress", "in_progress", "pending", "waiting", "queued", "scheduled", "created"),
         *("starting", "unfinished"),
     )
 )
-# What the columns are called elsewhere: named in an error, never taken for them without being asked.
-CALLED = {
-    "batch_size": ("bs", "batch", "batchsize", "train_batch_size", "per_device_train_batch_size", "minibatch_size"),
-    "learning_rate": ("lr", "lr0", "eta", "rate", "step_size", "stepsize", "base_lr", "init_lr", "initial_lr"),
-    "seed": ("random_seed", "rng_seed", "random_state", "run", "trial", "repeat", "replicate"),
-    "score": (
-        *("val_acc", "test_acc", "acc", "accuracy", "val_accuracy", "test_accuracy", "top1", "metric", "value", "f1"),
-        *("auc", "test_loss", "val_loss", "eval_loss", "loss", "error", "test_error", "perplexity", "ppl", "result"),
-    ),
-}
 MINIMIZED = re.compile(r"loss|error|perplexity|ppl|nll|entropy|\bmse\b|rmse|\bmae\b|\bwer\b|\bcer\b|\bfid\b|\bbpc\b")
 # Scores and losses beyond this have no variance that a float holds.
 LARGEST = 1e100
@@ -84,11 +95,13 @@ class Results:
         trials: One row a trial that has an outcome.
         stated: What is stated of each workload, by its name, as :meth:`Result.export` writes it.
         notices: What was left out, dropped or merged, one sentence each.
+        taken: How many runs were read, and from which columns.
     """
 
     trials: pl.DataFrame
     stated: Mapping[str, Mapping[str, Any]]
     notices: tuple[str, ...] = ()
+    taken: str = ""
 
     @property
     def score_margin(self) -> float | None:
@@ -102,44 +115,58 @@ class Results:
         return next(iter(margins), None)
 
 
-def read_results(path: str | Path) -> Results:
-    """Read a table of trials from a ``.csv`` or ``.parquet`` file.
+def read_results(path: str | Path, columns: Mapping[str, str] | None = None, value: Value = "last") -> Results:
+    """Read trials that were trained elsewhere, in any of the forms of :func:`sgdscope.importing.sources.read_source`.
 
-    Columns that are read: ``batch_size``, ``learning_rate``, ``seed`` and ``score`` (or ``test_score``) are needed, one
-    row a trial. ``optimizer``, ``budget`` and ``workload`` are names, the first ``sgd`` where there is none.
-    ``validation_score`` chooses the learning rate in place of the score, ``train_loss`` is the loss of the whole
-    training split, ``steps`` the number of updates. ``status`` (or ``state``) tells how a trial ended. Other columns
-    are not read, except those that ``sgdscope export`` adds.
+    Columns that are read: ``batch_size``, ``learning_rate`` and ``score`` (or ``test_score``) are needed, one row a
+    trial. ``seed`` pairs trials; where there is none, the trials of each learning rate are numbered. ``optimizer``,
+    ``budget`` and ``workload`` are names, the first ``sgd`` where there is none, with ``momentum`` where there is a
+    column of it. ``validation_score`` chooses the learning rate in place of the score, ``train_loss`` is the loss of
+    the whole training split, ``steps`` the number of updates. ``status`` (or ``state``) tells how a trial ended. Other
+    columns are not read, except those that ``sgdscope export`` adds.
+
+    Columns of other names are taken by :func:`sgdscope.importing.naming.named`, such as ``config.lr``.
 
     A trial has diverged where its status says so, and only there. Rows of other states than complete and diverged, and
     rows without a score, are left out and counted.
 
     Args:
-        path: The table.
+        path: The file or folder.
+        columns: Names of columns by ours. Default: they are guessed.
+        value: Which of the values along training is a trial's score, ``last`` or ``best``. Default: ``last``.
 
     Returns:
         The trials that have an outcome, what the table states of its workloads, and sentences on what was left out.
 
     Raises:
-        InputError: If the file cannot be read, a column is missing or holds what it cannot, or two rows contradict each
-            other.
+        InputError: If nothing can be read there, a column is missing or holds what it cannot, or two rows contradict
+            each other.
     """
-    table = read_text_table(Path(path))
-    table = _named(table)
+    if value not in get_args(Value):
+        raise InputError(f"value: {value!r} is neither last nor best.")
+    whole = read_source(Path(path))
+    table, names = _named(whole, columns or {}, value)
     if not table.lines:
         raise InputError(f"{path} holds no trials: it has a heading and no rows.")
     table, left_out = _with_state(table)
     comma = table.decimal_comma(["learning_rate", "score", "validation_score", "train_loss", *STATED_NUMBERS])
+    table = _with_parameters(table, left_out)
     table, scores = _with_score(table, comma, left_out)
-    notices = _left_out_sentence(left_out, len(table.lines))
+    notices = _left_out_sentence(left_out, len(table.lines), table.rows)
     if not table.lines:
         raise InputError(f"{path} holds no trials with a result. {' '.join(notices)}")
     trials = _trials(table, comma, scores)
-    trials, repeated = _without_repeats(trials, table)
+    if "seed" not in table.columns:
+        notices.append(
+            "No column is a seed. The trials of each learning rate are numbered in their order, and trials of the same "
+            "number are compared as pairs."
+        )
+    trials, repeated = _without_repeats(trials, table, whole, set(names.values()))
     stated = _stated(table, comma)
     if repeated:
         rows = "1 row repeats another row and is" if repeated == 1 else f"{repeated} rows repeat other rows and are"
         notices.append(f"{rows} left out.")
+    taken = _taken(whole, names, len(trials), value)
     trials, merged = grouped(trials)
     twice = trials.filter(trials.select(CELL_AND_TRIAL).is_duplicated()).sort(CELL_AND_TRIAL)
     if not twice.is_empty():
@@ -151,7 +178,42 @@ def read_results(path: str | Path) -> Results:
     factor = {name: 1 / (1 - (momentum_of(name) or 0.0)) for name in trials["optimizer"].unique()}
     effective = pl.col("learning_rate") * pl.col("optimizer").replace_strict(factor)
     trials = trials.drop("row").insert_column(6, effective.alias("effective_learning_rate"))
-    return Results(trials, stated, (*notices, *merged))
+    return Results(trials, stated, (*notices, *merged), taken)
+
+
+def study_tables(tables: Tables, name: str) -> StudyTables:
+    """Return the tables of trials that were trained elsewhere as those of a study, as far as its report needs it.
+
+    Args:
+        tables: What the trials show.
+        name: What the study is called.
+    """
+    trials = tables.trials
+    lacking = {name: kind for name, kind in TRIALS_SCHEMA.items() if name not in trials.columns}
+    by_order = {name: trials[name].unique(maintain_order=True).to_list() for name in ("optimizer", "budget")}
+    return StudyTables(
+        trials.with_columns(**{name: pl.lit(None, kind) for name, kind in lacking.items()}),
+        tables.records,
+        tables.score_margin,
+        declaration=_Elsewhere(
+            name=name,
+            workloads=tuple(tables.records.values()),
+            optimizers=by_order["optimizer"],
+            budgets=by_order["budget"],
+            batch_sizes=tuple(trials["batch_size"].unique().sort()),
+            seeds=trials["seed"].n_unique(),
+            schedule="unknown, as the runs were made elsewhere",  # type: ignore[arg-type]
+        ),
+        pending=0,
+        cells_waiting=0,
+    )
+
+
+class _Elsewhere(Declaration):
+    """What was trained elsewhere, in its own words: nothing of it is planned here, so nothing is checked."""
+
+    def __post_init__(self) -> None:
+        pass
 
 
 def records_of(
@@ -210,58 +272,63 @@ def check_margin(margin: float | None, trials: pl.DataFrame) -> float | None:
 # ── Columns and rows ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _named(table: TextTable) -> TextTable:
-    """Return a table with the columns by our names; refuse one that lacks a column, naming those like it."""
-    wanted = {*NEEDED, *NAMES, *OUTCOME, *STATED_TEXT, *STATED_NUMBERS, "test_score", "status", "state"}
-    found: dict[str, list[str | None]] = {}
-    for name, values in table.columns.items():
-        ours = re.sub(r"[\s-]+", "_", name.removesuffix(" (twice)").strip().lower())
-        if ours not in wanted:
-            continue
-        if found.setdefault(ours, values) != values:
-            raise InputError(f"{table.path} has two columns {ours!r} that differ. Remove or rename one of them.")
-    if "score" not in found and "test_score" in found:
-        found["score"] = found["test_score"]
-    if "status" not in found and "state" in found:
-        found["status"] = found["state"]
-    missing = [name for name in NEEDED if name not in found]
-    if missing:
-        raise InputError(_missing_columns(table, missing))
+def _named(table: TextTable, chosen: Mapping[str, str], value: Value) -> tuple[TextTable, dict[str, str]]:
+    """Return a table with the columns by our names, and whose they are; with the best values along training if asked.
+
+    Raises:
+        InputError: If a column that is needed is missing, or several may be meant.
+    """
+    try:
+        names = named(table, ROLES, chosen)
+    except InputError:  # what the names of the runs say is the last resort
+        more = with_pairs(table)
+        if len(more.columns) == len(table.columns):
+            raise
+        table, names = more, named(more, ROLES, chosen)
+    found = {ours: table.columns[theirs] for ours, theirs in names.items()}
+    score = names["score"]
+    goal = table.goals.get(score) or goal_of(score)
+    if value == "best":
+        if score not in table.along:
+            raise InputError(f"value: {table.path} holds one value of {score} for each run, so there is no best one.")
+        for ours in ("score", "validation_score"):
+            if (theirs := names.get(ours, "")) in table.along:
+                found[ours] = [_best(points, goal, theirs) for points in table.along[theirs]]
+    if not {"score_name", "score_goal"} & set(found) and (goal == "minimize" or score in table.goals):
+        found["score_goal"] = [goal] * len(table.lines)
+        if metric(score).name not in ("", "score", "value"):
+            found["score_name"] = [metric(score).name] * len(table.lines)
     for optional in ("validation_score", "train_loss", "steps", "status"):
         if not any(found.get(optional, [])):
             found.pop(optional, None)
-    return TextTable(table.path, found, table.lines, table.unit, table.separator)
+    kept = {ours: theirs for ours, theirs in names.items() if ours in found and ours not in ("test_score", "state")}
+    return replace(table, columns=found), kept
 
 
-def _missing_columns(table: TextTable, missing: Sequence[str]) -> str:
-    names = [name for name in table.columns if name]
-    if names and all(number(name) is not None for name in names[1:] or names):
-        return (
-            f"{table.path} has no column {missing[0]!r}: its first line holds numbers in place of names. Write a "
-            f"heading such as batch_size,learning_rate,seed,score."
+def _best(points: Sequence[float], goal: str, name: str) -> str | None:
+    """Return the best value along training; of a run that has none, nothing."""
+    if not goal:
+        raise InputError(
+            f"value: the name {name!r} does not say whether larger values are better, so no best one can be taken. "
+            f"Use the last ones, or give the metric a name such as accuracy or loss."
         )
-    like = {name: close for name in missing if (close := _close(name, names))}
-    said = f"{table.path} has no column {_listed([repr(name) for name in missing])}. Its columns are {_listed(names)}."
-    if not like:
-        return f"{said} Name the columns {_listed(NEEDED)}, one row a trial."
-    said += f" Rename {_listed([f'{close} to {name}' for name, close in like.items()])} if that is what they hold"
-    if MINIMIZED.search(like.get("score", "").lower()):
-        said += ", and give --minimize"
-    return f"{said}."
+    known = [point for point in points if math.isfinite(point)]
+    return repr(min(known) if goal == "minimize" else max(known)) if known else None
 
 
-def _close(name: str, columns: Sequence[str]) -> str | None:
-    """Return the column that may be meant: by its usual names, also behind a prefix, or by its spelling."""
-    bare = {column: re.sub(r"[\s-]+", "_", re.split(r"[./]", column.lower())[-1]) for column in columns}
-    bare = {
-        column: re.sub(r"^(params?|config|hparams?|metrics?|user_attrs)_", "", text) for column, text in bare.items()
-    }
-    for known in (name, *CALLED[name]):
-        for column, text in bare.items():
-            if text == known:
-                return column
-    close = difflib.get_close_matches(name, list(bare.values()), 1, 0.75)
-    return next((column for column, text in bare.items() if text in close), None)
+def _taken(table: TextTable, names: Mapping[str, str], runs: int, value: Value) -> str:
+    """Say how many runs were read, from which columns."""
+    order = {ours: place for place, ours in enumerate(ROLES)}
+    shown = [
+        ours if ours == theirs.strip().lower() else f"{ours}={theirs}"
+        for ours, theirs in sorted(names.items(), key=lambda item: order[item[0]])
+        if ours not in (*STATED_TEXT, *STATED_NUMBERS)
+    ]
+    of = f"{runs:,} of {len(table.lines):,} {table.rows}"
+    along = any(names.get(ours) in table.along for ours in ("score", "validation_score"))
+    which = f" Scores are the {value} values along training." if along else ""
+    flattered = " The best of many values is too good by chance." if along and value == "best" else ""
+    return f"Read {of} of {table.path}: {', '.join(shown)}. Change columns with --columns.{which}{flattered}"
 
 
 def _with_state(table: TextTable) -> tuple[TextTable, Counter[str]]:
@@ -282,6 +349,24 @@ def _with_state(table: TextTable) -> tuple[TextTable, Counter[str]]:
     kept = table.of(rows)
     kept.columns["diverged"] = list(diverged)
     return kept, left_out
+
+
+def _with_parameters(table: TextTable, left_out: Counter[str]) -> TextTable:
+    """Return the runs of a tool that have a batch size and a learning rate; parents of others do not."""
+    if not table.is_store:
+        return table
+    rows = []
+    for row in range(len(table.lines)):
+        lacks = [
+            name
+            for name in ("batch_size", "learning_rate", "seed")
+            if not table.columns.get(name, "x" * (row + 1))[row]
+        ]
+        if lacks:
+            left_out[f"without a {lacks[0].replace('_', ' ')}"] += 1
+        else:
+            rows.append(row)
+    return table.of(rows)
 
 
 def _with_score(table: TextTable, comma: bool, left_out: Counter[str]) -> tuple[TextTable, list[float]]:
@@ -309,12 +394,12 @@ def _with_score(table: TextTable, comma: bool, left_out: Counter[str]) -> tuple[
     return table.of(rows), [math.nan if diverged[row] else scores[row] for row in rows]
 
 
-def _left_out_sentence(left_out: Counter[str], kept: int) -> list[str]:
+def _left_out_sentence(left_out: Counter[str], kept: int, what: str) -> list[str]:
     total = left_out.total()
     if not total:
         return []
-    parts = _listed([f"{count} {state}" for state, count in left_out.most_common()])
-    return [f"{total} of {kept + total} rows are left out: {parts}."]
+    parts = listed([f"{count} {state}" for state, count in left_out.most_common()])
+    return [f"{total} of {kept + total} {what} are left out: {parts}."]
 
 
 def _trials(table: TextTable, comma: bool, scores: list[float]) -> pl.DataFrame:
@@ -324,6 +409,7 @@ def _trials(table: TextTable, comma: bool, scores: list[float]) -> pl.DataFrame:
         name: [value or default for value in table.columns.get(name, [None] * len(scores))]
         for name, default in NAMES.items()
     }
+    columns["optimizer"] = _optimizers(table, comma, columns["optimizer"])
     diverged = [bool(value) for value in table.columns["diverged"]]
     outcomes = {"train_loss": [math.nan] * len(scores), "steps": [math.nan] * len(scores)}
     for name in ("train_loss", "validation_score"):
@@ -340,7 +426,7 @@ def _trials(table: TextTable, comma: bool, scores: list[float]) -> pl.DataFrame:
             "row": range(len(scores)),
             "batch_size": [int(size) for size in sizes],
             "learning_rate": rates,
-            "seed": _seeds(table, comma),
+            "seed": _seeds(table, comma) if "seed" in table.columns else [0] * len(scores),
             "diverged": diverged,
             "train_loss": outcomes["train_loss"],
             "validation_score": outcomes.get("validation_score", scores),
@@ -350,6 +436,10 @@ def _trials(table: TextTable, comma: bool, scores: list[float]) -> pl.DataFrame:
         schema_overrides={"batch_size": pl.Int64, "seed": pl.Int64, "learning_rate": pl.Float64},
         strict=False,
     )
+    if "seed" not in table.columns:
+        trials = trials.with_columns(
+            seed=pl.int_range(pl.len()).over([name for name in CELL_AND_TRIAL if name != "seed"])
+        )
     finite = [pl.when(pl.col(c).is_finite()).then(pl.col(c)) for c in ("train_loss", "validation_score", "test_score")]
     return trials.select(
         "row",
@@ -358,6 +448,18 @@ def _trials(table: TextTable, comma: bool, scores: list[float]) -> pl.DataFrame:
         pl.when(pl.col("steps").is_finite()).then(pl.col("steps")).cast(pl.Int64),
         *finite,
     )
+
+
+def _optimizers(table: TextTable, comma: bool, names: Sequence[str]) -> list[str]:
+    """Return optimizers by our names where they are ours: ``SGD`` with a momentum of 0.9 is ``momentum:0.9``."""
+    plain = ["sgd" if name.lower() == "sgd" else name for name in names]
+    if "momentum" not in table.columns:
+        return plain
+    momenta = table.numbers("momentum", comma)
+    return [
+        f"momentum:{momentum:g}" if name == "sgd" and 0 < momentum < 1 else name
+        for name, momentum in zip(plain, momenta, strict=True)
+    ]
 
 
 def _checked(table: TextTable, comma: bool, name: str, right: Any) -> list[float]:
@@ -395,17 +497,43 @@ def _seeds(table: TextTable, comma: bool) -> list[int]:
     return [order[seed] for seed in found]
 
 
-def _without_repeats(trials: pl.DataFrame, table: TextTable) -> tuple[pl.DataFrame, int]:
+def _without_repeats(
+    trials: pl.DataFrame, table: TextTable, whole: TextTable, taken: Collection[str]
+) -> tuple[pl.DataFrame, int]:
     """Return the trials without rows that repeat another one, and how many did; refuse rows that contradict another."""
-    kept = trials.unique([name for name in trials.columns if name != "row"], keep="first", maintain_order=True)
+    alike = [name for name in trials.columns if name != "row"]
+    if "seed" not in table.columns:  # numbers tell rows apart that repeat each other
+        rows = {line: number for number, line in enumerate(whole.lines)}
+        every = list(zip(*whole.columns.values(), strict=True))
+        text = [str(every[rows[table.lines[row]]]) for row in trials["row"]]
+        kept = trials.with_columns(text=pl.Series(text)).unique("text", keep="first", maintain_order=True).drop("text")
+    else:
+        kept = trials.unique(alike, keep="first", maintain_order=True)
     twice = kept.filter(kept.select(CELL_AND_TRIAL).is_duplicated()).sort(*CELL_AND_TRIAL, "row")
     if not twice.is_empty():
         which = ", ".join(f"{name} {value}" for name, value in twice.select(CELL_AND_TRIAL).row(0, named=True).items())
+        first, second = (int(row) for row in twice["row"][:2])
+        differ = _differing(whole, taken, table.lines[first], table.lines[second])
         raise InputError(
-            f"{table.path}: the trial of {which} is there twice with different results, in {table.at(twice['row'][0])} "
-            f"and {table.at(twice['row'][1])}. Keep one of them."
+            f"{table.path}: the trial of {which} is there twice with different results, in {table.at(first)} and "
+            f"{table.at(second)}. Keep one of them.{differ}"
         )
     return kept, len(trials) - len(kept)
+
+
+def _differing(whole: TextTable, taken: Collection[str], first: int | str, second: int | str) -> str:
+    """Say which columns that are not read tell two rows apart, as far as they may be parameters."""
+    rows = [list(whole.lines).index(line) for line in (first, second)]
+    names = [
+        name for name, cells in whole.columns.items()
+        if name and name not in {*whole.along, *taken} and cells[rows[0]] != cells[rows[1]]
+        and 1 < len(set(cells)) <= max(2, len(cells) // 4)
+    ]  # fmt: skip
+    if not names:
+        return ""
+    return (
+        f" If they differ in {listed(names)}, give --columns workload={names[0]}, which analyzes each value by itself."
+    )
 
 
 def _stated(table: TextTable, comma: bool) -> dict[str, dict[str, Any]]:
@@ -424,10 +552,6 @@ def _stated(table: TextTable, comma: bool) -> dict[str, dict[str, Any]]:
                     f"same in all rows of a workload."
                 )
     return stated
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) or "none"
 
 
 # ── What a workload is ───────────────────────────────────────────────────────────────────────────────────────

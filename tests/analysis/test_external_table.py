@@ -222,11 +222,11 @@ HEAD = "batch_size,learning_rate,seed,score,train_loss\n"
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("bs,lr,seed,val_acc\n8,1,0,0.5\n", "Rename bs to batch_size, lr to learning_rate and val_acc to score"),
-        ("batch_size,learning_rate,seed,val_loss\n8,1,0,0.5\n", "Rename val_loss to score if .* give --minimize"),
+        ("bs,rates,seed,val_acc\n8,1,0,0.5\n", "Say which columns hold them: --columns learning_rate=NAME"),
+        ("batchsizes,lr,seed,acc\n8,1,0,0.5\n", "Say which columns hold them: --columns batch_size=batchsizes"),
         (
-            "params.batch_size,params.lr,seed,score\n8,1,0,0.5\n",
-            "Rename params.batch_size to batch_size and params.lr to",
+            "bs,encoder.lr,head.lr,seed,acc\n8,1,2,0,0.5\n8,2,2,0,.6\n8,2,1,0,.6\n",
+            "encoder.lr or head.lr may be learning",
         ),
         ("x\ty\n8\t1\n", "Its columns are x and y"),
         ("8,0.5,0,0.9\n8,0.5,1,0.9\n", "first line holds numbers in place of names"),

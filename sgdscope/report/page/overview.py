@@ -18,7 +18,7 @@ from sgdscope.report.figures.figure import declared_seeds
 from sgdscope.report.figures.style import optimizers
 from sgdscope.report.text.advice import option_sentence, worth_telling
 from sgdscope.report.text.commands import Words, extended
-from sgdscope.report.text.recommendation import note, recommendation, to_decide
+from sgdscope.report.text.recommendation import Next, note, recommendation, to_decide
 
 
 def headline(tables: StudyTables) -> str:
@@ -82,13 +82,15 @@ def limits(part: Tables) -> list[tuple[str, ...]]:
     return [(heading, *cells) for heading, cells in rows.items()]
 
 
-def advice(tables: StudyTables, folder: Path, found: Advice, words: Words | None) -> dict[str, Any]:
+def advice(tables: StudyTables, folder: Path | None, found: Advice, words: Words | None) -> dict[str, Any]:
     """Return what the study recommends: sentences for each workload and budget, and the command that decides more."""
-    following = to_decide(found, tables.declaration, words, folder, tables.finished)
-    further = [
-        {"sentence": option_sentence(row), "command": extended(words, folder, row)}
-        for row in worth_telling(found.further.rows(named=True))
-    ]
+    following, further = Next("", ""), []
+    if folder is not None:
+        following = to_decide(found, tables.declaration, words, folder, tables.finished)
+        further = [
+            {"sentence": option_sentence(row), "command": extended(words, folder, row)}
+            for row in worth_telling(found.further.rows(named=True))
+        ]
     parts = [{"title": part.title, "sentences": recommendation(found, part)} for part in tables.parts]
     notes = {part.title: text for part in tables.parts if (text := note(found, part))}
     alike = len(set(notes.values())) == 1

@@ -92,14 +92,14 @@ TRIAL_COLUMNS = (
 
 
 def write_page(
-    tables: StudyTables, path: Path, folder: Path, found: Advice | None = None, words: Words | None = None
+    tables: StudyTables, path: Path, folder: Path | None, found: Advice | None = None, words: Words | None = None
 ) -> Path:
     """Write the page of a study that has finished trials, and return its path.
 
     Args:
         tables: what the study has found.
         path: the page.
-        folder: where the study is, as the commands that extend it name it.
+        folder: where the study is, as the commands that extend it name it; None where no command does.
         found: what the study advises. Default: it is made of the tables.
         words: how the command line names the study. Default: Python trained it.
     """
