@@ -1,6 +1,6 @@
 """The command line.
 
-Commands: run, plan, show, report, figures, claims, advise, compare, analyze, export, data, studies.
+Commands: run, plan, show, report, figures, claims, advise, compare, analyze, export, publish, verify, data, studies.
 
 Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 70 a defect of sgdscope, 130 interrupted and safe to run
 again.
@@ -468,6 +468,52 @@ class Export(Debuggable):
 
 
 @dataclass(frozen=True)
+class Publish(Debuggable):
+    """Write a study as one folder that can be uploaded as it is.
+
+    It holds the report, every table as .csv and .parquet with a data dictionary, the trials, and how to cite it.
+    """
+
+    folder: Folder
+    """The study's folder."""
+    out: Annotated[Positional[str], arg(metavar="OUT")]
+    """The new folder."""
+
+    def __call__(self, console: Terminal) -> int:
+        """Run the command."""
+        from sgdscope.publishing.publish import publish
+
+        out = _given("out", self.out)
+        assert out is not None  # noqa: S101 - it is needed
+        _read(self.folder)
+        print_line(console, str(publish(self.folder, out)))
+        return DONE
+
+
+@dataclass(frozen=True)
+class Verify(Debuggable):
+    """Compute a published study again from its trials, and compare every number.
+
+    The exit code is 1 if something differs.
+    """
+
+    folder: Annotated[Positional[Path], arg(metavar="OUT")]
+    """The folder that publish wrote."""
+
+    def __call__(self, console: Terminal) -> int:
+        """Run the command."""
+        from sgdscope.publishing.verify import verify
+
+        found = verify(self.folder)
+        for sentence in (*found.notices, *found.wrong):
+            print_text(console, sentence)
+        compared = f"{found.files} files, {found.tables} tables and {found.numbers:,} numbers compared"
+        differ = f"{len(found.wrong)} difference{'s' * (len(found.wrong) > 1)}." if found.wrong else "All agree."
+        print_text(console, f"{self.folder}: {compared}. {differ}")
+        return FAILED if found.wrong else DONE
+
+
+@dataclass(frozen=True)
 class Claims(Debuggable):
     """Test the paper's claims on one or more study folders.
 
@@ -786,7 +832,22 @@ def _defect(error: Exception, command: Command | None) -> str:
     return f"sgdscope failed ({type(error).__name__}), which is a defect of sgdscope: {where}. Please report it."
 
 
-Command = Run | Plan | Show | Report | Figures | Claims | Advise | Compare | Analyze | Export | Data | Studies
+Command = (
+    Run
+    | Plan
+    | Show
+    | Report
+    | Figures
+    | Claims
+    | Advise
+    | Compare
+    | Analyze
+    | Export
+    | Publish
+    | Verify
+    | Data
+    | Studies
+)
 
 
 def _parsed(arguments: Sequence[str] | None) -> Command:

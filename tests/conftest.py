@@ -158,3 +158,59 @@ def loaded(planted, tmp_path_factory):
         return sg.load_table(path, score_margin=margin)
 
     return analysis
+
+
+@pytest.fixture(scope="session")
+def planted_study():
+    """Fill a study's folder with planted trials, in commits of one batch size; the rest is pending.
+
+    Nothing is trained: accuracies fall by a point an octave from the best rate, and rise along training.
+    """
+    from sgdscope.engine.search import search
+    from sgdscope.store import CORRECTNESS_SCHEMA, MEASUREMENTS_SCHEMA, TRIALS_SCHEMA, Store
+    from sgdscope.study import Declaration
+    from sgdscope.testing import simulated
+
+    def fill(folder, name="planted", sizes=(8, 32, 128), rates=(0.1, 0.2, 0.4), seeds=3, commits=None):
+        declaration = Declaration(
+            name=name,
+            workloads=[simulated.RECORD],
+            optimizers=(sg.SGD(), sg.SGD(momentum=0.9)),
+            batch_sizes=sizes,
+            learning_rates=rates,
+            budgets=sg.Epochs(2),
+            seeds=seeds,
+        )
+        store = Store(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        store.declare(declaration)
+        wanted = search(declaration, pl.DataFrame(schema=TRIALS_SCHEMA)).pending
+        for size in sizes[:commits]:
+            rows, measured = [], []
+            for trial in (trial for trial in wanted if trial.batch_size == size):
+                best = min(size, 32) / 160 * (0.1 if "momentum" in str(trial.optimizer) else 1)
+                away = abs(np.log2(trial.learning_rate / best))
+                accuracy = 0.95 - 0.01 * away + 0.001 * trial.seed
+                scores = dict.fromkeys(("train_score", "validation_score", "test_score"), accuracy)
+                losses = dict.fromkeys(("train_loss", "validation_loss", "test_loss"), 0.1 + 0.02 * away)
+                fields = {name: getattr(trial, name) for name in ("batch_size", "learning_rate", "seed")}
+                fields |= {"trial_id": trial.id, "workload": trial.workload.name, "optimizer": str(trial.optimizer)}
+                fields |= {"budget": str(trial.budget), "status": "complete", "steps": trial.updates}
+                fields |= {"examples": trial.updates * size, "seconds": 0.01 * trial.updates, "device": "cpu"}
+                fields |= {"effective_learning_rate": trial.optimizer.effective_learning_rate(trial.learning_rate)}
+                rows.append(dict.fromkeys(TRIALS_SCHEMA) | fields | {"devices": 2, "pack_size": 8} | scores | losses)
+                for part in (0.5, 1.0):
+                    step = round(part * trial.updates)
+                    numbers = {("test", "score"): accuracy - 0.1 * (1 - part), ("train", "minibatch_loss"): 2 - part}
+                    measured += [
+                        (trial.id, step, step * size, split, metric, value)
+                        for (split, metric), value in numbers.items()
+                    ]
+            store.commit(
+                pl.DataFrame(rows, schema=TRIALS_SCHEMA),
+                pl.DataFrame(measured, schema=MEASUREMENTS_SCHEMA, orient="row"),
+                pl.DataFrame(schema=CORRECTNESS_SCHEMA),
+            )
+        return folder
+
+    return fill
