@@ -432,12 +432,17 @@ def _resuming(result: Result, store: Store) -> list[str]:
 
 @dataclass(frozen=True)
 class Report(Debuggable):
-    """Write the HTML report of a study's folder."""
+    """Write the HTML report of a study's folder, or of several.
 
-    folder: Folder
-    """The study's folder."""
-    out: Annotated[Text, option("FILE", "default: report.html in DIR")] = None
-    """The HTML file."""
+    With --index, also a page that lists all of them with what each recommends.
+    """
+
+    folders: Annotated[Positional[tuple[Path, ...]], option("DIR ...", "at least one")]
+    """The study folders."""
+    index: Annotated[FlagCreatePairsOff[bool], option(None, "default: no page of all")] = False
+    """Write a page of all studies, which links their reports."""
+    out: Annotated[Text, option("FILE", "default: report.html in DIR, index.html with --index")] = None
+    """The HTML file of the report, or of the page of all studies."""
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
@@ -445,7 +450,26 @@ class Report(Debuggable):
 
         out = _given("out", self.out)
         check_page_name(out)
-        print_line(console, str(_read(self.folder).save_report(out or self.folder / "report.html")))
+        if not self.folders:
+            raise InputError("report: name at least one folder of a study.")
+        if len(self.folders) > 1 and out is not None and not self.index:
+            raise InputError(
+                "out: several reports have one file each, in their folders. Leave it out, or give --index."
+            )
+        written = []
+        for folder in self.folders:
+            result = _read(folder)
+            if self.index and result.optima.is_empty():
+                _say(f"{folder} has no results yet: it is listed without a report.")
+                written.append((result.tables, folder, False))
+                continue
+            page = result.save_report(folder / "report.html" if self.index else out or folder / "report.html")
+            print_line(console, str(page))
+            written.append((result.tables, folder, True))
+        if self.index:
+            from sgdscope.report.page.index import write_index
+
+            print_line(console, str(write_index(written, out or Path("index.html"))))
         return DONE
 
 
@@ -471,7 +495,7 @@ class Export(Debuggable):
 class Publish(Debuggable):
     """Write a study as one folder that can be uploaded as it is.
 
-    It holds the report, every table as .csv and .parquet with a data dictionary, the trials, and how to cite it.
+    It holds the report, the tables with a data dictionary, and the trials.
     """
 
     folder: Folder

@@ -39,6 +39,16 @@ def rendered_page(template: str, **values: Any) -> str:
     return rendered(template, style=_own("page.css"), script=_own("page.js"), bundle=vega, **values)
 
 
+def rendered_plain(template: str, **values: Any) -> str:
+    """Return a page without figures that a script draws: a template that extends the plain layout, with our style.
+
+    Args:
+        template: the name of its file.
+        values: all that it names beside the style.
+    """
+    return rendered(template, style=_own("page.css"), **values)
+
+
 def _own(name: str) -> markupsafe.Markup:
     """Return a file of ours, which stands in the page as it is."""
     return markupsafe.Markup((files("sgdscope.report.page") / name).read_text(encoding="utf-8"))  # noqa: S704
