@@ -72,7 +72,8 @@ def test_each_number_of_a_claim_has_its_own_verdict():
     assert sentence(Finding("C8", "w", "steps:9", "momentum:0.9", tuple(effects))) == (
         "w, steps:9, momentum:0.9: contradicted (5 seeds). Score loss: 1.00 [0.99, 1.01] (90 %); required: more "
         "than 0. Supported. Training loss: a factor of 2.7 [2.7, 2.8]; required: less than 1. Contradicted. Growth: "
-        "1.00 [0.98, 1.02]; required: 0.00 to 1.00. Inconclusive; 40 seeds would decide with a chance of 50 %, 70 with 80 %."
+        "1.00 [0.98, 1.02]; required: 0.00 to 1.00. Inconclusive; 40 seeds would decide with a chance of 50 %, 70 "
+        "with 80 %."
     )
     open_still = Effect("growth", sure, (0.0, 1.0), 5, "slope", "inconclusive")
     assert sentence(Finding("C3", effects=(open_still,))).endswith("Inconclusive; more seeds will not settle it.")
