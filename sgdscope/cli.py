@@ -186,7 +186,7 @@ class Source:
 
     sweep: Annotated[Text, option("steps|epochs", "default: batch sizes at constant epochs")] = None
     """Vary batch sizes at a constant number of steps, or epochs at one batch size."""
-    profile: Annotated[Text, option("small|full", "default: small")] = None
+    profile: Annotated[Text, option("laptop|small|full", "default: the smaller one")] = None
     """The size of the study."""
     data: Annotated[Path | None, option("DIR", "default: SGDSCOPE_DATA, or the cache folder")] = None
     """The folder of the data set."""
@@ -726,7 +726,7 @@ class Fetch(Debuggable):
     """Download a data set. Verified files are kept."""
 
     name: Annotated[Positional[str], arg(metavar="NAME")]
-    """mnist, cifar10 or ptb."""
+    """mnist, cifar10, ptb or fashion_mnist."""
     data: Annotated[Path | None, option("DIR", "default: SGDSCOPE_DATA, or the cache folder")] = None
     """The folder to download to."""
 

@@ -212,7 +212,10 @@ def test_plan_and_studies(capsys, monkeypatch):
             ["data", "fech", "mnist"],
             "'fech' is not a command of sgdscope data; there are fetch and check. Did you mean",
         ),
-        (["data", "fetch", "mnisst"], "data set 'mnisst' is not one of mnist, cifar10, ptb. Did you mean mnist?"),
+        (
+            ["data", "fetch", "mnisst"],
+            "data set 'mnisst' is not one of mnist, cifar10, ptb, fashion_mnist. Did you mean mnist?",
+        ),
         (["run", "digts"], "study 'digts' is neither built in nor the path of a Python file. Did you mean digits?"),
         (["run", "digits-steps"], "study 'digits-steps' is neither built in nor the path of a Python file. Did you"),
         (["plan", "nothere.py"], "nothere.py: there is no such file."),
@@ -371,7 +374,7 @@ def test_a_page_or_table_never_replaces_a_studys_own_file(folder, tmp_path, caps
 def test_data_check_has_a_line_for_each_set(tmp_path, capsys):
     assert main(["data", "check", "--data", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for line, name in zip(lines, ("mnist", "cifar10", "ptb"), strict=True):
+    for line, name in zip(lines, ("mnist", "cifar10", "ptb", "fashion_mnist"), strict=True):
         assert line == f"{name} is not in {tmp_path}; `sgdscope data fetch {name} --data {tmp_path}` fetches it."
     (tmp_path / "ptb.test.txt").write_text("foreign")
     assert main(["data", "check", "--data", str(tmp_path)]) == 2

@@ -15,23 +15,25 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from sgdscope import atomic
 from sgdscope.data.cifar10 import CIFAR10
+from sgdscope.data.fashion_mnist import FASHION_MNIST
 from sgdscope.data.mnist import MNIST
 from sgdscope.data.ptb import PTB
 from sgdscope.data.published import ContentError, DataSet, data_place, find, read_published, unpack
 from sgdscope.errors import InputError, did_you_mean
 
-DATA_SETS = {data_set.name: data_set for data_set in (MNIST, CIFAR10, PTB)}
+DATA_SETS = {data_set.name: data_set for data_set in (MNIST, CIFAR10, PTB, FASHION_MNIST)}
 CHUNK_SIZE = 2**16
 
 
 def fetch(name: str, where: Path | None, console: Console) -> Path:
     """Fetch what a data set still lacks, and return the folder that holds it.
 
-    A file that is there and right is left alone. Files are stored unpacked, each written aside, checked against
-    its SHA-256 and renamed, so that at no time is there half a file under a file's name.
+    A file that is there and right is left alone, and so is a file of the same name that is another data set's. Files
+    are stored unpacked, each written aside, checked against its SHA-256 and renamed, so that at no time is there half a
+    file under a file's name.
 
     Args:
-        name: mnist, cifar10 or ptb.
+        name: mnist, cifar10, ptb or fashion_mnist.
         where: the folder to write to; without it, SGDSCOPE_DATA, or the user's cache folder.
         console: where the source's terms and the progress are shown.
 
@@ -42,6 +44,8 @@ def fetch(name: str, where: Path | None, console: Console) -> Path:
         raise InputError(f"data set {name!r} is not one of {', '.join(DATA_SETS)}.{did_you_mean(name, DATA_SETS)}")
     data_set = DATA_SETS[name]
     found = find(data_set, where)
+    if found and any(_holds(other, data_set, found) for other in DATA_SETS.values() if other is not data_set):
+        found = None
     folder = found or data_place(where) / data_set.folder
     wanting = [published for published in data_set.published if not found or not _right(data_set, found, published)]
     if not wanting:
@@ -57,6 +61,11 @@ def fetch(name: str, where: Path | None, console: Console) -> Path:
     except OSError as error:
         raise InputError(f"data: {folder} cannot be written ({error.strerror}).") from error
     return folder
+
+
+def _holds(other: DataSet, data_set: DataSet, found: Path) -> bool:
+    """Return whether a folder has another data set's files under the names of this one's."""
+    return any(_right(other, found, name) for name in other.published.keys() & data_set.published.keys())
 
 
 def _right(data_set: DataSet, found: Path, published: str) -> bool:

@@ -52,7 +52,12 @@ def read_mnist(where: Path | None = None, train_on_all: bool = False) -> dict[st
     >>> len(read_mnist()["train"]["label"])  # doctest: +SKIP
     50000
     """
-    contents = dict(read_contents(MNIST, where))
+    return read_idx(MNIST, where, train_on_all)
+
+
+def read_idx(data_set: DataSet, where: Path | None, train_on_all: bool) -> dict[str, dict[str, np.ndarray]]:
+    """Return the fixed split of a data set in MNIST's format: see :func:`read_mnist`."""
+    contents = dict(read_contents(data_set, where))
 
     def split(prefix: str) -> dict[str, np.ndarray]:
         pictures = np.frombuffer(contents[f"{prefix}-images-idx3-ubyte"], np.uint8, offset=PICTURE_START)

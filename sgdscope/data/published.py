@@ -1,6 +1,7 @@
 """Where the published data sets are found, and the check that what is found is what was published.
 
-One place is looked at: the path that was given, else SGDSCOPE_DATA, else the user's cache folder.
+One place is looked at: the path that was given, else SGDSCOPE_DATA, else the user's cache folder. Where no path was
+given and the data set is not there, the folder of a package of the operating system is looked at too.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class DataSet:
         contents: what was published, by name.
         mirrors: what to put before a published file's name to fetch it, in the order to try.
         source: whom to thank and whose terms hold, in a sentence.
+        package: the folder in which a package of the operating system has it. Default: there is no such package.
     """
 
     name: str
@@ -55,6 +57,7 @@ class DataSet:
     contents: Mapping[str, Content]
     mirrors: tuple[str, ...]
     source: str
+    package: Path | None = None
 
 
 class ContentError(Exception):
@@ -82,7 +85,10 @@ def find(data_set: DataSet, where: Path | None = None) -> Path | None:
     try:
         if place.is_file():
             return place if _is_tar(data_set) else None
-        folders = (place, place / data_set.folder)
+        # Data sets may share the names of their files, so a data set's own folder comes first.
+        folders = [place / data_set.folder, place]
+        if where is None and data_set.package is not None:
+            folders.append(data_set.package)
         return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
     except OSError as error:
         raise InputError(f"{data_set.name}: {place} cannot be read ({error.strerror or error}).") from error

@@ -19,7 +19,11 @@ from sgdscope.study_file import read_study
 
 # Studies of methods on the digits, which hold what they compare and so have no sweeps and no profiles.
 OF_METHODS = ("methods", "noise_reduction", "regularization")
-BUILT_IN = ("digits", *OF_METHODS, "autoencoder", "lstm", "wide_resnet", "wide_resnet_skipinit", "imagenet_resnet50")
+BUILT_IN = (
+    "digits", *OF_METHODS, "fashion_mnist", "fashion_mnist_convnet", "autoencoder", "lstm", "wide_resnet",
+    "wide_resnet_skipinit", "imagenet_resnet50",
+)  # fmt: skip
+PROFILES = ("small", "laptop", "full")
 SWEEPS = ("steps", "epochs")
 # Fields that the command line can set, by which a folder may differ from the built-in study.
 OPTIONS = (
@@ -30,6 +34,8 @@ OPTIONS = (
 ABOUT = {
     "digits": ("UCI digits", "fully connected", "nothing"),
     **dict.fromkeys(OF_METHODS, ("UCI digits", "fully connected", "nothing")),
+    "fashion_mnist": ("Fashion-MNIST", "fully connected", "sgdscope data fetch fashion_mnist"),
+    "fashion_mnist_convnet": ("Fashion-MNIST", "convolutional", "sgdscope data fetch fashion_mnist"),
     "autoencoder": ("MNIST", "autoencoder", "sgdscope data fetch mnist"),
     "lstm": ("Penn TreeBank", "LSTM", "sgdscope data fetch ptb"),
     "wide_resnet": ("CIFAR-10", "Wide ResNet with batch normalization", "sgdscope data fetch cifar10"),
@@ -51,7 +57,8 @@ def get(
 
     Args:
         name: A built-in study's name, or the path of a Python file.
-        profile: The size of a built-in study on a published data set, ``small`` or ``full``. Default: ``small``.
+        profile: The size of a built-in study on a published data set, ``laptop``, ``small`` or ``full``: see
+            ``sgdscope studies``. Default: the smaller one.
         data: The folder of that data set. Default: SGDSCOPE_DATA, or the user's cache folder.
         train_on_all: Train on all examples and choose on the test set, as the paper does, instead of holding out a
             validation split. Default: False.
@@ -86,7 +93,7 @@ def get(
         _check_ungiven(name, profile, data, train_on_all)
         study: Study = module.study
         return module.SWEEPS.applied_to(study, sweep) if sweep else study
-    profile = profile or "small"
+    profile = profile or next(name for name in PROFILES if name in module.PROFILES)
     if profile not in module.PROFILES:
         meant = did_you_mean(profile, module.PROFILES)
         raise InputError(f"profile: {profile!r} is not one of {name}'s; there are {', '.join(module.PROFILES)}.{meant}")
@@ -117,7 +124,7 @@ def origin_of(declaration: Declaration) -> tuple[str, ...] | None:
         if sweep and workload in OF_METHODS:
             continue
         words = (workload, "--sweep", sweep) if sweep else (workload,)
-        for profile in (None,) if workload in ("digits", *OF_METHODS) else ("small", "full"):
+        for profile in (None,) if workload in ("digits", *OF_METHODS) else PROFILES:
             if declaration.name != "-".join(filter(None, (workload, profile, sweep))).replace("_", "-"):
                 continue
             if profile:

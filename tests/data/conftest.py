@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgdscope.data import cifar10, download, mnist, ptb
+from sgdscope.data import cifar10, download, fashion_mnist, mnist, ptb
 from sgdscope.data.published import Content
 
 TEXTS = {
@@ -29,20 +29,25 @@ def small(monkeypatch, tmp_path):
         head = struct.pack(f">{1 + len(shape)}i", 2048 + len(shape), *shape)
         return head + draw.integers(0, 256, shape, np.uint8).tobytes()
 
-    contents = {
-        "mnist": {
+    def drawn():
+        return {
             "train-images-idx3-ubyte": idx(7, 28, 28),
             "train-labels-idx1-ubyte": idx(7),
             "t10k-images-idx3-ubyte": idx(3, 28, 28),
             "t10k-labels-idx1-ubyte": idx(3),
-        },
+        }
+
+    contents = {
+        "mnist": drawn(),
         "cifar10": {name: draw.integers(0, 256, 4 * 3073, np.uint8).tobytes() for name in cifar10.CONTENTS},
         "ptb": {name: text.encode() for name, text in TEXTS.items()},
+        "fashion_mnist": drawn(),
     }
-    for module, constant, held_out in ((mnist, "MNIST", 2), (cifar10, "CIFAR10", 3), (ptb, "PTB", None)):
+    modules = (mnist, "MNIST", 2), (cifar10, "CIFAR10", 3), (ptb, "PTB", None), (fashion_mnist, "FASHION_MNIST", None)
+    for module, constant, held_out in modules:
         published = getattr(module, constant)
         sums = {n: Content(len(c), hashlib.sha256(c).hexdigest()) for n, c in contents[published.name].items()}
-        shrunk = replace(published, contents=sums)
+        shrunk = replace(published, contents=sums, package=None)
         monkeypatch.setattr(module, constant, shrunk)
         monkeypatch.setitem(download.DATA_SETS, published.name, shrunk)
         if held_out:

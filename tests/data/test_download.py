@@ -13,6 +13,7 @@ from sgdscope.cli import main
 from sgdscope.data import download
 from sgdscope.data.cifar10 import read_cifar10
 from sgdscope.data.download import DATA_SETS, fetch
+from sgdscope.data.fashion_mnist import read_fashion_mnist
 from sgdscope.data.mnist import read_mnist
 from sgdscope.data.ptb import read_ptb
 from sgdscope.data.published import check, find
@@ -57,10 +58,13 @@ def mirror(small, make_tar, monkeypatch):
     mirror = Mirror()
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     for name, data_set in list(DATA_SETS.items()):
-        mirrors = (f"{mirror.url}/a/", f"{mirror.url}/b/")
+        inside = "fashion/" if name == "fashion_mnist" else ""  # its files are called as MNIST's are
+        mirrors = (f"{mirror.url}/a/{inside}", f"{mirror.url}/b/{inside}")
         monkeypatch.setitem(DATA_SETS, name, replace(data_set, mirrors=mirrors))
     for base in ("/a/", "/b/"):
         mirror.files |= {f"{base}{name}.gz": gzip.compress(content) for name, content in small["mnist"].items()}
+        fashion = small["fashion_mnist"].items()
+        mirror.files |= {f"{base}fashion/{name}.gz": gzip.compress(content) for name, content in fashion}
         mirror.files |= {f"{base}{name}": content for name, content in small["ptb"].items()}
         mirror.files[f"{base}{TAR}"] = make_tar(small["cifar10"])
     yield mirror
@@ -76,7 +80,7 @@ def names(folder):
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
-READERS = {"mnist": read_mnist, "cifar10": read_cifar10, "ptb": read_ptb}
+READERS = {"mnist": read_mnist, "cifar10": read_cifar10, "ptb": read_ptb, "fashion_mnist": read_fashion_mnist}
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -108,6 +112,27 @@ def test_only_what_is_missing_or_wrong_is_fetched_and_where_it_lies(mirror, cons
     assert fetch("mnist", tmp_path, console) == tmp_path
     assert mirror.asked == ["/a/train-labels-idx1-ubyte.gz", "/a/t10k-labels-idx1-ubyte.gz"]
     check(DATA_SETS["mnist"], tmp_path)
+
+
+@pytest.mark.parametrize("first", ["mnist", "fashion_mnist"])
+@pytest.mark.parametrize("how", ["", ".gz"])
+def test_files_of_the_same_name_are_kept_where_they_are_another_sets(
+    mirror, console, lay, small, tmp_path, first, how, one_sentence
+):
+    second = "fashion_mnist" if first == "mnist" else "mnist"
+    lay(tmp_path, small[first], how)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=f"^{second}: .* is not the published") as error:
+        READERS[second](tmp_path)
+    one_sentence(error.value)
+    assert fetch(second, tmp_path, console) == tmp_path / DATA_SETS[second].folder
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    for name in (first, second):
+        assert READERS[name](tmp_path)["test"]["picture"].tobytes() == small[name]["t10k-images-idx3-ubyte"][16:]
+    mirror.asked.clear()
+    for name in (first, second):
+        fetch(name, tmp_path, console)
+    assert mirror.asked == []
 
 
 @pytest.mark.parametrize("there", ["tar", "bin"])

@@ -1,7 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from sgdscope.data import fashion_mnist
+from sgdscope.data.fashion_mnist import read_fashion_mnist
 from sgdscope.data.mnist import read_mnist
+from sgdscope.data.published import find
+from sgdscope.errors import InputError
 
 
 @pytest.mark.parametrize("how", ["", ".gz"])
@@ -44,3 +50,29 @@ def test_the_real_pictures(real):
     pictures = read_mnist(real, train_on_all=True)["train"]["picture"] / np.float32(255)
     assert pictures.mean() == pytest.approx(0.1307, abs=1e-4)
     assert pictures.std() == pytest.approx(0.3081, abs=1e-4)
+
+
+def test_fashion_mnist_is_found_where_a_package_of_the_system_has_it(small, lay, tmp_path, monkeypatch):
+    package = lay(tmp_path / "package", small["fashion_mnist"], ".gz")
+    published = replace(fashion_mnist.FASHION_MNIST, package=package)
+    monkeypatch.setattr(fashion_mnist, "FASHION_MNIST", published)
+    labels = lambda splits: splits["test"]["label"].tobytes()
+    assert labels(read_fashion_mnist()) == small["fashion_mnist"]["t10k-labels-idx1-ubyte"][8:]
+    with pytest.raises(InputError, match="fashion_mnist is not in"):  # a place that is named is the only one
+        read_fashion_mnist(tmp_path / "elsewhere")
+    own = small["fashion_mnist"]["t10k-labels-idx1-ubyte"]
+    lay(tmp_path / "cache" / "data" / "fashion-mnist", small["fashion_mnist"])
+    (package / "t10k-labels-idx1-ubyte.gz").unlink()  # what was fetched comes before the package
+    assert labels(read_fashion_mnist()) == own[8:]
+
+
+def test_the_real_clothes(real):
+    if find(fashion_mnist.FASHION_MNIST, real) is None:
+        pytest.skip("SGDSCOPE_DATA has no Fashion-MNIST")
+    splits = read_fashion_mnist(real)
+    counts = {name: np.bincount(split["label"]) for name, split in splits.items()}
+    assert (counts["train"] + counts["validation"]).tolist() == [6000] * 10
+    assert counts["test"].tolist() == [1000] * 10
+    pictures = read_fashion_mnist(real, train_on_all=True)["train"]["picture"] / np.float32(255)
+    assert pictures.mean() == pytest.approx(0.2860, abs=1e-4)  # as torchvision's documentation has them
+    assert pictures.std() == pytest.approx(0.3530, abs=1e-4)

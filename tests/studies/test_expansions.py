@@ -6,6 +6,7 @@ After a change that is meant: SGDSCOPE_WRITE_GOLDEN=1 pytest tests/studies, and 
 import functools
 import os
 import re
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,10 @@ GOLDEN = Path(__file__).parent / "golden"
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "several-machines.md"
 # Blank data of the official sizes, with what is held out for validation: what is written out depends on no more.
 SHAPES = {
-    "autoencoder": ("picture", (28, 28), np.uint8, (50_000, 10_000, 10_000)),
+    **dict.fromkeys(
+        ("fashion_mnist", "fashion_mnist_convnet", "autoencoder"),
+        ("picture", (28, 28), np.uint8, (50_000, 10_000, 10_000)),
+    ),
     "lstm": ("token", (), np.uint16, (929_589, 73_760, 82_430)),
     "wide_resnet": ("picture", (32, 32, 3), np.uint8, (45_000, 5_000, 10_000)),
     "wide_resnet_skipinit": ("picture", (32, 32, 3), np.uint8, (45_000, 5_000, 10_000)),
@@ -32,7 +36,7 @@ OWN = [("digits", None, sweep) for sweep in (None, *SWEEPS)] + [(name, None, Non
 PUBLISHED = [
     (name, profile, sweep)
     for name in (*SHAPES, "imagenet_resnet50")
-    for profile in ("full", "small")
+    for profile in import_module(f"sgdscope.studies.{name}").PROFILES
     for sweep in (None, *SWEEPS)
 ]
 
