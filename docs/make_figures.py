@@ -41,6 +41,7 @@ def studies() -> dict[str, sg.Study]:
     return {
         "epochs": digits,
         "noise": digits.changed(along | {"noise_scale_at": (0, *ALONG_TRAINING)}),
+        "sharpness": digits.changed({"seeds": 5, "sharpness_at": (0, 0.05, 0.1, 0.25, 0.5, 1)}),
         "steps": sg.studies.get("digits", sweep="steps"),
         "methods": sg.studies.get("methods").changed({"budgets": sg.Epochs(20), "seeds": 5}),
         "budgets": sg.studies.get("digits", sweep="epochs"),
@@ -58,6 +59,7 @@ def main(folder: Path) -> None:
     drawn |= {f"steps-{name}": figures["steps"][name] for name in OF_STEPS}
     drawn |= {name: figures["budgets"][name] for name in OF_EPOCHS}
     drawn |= {name: figures["noise"][name] for name in (*ALONG, "noise-scale")}
+    drawn["sharpness"] = figures["sharpness"]["sharpness"]
     drawn |= {name: figures["methods"][name] for name in OF_METHODS}
     write_figures(drawn, PICTURES, "svg")
     write_figures({"digits": drawn["two-regimes"]}, PICTURES, "png")

@@ -163,6 +163,10 @@ class Fields:
         tuple[Annotated[float, number("noise_scale_at")], ...] | None, option("PART ...", "default: never")
     ] = None
     """The fractions of the budget at which the gradient noise scale is estimated."""
+    sharpness_at: Annotated[
+        tuple[Annotated[float, number("sharpness_at")], ...] | None, option("PART ...", "default: never")
+    ] = None
+    """The fractions of the budget at which the sharpness, λ_max of the Hessian, is estimated."""
     microbatch_size: Annotated[
         Annotated[int, whole_number("microbatch_size")] | None, option("N", "default: the whole batch")
     ] = None

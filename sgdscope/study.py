@@ -128,6 +128,7 @@ class _Design:
     compute_dtype: str = "float32"
     score_margin: float | None = None
     noise_scale_at: Sequence[float] = ()
+    sharpness_at: Sequence[float] = ()
     schedule: Schedule = HALVING
     first_seed: int = 0
     seeds_at: Sequence[SeedsAt] = ()
@@ -173,7 +174,8 @@ class _Design:
         if not moments or moments[-1] != 1.0 or moments[0] <= 0:
             raise InputError(f"evaluate_at: {shown(self.evaluate_at)} must rise within (0, 1] and end at 1.")
         self._set("evaluate_at", moments)
-        self._set("noise_scale_at", _rising("noise_scale_at", self.noise_scale_at))
+        for name in ("noise_scale_at", "sharpness_at"):
+            self._set(name, _rising(name, getattr(self, name)))
         self._set_seeds_at(several(self.seeds_at))
 
     def _set_seeds_at(self, entries: Sequence[Any]) -> None:
@@ -362,8 +364,9 @@ class Declaration(_Design):
             plain["schedule"] = str(self.schedule)
         if not isinstance(self.seeds, int):
             plain["seeds"] = str(self.seeds)
-        if not self.first_seed:
-            del plain["first_seed"]
+        for name in ("first_seed", "sharpness_at"):
+            if not getattr(self, name):
+                del plain[name]
         if self.seeds_at:
             plain["seeds_at"] = [str(more) for more in self.seeds_at]
         else:
@@ -543,6 +546,8 @@ class Study(_Design):
             of the errors, at most half a point; for another score 2 % of it.
         noise_scale_at: The fractions of the budget at which the gradient noise scale is estimated. 0 is before the
             first update. The estimates take time and change no trial. Default: never.
+        sharpness_at: The fractions of the budget at which the sharpness, the largest eigenvalue of the Hessian of the
+            training loss, is estimated. The estimates take time and change no trial. Default: never.
         schedule: How the learning rate changes along the budget: ``Halving()``, ``Constant()``, ``Cosine()`` or
             ``WarmupStableDecay(warmup, decay)``. Default: ``Halving()``.
         first_seed: The number of the first seed. Studies with other first seeds, such as 0 and 1,000, draw different
@@ -580,6 +585,7 @@ class Study(_Design):
             compute_dtype: str = ...,
             score_margin: float | None = ...,
             noise_scale_at: float | Iterable[float] = ...,
+            sharpness_at: float | Iterable[float] = ...,
             schedule: Schedule = ...,
             first_seed: int = ...,
             seeds_at: SeedsAt | Iterable[SeedsAt] = ...,
@@ -598,6 +604,12 @@ class Study(_Design):
                 raise InputError(
                     f"noise_scale_at: the examples of workload {workload.name!r} are read by the host, and of such the "
                     f"gradient noise is not estimated; leave it out."
+                )
+            if self.sharpness_at and (workload.streams is not None or workload.feed is not None):
+                how = "reads streams" if workload.streams is not None else "reads examples from the host"
+                raise InputError(
+                    f"sharpness_at: workload {workload.name!r} {how}, and of such the sharpness is not estimated; "
+                    f"leave it out."
                 )
             for optimizer in self.optimizers:
                 beyond = optimizer.asks if workload.feed is not None else optimizer.asks - {"gradient"}

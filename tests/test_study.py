@@ -89,6 +89,7 @@ def study(**changes):
         ({"noise_scale_at": (-0.1,)}, "noise_scale_at: .* must be fractions"),
         ({"noise_scale_at": (float("nan"),)}, "noise_scale_at: .* must be fractions"),
         ({"noise_scale_at": 1.5}, "noise_scale_at: 1.5 must be fractions"),
+        ({"sharpness_at": (1.0, 0.5)}, "sharpness_at: .* must be fractions of the budget that rise within"),
         ({"noise_scale_at": ("start",)}, "noise_scale_at: .*'start'.* must be fractions"),
         ({"microbatch_size": 0}, "microbatch_size: 0 is not a whole number of at least 1"),
         ({"devices_per_trial": 2.0}, "devices_per_trial: 2.0 is not a whole number of at least 1"),
@@ -168,22 +169,25 @@ def test_a_declaration_is_read_back():
     assert Declaration.from_json(declaration.to_json()).trial(SGD(), 2, 0.1, 0).id == trial.id
 
 
-def test_where_the_noise_scale_is_measured_is_kept_and_changes_no_trial():
-    plain, measured = study().declaration(), study(noise_scale_at=(0, 0.5, 1)).declaration()
-    assert Declaration.from_json(measured.to_json()).noise_scale_at == (0.0, 0.5, 1.0)
+@pytest.mark.parametrize("name", ["noise_scale_at", "sharpness_at"])
+def test_where_estimates_are_made_is_kept_and_changes_no_trial(name):
+    plain, measured = study().declaration(), study(**{name: (0, 0.5, 1)}).declaration()
+    assert getattr(Declaration.from_json(measured.to_json()), name) == (0.0, 0.5, 1.0)
     assert measured.trial(SGD(), 2, 0.1, 0).id == plain.trial(SGD(), 2, 0.1, 0).id
     before = json.loads(plain.to_json())
-    del before["noise_scale_at"]  # as a folder has it that was written before there was such a field
+    before.pop(name, None)  # as a folder has it that was written before there was such a field
     assert Declaration.from_json(json.dumps(before)) == plain
 
 
-def test_the_noise_scale_of_streams_is_refused():
+def test_estimates_of_streams_are_refused():
     streams = replace(
         QUADRATIC, reader=Streams(1, np.zeros),
         training_loss=lambda p, state, batch, keys: (QUADRATIC.loss(p, state, batch), state),
     )  # fmt: skip
     with pytest.raises(InputError, match=r"^noise_scale_at: workload 'quadratic' reads streams, .* leave it out\.$"):
         study(workloads=streams, noise_scale_at=(0.5,))
+    with pytest.raises(InputError, match=r"^sharpness_at: workload 'quadratic' reads streams, .* leave it out\.$"):
+        study(workloads=streams, sharpness_at=(0.5,))
     study(workloads=streams)
 
 

@@ -12,11 +12,16 @@ METHODS = {"map": ("map", "inside"), "vmap": ("vmap", "inside"), "step": ("map",
 class Trainer:
     """Train packs of a workload's trials, measured at these fractions of their budget."""
 
-    def __init__(self, workload, evaluate_at=(1.0,), method=None, noise_scale_at=(), **how):
+    def __init__(self, workload, evaluate_at=(1.0,), method=None, noise_scale_at=(), sharpness_at=(), **how):
         batching, loop = METHODS[method]
-        self.workload, self.milestones = workload, Milestones(evaluate_at, noise_scale_at)
+        self.workload, self.milestones = workload, Milestones(evaluate_at, noise_scale_at, sharpness_at)
         self.backend = PackedBackend(
-            trace(workload), batching=batching, loop=loop, noise_scale=bool(noise_scale_at), **how
+            trace(workload),
+            batching=batching,
+            loop=loop,
+            noise_scale=bool(noise_scale_at),
+            sharpness=bool(sharpness_at),
+            **how,
         )
 
     def train(self, trials, on_updates=lambda updates: None, checkpoints=None):

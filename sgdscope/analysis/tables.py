@@ -18,6 +18,7 @@ from sgdscope.analysis.regimes import REGIMES_COLUMNS, regimes
 from sgdscope.analysis.saturation import SATURATION_COLUMNS, SATURATION_SCHEMA, saturation
 from sgdscope.analysis.score_by_cost import SCORE_BY_COST_COLUMNS, score_by_cost
 from sgdscope.analysis.score_limits import SCORE_LIMITS_COLUMNS, score_limits
+from sgdscope.analysis.sharpness import SHARPNESS_COLUMNS, SHARPNESS_SCHEMA, sharpness
 from sgdscope.analysis.test_set import TEST_SET_COLUMNS, TEST_SET_SCHEMA, over_test_examples
 from sgdscope.analysis.training_curves import TRAINING_CURVES_COLUMNS, TRAINING_CURVES_SCHEMA, training_curves
 from sgdscope.analysis.transitions import TRANSITIONS_COLUMNS, transitions
@@ -46,6 +47,7 @@ COLUMNS: dict[str, Columns] = {
     "saturation": SATURATION_COLUMNS,
     "training_curves": TRAINING_CURVES_COLUMNS,
     "noise_scale": NOISE_SCALE_COLUMNS,
+    "sharpness": SHARPNESS_COLUMNS,
 }
 TABLES = (
     "curves",
@@ -100,7 +102,7 @@ class Tables:
 
     def all(self) -> dict[str, pl.DataFrame]:
         """Return every table by its name; those of what is measured along training where it was."""
-        there = ("best_by_method", "score_by_cost", "training_curves", "noise_scale")
+        there = ("best_by_method", "score_by_cost", "training_curves", "noise_scale", "sharpness")
         found = [name for name in there if not getattr(self, name).is_empty()]
         return {name: getattr(self, name) for name in (*TABLES, *found)}
 
@@ -177,6 +179,19 @@ class Tables:
         """The rows of the noise scale at each cell's best rate for the score."""
         best = self.optima.filter(criterion="score")
         return self.noise_scale.join(best, on=[*CELL, "learning_rate"], how="semi", maintain_order="left")
+
+    @table
+    def sharpness(self) -> pl.DataFrame:
+        """The largest eigenvalue of the Hessian along training, one row for each cell, learning rate and step."""
+        if self.measurements is None:
+            return pl.DataFrame(schema=SHARPNESS_SCHEMA)
+        return sharpness(self.trials, self.measurements)
+
+    @table
+    def sharpness_at_best(self) -> pl.DataFrame:
+        """The rows of the sharpness at each cell's best rate for the score."""
+        best = self.optima.filter(criterion="score")
+        return self.sharpness.join(best, on=[*CELL, "learning_rate"], how="semi", maintain_order="left")
 
     @table
     def training_curves(self) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -233,15 +233,20 @@ def cases(part: Tables) -> Iterator[Case]:
 # ── Batch sizes at constant epochs ───────────────────────────────────────────────────────────────────────────
 
 
-def sweep(part: Tables) -> Iterator[Finding]:
-    """Yield what a part, the trials of one workload and budget, says of C1 to C7 or, at constant steps, of C8."""
+def sweep(part: Tables, *more: Callable[[Case], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yield what a part, the trials of one workload and budget, says of C1 to C7 or, at constant steps, of C8.
+
+    Args:
+        part: the trials.
+        more: what else to ask of each case at constant epochs.
+    """
     budget = known_budget(part.trials["budget"][0])
     if budget is None:
         return  # somebody else's: nobody knows what it holds constant
     at_steps = isinstance(budget, Steps)
     for case in cases(part):
         if len(case.members) > 1 and case.all_scores:
-            for findings in (at_constant_steps,) if at_steps else (in_noise, in_curvature, transition, failing):
+            for findings in (at_constant_steps,) if at_steps else (in_noise, in_curvature, transition, failing, *more):
                 yield from findings(case)
         elif case.unlearned:
             yield from case.untested(("C8",) if at_steps else (*NOISE, *CURVATURE, "C7"), case.without_learning)

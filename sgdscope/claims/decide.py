@@ -24,6 +24,7 @@ from sgdscope.claims.batch_sizes import cases, sweep
 from sgdscope.claims.epochs import ladders, over_epochs
 from sgdscope.claims.finding import SCORE, Finding, in_zone, rounded, shown, together, undecided
 from sgdscope.claims.methods import against_sgd
+from sgdscope.claims.sharpness import at_the_limit
 from sgdscope.errors import InputError
 from sgdscope.frames import Column, Columns, schema
 from sgdscope.stats.intervals import estimated
@@ -208,6 +209,15 @@ CLAIMS: dict[str, Claim] = {
         "",
         "sweeps at constant epochs of two or more workloads",
     ),
+    "C14": Claim(
+        "Our own: the optimal learning rate sits at the limit of stability if curvature-dominated, and below it if "
+        "noise-dominated.",
+        "log₂ of the largest ε·λ_max after the start of training over 2(1 + m), at the optimal rate, in the mean over "
+        "the batch sizes of a regime: within ±1 octave where curvature-dominated, and below −1 octave where "
+        "noise-dominated",
+        "sharpness",
+        f"{BATCH_SIZES}, with SGD or momentum and `sharpness_at`",
+    ),
     "C15": Claim(
         "Our own: the larger the batch size, the nearer the optimal learning rate lies to where training fails.",
         "slope against log B of the octaves between the optimal rate and the smallest from which on more than 20 % of "
@@ -229,7 +239,7 @@ def findings(tables: Tables, reference: float | None = None) -> list[Finding]:
     found: dict[str, list[Finding]] = defaultdict(list)
     several = [part for part in tables.parts if part.trials["batch_size"].n_unique() > 1]
     of_ladders = [finding for ladder in ladders(tables) for finding in over_epochs(ladder)]
-    for finding in [f for part in several for f in (*sweep(part), *against_sgd(part))] + of_ladders:
+    for finding in [f for part in several for f in (*sweep(part, at_the_limit), *against_sgd(part))] + of_ladders:
         found[finding.claim].append(finding)
     if reference is not None:
         found["C0"] = against_reference(tables, reference)

@@ -76,14 +76,19 @@ class Costs:
         traced: the workload whose operations are counted.
         evaluations: the number of evaluations of a trial.
         noise_scales: how many times its gradient noise is estimated.
+        sharpnesses: how many times its sharpness is estimated.
     """
 
-    def __init__(self, traced: TracedWorkload, evaluations: int, noise_scales: int = 0) -> None:
+    def __init__(self, traced: TracedWorkload, evaluations: int, noise_scales: int = 0, sharpnesses: int = 0) -> None:
         from sgdscope.training.noise_scale import small_batches
+        from sgdscope.training.sharpness import parts_of_split, products_of
 
         self.traced, workload = traced, traced.workload
         self._per_example = traced.operations_per_example
         self._per_evaluation = traced.operations_per_evaluation * evaluations
+        # A product with the Hessian takes twice as many operations as a gradient, at the speed of large batches.
+        products = products_of(workload) * parts_of_split(workload)[1] * sharpnesses
+        self._per_evaluation += round(2 * products * self._per_example)
         # Each small batch of an estimate costs what an update does.
         batches, self._small_batch_size = small_batches(workload)
         self._small_batches = batches * noise_scales
@@ -203,7 +208,8 @@ class Costs:
 
 def costs_of(study: Study, traced: Mapping[str, TracedWorkload]) -> dict[str, Costs]:
     """Return what the trials of these workloads of a study cost, by their names."""
-    return {name: Costs(each, len(study.evaluate_at), len(study.noise_scale_at)) for name, each in traced.items()}
+    counts = len(study.evaluate_at), len(study.noise_scale_at), len(study.sharpness_at)
+    return {name: Costs(each, *counts) for name, each in traced.items()}
 
 
 def _on_the_line(batch_size: int, timed: Mapping[int, float]) -> float:
@@ -302,7 +308,8 @@ def _block(declaration: Declaration, record: WorkloadRecord, budget: TrialBudget
     what = dict(record.fields) | {"ghost batch size": record.ghost_batch_size, "unroll": record.unroll}
     written = ", ".join(f"{name} {value}" for name, value in what.items() if value != 1)
     examples = record.examples
-    noise = ", noise scale at " + ", ".join(f"{part:g}" for part in declaration.noise_scale_at)
+    estimates = {"noise scale": declaration.noise_scale_at, "sharpness": declaration.sharpness_at}
+    beside = [f", {name} at " + ", ".join(f"{part:g}" for part in at) for name, at in estimates.items() if at]
     lines = [
         f"study       {declaration.name}",
         f"workload    {record.name}, version {record.version}{': ' + written if written else ''}",
@@ -311,7 +318,7 @@ def _block(declaration: Declaration, record: WorkloadRecord, budget: TrialBudget
         f"{'' if declaration.schedule == HALVING else f', learning rate {declaration.schedule}'}"
         f"{'' if declaration.compute_dtype == 'float32' else f', gradients in {declaration.compute_dtype}'}",
         f"budget      {budget}{only}, evaluated at {', '.join(f'{part:g}' for part in declaration.evaluate_at)}"
-        f"{noise if declaration.noise_scale_at else ''}",
+        f"{''.join(beside)}",
         f"seeds       {declaration.seeds}",
         f"rates       {rates} at each batch size and optimizer",
         "batch size  microbatch     updates  operations a trial  trials",

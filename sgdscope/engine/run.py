@@ -339,7 +339,7 @@ class _Run:
             left = None if plan.seconds is None else max(0.0, plan.seconds - expected * made / total)
             self._progress.show(self.trained + len(pack) * made // total, self.trained + plan.trials, left)
 
-        milestones = Milestones(self._study.evaluate_at, self._study.noise_scale_at)
+        milestones = Milestones(self._study.evaluate_at, self._study.noise_scale_at, self._study.sharpness_at)
         alone = not backend.compiler.pending
         try:
             outcomes = train(backend, pack, milestones, checkpoints, on_progress)
@@ -447,6 +447,7 @@ def _backend(study: Study, traced: TracedWorkload, world: World) -> Backend:
         traced,
         study.devices_per_trial,
         noise_scale=bool(study.noise_scale_at),
+        sharpness=bool(study.sharpness_at),
         compute_dtype=study.compute_dtype,
     )
 

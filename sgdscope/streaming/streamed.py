@@ -410,6 +410,10 @@ class StreamedBackend:
         """Refuse: a study with such a workload declares no noise scale."""
         raise NotImplementedError("the gradient noise of examples that the host reads is not estimated")
 
+    def sharpness(self, pack: _TrialOnDevices, places: Sequence[int]) -> list[tuple[float, float]]:
+        """Refuse: a study with such a workload declares no sharpness."""
+        raise NotImplementedError("the sharpness of examples that the host reads is not estimated")
+
     def curves(self, pack: _TrialOnDevices) -> np.ndarray:
         """Return the sums of minibatch losses over each stretch of the budget."""
         return np.asarray(pack.state.curve)[None]

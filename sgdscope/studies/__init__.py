@@ -28,7 +28,7 @@ SWEEPS = ("steps", "epochs")
 # Fields that the command line can set, by which a folder may differ from the built-in study.
 OPTIONS = (
     "optimizers", "batch_sizes", "learning_rates", "budgets", "seeds", "first_seed", "schedule", "score_margin",
-    "evaluate_at", "noise_scale_at", "microbatch_size", "devices_per_trial", "compute_dtype",
+    "evaluate_at", "noise_scale_at", "sharpness_at", "microbatch_size", "devices_per_trial", "compute_dtype",
 )  # fmt: skip
 # Data, model, and what a study needs beside the package.
 ABOUT = {

@@ -79,6 +79,9 @@ class Backend(Protocol):
     def gradient_noise(self, pack: Any, places: Sequence[int]) -> list[tuple[float, float]]:
         """Return |G|² and tr Σ for these trials."""
 
+    def sharpness(self, pack: Any, places: Sequence[int]) -> list[tuple[float, float]]:
+        """Return λ_max of the training loss for these trials, and how far from it an eigenvalue may be."""
+
     def curves(self, pack: Any) -> np.ndarray:
         """Return the sums of minibatch losses over each stretch of the budget, one row a trial."""
 

@@ -13,7 +13,9 @@ from sgdscope.study import Trial
 from sgdscope.training.backend import Backend, Pack
 from sgdscope.training.checkpoint import Checkpoint, Checkpoints
 from sgdscope.training.jax_setup import pinned
+from sgdscope.training.noise_scale import NOISE_METRICS
 from sgdscope.training.outcome import Outcome, Record
+from sgdscope.training.sharpness import SHARPNESS_METRICS
 from sgdscope.training.step import Kind
 
 # One call of the backend: long enough to cost nothing, short enough that progress shows and an interrupt is heard.
@@ -28,10 +30,12 @@ class Milestones:
     Args:
         evaluate_at: where whole splits are evaluated.
         noise_scale_at: where the gradient noise is estimated.
+        sharpness_at: where the sharpness is estimated.
     """
 
     evaluate_at: Sequence[float] = (1.0,)
     noise_scale_at: Sequence[float] = ()
+    sharpness_at: Sequence[float] = ()
 
 
 def train(
@@ -56,8 +60,9 @@ def train(
     # ── Start or resume ──────────────────────────────────────────────────────────────────────────────────
     begun = kept = time.perf_counter()
     updates = _updates_of(trials, backend.capacity)
-    evaluations, noises = (_steps(at, updates) for at in (milestones.evaluate_at, milestones.noise_scale_at))
-    stops = sorted(evaluations | noises)
+    all_of = (milestones.evaluate_at, milestones.noise_scale_at, milestones.sharpness_at)
+    evaluations, noises, sharpnesses = (_steps(at, updates) for at in all_of)
+    stops = sorted(evaluations | noises | sharpnesses)
     with pinned(), closing(backend.start(trials)) as pack, checkpoints or nullcontext():
         saved = checkpoints.load(trial.id for trial in trials) if checkpoints else {}
         known = {place: saved[trial.id] for place, trial in enumerate(trials) if trial.id in saved}
@@ -81,7 +86,11 @@ def train(
             due = [place for place in there if all(m.step < step for m in records[place].measurements)]
             if due and step in noises:
                 for place, noise in zip(due, backend.gradient_noise(pack, due), strict=True):
-                    records[place].estimated(step, noise)
+                    records[place].estimated(step, NOISE_METRICS, noise)
+            if due and step in sharpnesses:
+                for place, found in zip(due, backend.sharpness(pack, due), strict=True):
+                    rate = _learning_rate(trials[place], step)
+                    records[place].estimated(step, SHARPNESS_METRICS, (*found, rate))
             if due and step in evaluations:
                 for place, values in zip(due, backend.evaluate(pack, due), strict=True):
                     records[place].evaluated(step, values)
@@ -116,6 +125,12 @@ def _updates_of(trials: Sequence[Trial], capacity: int) -> int:
 def _steps(fractions: Sequence[float], updates: int) -> set[int]:
     """Return after how many updates fractions of a budget come: of any but 0, at least one."""
     return {max(1, round(fraction * updates)) if fraction else 0 for fraction in fractions}
+
+
+def _learning_rate(trial: Trial, step: int) -> float:
+    """Return the learning rate of the update that is next, and after the last of that."""
+    next_update = np.int32(min(step, trial.updates - 1))
+    return trial.learning_rate * float(trial.schedule.factor(next_update, np.int32(trial.updates)))
 
 
 def _checkpoints(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,6 @@ from sgdscope.study import Trial
 from sgdscope.training.backend import Pack
 from sgdscope.training.checkpoint import Checkpoint, Measurement
 from sgdscope.training.evaluate import Evaluation
-from sgdscope.training.noise_scale import NOISE_METRICS
 from sgdscope.training.sampling import dropped
 from sgdscope.training.step import stretches
 from sgdscope.workloads.base import Workload
@@ -56,10 +55,10 @@ class Record:
         told = {split: found.bits for split, found in values.items() if found.bits is not None and found.zero_or_one}
         self.correctness = {split: bits.tobytes() for split, bits in told.items()}
 
-    def estimated(self, step: int, noise: tuple[float, float]) -> None:
-        """Note an estimate of the gradient noise; a gradient that is not finite has none, and may not diverge."""
-        if np.isfinite(noise).all():
-            pairs = zip(NOISE_METRICS, noise, strict=True)
+    def estimated(self, step: int, metrics: Sequence[str], values: Sequence[float]) -> None:
+        """Note an estimate beside training; a gradient that is not finite has none, and may not diverge."""
+        if np.isfinite(values).all():
+            pairs = zip(metrics, values, strict=True)
             self.measurements += [Measurement(step, "train", metric, value) for metric, value in pairs]
 
     def outcome(self, workload: Workload, pack: Pack, place: int, curve: np.ndarray, seconds: float) -> Outcome:

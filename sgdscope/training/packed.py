@@ -19,7 +19,8 @@ from sgdscope.training.compiler import Compiler
 from sgdscope.training.evaluate import Evaluation
 from sgdscope.training.jax_setup import device_name, machine, pinned
 from sgdscope.training.noise_scale import Sums, gradient_noises, no_sums, small_batches
-from sgdscope.training.programs import Devices, Evaluate, Noise, Start, Update
+from sgdscope.training.programs import Devices, Evaluate, Noise, Sharpness, Start, Update
+from sgdscope.training.sharpness import Krylov, largest_eigenvalue, no_products, products_of
 from sgdscope.training.step import CURVE_POINTS, Kind, Settings, State, evaluated, state_bytes
 from sgdscope.training.traced import TracedWorkload
 from sgdscope.workloads.base import examples_in
@@ -77,6 +78,7 @@ class PackedBackend:
             trial a device). Default: ``inside``, but for a workload whose convolutions are slow inside a loop on a CPU.
         slots: slots for each group of devices that share a trial. Default: as many as memory allows, at most 32.
         noise_scale: whether the gradient noise will be estimated, whose program is then compiled at once.
+        sharpness: whether the sharpness will be estimated, likewise.
         compute_dtype: ``float32``, or ``bfloat16`` for the products of the gradients that train.
 
     Raises:
@@ -94,9 +96,11 @@ class PackedBackend:
         loop: Loop | None = None,
         slots: int | None = None,
         noise_scale: bool = False,
+        sharpness: bool = False,
         compute_dtype: str = "float32",
     ) -> None:
-        self.workload, self._traced, self._noise_scale = traced.workload, traced, noise_scale
+        self.workload, self._traced = traced.workload, traced
+        self._estimates = (Noise,) * noise_scale + (Sharpness,) * sharpness
         devices = tuple(devices or jax.devices())
         check_devices(devices_per_trial, len(devices))
         self._groups = len(devices) // devices_per_trial
@@ -131,7 +135,7 @@ class PackedBackend:
         device, method = self.provenance["device"], self.provenance["method"]
         return f"{NUMERICS_VERSION} {jax.__version__} {machine()} {device} {method}"
 
-    def prepare(self, program: Start | Update | Evaluate | Noise) -> Future[Any]:
+    def prepare(self, program: Start | Update | Evaluate | Noise | Sharpness) -> Future[Any]:
         """Begin to compile a program in the background, unless that has been done."""
         return self.compiler.prepare(program, lambda: program.lower(self._devices))
 
@@ -140,8 +144,8 @@ class PackedBackend:
         for kind in kinds:
             self.prepare(Update(kind, self.capacity))
             self.prepare(Start(kind.optimizer, self.capacity))
-            if self._noise_scale:
-                self.prepare(Noise(kind.optimizer, self.capacity))
+            for estimate in self._estimates:
+                self.prepare(estimate(kind.optimizer, self.capacity))
 
     def close(self) -> None:
         """Wait for what is being compiled, and drop what is not yet."""
@@ -191,15 +195,28 @@ class PackedBackend:
 
     def gradient_noise(self, pack: _PackOnDevices, places: Sequence[int]) -> list[tuple[float, float]]:
         """Return |G|² and tr Σ for these trials where they stand."""
-        program = self.prepare(Noise(pack.kind.optimizer, pack.slots)).result()
         batches, size = small_batches(self.workload)
-        zeros = lambda a: self._placed(np.zeros((pack.slots, *a.shape), a.dtype))
-        sums: Sums = jax.tree.map(zeros, no_sums(self._traced.shapes.parameters))
-        ends = self._ends(pack, places, batches)
-        for _ in range(batches if self._devices.loop == "outside" else 1):
-            sums = program(self._devices.splits["train"], pack.settings, pack.state, sums, ends)
+        sums: Sums = self._estimated(pack, places, Noise, no_sums(self._traced.shapes.parameters), batches)
         found = gradient_noises(sums, batches, size)
         return [found[pack.places[place]] for place in places]
+
+    def sharpness(self, pack: _PackOnDevices, places: Sequence[int]) -> list[tuple[float, float]]:
+        """Return λ_max for these trials where they stand, and how far from it an eigenvalue may be."""
+        start, end = no_products(self._traced.shapes.parameters), products_of(self.workload)
+        found: Krylov = self._estimated(pack, places, Sharpness, start, end)
+        diagonal, beside = np.asarray(found.diagonal), np.asarray(found.beside)
+        return [largest_eigenvalue(diagonal[slot], beside[slot]) for slot in (pack.places[place] for place in places)]
+
+    def _estimated(
+        self, pack: _PackOnDevices, places: Sequence[int], kind: type[Noise | Sharpness], start: Any, end: int
+    ) -> Any:
+        """Return the sums of an estimate beside training after so many parts, for these trials."""
+        program = self.prepare(kind(pack.kind.optimizer, pack.slots)).result()
+        sums = jax.tree.map(lambda a: self._placed(np.zeros((pack.slots, *a.shape), a.dtype)), start)
+        ends = self._ends(pack, places, end)
+        for _ in range(end if self._devices.loop == "outside" else 1):
+            sums = program(self._devices.splits["train"], pack.settings, pack.state, sums, ends)
+        return sums
 
     def curves(self, pack: _PackOnDevices) -> np.ndarray:
         """Return the sums of minibatch losses over each stretch of the budget, one row a trial."""

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sgdscope.optimizers import Optimizer
 from sgdscope.training.noise_scale import add_small_batch, add_small_batches, no_sums
+from sgdscope.training.sharpness import add_product, add_products, no_products
 from sgdscope.training.step import (
     Kind,
     Recipe,
@@ -178,17 +179,38 @@ class Noise:
     def lower(self, devices: Devices) -> Any:
         """Return the program, traced and lowered."""
         add = add_small_batch if devices.loop == "outside" else add_small_batches
-        workload, parameters = devices.traced.workload, devices.traced.shapes.parameters
-        body = lambda split, *of_trial: devices.each(partial(add, workload, split))(*of_trial)
-        sums = jax.tree.map(lambda a: devices.shape(self.slots, a.shape, a.dtype), no_sums(parameters))
-        arguments = (
-            devices.splits["train"],
-            devices.settings(self.optimizer, self.slots),
-            devices.state(self.optimizer, self.slots),
-            sums,
-            devices.shape(self.slots, (), np.int32),
-        )
-        return devices.lowered(body, (COPIED, TRIAL, TRIAL, TRIAL, TRIAL), arguments)
+        return _estimate(devices, self, add, no_sums(devices.traced.shapes.parameters))
 
     def __str__(self) -> str:
         return f"noise scale {self.optimizer.family}, pack size {self.slots}"
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """Estimate the sharpness of the trials of a pack."""
+
+    optimizer: Optimizer
+    slots: int
+    runs_once = True
+
+    def lower(self, devices: Devices) -> Any:
+        """Return the program, traced and lowered."""
+        add = add_product if devices.loop == "outside" else add_products
+        return _estimate(devices, self, add, no_products(devices.traced.shapes.parameters))
+
+    def __str__(self) -> str:
+        return f"sharpness {self.optimizer.family}, pack size {self.slots}"
+
+
+def _estimate(devices: Devices, program: Noise | Sharpness, add: Callable[..., Any], sums: Any) -> Any:
+    """Return a program that adds to the sums of an estimate beside training, traced and lowered."""
+    optimizer, slots = program.optimizer, program.slots
+    body = lambda split, *of_trial: devices.each(partial(add, devices.traced.workload, split))(*of_trial)
+    arguments = (
+        devices.splits["train"],
+        devices.settings(optimizer, slots),
+        devices.state(optimizer, slots),
+        jax.tree.map(lambda a: devices.shape(slots, a.shape, a.dtype), sums),
+        devices.shape(slots, (), np.int32),
+    )
+    return devices.lowered(body, (COPIED, TRIAL, TRIAL, TRIAL, TRIAL), arguments)

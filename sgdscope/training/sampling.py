@@ -113,6 +113,11 @@ def update_key(seed: jax.Array, step: jax.Array) -> Any:
     return jax.random.fold_in(jax.random.split(jax.random.key(seed), 5)[4], step)
 
 
+def sharpness_key(seed: jax.Array, step: jax.Array) -> Any:
+    """Return the key that the first direction of an estimate of the sharpness is drawn with."""
+    return jax.random.fold_in(jax.random.split(jax.random.key(seed), 6)[5], step)
+
+
 def _keys(key: Any, positions: jax.Array) -> Any:
     return jax.vmap(partial(jax.random.fold_in, key))(positions)
 

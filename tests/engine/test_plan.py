@@ -42,6 +42,9 @@ def test_operations_are_those_counted_by_hand(workload):
     assert costs.operations(10, 32) == 10 * 32 * UPDATE + 2 * (1024 + 256 + 517) * FORWARD
     estimating = Costs(trace(workload), evaluations=0, noise_scales=3)
     assert estimating.operations(10, 32) == (10 * 32 + 3 * 1024) * UPDATE
+    # 16 products with the Hessian of the loss of 1,024 pictures, each for two gradients.
+    sharp = Costs(trace(workload), evaluations=0, sharpnesses=3)
+    assert sharp.operations(10, 32) == (10 * 32 + 3 * 16 * 2 * 1024) * UPDATE
 
 
 def test_operations_of_convolutions_and_loops_are_those_counted_by_hand():
@@ -226,6 +229,8 @@ def test_a_study_is_written_out_in_a_block_for_each_workload_and_budget(workload
     assert all(len(block.splitlines()) == 10 for block in blocks)
     measured = expansion(study.changed({"noise_scale_at": (0, 0.5)}).declaration(), costs)
     assert "\nbudget      epochs:4, evaluated at 0.5, 1, noise scale at 0, 0.5\n" in measured
+    measured = expansion(study.changed({"sharpness_at": (0.1, 1)}).declaration(), costs)
+    assert "\nbudget      epochs:4, evaluated at 0.5, 1, sharpness at 0.1, 1\n" in measured
     assert "gradients" not in measured
     rounded = expansion(study.changed({"compute_dtype": "bfloat16"}).declaration(), costs)
     assert "\noptimizers  sgd, momentum:0.9, gradients in bfloat16\n" in rounded

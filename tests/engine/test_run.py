@@ -32,6 +32,7 @@ from sgdscope.testing.quadratic import NoisyQuadratic
 from sgdscope.training import loop, traced
 from sgdscope.training.noise_scale import NOISE_METRICS
 from sgdscope.training.packed import PackedBackend
+from sgdscope.training.sharpness import SHARPNESS_METRICS
 from sgdscope.workloads.base import Workload
 from sgdscope.workloads.digits import digits
 
@@ -117,6 +118,22 @@ def test_the_noise_scale_is_measured_beside_a_study_that_is_what_it_was(finished
     assert any(sentence.endswith("This is context, not a verdict.") for sentence in sentences(measured.tables))
     with pytest.raises(sg.InputError, match=r"noise_scale_at \(there none, here 0.0\)"):
         quietly(quadratic_study(noise_scale_at=(0,)), finished.folder)
+
+
+def test_the_sharpness_is_measured_beside_a_study_that_is_what_it_was(finished, tmp_path):
+    measured, _ = quietly(quadratic_study(sharpness_at=(0, 1)), tmp_path / "s")
+    assert measured.numbers().equals(finished.numbers())
+    rows = measured.measurements.filter(pl.col("metric").is_in(SHARPNESS_METRICS))
+    assert measured.measurements.join(rows, on=["trial_id", "step", "metric"], how="anti").equals(finished.measurements)
+    assert finished.tables.sharpness.is_empty()
+    table = measured.tables.sharpness
+    assert table["sharpness"].to_numpy() == pytest.approx(max(NoisyQuadratic().curvatures), rel=1e-4)
+    start = table.filter(fraction=0)
+    assert start["product"].to_numpy() == pytest.approx(start["learning_rate"].to_numpy(), rel=1e-4)
+    end = table.filter(fraction=1)
+    assert end["product"].to_numpy() == pytest.approx(end["learning_rate"].to_numpy() / 1024, rel=1e-4)
+    with pytest.raises(sg.InputError, match=r"sharpness_at \(there none, here 0.0\)"):
+        quietly(quadratic_study(sharpness_at=(0,)), finished.folder)
 
 
 def test_a_folder_is_extended_by_training_only_what_is_new(tmp_path):

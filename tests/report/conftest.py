@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from sgdscope.analysis.noise_scale import SQUARE_NORM, TRACE
+from sgdscope.analysis.sharpness import RATE, RESIDUAL, SHARPNESS
 from sgdscope.analysis.tables import StudyTables
 from sgdscope.budget import Epochs
 from sgdscope.report.page.page import write_page
@@ -28,6 +29,9 @@ def measured(trials: pl.DataFrame) -> pl.DataFrame:
         ("test", "score"): pl.col("test_score") * (0.5 + 0.5 * pl.col("part")),
         ("train", SQUARE_NORM): 1.5 - pl.col("part") + seed,
         ("train", TRACE): 60.0 + seed,
+        ("train", SHARPNESS): 4.0 + 2 * pl.col("part") + seed,
+        ("train", RESIDUAL): pl.lit(0.0),
+        ("train", RATE): pl.col("learning_rate") * (1 - pl.col("part") / 2),
     }
     tables = [
         along.select(

@@ -62,7 +62,7 @@ def test_it_opens_without_network_and_without_a_complaint(opened, simulated_page
 
 def test_every_figure_is_drawn_with_as_many_marks_as_its_table_has_rows(page, study_tables):
     panels = page.eval_on_selector_all("[data-panel]", "all => all.map(one => one.dataset.panel)")
-    assert int(page.get_attribute("html", "data-drawn")) == len(panels) == 30
+    assert int(page.get_attribute("html", "data-drawn")) == len(panels) == 33
     part = study_tables.parts[0]
     scores, losses = (part.optima.filter(criterion=criterion) for criterion in ("score", "train_loss"))
     wanted = {"best-score": scores, "training-loss": losses, "optimal-temperature": scores.remove(temperature=0)}
@@ -75,6 +75,7 @@ def test_every_figure_is_drawn_with_as_many_marks_as_its_table_has_rows(page, st
         wanted[f"score-along-training:{number}"] = along.filter(metric="test_score")
         noise = part.noise_scale_at_best.filter(optimizer=optimizer)
         wanted[f"noise-scale:{number}"] = noise.filter("identified")
+        wanted[f"sharpness:{number}"] = part.sharpness_at_best.filter(optimizer=optimizer)
     drawn = {panel: marks(page, panel, "symbol") for panel in wanted}
     assert drawn == {panel: len(table) for panel, table in wanted.items()}
     assert all(marks(page, panel, "symbol") for panel in panels)

@@ -151,3 +151,5 @@ def test_a_picture_that_is_damaged_meanwhile_stops_the_run_in_a_sentence(picture
 def test_the_noise_scale_is_refused_in_a_sentence(study_of_pictures):
     with pytest.raises(sg.InputError, match="noise_scale_at: the examples of workload 'imagenet_resnet50' are read by"):
         studies.get(str(study_of_pictures)).changed({"noise_scale_at": (0.0,)})
+    with pytest.raises(sg.InputError, match="sharpness_at: workload 'imagenet_resnet50' reads examples from the host"):
+        studies.get(str(study_of_pictures)).changed({"sharpness_at": (0.0,)})

@@ -20,6 +20,7 @@ from sgdscope.report.figures import (
     score_by_epochs,
     score_by_learning_rate,
     score_by_temperature,
+    sharpness,
     training_loss,
     two_regimes,
 )
@@ -37,6 +38,7 @@ OF_ONE_BUDGET = (
     loss_along_training,
     score_along_training,
     noise_scale,
+    sharpness,
     optimal_temperature,
     score_by_temperature,
 )

@@ -70,6 +70,7 @@ TABLES = {
     "best_by_method": "Each method at its best batch size",
     "training_curves": "Loss and score along training",
     "noise_scale": "Gradient noise scale along training",
+    "sharpness": "Learning rate times sharpness along training",
     "trials": "Trials",
 }
 # What the page says of its table beside what the terminal says.

@@ -1,0 +1,62 @@
+"""Learning rate times sharpness along training, beside the limit of stability."""
+
+from __future__ import annotations
+
+import altair as alt
+import polars as pl
+
+from sgdscope.analysis.tables import Tables
+from sgdscope.report.figures import style
+from sgdscope.report.figures.figure import Figure
+
+
+def figure(part: Tables) -> Figure | None:
+    """Return the figure; None where no sharpness was measured."""
+    if part.sharpness_at_best.filter(pl.col("product") > 0).is_empty():
+        return None
+    return Figure(
+        "sharpness",
+        "Learning rate times sharpness along training",
+        "",
+        "The learning rate ε at that time, times the largest eigenvalue λ_max of the Hessian of the training loss. At "
+        "each batch size's optimal learning rate, with 95 % intervals. Dashed: 2(1 + m), above which gradient descent "
+        "with momentum m diverges on a quadratic.",
+        "sharpness",
+        chart(part),
+    )
+
+
+def chart(part: Tables) -> style.HConcatChart:
+    """Return ε·λ_max along training and its limit, one panel for each optimizer."""
+    rows = style.drawable(part.sharpness_at_best.filter(pl.col("product") > 0).sort("batch_size"))
+    # The lower end of an interval may lie below 0, which a logarithmic axis has not.
+    rows = rows.with_columns(pl.when(pl.col("product_low") > 0).then("product_low").otherwise("product"))
+    ends = pl.concat([rows["product"], rows["limit"].drop_nulls()])
+    scale = alt.Scale(type="log", domain=style.extent(ends), nice=False, padding=14)
+    y = alt.Y("product:Q", title="ε·λ_max", scale=scale, axis=style.decades_axis(ends))
+    x = alt.X("fraction:Q", title="share of the budget", axis=alt.Axis(format="%", grid=False))
+    panels = []
+    for optimizer in style.optimizers(rows):
+        mine = rows.filter(optimizer=optimizer)
+        base = alt.Chart(mine, title=optimizer).encode(x=x, color=style.by_batch_size(rows))
+        low = alt.Y("product_low:Q", scale=scale)
+        tooltip = style.mean_tooltip("product", "sharpness:Q", "rate_then:Q", "step:Q")[:-1]  # without the diverged
+        layers = [
+            base.mark_rule(clip=True).encode(y=low, y2="product_high:Q", opacity=style.stands_out(0.45, 0.04)),
+            base.mark_line(clip=True).encode(y=y, opacity=style.stands_out(0.9)),
+            base.mark_point(filled=True, size=35, clip=True).encode(y=y, opacity=style.stands_out(1), tooltip=tooltip),
+        ]
+        panels.append(style.layered(*_limit(mine), *layers))
+    return style.side_by_side(panels)
+
+
+def _limit(rows: pl.DataFrame) -> list[alt.Chart]:
+    """Return the limit of stability as a line, where the optimizer has one."""
+    found = rows.drop_nulls("limit").select("limit").head(1)
+    if found.is_empty():
+        return []
+    base = alt.Chart(found.with_columns(text=pl.lit("2(1 + m)"))).encode(y="limit:Q")
+    return [
+        base.mark_rule(strokeDash=[5, 4], color=style.NEUTRAL),
+        base.mark_text(align="right", dx=-4, dy=-7, color=style.NEUTRAL).encode(x=alt.value("width"), text="text:N"),
+    ]
