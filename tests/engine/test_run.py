@@ -26,6 +26,7 @@ from sgdscope.analysis.test_set import correct
 from sgdscope.engine.plan import Costs
 from sgdscope.engine.run import train_study
 from sgdscope.report.text.summary import sentences, summary_rows
+from sgdscope.result import read_folders
 from sgdscope.seeds import Seeds
 from sgdscope.store import Store
 from sgdscope.testing.quadratic import NoisyQuadratic
@@ -131,7 +132,10 @@ def test_the_sharpness_is_measured_beside_a_study_that_is_what_it_was(finished, 
     start = table.filter(fraction=0)
     assert start["product"].to_numpy() == pytest.approx(start["learning_rate"].to_numpy(), rel=1e-4)
     end = table.filter(fraction=1)
-    assert end["product"].to_numpy() == pytest.approx(end["learning_rate"].to_numpy() / 1024, rel=1e-4)
+    updates = end["step"].to_numpy()
+    lowered = 2.0 ** -(20 * (updates - 1) // updates - 9)  # at the last update
+    assert end["product"].to_numpy() == pytest.approx(end["learning_rate"].to_numpy() * lowered, rel=1e-4)
+    assert len(read_folders([measured.folder]).sharpness) == len(table)  # as the command `claims` reads it
     with pytest.raises(sg.InputError, match=r"sharpness_at \(there none, here 0.0\)"):
         quietly(quadratic_study(sharpness_at=(0,)), finished.folder)
 
