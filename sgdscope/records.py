@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -37,6 +37,8 @@ class WorkloadRecord:
     """Told only where it changes numbers: where a text is read piece by piece."""
     chosen_on: Literal["validation", "test"] = "validation"
     """``test`` where the validation split is the test split itself, so that choosing flatters what is reported."""
+    microbatch_size: int | None = field(default=None, compare=False)
+    """About how many examples of a forward pass suit the device, where a study does not say; None for the batch."""
 
     @property
     def batch_multiple(self) -> int:

@@ -260,14 +260,15 @@ class _Design:
                 raise InputError(
                     f"batch_sizes: {shown(size)} is larger than the training set; use at most its {examples} examples."
                 )
-            self._resolved_microbatch_size(size, ghost_batch_size * unroll)
+            self._resolved_microbatch_size(size, ghost_batch_size * unroll, None)
             for budget in self.trial_budgets:
                 budget.updates(size, examples)
 
-    def _resolved_microbatch_size(self, batch_size: int, multiple: int) -> int:
+    def _resolved_microbatch_size(self, batch_size: int, multiple: int, suits: int | None) -> int:
         """Return the largest part that divides a batch evenly, of at most ``microbatch_size`` examples for each device.
 
-        It holds whole ghost batches for each of the devices that share a trial.
+        It holds whole ghost batches for each of the devices that share a trial. Where the study does not say, it is the
+        part nearest to what suits the workload.
         """
         devices, of_each = self.devices_per_trial, multiple
         multiple *= devices
@@ -277,6 +278,9 @@ class _Design:
                 f"batch_sizes: {batch_size} is not a multiple of {multiple}, so that {devices} devices cannot share it "
                 f"in equal parts{whole}; leave it out, or change devices_per_trial."
             )
+        if self.microbatch_size is None and suits is not None:
+            parts = (size for size in range(multiple, batch_size + 1, multiple) if batch_size % size == 0)
+            return min(parts, key=lambda size: abs(math.log(size / (suits * devices))))
         most = min((self.microbatch_size or batch_size) * devices, batch_size)
         fitting = (size for size in range(most - most % multiple, 0, -multiple) if batch_size % size == 0)
         size = next(fitting, None)
@@ -322,7 +326,8 @@ class Declaration(_Design):
 
     def microbatch_sizes(self, workload: WorkloadRecord) -> dict[int, int]:
         """Return the examples of one forward pass of a workload, for each batch size."""
-        return {size: self._resolved_microbatch_size(size, workload.batch_multiple) for size in self.batch_sizes}
+        multiple, suits = workload.batch_multiple, workload.microbatch_size
+        return {size: self._resolved_microbatch_size(size, multiple, suits) for size in self.batch_sizes}
 
     def trial(
         self,
@@ -342,7 +347,9 @@ class Declaration(_Design):
             learning_rate,
             budget,
             seed,
-            microbatch_size=self._resolved_microbatch_size(batch_size, workload.batch_multiple),
+            microbatch_size=self._resolved_microbatch_size(
+                batch_size, workload.batch_multiple, workload.microbatch_size
+            ),
             devices_per_trial=self.devices_per_trial,
             compute_dtype=self.compute_dtype,
             schedule=self.schedule,
@@ -354,7 +361,7 @@ class Declaration(_Design):
         plain |= {
             "optimizers": [optimizer.declared for optimizer in self.optimizers],
             "budgets": [str(budget) for budget in self.budgets],
-            "workloads": [asdict(workload) for workload in self.workloads],
+            "workloads": [_plain_record(workload) for workload in self.workloads],
             "numerics": NUMERICS_VERSION,
         }
         # What is as it usually is stays out, so that the files of studies without it are what they were.
@@ -453,7 +460,7 @@ class Declaration(_Design):
             if f.name == "workloads":
                 said += self._workload_differences(other)
             elif f.name == "microbatch_size":
-                said += self._microbatch_differences(other, trained)
+                continue  # what trials have of it counts, to which workloads contribute
             elif f.name == "seeds_at":
                 if united_at(mine, theirs) != theirs:
                     said.append(f"seeds_at (there {_plain(mine)}, here {_plain(theirs)})")
@@ -464,7 +471,7 @@ class Declaration(_Design):
                 continue
             else:
                 said.append(f"{f.name} (there {_plain(mine)}, here {_plain(theirs)})")
-        return said
+        return said + self._microbatch_differences(other, trained)
 
     def _workload_differences(self, other: Declaration) -> list[str]:
         mine, theirs = ({record.name: record for record in d.workloads} for d in (self, other))
@@ -475,7 +482,7 @@ class Declaration(_Design):
             f"here {getattr(theirs[name], part.name)!r})"
             for name in mine
             for part in fields(mine[name])
-            if getattr(mine[name], part.name) != getattr(theirs[name], part.name)
+            if part.name != "microbatch_size" and getattr(mine[name], part.name) != getattr(theirs[name], part.name)
         ]
 
     def _microbatch_differences(self, other: Declaration, trained: Collection[tuple[str, int]] | None) -> list[str]:
@@ -510,6 +517,13 @@ def _widest(optimizer: Optimizer, among: Sequence[Optimizer]) -> Optimizer:
     return max(wider, key=lambda other: len(other.variants), default=optimizer)
 
 
+def _plain_record(record: WorkloadRecord) -> dict[str, Any]:
+    plain = asdict(record)
+    if record.microbatch_size is None:
+        del plain["microbatch_size"]
+    return plain
+
+
 def _read_record(plain: dict[str, Any]) -> WorkloadRecord:
     plain["fields"] = tuple((key, value) for key, value in plain["fields"])
     plain["examples"] = tuple(plain["examples"])
@@ -537,7 +551,8 @@ class Study(_Design):
         evaluate_at: The fractions of the budget at which the whole splits are evaluated. The last is 1.
             Default: (0.5, 1).
         microbatch_size: The most examples in a device's forward pass, where a batch does not fit in memory. A batch is
-            cut into the largest equal parts that fit, and their gradients are averaged. Default: the whole batch.
+            cut into the largest equal parts that fit, and their gradients are averaged. Default: on a CPU what the
+            workload says to suit its cache, else the whole batch.
         devices_per_trial: The number of devices that share each batch of a trial. Default: 1.
         compute_dtype: The type of the matrix products and convolutions in gradients, ``float32`` or ``bfloat16``.
             Everything else stays in float32. bfloat16 is for GPUs, and slower on a CPU. Default: ``float32``.

@@ -143,6 +143,45 @@ def test_a_microbatch_is_the_largest_even_part_of_whole_ghost_batches(most, ghos
     assert Declaration.from_json(declared.to_json()).microbatch_sizes(declared.workloads[0]) == resolved
 
 
+@pytest.mark.parametrize(
+    ("suits", "given", "ghost_batch_size", "devices", "resolved"),
+    [
+        (16, None, 1, 1, {8: 8, 24: 12, 64: 16, 256: 16}),
+        (16, 64, 1, 1, {8: 8, 24: 24, 64: 64, 256: 64}),  # the study's own word counts
+        (16, None, 8, 1, {8: 8, 24: 24, 64: 16, 256: 16}),
+        (2, None, 8, 1, {8: 8, 24: 8, 64: 8, 256: 8}),  # never less than a ghost batch
+        (16, None, 4, 2, {8: 8, 24: 24, 64: 32, 256: 32}),
+        (None, None, 1, 1, {8: 8, 24: 24, 64: 64, 256: 256}),
+    ],
+)
+def test_a_workload_says_which_microbatch_suits_a_cpu(suits, given, ghost_batch_size, devices, resolved):
+    workload = replace(QUADRATIC, cpu_microbatch_size=suits, ghost_batch_size=ghost_batch_size)
+    declared = study(
+        workloads=workload, batch_sizes=tuple(resolved), microbatch_size=given, devices_per_trial=devices
+    ).declaration()
+    record = declared.workloads[0]
+    assert declared.microbatch_sizes(record) == resolved
+    assert {size: declared.trial(SGD(), size, 1.0, 0).microbatch_size for size in resolved} == resolved
+    again = Declaration.from_json(declared.to_json())
+    assert again == declared
+    assert again.trial(SGD(), 64, 1.0, 0).id == declared.trial(SGD(), 64, 1.0, 0).id
+    # What a folder has that was made on another device goes on with the size that it has, if that is given.
+    elsewhere = replace(declared, workloads=[replace(record, microbatch_size=None)])
+    there = elsewhere.microbatch_sizes(elsewhere.workloads[0])
+    assert elsewhere.differences(declared) == [
+        f"the microbatch size of batch size {size} (there {there[size]}, here {part})"
+        for size, part in resolved.items()
+        if part != there[size]
+    ]
+    assert replace(elsewhere, microbatch_size=256).differences(replace(declared, microbatch_size=256)) == []
+
+
+def test_on_another_device_nothing_suits_but_the_whole_batch(monkeypatch):
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    declared = study(workloads=replace(QUADRATIC, cpu_microbatch_size=2), batch_sizes=(8,)).declaration()
+    assert declared.trial(SGD(), 8, 1.0, 0).microbatch_size == 8
+
+
 def test_a_microbatch_that_holds_no_ghost_batch_is_refused():
     with pytest.raises(InputError, match=r"has no part of at most 8 examples .* a multiple of 16; raise it"):
         study(workloads=replace(QUADRATIC, ghost_batch_size=16), batch_sizes=(64,), microbatch_size=8)

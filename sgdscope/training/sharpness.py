@@ -50,7 +50,8 @@ def parts_of_split(workload: Workload) -> tuple[int, int]:
     """
     ghost = workload.ghost_batch_size
     most = min(examples_in(workload.train), max(EXAMPLES, ghost))
-    size = max(ghost, min(most, workload.evaluation_batch_size) // ghost * ghost)
+    fitting = min(most, workload.evaluation_batch_size, workload.microbatch_here or most)
+    size = max(ghost, fitting // ghost * ghost)
     return max(1, most // size), size
 
 

@@ -167,6 +167,8 @@ class Workload:
         score_of_mean: A function of the mean score of a split, such as ``exp`` for a perplexity. Default: the mean.
         evaluation_batch_size: Examples per forward pass of an evaluation, a bound on memory. With ``Streams`` each
             piece of a split is read from a fresh start, so that the size counts. Default: 1024.
+        cpu_microbatch_size: About how many examples of a forward pass suit a CPU's cache. Where a study gives no
+            microbatch size, batches are cut into such parts on a CPU. Default: batches are not cut.
         fields: What else decides the numbers, such as a width. The fields are part of a trial's identity.
             Default: none.
 
@@ -208,6 +210,7 @@ class Workload:
     evaluation_batch_size: int = 1024
     fields: Mapping[str, float | int | str] = field(default_factory=dict)
     sample_targets: Callable[..., Any] | None = field(default=None, repr=False)
+    cpu_microbatch_size: int | None = None
 
     def __post_init__(self) -> None:
         for what in ("name", "version"):
@@ -250,6 +253,9 @@ class Workload:
         self._add_state(where)
         for what in ("ghost_batch_size", "evaluation_batch_size"):
             object.__setattr__(self, what, whole(f"{where}: {what}", getattr(self, what), least=1))
+        if self.cpu_microbatch_size is not None:
+            size = whole(f"{where}: cpu_microbatch_size", self.cpu_microbatch_size, least=1)
+            object.__setattr__(self, "cpu_microbatch_size", size)
         for split in SPLITS:
             object.__setattr__(self, split, as_arrays(where, split, getattr(self, split)))
         for split in SPLITS:
@@ -311,7 +317,17 @@ class Workload:
             unroll=self.unroll,
             evaluation_batch_size=1 if self.streams is None else self.evaluation_batch_size,
             chosen_on="test" if equal(self.validation, self.test) else "validation",
+            microbatch_size=self.microbatch_here,
         )
+
+    @property
+    def microbatch_here(self) -> int | None:
+        """About how many examples of a forward pass suit the devices that JAX has here; None for the whole batch."""
+        if self.cpu_microbatch_size is None:
+            return None
+        import jax
+
+        return self.cpu_microbatch_size if jax.default_backend() == "cpu" else None
 
 
 def examples_in(split: Batch) -> int:

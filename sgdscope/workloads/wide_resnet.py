@@ -26,6 +26,9 @@ CHANNEL_DEVIATIONS = (63.0, 62.1, 66.7)
 
 # A thousand images at once would take 10 GB in the network 16-4.
 EVALUATION_BATCH_SIZE = 256
+# Activations of more images leave the cache: on two cores the network 10-1 trained 284 images/s at a batch size of
+# 1,024 whole, and 1,750 in parts of 16.
+CPU_MICROBATCH_SIZE = 16
 
 
 def wide_resnet(
@@ -110,6 +113,7 @@ def workload_of(
         reader=Resident(crop_and_flip),
         penalty=partial(penalty_of_weights, l2),
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
+        cpu_microbatch_size=CPU_MICROBATCH_SIZE,
         fields=fields,
         **of_its_own,
     )
