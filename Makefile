@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # The variable silences an advertisement that the theme prints.
 DOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: study test test-numbers docs clean
+.PHONY: study test test-numbers test-torch docs clean
 
 study: $(VENV)/installed
 	$(BIN)/sgdscope run digits --out sgdscope-digits
@@ -29,6 +29,10 @@ test-numbers: $(VENV)/installed-test
 		tests/data/test_order.py tests/engine/test_run.py::test_a_study_runs_to_its_end \
 		tests/training/test_packed.py tests/training/test_precision.py tests/training/test_jax_setup.py tests/test_study.py
 
+# PyTorch is large, so that only its own tests install it; the others skip what needs it.
+test-torch: $(VENV)/installed-torch
+	$(BIN)/pytest tests/pytorch sgdscope/torch
+
 # What is imported is compiled when it is: compiling all of what is installed takes longer than that.
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +43,10 @@ $(VENV)/installed-test: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --editable '.[test,docs]'
 	touch $(VENV)/installed $@
+
+$(VENV)/installed-torch: $(VENV)/installed-test
+	$(BIN)/pip install --quiet --no-compile --editable '.[torch]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) .venv-newest

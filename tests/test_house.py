@@ -12,7 +12,7 @@ HOUSE = Path(sgdscope.__file__).parent
 ROOMS = [
     *("errors", "deprecated", "version", "converters", "formatting", "records", "frames", "system", "atomic"),
     "terminal",
-    *("budget", "seeds", "schedules", "optimizers", "models", "data", "workloads", "study", "store"),
+    *("budget", "seeds", "schedules", "optimizers", "models", "data", "workloads", "torch", "study", "store"),
     *("stats", "importing", "analysis", "training", "streaming", "engine", "imagenet"),
     *("study_file", "studies", "testing"),
     *("claims", "advice", "report", "result", "comparison", "publishing", "cli"),

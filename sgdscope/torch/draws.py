@@ -1,0 +1,84 @@
+"""Random numbers inside a PyTorch graph: each example draws from its own key, so that no draw depends on the batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class SharedDrawError(Exception):
+    """An operation draws random numbers for a whole batch at once."""
+
+
+def pattern(shape: tuple[int, ...]) -> np.ndarray:
+    """Return fixed numbers between 0 and 1 that stand for uniform draws where two frameworks are compared.
+
+    >>> pattern((2, 2)).round(3).tolist()
+    [[0.618, 0.236], [0.854, 0.472]]
+    """
+    return ((np.arange(1, math.prod(shape) + 1) * 0.6180339887498949) % 1).astype(np.float32).reshape(shape)
+
+
+@dataclass
+class Context:
+    """What the operations of one pass over a graph share.
+
+    Args:
+        examples: n, the number of examples.
+        ghost: the ghost batch size.
+        keys: a key for each example, shape (n,); None where :func:`pattern` stands for random numbers.
+        piece: examples that share a pattern, where it stands for random numbers. Default: all.
+        axis: of the present operation's result, which axis counts examples, and how many numbers each example has
+            along it; None where no axis does.
+        draws: how many operations have drawn.
+    """
+
+    examples: int
+    ghost: int
+    keys: Any
+    piece: int | None = None
+    axis: tuple[int, int] | None = None
+    draws: int = 0
+
+    def uniform(self, shape: tuple[int, ...], axis: tuple[int, int] | None = None) -> Any:
+        """Return uniform numbers from 0 to 1."""
+        return self._draw(shape, axis, lambda key, shape: jax.random.uniform(key, shape), lambda u: u)
+
+    def normal(self, shape: tuple[int, ...]) -> Any:
+        """Return standard normal numbers."""
+        return self._draw(shape, None, lambda key, shape: jax.random.normal(key, shape), lambda u: 2 * u - 1)
+
+    def dropout(self, x: Any, rate: float, axis: tuple[int, int] | None = None) -> Any:
+        """Return x with a share of its numbers set to 0 and the others divided by what is left."""
+        if rate >= 1:
+            return jnp.zeros_like(x)
+        kept = self._draw(
+            x.shape, axis, lambda key, shape: jax.random.bernoulli(key, 1 - rate, shape), lambda u: u < 1 - rate
+        )
+        return jnp.where(kept, x / (1 - rate), 0.0)
+
+    def _draw(
+        self,
+        shape: tuple[int, ...],
+        axis: tuple[int, int] | None,
+        sample: Callable[[Any, tuple[int, ...]], Any],
+        of_uniform: Callable[[Any], Any],
+    ) -> Any:
+        place = axis or self.axis
+        if place is None:
+            raise SharedDrawError
+        at, own = place
+        number, self.draws = self.draws, self.draws + 1
+        rest = (*shape[:at], own, *shape[at + 1 :])
+        if self.keys is None:
+            piece = self.piece or self.examples
+            fixed = pattern((*shape[:at], own * piece, *shape[at + 1 :]))
+            return of_uniform(jnp.asarray(np.concatenate([fixed] * (self.examples // piece), at)))
+        drawn = jax.vmap(lambda key: sample(jax.random.fold_in(key, number), rest), out_axes=at)(self.keys)
+        return drawn.reshape(shape)

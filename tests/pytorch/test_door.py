@@ -1,0 +1,161 @@
+"""What from_torch makes of a module, and what it refuses, in one sentence."""
+
+import jax
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the extra torch is not installed")
+
+from networks import cnn, images, mlp, vectors
+from torch import nn
+from torch.utils.data import Dataset, IterableDataset, TensorDataset, random_split
+
+import sgdscope.torch.operations as operations
+from sgdscope.errors import InputError
+from sgdscope.torch import from_torch
+from sgdscope.workloads.base import constant_classifier
+
+
+def workload(make=mlp, data=vectors, **how):
+    splits = {"train": data(24, 0), "validation": data(8, 1), "test": data(8, 2)}
+    return from_torch(**{"name": "w", "version": "1", "make": make, "loss": nn.CrossEntropyLoss(), **splits, **how})
+
+
+class Own(nn.Module):
+    """A linear layer, and a function of its results."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.layer, self.function = nn.Linear(5, 3), function
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        return self.function(self, self.layer(x))
+
+
+class Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return torch.round(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def counts(module, h):
+    module.seen.add_(h.detach().abs().sum())
+    return h * (1 + 0 * module.seen)
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        return iter(())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ({"make": lambda: Own(lambda m, h: Straight.apply(h))}, r"gradient of the parameter layer.\w+ is another"),
+        ({"make": lambda: Own(lambda m, h: h - h.mean(0))}, "depends on the other examples of its batch"),
+        ({"make": cnn, "data": images}, r"statistics of its batch \(1\).*Give ghost_batch_size"),
+        ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "reduction='sum'"),
+        (
+            {"loss": nn.CrossEntropyLoss(weight=torch.arange(1.0, 4)), "constant_loss": 1, "constant_score": 0.4},
+            "not the mean of its examples' losses",
+        ),
+        ({"loss": lambda output, y: output.mean(), "constant_loss": 1, "constant_score": 0.4}, "one number for each"),
+        ({"loss": lambda output, y: output.mean(1) ** 2}, "give constant_loss"),
+        ({"train": Endless()}, "train is a Endless"),
+        ({"train": TensorDataset(torch.zeros(3, 5))}, "gives 1 array"),
+        ({"make": lambda: nn.Linear(4, 3)}, "torch.export cannot export the module"),
+    ],
+)
+def test_what_would_train_something_else_is_refused(how, sentence):
+    with pytest.raises(InputError, match=f"(?s)workload 'w'.*{sentence}"):
+        workload(**how)
+
+
+def test_the_operation_that_computes_something_else_is_named(monkeypatch):
+    monkeypatch.setitem(operations.OPERATIONS, "relu", lambda x: abs(x))
+    with pytest.raises(InputError, match=r"the operation relu.default .*gives other numbers in JAX than in PyTorch"):
+        workload()
+
+
+def test_the_buffer_that_moves_otherwise_is_named(monkeypatch):
+    name = "_native_batch_norm_legit_functional"
+    right = operations.OPERATIONS[name]
+    wrong = lambda context, *a: (*(r := right(context, *a))[:4], 2 * r[4])
+    monkeypatch.setitem(operations.OPERATIONS, name, wrong)
+    with pytest.raises(InputError, match=r"the buffer 1.running_var moves otherwise in JAX"):
+        workload(make=cnn, data=images, ghost_batch_size=4)
+
+
+def test_the_workload_of_classes_has_its_constant_baseline():
+    made = workload()
+    assert (made.constant_loss, made.constant_score) == constant_classifier(made.train["y"])
+    assert made.init_state is None
+    assert made.record().examples == (24, 8, 8)
+
+
+def test_a_data_set_is_read_in_any_of_its_forms():
+    whole = vectors(40, 0)
+
+    class Items(Dataset):
+        def __len__(self):
+            return 24
+
+        def __getitem__(self, place):
+            return whole[place]
+
+    part, rest = random_split(whole, [24, 16], torch.Generator().manual_seed(0))
+    made = workload(train=part, validation=rest, test=Items())
+    np.testing.assert_array_equal(made.train["x"], whole.tensors[0][part.indices].numpy())
+    np.testing.assert_array_equal(made.test["x"], whole.tensors[0][:24].numpy())
+
+    class Noisy(Items):
+        def __getitem__(self, place):
+            return torch.rand(5), torch.tensor(0)
+
+    with pytest.raises(InputError, match="another example each time"):
+        workload(train=Noisy())
+
+
+class Two(nn.Module):
+    """Two inputs, tied weights, a frozen layer and a regression."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.frozen = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 1).requires_grad_(False)
+        self.b.weight = self.a.weight
+
+    def forward(self, x, scale):
+        return self.frozen(torch.tanh(self.b(torch.tanh(self.a(x))))) * scale[:, None]
+
+
+def test_several_inputs_tied_and_frozen_parameters_and_a_regression():
+    def data(n, seed):
+        x = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed))
+        return TensorDataset(x, x[:, 0].exp(), x.sum(1, keepdim=True))
+
+    error = lambda output, y: (output - y).abs()[:, 0]
+    made = workload(
+        Two,
+        data,
+        loss=nn.MSELoss(),
+        score=error,
+        score_name="absolute error",
+        score_goal="minimize",
+        constant_score=2.0,
+    )
+    assert set(made.init(jax.random.key(0))) == {"a.weight", "a.bias", "b.bias"}
+    assert set(made.train) == {"x0", "x1", "y"}
+    assert made.constant_loss == pytest.approx(made.train["y"].var())
+
+
+def test_two_classes_by_logits_have_an_accuracy():
+    data = lambda n, seed: TensorDataset(x := vectors(n, seed).tensors[0], (x[:, :1] > 0).float())
+    made = workload(lambda: nn.Linear(5, 1), data, loss=nn.BCEWithLogitsLoss(), constant_loss=0.69, constant_score=0.5)
+    perfect = {"weight": jax.numpy.eye(1, 5), "bias": jax.numpy.zeros(1)}
+    assert made.score(perfect, (), made.test).mean() == 1
