@@ -271,6 +271,7 @@ class Analysis:
         curves: One row for each cell and learning rate.
         optima: Two rows for each cell: the learning rates with the best score and the best training loss.
         transitions: One row for each optimizer and criterion: the transition batch size.
+        recommendation: Which batch size and learning rate to use with each optimizer, in words.
         claims: The verdict on each of the paper's claims, one row for each number that a verdict rests on.
         figures: The figures by id, each an Altair chart.
 
@@ -475,6 +476,7 @@ class Result(Analysis):
         curves: One row for each cell and learning rate.
         optima: Two rows for each cell: the learning rates with the best score and the best training loss.
         transitions: One row for each optimizer and criterion: the transition batch size.
+        recommendation: Which batch size and learning rate to use with each optimizer, in words.
         claims: The verdict on each of the paper's claims, one row for each number that a verdict rests on.
         figures: The figures of the report by id, such as ``figures["best-score"]``, each an Altair chart.
         tables: Further tables, such as ``tables.regimes``, ``tables.score_limits`` and ``tables.training_curves``.

@@ -19,7 +19,7 @@ from sgdscope.analysis.score_limits import PERCENT
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.analysis.trial_table import Records
 from sgdscope.budget import MOST_EXAMPLES
-from sgdscope.errors import InputError
+from sgdscope.errors import InputError, did_you_mean
 from sgdscope.importing.naming import goal_of, listed, metric, named, with_pairs
 from sgdscope.importing.sources import read_source
 from sgdscope.importing.table import TextTable, number
@@ -166,6 +166,7 @@ def read_results(path: str | Path, columns: Mapping[str, str] | None = None, val
     if repeated:
         rows = "1 row repeats another row and is" if repeated == 1 else f"{repeated} rows repeat other rows and are"
         notices.append(f"{rows} left out.")
+    notices += _misspelt(whole, names)
     taken = _taken(whole, names, len(trials), value)
     trials, merged = grouped(trials)
     twice = trials.filter(trials.select(CELL_AND_TRIAL).is_duplicated()).sort(CELL_AND_TRIAL)
@@ -314,6 +315,16 @@ def _best(points: Sequence[float], goal: str, name: str) -> str | None:
         )
     known = [point for point in points if math.isfinite(point)]
     return repr(min(known) if goal == "minimize" else max(known)) if known else None
+
+
+def _misspelt(table: TextTable, names: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each column that is not used, and whose name is near to one that was not found."""
+    missing = [ours for ours in ROLES if ours not in names]
+    unused = [theirs for theirs in table.columns if theirs not in names.values() and not table.is_store]
+    near = {theirs: meant for theirs in unused if (meant := did_you_mean(theirs, missing))}
+    return [
+        f"Column {theirs!r} is not used.{meant} Then rename it, or use --columns." for theirs, meant in near.items()
+    ]
 
 
 def _taken(table: TextTable, names: Mapping[str, str], runs: int, value: Value) -> str:

@@ -270,3 +270,12 @@ def names(folder):
 def test_columns_that_do_not_exist_are_named(made, capsys, columns, said):
     assert main(["analyze", str(made / "pandas.csv"), "--columns", *columns]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "meant"), [("optimiser", "optimizer"), ("wrkload", "workload"), ("comment", None)])
+def test_a_column_whose_name_is_misspelt_is_named(tmp_path, name, meant):
+    lines = [f"{size},{rate},{seed},a,0.9" for size in (8, 32) for rate in (0.1, 0.2, 0.4) for seed in (0, 1, 2)]
+    (tmp_path / "runs.csv").write_text("\n".join([f"batch_size,learning_rate,seed,{name},score", *lines]))
+    said = [notice for notice in sg.load_table(tmp_path / "runs.csv").notices if "is not used" in notice]
+    assert len(said) == (meant is not None)
+    assert all(f"Did you mean {meant}?" in notice for notice in said)
