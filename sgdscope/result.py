@@ -469,6 +469,7 @@ class Result(Analysis):
     Attributes:
         folder: The study's folder.
         declaration: The study as its folder declares it.
+        words: The words after ``sgdscope run`` that ask for the study; None where only Python knows it.
         finished: Whether no trial is missing.
         trials: One row for each trial of the study that has ended.
         measurements: One row for each measured number: trial, step, examples seen, split, metric, value.
