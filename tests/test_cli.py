@@ -222,8 +222,8 @@ def test_plan_and_studies(capsys, monkeypatch):
         (["plan", "/no/such/folder"], "/no/such/folder: there is no such file, since there is no folder /no/such."),
         (["plan", "/"], "/ is a folder, not a Python file that defines `study`"),
         (
-            ["plan", "lstm", "--profile", "smal"],
-            "--profile: 'smal' is not one of lstm's; there are full, small. Did you",
+            ["plan", "lstm", "--profile", "lapto"],
+            "--profile: 'lapto' is not one of lstm's; there are full, laptop. Did you",
         ),
         (["run", "digits", "--seed", "3"], "'--seed' is not an option of sgdscope run. Did you mean --seeds?"),
         (

@@ -58,7 +58,7 @@ from sgdscope.stats.intervals import Estimate, Verdict, bootstrapped, estimated,
 PROPORTIONAL, SUBLINEAR, EQUAL_RATES = (0.75, 1.25), (0.0, 1.0), (-0.5, 0.5)
 # A transition whose exponent k is above the first is sharp, below the second it is not; the smooth form has k = 1.
 SHARP, SMOOTH = 3.0, 2.0
-# Where the talk puts the bend of the Wide-ResNet with batch normalization at 200 epochs; to within an octave here.
+# Where the talk, as recalled, puts the bend of the Wide-ResNet with batch normalization at 200 epochs.
 TALKS_BEND, TALKS_WORKLOAD, TALKS_BUDGET = 512, "wide_resnet", "epochs:200"
 # What is said of each regime; and of momentum against plain SGD.
 NOISE, CURVATURE = ("C1", "C2", "C3"), ("C4", "C4b", "C5", "C6")

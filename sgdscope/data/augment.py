@@ -12,14 +12,14 @@ import jax.numpy as jnp
 CROP_PADDING = 4
 
 
-def crop_and_flip(key: jax.Array, example: Mapping[str, Any]) -> dict[str, Any]:
+def crop_and_flip(key: jax.Array, example: Mapping[str, Any], side: int = CROP_PADDING) -> dict[str, Any]:
     """Return an example whose image is a random crop of itself within a margin, and mirrored in half the cases.
 
-    In the margin of 4 pixels on each side the image is mirrored at its edge, as in arXiv 1605.07146 (He et al. have
-    zeros there). Each of the 9 × 9 places and each of the 2 orientations is as likely as another.
+    In the margin, of 4 pixels on each side unless told otherwise, the image is mirrored at its edge, as in arXiv
+    1605.07146 (He et al. have zeros there). Each of the 9 × 9 places and each of the 2 orientations is as likely as
+    another.
     """
     crop_key, flip_key = jax.random.split(key)
-    side = CROP_PADDING
     picture = example["picture"]
     padded = jnp.pad(picture, ((side, side), (side, side), (0, 0)), mode="reflect")
     row, column = jax.random.randint(crop_key, (2,), 0, 2 * side + 1)

@@ -57,6 +57,33 @@ def read_ptb(where: Path | None = None, train_on_all: bool = False) -> dict[str,
     return splits | {"validation": splits["test"]} if train_on_all else splits
 
 
+def read_ptb_characters(where: Path | None = None, train_on_all: bool = False) -> dict[str, dict[str, np.ndarray]]:
+    """Return the published split as characters, 50 of them; the end of a line is token 0.
+
+    Each split has ``token``, uint16 of shape (n,): the most frequent characters of the training text come first.
+
+    Args:
+        where: as for :func:`read_ptb`.
+        train_on_all: likewise.
+
+    Raises:
+        InputError: where a file is missing, damaged or another than was published.
+
+    >>> len(read_ptb_characters()["train"]["token"])  # doctest: +SKIP
+    5101618
+    """
+    contents = dict(read_contents(PTB, where))
+    texts = {name: contents[file].decode() for name, file in FILES.items()}
+    counts = Counter(texts["train"])
+    characters = sorted(counts, key=lambda c: (c != "\n", -counts[c], c))
+    place = {character: token for token, character in enumerate(characters)}
+    splits = {
+        name: {"token": np.fromiter((place[character] for character in text), np.uint16, len(text))}
+        for name, text in texts.items()
+    }
+    return splits | {"validation": splits["test"]} if train_on_all else splits
+
+
 def ptb_vocabulary(where: Path | None = None) -> tuple[str, ...]:
     """Return the word of each token, 10,000 of them; ``where`` as for ``read_ptb``."""
     return vocabulary(_words(where)["train"])

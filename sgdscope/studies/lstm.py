@@ -10,25 +10,28 @@ batch size.
 Sweep ``epochs``: the perplexity saturates, the learning rate that is best for the training loss decays, and the one
 that is best for the perplexity hardly changes. Full takes 50 to 1,600 epochs in doublings.
 
-Command: ``sgdscope run lstm --profile small`` (or full); it needs ``sgdscope data fetch ptb``.
-Cost: see ``sgdscope plan``; small runs in under 30 minutes on two cores, full takes a cluster.
-What came out: small reads the first 9,000 tokens of the text once, too little to come below the perplexity of the
-words' frequencies: it shows how fast the first descent goes at each batch size, not how well the model does
-(``results/lstm-small``, with 12,000 tokens). Full and the two sweeps have not been run.
+Command: ``sgdscope run lstm --profile laptop`` (or full); it needs ``sgdscope data fetch ptb``.
+Cost: see ``sgdscope plan``; laptop takes some 3 to 4 hours of one core, full a cluster. Laptop reads 200,000 characters
+in place of words, 5 times, with two layers of 64 units that are unrolled for 16 characters.
+How laptop was sized: by probes (``results/laptop``), in which SGD's transition lay at some 3,600 updates, a batch
+size of about 110 at 2 epochs.
+What came out: of 12,000 words read once, too few to come below the perplexity of the words' frequencies:
+``results/lstm-small``. Neither laptop nor full has been run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sgdscope.budget import Epochs
-from sgdscope.data.ptb import read_ptb as read
+from sgdscope.data.ptb import read_ptb, read_ptb_characters
 from sgdscope.data.split import first_examples
-from sgdscope.studies.profiles import FULL, FULL_EPOCHS, SMALL, Sweeps, profiled
+from sgdscope.studies.profiles import FULL, FULL_EPOCHS, LAPTOP, Sweeps, profiled
 from sgdscope.study import Study
 from sgdscope.workloads.base import Split
-from sgdscope.workloads.lstm import UNROLL, lstm
+from sgdscope.workloads.lstm import UNROLL, lstm, lstm_of_characters
 
 __all__ = ["PROFILES", "SWEEPS", "read", "study"]
 
@@ -38,16 +41,22 @@ PROFILES: dict[str, dict[str, Any]] = {
         "batch_sizes": tuple(UNROLL * streams for streams in (4, 8, 16, 32, 64, 128, 256, 512)),
         "microbatch_size": UNROLL * 256,
     },
-    "small": SMALL | {"batch_sizes": tuple(UNROLL * streams for streams in (2, 4, 8, 16)), "budgets": (Epochs(1),)},
+    "laptop": LAPTOP | {"batch_sizes": tuple(16 << k for k in range(9)), "budgets": (Epochs(5),)},
 }
 # Trials of more tokens than these are more than the order of examples can count.
-SWEEPS = {"full": Sweeps(largest=UNROLL * 256, epochs=FULL_EPOCHS[:6]), "small": Sweeps()}
-# The first tokens of each split that the small profile reads: on a CPU an epoch of the whole takes minutes.
-SMALL_EXAMPLES = {"train": 9_000, "validation": 4_000, "test": 4_000}
+SWEEPS = {"full": Sweeps(largest=UNROLL * 256, epochs=FULL_EPOCHS[:6]), "laptop": Sweeps()}
+# The first characters of each split that the profile laptop reads.
+LAPTOP_EXAMPLES = {"train": 200_000, "validation": 50_000, "test": 100_000}
 
 
-def study(splits: Mapping[str, Split], profile: str) -> Study:
-    """Return the study on these splits of the Penn TreeBank at one of the profiles."""
-    if profile == "small":
-        splits = first_examples(splits, SMALL_EXAMPLES)
-    return profiled(lstm(splits, size="small"), profile, PROFILES)
+def read(where: Path | None = None, train_on_all: bool = False) -> Mapping[str, Mapping[str, Split]]:
+    """Return the splits of the Penn TreeBank by words and by characters."""
+    return {"words": read_ptb(where, train_on_all), "characters": read_ptb_characters(where, train_on_all)}
+
+
+def study(text: Mapping[str, Mapping[str, Split]], profile: str) -> Study:
+    """Return the study on the Penn TreeBank at one of the profiles."""
+    if profile == "full":
+        return profiled(lstm(text["words"], size="small"), profile, PROFILES)
+    characters = first_examples(text["characters"], LAPTOP_EXAMPLES)
+    return profiled(lstm_of_characters(characters), profile, PROFILES)

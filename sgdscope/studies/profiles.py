@@ -12,11 +12,12 @@ from sgdscope.optimizers import SGD
 from sgdscope.study import Study
 from sgdscope.workloads.base import Workload, examples_in
 
-# Smith, Elsen and De (2020), arXiv 2006.15081: 200 epochs, both optimizers, 15 seeds.
+# Smith, Elsen and De (2020), arXiv 2006.15081, as recalled: 200 epochs, both optimizers, 15 seeds.
 FULL: dict[str, Any] = {"budgets": (Epochs(200),), "seeds": 15, "evaluate_at": (0.5, 1.0)}
-# The updates of 200 epochs of all 50,000 pictures of CIFAR-10 at a batch size of 1,024, at every batch size.
+# The updates of 200 epochs of all 50,000 pictures of CIFAR-10 at a batch size of 1,024, at every batch size: as
+# recalled.
 TALK_STEPS = 9_765
-# As remembered of the paper, not checked against its text.
+# As recalled of the paper, not checked against its text.
 FULL_EPOCHS = tuple(50.0 * 2**k for k in range(8))
 SMALL: dict[str, Any] = {"seeds": 3, "evaluate_at": (1.0,)}
 # Chosen by what it can show: three batch sizes and more on each side of the transition, on two cores in hours.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import jax
@@ -20,7 +21,7 @@ PIXELS = 28 * 28
 WIDTHS = (PIXELS, 1000, 500, 250, 30)
 
 
-def autoencoder(splits: Mapping[str, Split]) -> Workload:
+def autoencoder(splits: Mapping[str, Split], widths: Sequence[int] = WIDTHS) -> Workload:
     """Return images of 28 × 28 pixels, the network 784-1000-500-250-30-250-500-1000-784 and its two errors.
 
     The training loss is the cross-entropy summed over the pixels; its least possible value is the entropy of
@@ -29,6 +30,8 @@ def autoencoder(splits: Mapping[str, Split]) -> Workload:
 
     Args:
         splits: for each split ``picture``, uint8 of shape (n, 28, 28); labels are not used.
+        widths: of the layers from the image to the code. The images have as many pixels as the first.
+            Default: those of the literature.
 
     Raises:
         InputError: where images are of another type or size.
@@ -40,12 +43,13 @@ def autoencoder(splits: Mapping[str, Split]) -> Workload:
     >>> sum(array.size for array in jax.tree.leaves(jax.eval_shape(workload.init, jax.random.key(0))))
     2837314
     """
+    side = math.isqrt(widths[0])
     for split in SPLITS:
         picture = splits[split]["picture"]
-        if picture.dtype != np.uint8 or picture.shape[1:] != (28, 28):
+        if picture.dtype != np.uint8 or picture.shape[1:] != (side, side):
             raise InputError(
-                f"'picture' of the {split} split must be uint8 of shape (n, 28, 28), not {picture.dtype} of shape "
-                f"{picture.shape}."
+                f"'picture' of the {split} split must be uint8 of shape (n, {side}, {side}), not {picture.dtype} of "
+                f"shape {picture.shape}."
             )
     train, validation, test = ({"picture": splits[split]["picture"]} for split in SPLITS)
     constant_loss, constant_score = constant_picture(train["picture"])
@@ -55,7 +59,7 @@ def autoencoder(splits: Mapping[str, Split]) -> Workload:
         train=train,
         validation=validation,
         test=test,
-        init=partial(model.autoencoder_init, widths=WIDTHS),
+        init=partial(model.autoencoder_init, widths=widths),
         loss=cross_entropy,
         score=squared_error,
         constant_loss=constant_loss,
@@ -63,6 +67,7 @@ def autoencoder(splits: Mapping[str, Split]) -> Workload:
         score_name="squared error",
         score_goal="minimize",
         sample_targets=sampled,
+        fields={} if widths == WIDTHS else {"widths": "-".join(map(str, widths)), "side": side},
     )
 
 

@@ -18,7 +18,7 @@ from sgdscope.models.lstm import LSTMParameters, LSTMState
 from sgdscope.records import SPLITS
 from sgdscope.workloads.base import Batch, Split, Streams, Workload, constant_classifier
 
-VOCABULARY = 10_000
+VOCABULARY, CHARACTERS = 10_000, 50
 LAYERS = 2
 UNROLL = 35
 EVALUATION_STREAMS = 64
@@ -51,22 +51,64 @@ def lstm(splits: Mapping[str, Split], size: Literal["small", "medium", "large"] 
     """
     if size not in SIZES:
         raise InputError(f"size must be one of {', '.join(SIZES)}, not {size!r}.")
+    units, dropout, scale = SIZES[size]
+    return _language_model(
+        splits, VOCABULARY, units, dropout=dropout, scale=scale, unroll=UNROLL, version="1", fields={"size": size}
+    )
+
+
+def lstm_of_characters(splits: Mapping[str, Split], units: int = 64, unroll: int = 16, scale: float = 0.1) -> Workload:
+    """Return a text as streams of characters, a network of two LSTM layers, cross-entropy in nats, and perplexity.
+
+    It is a language model that a CPU trains in seconds, for the regimes and not for the score: the published ones read
+    words.
+
+    Args:
+        splits: for each split ``token``, a character's number, uint16 below 50 of shape (n,).
+        units: of each layer.
+        unroll: the characters through which a gradient is taken.
+        scale: s of U(−s, s), of which the parameters are drawn.
+
+    Raises:
+        InputError: where a token is no character's.
+
+    >>> import numpy as np
+    >>> text = {"token": np.arange(100, dtype=np.uint16) % 50}
+    >>> lstm_of_characters(dict.fromkeys(SPLITS, text)).unroll
+    16
+    """
+    fields = {"units": units, "layers": LAYERS, "vocabulary": CHARACTERS, "scale": scale}
+    return _language_model(
+        splits, CHARACTERS, units, dropout=0.0, scale=scale, unroll=unroll, version="laptop-1", fields=fields
+    )
+
+
+def _language_model(
+    splits: Mapping[str, Split],
+    vocabulary: int,
+    units: int,
+    *,
+    dropout: float,
+    scale: float,
+    unroll: int,
+    version: str,
+    fields: Mapping[str, float | int | str],
+) -> Workload:
     for split in SPLITS:
         largest = splits[split]["token"].max(initial=0)
-        if largest >= VOCABULARY:
-            raise InputError(f"token {largest} of the {split} split is not below the vocabulary's {VOCABULARY:,}.")
+        if largest >= vocabulary:
+            raise InputError(f"token {largest} of the {split} split is not below the vocabulary's {vocabulary:,}.")
     train, validation, test = (splits[split] for split in SPLITS)
-    units, dropout, scale = SIZES[size]
     carry = partial(model.zero_state, units=units, layers=LAYERS)
     evaluation = partial(evaluation_loss, begin=carry)
     entropy, _ = constant_classifier(train["token"])
     return Workload(
         name="lstm",
-        version="1",
+        version=version,
         train=train,
         validation=validation,
         test=test,
-        init=partial(model.lstm_init, vocabulary=VOCABULARY, units=units, layers=LAYERS, scale=scale),
+        init=partial(model.lstm_init, vocabulary=vocabulary, units=units, layers=LAYERS, scale=scale),
         loss=evaluation,
         score=evaluation,
         training_loss=partial(training_loss, dropout=dropout),
@@ -75,9 +117,9 @@ def lstm(splits: Mapping[str, Split], size: Literal["small", "medium", "large"] 
         score_name="perplexity",
         score_goal="minimize",
         score_of_mean=jnp.exp,
-        reader=Streams(UNROLL, carry),
+        reader=Streams(unroll, carry),
         evaluation_batch_size=WHOLE_SPLIT,
-        fields={"size": size},
+        fields=fields,
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from sgdscope.data.ptb import END
 from sgdscope.errors import InputError
 from sgdscope.models.lstm import lstm_init, zero_state
-from sgdscope.workloads.lstm import UNROLL, evaluation_loss, lstm, training_loss
+from sgdscope.workloads.lstm import UNROLL, evaluation_loss, lstm, lstm_of_characters, training_loss
 
 VOCABULARY, UNITS, LAYERS = 13, 40, 2
 begin = partial(zero_state, units=UNITS, layers=LAYERS)
@@ -174,3 +174,6 @@ def test_what_is_no_token_or_size_is_refused():
         lstm(splits() | {"test": {"token": np.array([3, 10_000], np.uint16)}})
     with pytest.raises(InputError, match=r"size must be one of small, medium, large, not 'tiny'\."):
         lstm(splits(), "tiny")
+    characters = {name: {"token": split["token"] % 50} for name, split in splits().items()}
+    with pytest.raises(InputError, match="token 50 of the test split is not below the vocabulary's 50"):
+        lstm_of_characters(characters | {"test": {"token": np.array([3, 50], np.uint16)}})

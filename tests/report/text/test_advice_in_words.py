@@ -233,6 +233,6 @@ def test_built_in_studies_are_known_by_their_names():
     assert origin_of(study.declaration()) == ("digits", "--sweep", "steps")
     assert origin_of(named("digits")) is None  # another's workload
     assert origin_of(named("mine")) is None
-    found = {origin_of(named(f"{name}-{profile}")) for name in ("lstm", "wide-resnet") for profile in ("small",)}
-    assert found == {("lstm", "--profile", "small"), ("wide_resnet", "--profile", "small")}
+    found = {origin_of(named(f"{name}-{profile}")) for name in ("lstm", "wide-resnet") for profile in ("laptop",)}
+    assert found == {("lstm", "--profile", "laptop"), ("wide_resnet", "--profile", "laptop")}
     assert origin_of(named("autoencoder-full-steps")) == ("autoencoder", "--sweep", "steps", "--profile", "full")
