@@ -41,7 +41,7 @@ def studies() -> dict[str, sg.Study]:
     return {
         "epochs": digits,
         "noise": digits.changed(along | {"noise_scale_at": (0, *ALONG_TRAINING)}),
-        "sharpness": digits.changed({"seeds": 5, "sharpness_at": (0, 0.05, 0.1, 0.25, 0.5, 1)}),
+        "sharpness": digits.changed({"sharpness_at": (0, 0.05, 0.1, 0.25, 0.5, 1)}),
         "steps": sg.studies.get("digits", sweep="steps"),
         "methods": sg.studies.get("methods").changed({"budgets": sg.Epochs(20), "seeds": 5}),
         "budgets": sg.studies.get("digits", sweep="epochs"),
