@@ -9,6 +9,9 @@ from sgdscope.analysis.tables import Tables
 from sgdscope.report.figures import style
 from sgdscope.report.figures.figure import Figure
 
+# Of the largest number that is drawn.
+LEAST_SHOWN = 1e-3
+
 
 def figure(part: Tables) -> Figure | None:
     """Return the figure; None where no sharpness was measured."""
@@ -20,7 +23,7 @@ def figure(part: Tables) -> Figure | None:
         "",
         "The learning rate ε at that time, times the largest eigenvalue λ_max of the Hessian of the training loss. At "
         "each batch size's optimal learning rate, with 95 % intervals. Dashed: 2(1 + m), above which gradient descent "
-        "with momentum m diverges on a quadratic.",
+        "with momentum m diverges on a quadratic. What is below a thousandth of the largest is cut off.",
         "sharpness",
         chart(part),
     )
@@ -32,6 +35,8 @@ def chart(part: Tables) -> style.HConcatChart:
     # The lower end of an interval may lie below 0, which a logarithmic axis has not.
     rows = rows.with_columns(pl.when(pl.col("product_low") > 0).then("product_low").otherwise("product"))
     ends = pl.concat([rows["product"], rows["limit"].drop_nulls()])
+    # What the schedule has made tiny would take most of the axis.
+    ends = ends.clip(lower_bound=style.extent(ends)[1] * LEAST_SHOWN)
     scale = alt.Scale(type="log", domain=style.extent(ends), nice=False, padding=14)
     y = alt.Y("product:Q", title="ε·λ_max", scale=scale, axis=style.decades_axis(ends))
     x = alt.X("fraction:Q", title="share of the budget", axis=alt.Axis(format="%", grid=False))
