@@ -127,6 +127,8 @@ def origin_of(declaration: Declaration) -> tuple[str, ...] | None:
         for profile in (None,) if workload in ("digits", *OF_METHODS) else PROFILES:
             if declaration.name != "-".join(filter(None, (workload, profile, sweep))).replace("_", "-"):
                 continue
+            if profile and [record.name for record in declaration.workloads] != [workload]:
+                return None
             if profile:
                 on_all = ("--train-on-all",) if declaration.workloads[0].chosen_on == "test" else ()
                 return (*words, "--profile", profile, *on_all)
