@@ -191,7 +191,7 @@ def _use(row: dict[str, Any], costs: pl.DataFrame, record: WorkloadRecord) -> Sa
     tried = costs["batch_size"].sort().to_list()
     if row["basis"] == EQUIVALENT:
         first = "fastest" if row["seconds"] is not None else "largest"
-        why = "" if row["place"] == "largest" else f" It is the {first} of the equivalent ones."
+        why = "" if row["place"] == "largest" else f" {row['batch_size']} is the {first} of the equivalent ones."
         return Said(f"{row['optimizer']}: use {pair}", f"{result}{place} {_capital(by_verdict(verdicts, tried))}.{why}")
     # A batch size that others are compared with is equivalent to itself alone.
     against = listed(size for verdict, size in verdicts if verdict == "equivalent")

@@ -60,7 +60,7 @@ def test_sentences_say_what_was_planted():
     assert re.match(
         r"sgd: use batch size 64 and learning rate 0\.\d+ \[0\.\d+, 0\.\d+\]: "
         r"test accuracy [\d.]+ \[[\d.]+, [\d.]+\] %, 0\.48 s a trial\. "
-        r"Equivalent at 4 to 64; worse at 128 and larger\. It is the fastest of the equivalent ones\.$",
+        r"Equivalent at 4 to 64; worse at 128 and larger\. 64 is the fastest of the equivalent ones\.$",
         sgd,
     )
     assert momentum.startswith("momentum:0.9: use batch size 1024 and ")
