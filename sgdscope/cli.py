@@ -1,6 +1,7 @@
 """The command line.
 
-Commands: run, plan, show, report, figures, claims, advise, compare, analyze, export, publish, verify, data, studies.
+Commands: run, plan, show, watch, report, figures, claims, advise, compare, analyze, export, publish, verify, data,
+studies.
 
 Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 70 a defect of sgdscope, 130 interrupted and safe to run
 again.
@@ -14,6 +15,7 @@ import json
 import math
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -241,6 +243,8 @@ class Run(Debuggable):
         arg(name="for", metavar="TIME", help_behavior_hint="(default: until it is finished)"),
     ] = None
     """Stop after this time, such as 90s, 2m or 1.5h. Trained trials are committed."""
+    live: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
+    """Keep the page live.html in the folder, which shows the results so far in a browser."""
     verbose: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
     """Print each compiled program and the time of its compilation."""
 
@@ -263,6 +267,14 @@ class Run(Debuggable):
                 ]
         return words + ["--until-decided"] * self.until_decided
 
+    def _page_beside(self, folder: Path) -> contextlib.AbstractContextManager[None]:
+        if not self.live:
+            return contextlib.nullcontext()
+        from sgdscope.live.file import FILE, beside
+
+        _say(f"Open {folder / FILE} in a browser to see the results so far.")
+        return beside(folder)
+
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
         study = _load(self.study, self.source, self.table, self.fields)
@@ -273,7 +285,7 @@ class Run(Debuggable):
         from sgdscope.streaming.distributed import exit_together
 
         folder = _given("out", self.out) or Path(f"sgdscope-{OBEYED.sub('-', study.name).replace('/', '-')}")
-        with exit_together():
+        with exit_together(), self._page_beside(folder):
             result = run(
                 study, folder, Terminal(file=sys.stderr), until_decided=self.until_decided, seconds=self.for_,
                 command=self.words, debug=self.debug,
@@ -412,6 +424,41 @@ class Show(Debuggable):
             console.print()
             _print_findings(result.tables, console)
             _print_recommendation(result, console)
+        return DONE
+
+
+@dataclass(frozen=True)
+class Watch(Debuggable):
+    """Show a study that is being trained in a browser.
+
+    The page is served to this machine alone, until the study is finished.
+    """
+
+    folder: Folder
+    """The study's folder."""
+    port: Annotated[Annotated[int, whole_number("port")], option("N", "default: a free one")] = 0
+    """The port on 127.0.0.1."""
+    file: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
+    """Write the page to live.html in the folder, and serve nothing."""
+
+    def __call__(self, console: Terminal) -> int:
+        """Run the command."""
+        from sgdscope.live.file import FILE, keep
+        from sgdscope.live.server import Watch as Server
+
+        if _read(self.folder).finished:
+            print_text(console, f"{self.folder} is finished. Write its report with `sgdscope report {self.folder}`.")
+            return DONE
+        with contextlib.suppress(KeyboardInterrupt):
+            if self.file:
+                print_line(console, str(self.folder / FILE))
+                keep(self.folder, threading.Event().wait)
+                return DONE
+            server = Server(self.folder, self.port)
+            print_line(console, server.url)
+            port = server.server.server_port
+            _say(f"From another machine: ssh -L {port}:127.0.0.1:{port} HOST. Ctrl+C ends it, and not the study.")
+            server.serve()
         return DONE
 
 
@@ -864,6 +911,7 @@ Command = (
     Run
     | Plan
     | Show
+    | Watch
     | Report
     | Figures
     | Claims

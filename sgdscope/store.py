@@ -97,7 +97,7 @@ SCHEMAS = {"measurements": MEASUREMENTS_SCHEMA, "correctness": CORRECTNESS_SCHEM
 COMMIT = re.compile(r"[0-9a-f]{16}\.[0-9a-f]{16}\.parquet")
 CHECKPOINT = re.compile(r"[0-9a-f]+(\.[0-9a-f]+)*\.npz")
 # Our own names: of files beside study.json, of those that a start which was cut short leaves, and in each folder.
-BESIDE = re.compile(r"(study|programs)\.json|report\.html")
+BESIDE = re.compile(r"(study|programs)\.json|(report|live)\.html")
 BEGUN = re.compile(r"(study|programs)\.json")
 OWN_FOLDERS = dict.fromkeys(SCHEMAS, COMMIT) | {"checkpoints": CHECKPOINT}
 # What a system puts into folders by itself: no sign that a folder is used for something else.

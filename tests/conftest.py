@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from hypothesis import settings
+from playwright.sync_api import sync_playwright
 
 import sgdscope as sg
 from sgdscope.stats import intervals as statistics
@@ -214,3 +216,18 @@ def planted_study():
         return folder
 
     return fill
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A browser of the system's, which is driven as a reader would; it is never downloaded."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("there is no Chromium on this machine: what the page does in a browser was not tested")
+    flags = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=found, args=[*flags.split(), "--disable-component-update", "--disable-sync"]
+        )
+        yield running
+        running.close()

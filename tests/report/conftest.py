@@ -1,10 +1,8 @@
-import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from playwright.sync_api import sync_playwright
 
 from sgdscope.analysis.noise_scale import SQUARE_NORM, TRACE
 from sgdscope.analysis.sharpness import RATE, RESIDUAL, SHARPNESS
@@ -82,18 +80,3 @@ def study_tables(tmp_path_factory):
 def simulated_page(study_tables, tmp_path_factory):
     """The page of that study."""
     return write_page(study_tables, tmp_path_factory.mktemp("page") / "report.html", Path("my folder"))
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """A browser of the system's, which is driven as a reader would; it is never downloaded."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("there is no Chromium on this machine: what the page does in a browser was not tested")
-    flags = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(
-            executable_path=found, args=[*flags.split(), "--disable-component-update", "--disable-sync"]
-        )
-        yield running
-        running.close()
