@@ -245,6 +245,12 @@ class Run(Debuggable):
     """Stop after this time, such as 90s, 2m or 1.5h. Trained trials are committed."""
     live: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
     """Keep the page live.html in the folder, which shows the results so far in a browser."""
+    log_to: Annotated[
+        tuple[Literal["mlflow", "wandb", "tensorboard", "trackio"], ...], option("TRACKER ...", "default: none")
+    ] = ()
+    """Log the results when training ends to mlflow, wandb, tensorboard or trackio, which are extras."""
+    log_each: Annotated[Literal["cell", "trial"], option("cell|trial", "default: cell")] = "cell"
+    """Whether a tracker gets a run for each cell, at its best learning rate, or for each trial."""
     verbose: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
     """Print each compiled program and the time of its compilation."""
 
@@ -284,6 +290,10 @@ class Run(Debuggable):
         from sgdscope.store import ended
         from sgdscope.streaming.distributed import exit_together
 
+        if self.log_to:
+            from sgdscope.trackers.log import check_installed
+
+            check_installed(self.log_to)
         folder = _given("out", self.out) or Path(f"sgdscope-{OBEYED.sub('-', study.name).replace('/', '-')}")
         with exit_together(), self._page_beside(folder):
             result = run(
@@ -303,6 +313,10 @@ class Run(Debuggable):
                 page = result.save_report(folder / "report.html")
             except InputError as error:  # the results are printed nevertheless
                 page = error
+        if self.log_to and page is not None and not result.optima.is_empty():
+            from sgdscope.trackers.log import log
+
+            log(result, self.log_to, self.log_each, _say)
         if self.verbose:
             for program in ran.compile_times:
                 print_text(

@@ -15,7 +15,7 @@ ROOMS = [
     *("budget", "seeds", "schedules", "optimizers", "models", "data", "workloads", "torch", "study", "store"),
     *("stats", "importing", "analysis", "training", "streaming", "engine", "imagenet"),
     *("study_file", "studies", "testing"),
-    *("claims", "advice", "report", "result", "comparison", "publishing", "live", "cli"),
+    *("claims", "advice", "report", "result", "comparison", "publishing", "live", "trackers", "cli"),
 ]
 # The face loads the public names when they are asked for.
 FACE = "__init__"
