@@ -188,7 +188,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(open_page):
     widths = phone.page.eval_on_selector_all(
         ".chart svg.marks", "all => all.map(one => one.getBoundingClientRect().right)"
     )
-    assert len(widths) == 30
+    assert len(widths) == 33
     assert max(widths) <= 390
     phone.page.locator(point_at(CHOSEN)).last.tap()
     assert phone.page.get_attribute(f'[data-size="{CHOSEN}"]', "aria-pressed") == "true"
