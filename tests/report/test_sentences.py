@@ -24,7 +24,7 @@ def test_every_figure_says_what_to_see_with_n_in_the_order_of_the_talk(study_tab
     assert [figure.name for figure in figures] == [
         "best-score", "difference-from-sgd", "failures", "optimal-learning-rate", "two-regimes", "training-loss",
         "score-by-learning-rate", "loss-by-learning-rate", "loss-along-training", "score-along-training",
-        "noise-scale", "optimal-temperature", "score-by-temperature",
+        "noise-scale", "sharpness", "optimal-temperature", "score-by-temperature",
     ]  # fmt: skip
     for figure in [*figures, *figures_against_epochs(study_tables, "simulated")]:
         assert ("failed to train" if figure.name == "failures" else "4 seeds") in figure.sentence, figure.name

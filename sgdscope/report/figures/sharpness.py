@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import altair as alt
 import polars as pl
 
 from sgdscope.analysis.tables import Tables
+from sgdscope.formatting import estimate, number
 from sgdscope.report.figures import style
-from sgdscope.report.figures.figure import Figure
+from sgdscope.report.figures.figure import Figure, seeds
 
 # Of the largest number that is drawn.
 LEAST_SHOWN = 1e-3
@@ -20,13 +25,35 @@ def figure(part: Tables) -> Figure | None:
     return Figure(
         "sharpness",
         "Learning rate times sharpness along training",
-        "",
+        sentence(part),
         "The learning rate ε at that time, times the largest eigenvalue λ_max of the Hessian of the training loss. At "
         "each batch size's optimal learning rate, with 95 % intervals. Dashed: 2(1 + m), above which gradient descent "
         "with momentum m diverges on a quadratic. What is below a thousandth of the largest is cut off.",
         "sharpness",
         chart(part),
     )
+
+
+def sentence(part: Tables) -> str:
+    """Say how large ε·λ_max becomes after the start at the smallest and the largest batch size, beside its limit."""
+    rows = part.sharpness_at_best.filter(pl.col("step") > 0)
+    if rows.is_empty():
+        return f"The sharpness was measured at the start alone ({seeds(part.sharpness_at_best)})."
+    said = []
+    for optimizer in style.optimizers(rows):
+        mine = rows.filter(optimizer=optimizer).sort("product", descending=True)
+        sizes = mine["batch_size"].unique().sort().to_list()
+        largest = [mine.filter(batch_size=size).row(0, named=True) for size in dict.fromkeys((sizes[0], sizes[-1]))]
+        at = " and ".join(f"{_product(row)} at batch size {row['batch_size']}" for row in largest)
+        limit = largest[0]["limit"]
+        beside = "" if limit is None else f". The limit of stability is {number(limit)}"
+        said.append(f"{optimizer}: the largest mean ε·λ_max after the start is {at}{beside}.")
+    return f"{' '.join(said)} Intervals are over {seeds(rows)}."
+
+
+def _product(row: Mapping[str, Any]) -> str:
+    value, low, high = (row[f"product{end}"] for end in ("", "_low", "_high"))
+    return estimate(value, low, high) if math.isfinite(high - low) else number(value)
 
 
 def chart(part: Tables) -> style.HConcatChart:
