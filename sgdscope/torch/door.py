@@ -65,15 +65,14 @@ def _drawn(base: str, x: torch.Tensor, *numbers: float) -> torch.Tensor:
 def check(bridge: Any, heads: nn.Module, loss: Callable[..., Any], init: Any, train: Mapping[str, np.ndarray]) -> None:
     """Refuse a module that does not compute in JAX what it computes in PyTorch.
 
-    A batch is trained on in both: at once in JAX, and in ghost batches, or in pairs of examples, one after the other in
-    PyTorch. Compared are the losses, the gradient of each parameter, the moved buffers, and losses and scores in
-    evaluation mode. The parameters are those of one key.
+    A batch is trained on in both, in PyTorch ghost batch after ghost batch where there are any. Compared are the
+    losses, the gradient of each parameter, the moved buffers, and losses and scores in evaluation mode. The parameters
+    are those of one key.
 
     Raises:
         InputError: If numbers differ; the sentence names the operation, parameter or buffer.
     """
-    piece = bridge.ghost if bridge.ghost > 1 else 2
-    n = 2 * piece if bridge.ghost > 1 else BATCH
+    piece, n = (bridge.ghost, 2 * bridge.ghost) if bridge.ghost > 1 else (BATCH, BATCH)
     batch = {key: array[np.arange(n) % len(array)] for key, array in train.items()}
     arrays = [torch.from_numpy(array) for array in batch.values()]
     held = {key: jnp.asarray(as_array(a)) for key, a in zip(batch, arrays, strict=True)}
@@ -89,14 +88,9 @@ def check(bridge: Any, heads: nn.Module, loss: Callable[..., Any], init: Any, tr
     )
     own_losses, own_gradient, own_buffers = _trained(heads, arrays, piece)
     if not near(losses, own_losses):
-        whole = _trained(heads, arrays, n)[0]
-        if bridge.ghost == 1 and not near(whole, own_losses):
-            raise InputError(
-                "the training loss of an example depends on the other examples of its batch, so that what the module "
-                "computes would change with the batch size. Only batch normalization can, with ghost_batch_size."
-            )
         first = _first_difference(bridge, parameters, arrays, piece)
         raise InputError(f"{first} gives other numbers in JAX than in PyTorch.")
+    _check_alone(bridge, parameters, held)
     largest = max(float(np.abs(g).max(initial=0)) for g in own_gradient.values())
     for name, value in gradient.items():
         if not near(value, own_gradient[name], NEGLIGIBLE * largest):
@@ -108,6 +102,24 @@ def check(bridge: Any, heads: nn.Module, loss: Callable[..., Any], init: Any, tr
         if not near(value, own_buffers[name]):
             raise InputError(f"the buffer {name} moves otherwise in JAX than in PyTorch.")
     _check_evaluation(bridge, heads, loss, (parameters, state, held), arrays)
+
+
+def _check_alone(bridge: Any, parameters: Any, batch: Mapping[str, Any]) -> None:
+    """Refuse a training loss of an example that depends on examples outside its ghost batch."""
+    keys = jax.random.split(jax.random.key(0), len(batch["y"]))
+    size = bridge.ghost if bridge.ghost > 1 else len(keys) // 2
+
+    @partial(jax.jit, static_argnums=0)
+    def losses(n: int, parameters: Any, state: Any, batch: Any, keys: Any) -> Any:
+        part = {key: array[:n] for key, array in batch.items()}
+        return bridge.trained(parameters, state, part, keys[:n])[0]
+
+    given = parameters, dict(bridge.state), batch, keys
+    if not near(losses(size, *given), losses(len(keys), *given)[:size]):
+        raise InputError(
+            "the training loss of an example depends on the other examples of its batch, so that what the module "
+            "computes would change with the batch size. Only batch normalization can, with ghost_batch_size."
+        )
 
 
 def near(a: Any, b: Any, least: float = 0.0) -> bool:
@@ -195,5 +207,5 @@ def _first_difference(bridge: Any, parameters: Any, arrays: Sequence[torch.Tenso
 
     held = [jnp.asarray(as_array(array[:piece])) for array in arrays]
     with torch.no_grad(), _Patterned():
-        graph(tensors, held, Context(piece, bridge.ghost, None), compare)
+        graph(tensors, held, Context(piece, bridge.ghost, None, piece), compare)
     return found[0] if found else "the training loss"

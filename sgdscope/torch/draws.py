@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgdscope.errors import InputError
+
 
 class SharedDrawError(Exception):
     """An operation draws random numbers for a whole batch at once."""
@@ -33,7 +35,7 @@ class Context:
         examples: n, the number of examples.
         ghost: the ghost batch size.
         keys: a key for each example, shape (n,); None where :func:`pattern` stands for random numbers.
-        piece: examples that share a pattern, where it stands for random numbers. Default: all.
+        piece: examples that share a pattern, where it stands for random numbers. Default: there are no draws.
         axis: of the present operation's result, which axis counts examples, and how many numbers each example has
             along it; None where no axis does.
         draws: how many operations have drawn.
@@ -77,8 +79,12 @@ class Context:
         number, self.draws = self.draws, self.draws + 1
         rest = (*shape[:at], own, *shape[at + 1 :])
         if self.keys is None:
-            piece = self.piece or self.examples
-            fixed = pattern((*shape[:at], own * piece, *shape[at + 1 :]))
-            return of_uniform(jnp.asarray(np.concatenate([fixed] * (self.examples // piece), at)))
+            if self.piece is None:
+                raise InputError(
+                    "the module draws random numbers in evaluation mode, so that its score would be one of many. Draw "
+                    "them only where self.training is true."
+                )
+            fixed = pattern((*shape[:at], own * self.piece, *shape[at + 1 :]))
+            return of_uniform(jnp.asarray(np.concatenate([fixed] * (self.examples // self.piece), at)))
         drawn = jax.vmap(lambda key: sample(jax.random.fold_in(key, number), rest), out_axes=at)(self.keys)
         return drawn.reshape(shape)

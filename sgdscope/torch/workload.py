@@ -262,6 +262,18 @@ def _bridge(heads: _Heads, train: Mapping[str, np.ndarray], ghost: int) -> Bridg
     }
     needed = _needed(training, evaluation)
     state = {name: fixed.pop(name) for name in training.moved if name in needed}
+    of_norms = {
+        training.tensors[source.name]
+        for node in training.nodes
+        if node.op == "call_function" and operation(node) in BATCH_NORMS
+        for source in node.args[3:5]
+        if getattr(source, "name", None) in training.tensors
+    }
+    if ghost > 1 and (others := state.keys() - of_norms):
+        raise InputError(
+            f"the buffer {min(others)} moves once for each batch. Ghost batches (ghost_batch_size={ghost}) can move "
+            f"only the running statistics of a batch normalization."
+        )
     return Bridge(tuple(train), training, evaluation, fixed, state, ghost)
 
 

@@ -103,12 +103,14 @@ def traced_differently(a: Any, b: Any) -> bool:
 def check_parameters(where: str, name: str, tree: Any) -> None:
     """Refuse what a function returned unless it is a tree of float32 arrays, and for ``init`` not an empty one.
 
+    A state may hold int32 arrays as well, such as a count of batches.
+
     Raises:
-        InputError: If a leaf is no float32 array, or parameters are empty.
+        InputError: If a leaf is of another type, or parameters are empty.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     for path, leaf in leaves:
-        if leaf.dtype != jnp.float32:
+        if leaf.dtype != jnp.float32 and not (name == "init_state" and leaf.dtype == jnp.int32):
             what = f"{where}: {name} must return a tree of float32 arrays, but {_place(path)} is {leaf.dtype}"
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or leaf.dtype == jnp.uint32:
                 raise InputError(

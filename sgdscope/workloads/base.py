@@ -156,7 +156,8 @@ class Workload:
             something else than ``loss``. ``keys`` has shape (n,), one key for each example and visit, so that dropout
             does not depend on how a batch is cut. Without a state, ``state`` is ``()``. A function that leaves it out,
             ``training_loss(parameters, batch, keys)``, returns the losses alone. Default: ``loss``.
-        init_state: ``init_state() -> state``, any tree of float arrays, such as running statistics. Default: none.
+        init_state: ``init_state() -> state``, any tree of float32 or int32 arrays, such as running statistics.
+            Default: none.
         penalty: ``penalty(parameters) -> scalar``, added to the mean loss in the gradient alone, such as L2.
             Default: none.
         ghost_batch_size: Examples per batch-norm statistic, where there are any. Batch sizes are multiples of it.

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch", reason="the extra torch is not installed")
 
 from networks import cnn, images, mlp, vectors
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, random_split
 
 import sgdscope.torch.operations as operations
@@ -59,6 +60,7 @@ class Endless(IterableDataset):
     [
         ({"make": lambda: Own(lambda m, h: Straight.apply(h))}, r"gradient of the parameter layer.\w+ is another"),
         ({"make": lambda: Own(lambda m, h: h - h.mean(0))}, "depends on the other examples of its batch"),
+        ({"make": lambda: Own(lambda m, h: F.dropout(h))}, "draws random numbers in evaluation mode"),
         ({"make": cnn, "data": images}, r"statistics of its batch \(1\).*Give ghost_batch_size"),
         ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "reduction='sum'"),
         (
@@ -152,6 +154,35 @@ def test_several_inputs_tied_and_frozen_parameters_and_a_regression():
     assert set(made.init(jax.random.key(0))) == {"a.weight", "a.bias", "b.bias"}
     assert set(made.train) == {"x0", "x1", "y"}
     assert made.constant_loss == pytest.approx(made.train["y"].var())
+
+
+class Counted(nn.Module):
+    """A layer whose noise fades with the batches that it has seen, and which counts examples to no end."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.utils.parametrizations.spectral_norm(nn.Linear(5, 3))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+        self.register_buffer("examples", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        if not self.training:
+            return self.layer(x) / (1 + self.batches)
+        self.batches += 1
+        self.examples += x.shape[0]
+        return self.layer(x) + torch.randn_like(x[:, :3]) / (1 + self.batches)
+
+
+def test_an_integer_buffer_is_carried_where_it_matters_and_dropped_where_it_does_not():
+    made = workload(Counted)
+    state = made.init_state()
+    assert {name.rpartition(".")[2] for name in state} == {"batches", "_u", "_v"}
+    batch = {key: jax.numpy.asarray(array) for key, array in made.train.items()}
+    keys = jax.random.split(jax.random.key(0), 24)
+    moved = made.training_loss(made.init(keys[0]), state, batch, keys)[1]
+    assert (int(moved["batches"]), moved["batches"].dtype) == (1, np.int32)
+    with pytest.raises(InputError, match="buffer batches moves once for each batch"):
+        workload(Counted, ghost_batch_size=12)
 
 
 def test_two_classes_by_logits_have_an_accuracy():

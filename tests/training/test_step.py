@@ -209,13 +209,21 @@ def test_the_stretches_of_a_curve_share_all_updates_evenly(updates):
         assert all(update * min(50, updates) // updates == number for update in (first, stop - 1))
 
 
+def test_a_state_may_count_in_integers():
+    counting = lambda: {"mean": jnp.zeros(3), "count": jnp.int32(0)}
+    integers = regression(init_state=counting, score=lambda p, s, batch: jnp.full(len(batch["y"]), s["count"]))
+    found = trained(integers, 12, 4)
+    assert found[UPDATES, "test", "score"] == 3 * UPDATES
+    assert found == trained(regression(), 12, 4)
+
+
 # ── What is refused ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
     ("functions", "sentence"),
     [
-        ({"init_state": lambda: {"mean": jnp.zeros(3, jnp.int32)}}, "init_state must return a tree of float32"),
+        ({"init_state": lambda: {"mean": jnp.zeros(3, jnp.bfloat16)}}, "init_state must return a tree of float32"),
         ({"training_loss": lambda p, s, batch, keys: batch["x"][:, 0]}, "must return the losses and a state"),
         ({"training_loss": lambda p, s, batch, keys: (batch["x"][:, 0], ())}, "must return the losses and a state"),
         ({"penalty": lambda p: p["w"]}, r"penalty must return one number, shape \(\)"),
