@@ -30,6 +30,7 @@ import sgdscope as sg
 from sgdscope.torch import from_torch
 from sgdscope.training.jax_setup import COMPILER_OPTIONS, pinned
 from sgdscope.training.step import Kind, Recipe, Settings, one_update, start, train
+from sgdscope.version import __version__
 
 MODELS, RATE, MOMENTUM = 8, 0.01, 0.9
 
@@ -213,7 +214,7 @@ def main(folder: str, rounds: int = 3, names: str = ",".join(NETWORKS)) -> None:
 
 def report(table: pl.DataFrame, rounds: int) -> str:
     """Return the page: the median time of each peer, and the median over rounds of its ratio to ours."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("sgdscope", "jax", "torch"))
+    versions = ", ".join([f"sgdscope {__version__}", *(f"{name} {version(name)}" for name in ("jax", "torch"))])
     lines = [
         "# PyTorch models against PyTorch",
         f"`python benchmarks/torch_models.py RESULTS {rounds}`: one core, {versions}; medians of {rounds} rounds, "
