@@ -21,8 +21,8 @@ class SharedDrawError(Exception):
 def pattern(shape: tuple[int, ...]) -> np.ndarray:
     """Return fixed numbers between 0 and 1 that stand for uniform draws where two frameworks are compared.
 
-    >>> pattern((2, 2)).round(3).tolist()
-    [[0.618, 0.236], [0.854, 0.472]]
+    >>> (100 * pattern((2, 2))).round().tolist()
+    [[62.0, 24.0], [85.0, 47.0]]
     """
     return ((np.arange(1, math.prod(shape) + 1) * 0.6180339887498949) % 1).astype(np.float32).reshape(shape)
 
