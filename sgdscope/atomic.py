@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,16 +14,21 @@ from typing import BinaryIO
 
 from sgdscope.errors import InputError
 
-# How :func:`replace` ends the name of a file that it has not finished: with the number of its process.
+# How :func:`replace` ends the name of a file that it has not finished: with a number that no other process draws.
 UNFINISHED = re.compile(r"(?P<name>.+)\.\d+\.part")
 # What says that the disk lost or refused data; any other error of a synchronisation says that there is none.
 LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes, synchronised: bool = True) -> None:
     """Write a file aside, synchronise it and rename it into place; leaves nothing behind where that fails.
 
     A symbolic link stays, and the file that it names is replaced. A device, named pipe or socket is never replaced.
+
+    Args:
+        path: the file.
+        content: what it holds from now on.
+        synchronised: False where it need not outlive a power failure.
 
     Raises:
         OSError: where it cannot be written.
@@ -30,16 +36,48 @@ def replace(path: Path, content: bytes) -> None:
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "it is a device, a pipe or a socket, not a file")
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f"{path.name}.{secrets.randbits(63)}.part")
     try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            _synchronise(file.fileno())
-        aside.replace(path)
+        _write(aside, content, synchronised)
+        try:
+            aside.replace(path)
+        except FileNotFoundError:  # this process stood still for so long that another cleared the file away
+            _write(aside, content, synchronised)
+            aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-    synchronise_folder(path.parent)
+    if synchronised:
+        synchronise_folder(path.parent)
+
+
+def _write(path: Path, content: bytes, synchronised: bool) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        if synchronised:
+            _synchronise(file.fileno())
+
+
+def create(path: Path, content: bytes) -> bool:
+    """Create a file, which of several processes that try only one does; return whether this one did.
+
+    Raises:
+        InputError: If the folder cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    try:
+        os.write(descriptor, content)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise _unwritten(path, error) from error
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def write(path: Path, content: bytes) -> None:
@@ -52,10 +90,14 @@ def write(path: Path, content: bytes) -> None:
         path.parent.mkdir(exist_ok=True)
         replace(path, content)
     except OSError as error:
-        what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else why(error)
-        raise InputError(
-            f"{path} cannot be written: {what}. What was committed before is valid; run the same command to resume."
-        ) from error
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: OSError) -> InputError:
+    what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else why(error)
+    return InputError(
+        f"{path} cannot be written: {what}. What was committed before is valid; run the same command to resume."
+    )
 
 
 class NotAFileError(InputError):
@@ -106,7 +148,8 @@ def names(folder: Path) -> Sequence[str]:
         InputError: where it cannot be read, or is no folder.
     """
     try:
-        return sorted(path.name for path in folder.iterdir())
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries)
     except FileNotFoundError:
         if folder.is_symlink():
             raise InputError(f"{folder} is a link to {folder.readlink()}, which is not there.") from None

@@ -1,6 +1,6 @@
 """The command line.
 
-Commands: run, plan, show, watch, report, figures, claims, advise, compare, analyze, export, publish, verify, data,
+Commands: run, work, plan, show, watch, report, figures, claims, advise, compare, analyze, export, publish, verify, data,
 studies.
 
 Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 70 a defect of sgdscope, 130 interrupted and safe to run
@@ -16,6 +16,7 @@ import math
 import shlex
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -344,6 +345,63 @@ class Run(Debuggable):
 
 
 @dataclass(frozen=True)
+class Work(Debuggable):
+    """Join the training of a study, from any machine that sees its folder.
+
+    Each worker trains other trials, and ends when the study is finished.
+    """
+
+    folder: Folder
+    """The folder of a study that `sgdscope run` began."""
+    for_: Annotated[
+        Annotated[float, read_by(parse_duration)] | None,
+        arg(name="for", metavar="TIME", help_behavior_hint="(default: until it is finished)"),
+    ] = None
+    """Stop after this time, such as 90s, 2m or 1.5h. Trained trials are committed."""
+
+    def __call__(self, console: Terminal) -> int:
+        """Run the command."""
+        from sgdscope.report.text.commands import words_of
+        from sgdscope.result import run
+        from sgdscope.store import Store
+        from sgdscope.streaming.distributed import exit_together
+
+        store = Store(self.folder)
+        declaration, kept = store.declaration(), store.commands()
+        words = [kept[record.name] for record in declaration.workloads if record.name in kept]
+        if not words and (named := words_of(declaration, {})):
+            words = [list(named)]
+        if not words:
+            raise InputError(
+                f"{self.folder} was begun from Python, so no command is known that declares its study. Run the script "
+                f"that began it; it joins the training."
+            )
+        code, ends_at = DONE, math.inf if self.for_ is None else time.monotonic() + self.for_
+        for each in dict.fromkeys(map(tuple, words)):
+            if Path(each[0]).is_absolute() and not Path(each[0]).is_file():
+                raise InputError(
+                    f"{self.folder} was begun with {each[0]}, which is not on this machine. Put it there, or join with "
+                    f"`sgdscope run FILE --out {shlex.quote(str(self.folder))}`."
+                )
+            begun = cast(Run, _parsed(["run", *each]))
+            study = _load(begun.study, begun.source, begun.table, begun.fields)
+            with exit_together():
+                ran = run(
+                    study, self.folder, Terminal(file=sys.stderr), until_decided=begun.until_decided,
+                    seconds=None if self.for_ is None else ends_at - time.monotonic(), debug=self.debug,
+                ).ran  # fmt: skip
+            assert ran is not None  # noqa: S101 - run says what it did
+            print_text(console, f"trained {ran.trained} trials in {ran.seconds:.0f} s")
+            if ran.out_of_time:
+                _say("The time is over. What was trained is committed. Run the same command to resume.")
+                break
+            if ran.failed:
+                _say(f"{ran.failed} trials failed. Run the same command again to retry them.")
+                code = FAILED
+        return code
+
+
+@dataclass(frozen=True)
 class Plan(Debuggable):
     """Estimate the cost of a study from a timed probe of a few seconds.
 
@@ -400,6 +458,7 @@ class Show(Debuggable):
 
     def __call__(self, console: Terminal) -> int:
         """Run the command."""
+        from sgdscope.engine.workers import workers_of
         from sgdscope.report.figures.figure import declared_seeds
         from sgdscope.result import Result
         from sgdscope.store import Store
@@ -432,6 +491,7 @@ class Show(Debuggable):
             more = f", and {waiting} cells wait for them" if waiting else ""
             text.append(f"state      not finished: {result.tables.pending} trials are known to be missing{more}")
             text += [f"resume     {command}" for command in _resuming(result, store)]
+        text += [f"worker     {info}" for info in workers_of(self.folder).values()]
         for line in text:
             (print_line if line.startswith("resume") else print_text)(console, line)
         if not result.optima.is_empty():
@@ -923,6 +983,7 @@ def _defect(error: Exception, command: Command | None) -> str:
 
 Command = (
     Run
+    | Work
     | Plan
     | Show
     | Watch

@@ -11,21 +11,19 @@
       correctness/COMMIT.SHA256.parquet       which examples each of its trials scored 1 on, one bit an example
       checkpoints/PACK.*.npz                  trials that are being trained
       damaged/                                files that failed their check, set aside
-      lock                                    held by the process that writes
+      workers/WORKER.json, leases/TRIAL.N     who trains, and which trials (:mod:`sgdscope.engine.workers`)
 
 COMMIT and SHA256 are 16 hexadecimal digits. Other files in these folders, such as the copies that synchronisation
 leaves, are named, and never read, moved or deleted. What is there and cannot be read is an error, never missing.
 
 Every file is written aside, synchronised and renamed, so a reader sees it whole or not at all. A commit is its file in
 ``trials``: the others are written first, and ignored without it. The first digits of its SHA-256 stand in each file's
-name, so damage is found. The lock only tells a second writer that there is a first.
+name, so damage is found. Any number of processes may write: of a trial that two have trained, the first commit counts.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -99,7 +97,11 @@ CHECKPOINT = re.compile(r"[0-9a-f]+(\.[0-9a-f]+)*\.npz")
 # Our own names: of files beside study.json, of those that a start which was cut short leaves, and in each folder.
 BESIDE = re.compile(r"(study|programs)\.json|(report|live)\.html")
 BEGUN = re.compile(r"(study|programs)\.json")
-OWN_FOLDERS = dict.fromkeys(SCHEMAS, COMMIT) | {"checkpoints": CHECKPOINT}
+OWN_FOLDERS = dict.fromkeys(SCHEMAS, COMMIT) | {
+    "checkpoints": CHECKPOINT,
+    "workers": re.compile(r"[0-9a-f]{16}(\.json)?"),
+    "leases": re.compile(r"[0-9a-f]{16}\.[0-9]+"),
+}
 # What a system puts into folders by itself: no sign that a folder is used for something else.
 OF_THE_SYSTEM = re.compile(
     r"\..*|Thumbs\.db|[Dd]esktop\.ini|Icon\r|lost\+found|System Volume Information|\$RECYCLE\.BIN"
@@ -121,6 +123,7 @@ class Contents:
         damaged: files of commits that are not what was written.
         foreign: files in the folders of commits that are not the study's.
         incomplete: names of commits that lack a file, with how many of their trials are nowhere else.
+        commits: names of the files of trials that were read.
     """
 
     trials: pl.DataFrame
@@ -129,6 +132,7 @@ class Contents:
     damaged: list[Path] = field(default_factory=list)
     foreign: list[Path] = field(default_factory=list)
     incomplete: dict[str, int] = field(default_factory=dict)
+    commits: frozenset[str] = frozenset()
 
     def notices(self, again: str) -> list[str]:
         """Say what was found besides whole and damaged commits, and what becomes of missing trials."""
@@ -154,6 +158,8 @@ class Store:
         if not str(folder).strip() or "\0" in str(folder):
             raise InputError(f"folder: {str(folder)!r} names no folder; the current folder is '.'.")
         self.folder = Path(folder)
+        self._looked_at, self._ended = set[str](), set[str]()
+        self._news: list[pl.DataFrame] = []
 
     @property
     def exists(self) -> bool:
@@ -207,7 +213,7 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[list[str]]:
-        """Hold the folder for writing; a second process is refused.
+        """Prepare the folder for writing.
 
         Yields:
             What the file system cannot do, in sentences.
@@ -217,45 +223,16 @@ class Store:
         """
         self._check_ours()
         notices = []
-        with self._lock() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-                    raise InputError(
-                        f"{self.folder} is being written by another process; wait for it or choose another folder."
-                    ) from error
-                notices.append(
-                    f"{self.folder} cannot be locked ({atomic.why(error)}): do not run a second process on it."
-                )
-            else:
-                self._clear()  # without a lock another process may be writing what looks cut short
-            if cannot := atomic.synchronise_folder(self.folder):
-                notices.append(
-                    f"{self.folder} cannot be synchronised ({cannot}): after a power failure the last trials may be "
-                    f"missing, and are then trained again."
-                )
-            yield notices
-
-    @contextmanager
-    def _lock(self) -> Iterator[int]:
-        path, how = self.folder / "lock", os.O_CLOEXEC | os.O_NONBLOCK
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                lock = os.open(path, os.O_RDWR | os.O_CREAT | how, 0o666)
-            except PermissionError:
-                if not path.exists():
-                    raise
-                lock = os.open(path, os.O_RDONLY | how)  # another user's, who shares the folder
         except OSError as error:
             raise InputError(f"{self.folder} cannot be written: {atomic.why(error)}; choose another folder.") from error
-        try:
-            if not stat.S_ISREG(os.fstat(lock).st_mode):
-                raise InputError(f"{path} is not a file; move it away.")
-            yield lock
-        finally:
-            os.close(lock)
+        if cannot := atomic.synchronise_folder(self.folder):
+            notices.append(
+                f"{self.folder} cannot be synchronised ({cannot}): after a power failure the last trials may be "
+                f"missing, and are then trained again."
+            )
+        yield notices
 
     def _check_ours(self) -> None:
         """Refuse a folder that is used for something else."""
@@ -278,7 +255,7 @@ class Store:
         folders = [self.folder / name for name in SCHEMAS if (self.folder / name).is_dir()]
         if any(COMMIT.fullmatch(name) for folder in folders for name in atomic.names(folder)):
             return None
-        begun = (self.folder / "lock").is_file()
+        begun = (self.folder / "workers").is_dir() or (self.folder / "lock").is_file()  # of an earlier version
         for name in atomic.names(self.folder):
             path = self.folder / name
             if OF_THE_SYSTEM.fullmatch(name):
@@ -292,13 +269,20 @@ class Store:
                 return name
         return None
 
-    def _clear(self) -> None:
-        """Delete what a killed process had not finished: files of exactly our own names, in our own folders."""
-        for folder, ours in {".": BESIDE, **OWN_FOLDERS}.items():
-            for name in atomic.names(self.folder / folder):
-                path = self.folder / folder / name
-                if name != _finished(name) and ours.fullmatch(_finished(name)) and path.is_file():
-                    path.unlink(missing_ok=True)
+    def unfinished(self) -> list[Path]:
+        """Return the files that are being written, or that a killed process had not finished: of exactly our names."""
+        return [
+            self.folder / folder / name
+            for folder, ours in {".": BESIDE, **OWN_FOLDERS}.items()
+            for name in atomic.names(self.folder / folder)
+            if name != _finished(name) and ours.fullmatch(_finished(name))
+        ]
+
+    def clear(self, unfinished: Sequence[Path]) -> None:
+        """Delete files that a killed process had not finished."""
+        for path in unfinished:
+            if path.is_file():
+                path.unlink(missing_ok=True)
 
     def declare(self, declaration: Declaration) -> None:
         """Write the declaration, or extend the one that is there; refuse another study's."""
@@ -337,6 +321,14 @@ class Store:
         if key not in known:
             atomic.write(self.folder / "programs.json", json.dumps(known | {key: fingerprint}, indent=2).encode())
 
+    def declared(self) -> bytes:
+        """Return what tells that the declaration or a fingerprint has changed."""
+        found = b""
+        for name in ("study.json", "programs.json"):
+            with contextlib.suppress(OSError):
+                found += (self.folder / name).read_bytes()
+        return found
+
     def has_earlier_form(self, form: str, workload: str) -> bool:
         """Return whether all fingerprints kept of a workload are of an earlier form, which compares with no other."""
         of_workload = [key for key in self.programs() if key.endswith(f", workload {workload}")]
@@ -365,8 +357,11 @@ class Store:
         """
         damaged, foreign = list[Path](), list[Path]()
         tables: dict[str, dict[str, pl.DataFrame]] = {kind: {} for kind in SCHEMAS}
-        for kind, commits in tables.items():
+        read = set[str]()
+        # Trials first: a commit whose trials are there has its other files.
+        for kind, commits in reversed(tables.items()):
             for path in self._files(kind, foreign):
+                read |= {path.name} if kind == "trials" else set()
                 try:
                     content = atomic.read(path)
                 except FileNotFoundError:  # replaced since it was listed
@@ -402,8 +397,9 @@ class Store:
             trials=_concatenated(kept["trials"], TRIALS_SCHEMA).pipe(_sorted),
             measurements=_concatenated(kept["measurements"], MEASUREMENTS_SCHEMA),
             correctness=_concatenated(kept["correctness"], CORRECTNESS_SCHEMA),
-            damaged=damaged,
-            foreign=foreign,
+            damaged=sorted(damaged),
+            foreign=sorted(foreign),
+            commits=frozenset(read),
             incomplete={name: len(ids) for name, ids in lost.items() if ids},
         )
 
@@ -433,29 +429,80 @@ class Store:
             try:
                 aside.mkdir(exist_ok=True)
                 path.replace(aside / path.name)
+            except FileNotFoundError:  # another process has done it
+                continue
             except OSError as error:
                 raise InputError(
                     f"{path} is damaged and cannot be moved to {aside}: {atomic.why(error)}; move it away."
                 ) from error
 
-    def commit(self, trials: pl.DataFrame, measurements: pl.DataFrame, correctness: pl.DataFrame) -> None:
-        """Add finished trials, their measurements and what they are right about, all or nothing."""
+    def follow(self, contents: Contents) -> None:
+        """Take what was read as known, so that :meth:`news` are what is committed afterwards."""
+        self._looked_at = set(contents.commits)
+        self._ended = set(ended(contents.trials)["trial_id"])
+
+    def news(self) -> pl.DataFrame:
+        """Return the trials that other processes have committed since this was called last.
+
+        A trial that had ended before is not among them, so that its first commit counts.
+        """
+        self._look()
+        news, self._news = self._news, []
+        return _concatenated(news, TRIALS_SCHEMA)
+
+    def _look(self) -> None:
+        """Read the trials of commits that were not there before."""
+        for name in atomic.names(self.folder / "trials"):
+            if name in self._looked_at or not COMMIT.fullmatch(name):
+                continue
+            self._looked_at.add(name)
+            try:
+                content = atomic.read(self.folder / "trials" / name)
+            except FileNotFoundError:  # replaced since it was listed
+                continue
+            table = _table(content, TRIALS_SCHEMA)
+            if table is not None and hashlib.sha256(content).hexdigest()[:16] == name.split(".")[1]:
+                self._news.append(self._not_ended(table, table))
+                self._ended.update(ended(table)["trial_id"])
+
+    def _not_ended(self, table: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:
+        """Return a table without those of these trials whose outcome was committed before."""
+        return table.filter(~pl.col("trial_id").is_in(list(self._ended.intersection(trials["trial_id"]))))
+
+    def commit(self, trials: pl.DataFrame, measurements: pl.DataFrame, correctness: pl.DataFrame) -> pl.DataFrame:
+        """Add finished trials, their measurements and what they are right about, all or nothing.
+
+        Trials that another process has committed with their outcome are left out: their first commit counts.
+
+        Returns:
+            The rows of ``trials`` that were committed.
+        """
+        self._look()
+        trials, measurements, correctness = (
+            self._not_ended(table, trials) for table in (trials, measurements, correctness)
+        )
+        if trials.is_empty():
+            return trials
         ids = sorted(trials["trial_id"])
         name = hashlib.sha256(",".join(ids).encode()).hexdigest()[:16]
         self._write_table("measurements", name, measurements.select(MEASUREMENTS_SCHEMA.keys()))
         self._write_table("correctness", name, correctness.select(CORRECTNESS_SCHEMA.keys()))
-        self._write_table("trials", name, trials.select(TRIALS_SCHEMA.keys()))
+        self._looked_at.add(self._write_table("trials", name, trials.select(TRIALS_SCHEMA.keys())))
+        self._ended.update(ended(trials)["trial_id"])
+        return trials
 
-    def _write_table(self, kind: str, name: str, table: pl.DataFrame) -> None:
+    def _write_table(self, kind: str, name: str, table: pl.DataFrame) -> str:
+        """Write one file of a commit in place of those of the same trials, which failed, and return its name."""
         buffer = io.BytesIO()
         table.write_parquet(buffer, compression="zstd")
         content = buffer.getvalue()
         path = self.folder / kind / f"{name}.{hashlib.sha256(content).hexdigest()[:16]}.parquet"
         old = [other for other in self._of_commit(kind, name) if other != path]
         atomic.write(path, content)
-        for other in old:  # the same trials, which failed
+        for other in old:
             with contextlib.suppress(OSError):
                 other.unlink()
+        return path.name
 
     def _of_commit(self, kind: str, commit: str) -> list[Path]:
         """Return a commit's files in one folder."""
@@ -464,10 +511,11 @@ class Store:
 
 
 def check_not_of_a_study(path: Path) -> None:
-    """Refuse to write a page or a table in place of a file in which a study keeps what it measured, or its lock."""
+    """Refuse to write a page or a table in place of a file in which a study keeps what it measured, or who trains."""
     place = Path(os.path.realpath(path))
-    if COMMIT.fullmatch(place.name) or (place.name == "lock" and (place.parent / "study.json").is_file()):
-        raise InputError(f"{path} is a file of a study's own, and holds its results or its lock. Name another file.")
+    ours = any(place.parent.name == folder and names.fullmatch(place.name) for folder, names in OWN_FOLDERS.items())
+    if COMMIT.fullmatch(place.name) or (ours and (place.parent.parent / "study.json").is_file()):
+        raise InputError(f"{path} is a file of a study's own, and holds its results or its workers. Name another file.")
 
 
 def ended(trials: pl.DataFrame) -> pl.DataFrame:

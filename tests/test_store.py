@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import stat
@@ -128,11 +129,35 @@ def test_a_failure_gives_way_to_an_outcome_in_either_order(store, tables):
     assert dict(trials.select("trial_id", "status").iter_rows()) == {"a": "complete", "b": "failed"}
 
 
-def test_a_second_writer_is_told_and_stopped(store):
-    with store.writing(), pytest.raises(InputError, match="is being written by another process"):
-        Store(store.folder).writing().__enter__()
-    with store.writing():
-        pass
+def test_of_two_that_trained_a_trial_the_first_commit_counts(store, tables):
+    """Whatever the names of the commits, and however many others of their trials are the same."""
+    others = Store(store.folder)
+    contents = others.read()
+    others.follow(contents)
+    for first, second in itertools.pairwise(("ab", "bc", "cd", "de")):
+        mine, late = tables(*first), tables(*second)
+        store.commit(mine[0].with_columns(seconds=1.0), *mine[1:])
+        assert others.commit(late[0].with_columns(seconds=2.0), *late[1:])["trial_id"].to_list() == [second[1]]
+        assert others.news()["seconds"].unique().to_list() in ([1.0], [])
+        assert store.news()["trial_id"].to_list() == [second[1]]
+    seconds = dict(Store(store.folder).read().trials.select("trial_id", "seconds").iter_rows())
+    assert seconds == {"a": 1.0, "b": 1.0, "c": 2.0, "d": 2.0, "e": 2.0}
+    assert ids(store) == list("abcde")
+
+
+def test_what_others_commit_is_news_once_and_a_damaged_file_is_none(store, tables):
+    other = Store(store.folder)
+    store.commit(*tables("a"))
+    assert (other.news()["trial_id"].to_list(), len(other.news()), len(store.news())) == (["a"], 0, 0)
+    store.commit(*tables("b", "c", status="failed"))
+    assert sorted(other.news()["status"]) == ["failed", "failed"]
+    other.commit(*tables("b", "c"))
+    assert sorted(store.news()["status"]) == ["complete", "complete"]
+    before = set((store.folder / "trials").iterdir())
+    other.commit(*tables("d"))
+    (path,) = set((store.folder / "trials").iterdir()) - before
+    path.write_bytes(path.read_bytes()[:-1])
+    assert store.news().is_empty()
 
 
 def test_another_study_is_refused_and_an_extension_taken(store):
@@ -261,7 +286,9 @@ def test_another_table_under_a_name_of_our_form_is_foreign(store, tables):
 
 
 @pytest.mark.parametrize("kind", ["trials", "measurements"])
-def test_trials_that_vanish_are_counted_unless_they_are_elsewhere(store, tables, kind):
+def test_trials_that_vanish_are_counted_unless_they_are_elsewhere(store, tables, kind, monkeypatch):
+    """Also where two processes committed a trial in the same moment."""
+    monkeypatch.setattr(Store, "_not_ended", lambda self, table, trials: table)
     store.commit(*tables("a", "b"))
     store.commit(*tables("c"))
     store.commit(*tables("b"))
@@ -292,8 +319,7 @@ def test_only_our_own_unfinished_files_are_deleted(store, tables, tmp_path):
         (store.folder / path).write_text("x")
     for folder in ("score.part", "trials/x.part", f"trials/{name}.parquet.8.part"):
         (store.folder / folder).mkdir()
-    with store.writing():
-        pass
+    store.clear(store.unfinished())
     assert not any((store.folder / path).exists() for path in ours)
     assert all((store.folder / path).exists() for path in theirs)
     assert len(list(store.folder.rglob("*.part"))) == len(theirs) + 3
@@ -335,6 +361,7 @@ def test_a_folder_that_is_used_for_something_else_is_refused_untouched(tmp_path,
         ["lock", "study.json.7.part"],
         ["lock", "programs.json", "study.json.7.part"],
         ["lock", "trials/.DS_Store"],
+        [f"workers/{'a' * 16}.json", "leases/", "study.json.7.part"],
         ["trials/"],
         [f"checkpoints/{'a' * 16}.aaaaaaaa.{'b' * 16}.npz", f"measurements/{'a' * 16}.{'b' * 16}.parquet.7.part"],
     ],
@@ -366,32 +393,6 @@ def test_an_empty_name_is_no_folder():
 
 
 # ── File systems as clusters have them ───────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EIO])
-def test_without_locks_it_goes_on_says_so_and_deletes_nothing(store, tables, code, monkeypatch):
-    def no(*_):
-        raise OSError(code, os.strerror(code))
-
-    part = store.folder / "study.json.7.part"
-    part.write_text("of another process, perhaps")
-    monkeypatch.setattr("fcntl.flock", no)
-    with store.writing() as notices:
-        store.commit(*tables("a"))
-    assert len(notices) == 1
-    assert f"cannot be locked ({os.strerror(code)}): do not run a second process on it" in notices[0]
-    assert part.exists()
-    assert ids(store) == ["a"]
-
-
-@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EACCES])
-def test_a_lock_that_another_machine_holds_is_told_as_one(store, code, monkeypatch):
-    def held(*_):
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr("fcntl.flock", held)
-    with pytest.raises(InputError, match="is being written by another process"):
-        store.writing().__enter__()
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES, errno.ENOSYS])
@@ -471,9 +472,8 @@ def test_a_file_in_the_place_of_a_folder_is_told_before_anything_is_written(stor
         store.writing().__enter__()
 
 
-@pytest.mark.parametrize("name", ["lock", f"checkpoints/{'a' * 16}.aaaaaaaa.{'b' * 16}.npz"])
-def test_a_named_pipe_in_the_place_of_a_file_is_told_and_not_waited_for(store, name):
-    path = store.folder / name
+def test_a_named_pipe_in_the_place_of_a_file_is_told_and_not_waited_for(store):
+    path = store.folder / f"checkpoints/{'a' * 16}.aaaaaaaa.{'b' * 16}.npz"
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     os.mkfifo(path)

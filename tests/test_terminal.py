@@ -144,7 +144,7 @@ def test_closed_descriptors_are_nobody_elses(folder, tmp_path):
     assert done.returncode == 0
     assert sg.Result(tmp_path / "s").damaged == []
     assert (tmp_path / "s" / "report.html").exists()
-    assert (tmp_path / "s" / "lock").read_bytes() == b""
+    assert list((tmp_path / "s" / "leases").iterdir()) == []
 
 
 def test_a_name_with_markup_and_escapes_runs_on_a_terminal_and_is_one_folder(study_file, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from types import TracebackType
@@ -52,6 +52,7 @@ class RunProgress:
         self._begun = time.perf_counter()
         self._next_line = 0.0
         self._estimated = False
+        self._workers: Sequence[str] = ()
 
     def __enter__(self) -> Self:
         if self._live:
@@ -88,6 +89,12 @@ class RunProgress:
         if not self._live and (first_estimate or now >= self._next_line):
             self._next_line = now + LINE_EVERY_SECONDS
             self.say(f"{duration(elapsed)}: {note}")
+            for worker in _named(self._workers):
+                self.say(f"  {worker}")
+
+    def show_workers(self, workers: Sequence[str]) -> None:
+        """Show the workers of the folder, this one first, with the next line or the next cells."""
+        self._workers = workers
 
     @property
     def is_redrawn(self) -> bool:
@@ -99,8 +106,15 @@ class RunProgress:
         if self._live:
             best = Text(visible(standing.best), "dim")
             cells = cells_table(standing, self._console.width - 2)
-            shown = Group(self._bar, Padding(cells, (1, 0, 1, 2)), best)
+            workers = [Text(f"  {visible(worker)}", "dim") for worker in _named(self._workers)]
+            shown = Group(self._bar, Padding(cells, (1, 0, 1, 2)), best, *workers)
             self._shown(partial(self._live.update, shown))
+
+
+def _named(workers: Sequence[str]) -> list[str]:
+    """Return lines that name as many workers as there is room for, and how many more there are."""
+    more = len(workers) - MOST_ROWS
+    return [*workers[:MOST_ROWS], *[f"and {more} more workers"] * (more > 0)]
 
 
 def cells_table(standing: Standing, width: int) -> RenderableType:

@@ -1,5 +1,9 @@
 """Run a study on the devices of this machine: train what the search wants next, commit it, and go on.
 
+Any number of processes may do so on one folder, each a worker (:mod:`sgdscope.engine.workers`): a worker leases the
+trials of its next pack, trains and commits them, and takes in what the others have committed. The search is a function
+of complete rounds, so all want the same trials, whoever is faster. A process alone is the case of one worker.
+
 Under JAX's distributed runtime every process runs the same study on the same folder, and each trial is shared by the
 devices of all. What to train next follows from the study and the trials so far, which all have from the first of them,
 so all come to the same; each trial is compared nevertheless. The first alone writes.
@@ -8,11 +12,13 @@ so all come to the same; each trial is compared nevertheless. The first alone wr
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +29,7 @@ from sgdscope.engine.plan import Costs, Plan, costs_of, expansion, packs, remain
 from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import search
 from sgdscope.engine.standing import standing
+from sgdscope.engine.workers import Worker, this_worker
 from sgdscope.errors import InputError, is_defect, keep_traceback
 from sgdscope.optimizers import Optax
 from sgdscope.records import SPLITS
@@ -133,7 +140,7 @@ def _train_study(
     world.agree_on(study, declaration, programs)
     if world.is_shared and ends_at is not None:
         raise InputError("for: several processes have no clock in common, so a time cannot stop them. Leave it out.")
-    trials, wrong = pl.DataFrame(schema=TRIALS_SCHEMA), None
+    trials, wrong, worker = pl.DataFrame(schema=TRIALS_SCHEMA), None, None
     with (
         contextlib.ExitStack() as held,
         RunProgress(console if world.is_leader else Console(quiet=True), declaration.name) as progress,
@@ -145,7 +152,11 @@ def _train_study(
                 for cannot in held.enter_context(store.writing()):
                     progress.say(cannot)
                 declaration = _united(store, declaration, progress.say)
-                trials = _opened(store, declaration, programs, progress)
+                store.check_declaration(declaration)
+                worker = held.enter_context(Worker(store, this_worker(*_circumstances())))
+                trials = _opened(store, declaration, programs, progress, alone=not worker.others())
+                worker.sweep(ended(trials)["trial_id"])
+                worker.tell(trials=0, training="")
                 if command is not None:
                     store.note_commands({workload.name: command for workload in study.workloads})
             except InputError as error:
@@ -156,10 +167,9 @@ def _train_study(
             declaration = known.united(study.declaration())
             trials = world.broadcast_table(trials)
         study = study.extended_to(declaration)
-        run = _Run(study, declaration, store, progress, trials, traced, world, ends_at, debug)
-        for name in traced:
-            if run.pending(name) and not run.out_of_time:
-                run.train(name)
+        run = _Run(study, declaration, programs, store, worker, progress, trials, traced, world, ends_at, debug)
+        while unfinished := [name for name in traced if run.pending(name) and not run.out_of_time]:
+            run.train(run.first_free(unfinished))
         world.meet("trained")
     return Ran(run.trained, len(run.failed), run.compile_times, time.perf_counter() - begun, run.out_of_time)
 
@@ -200,8 +210,24 @@ def _fingerprints(study: Study, traced: Mapping[str, TracedWorkload]) -> dict[st
     }
 
 
-def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str], progress: RunProgress) -> pl.DataFrame:
-    """Return the trials of a folder that this process writes, which is the study's from now on."""
+def _circumstances() -> tuple[str, str]:
+    """Return this process's devices, and its versions of what decides bits, as other workers are told of them."""
+    import jax
+
+    from sgdscope.training.jax_setup import device_name
+    from sgdscope.version import __version__
+
+    devices = f"{device_name(jax.devices()[0])} × {jax.device_count()}"
+    return devices, f"sgdscope {__version__} and JAX {jax.__version__}"
+
+
+def _opened(
+    store: Store, declaration: Declaration, programs: Mapping[str, str], progress: RunProgress, alone: bool
+) -> pl.DataFrame:
+    """Return the trials of a folder that this process writes, which is the study's from now on.
+
+    Others may be writing a commit where this process is not alone, so one that lacks a file is no news.
+    """
     import jax
 
     from sgdscope.training.fingerprint import FINGERPRINT_FORM
@@ -212,21 +238,31 @@ def _opened(store: Store, declaration: Declaration, programs: Mapping[str, str],
     workloads = [name.removeprefix("workload ") for name in programs if name.startswith("workload ")]
     if earlier := [name for name in workloads if store.has_earlier_form(form, name)]:
         progress.say(EARLIER_FINGERPRINTS.format(store.folder, ", ".join(map(repr, earlier))))
-    for name, program in programs.items():
-        store.check_program(f"jax {jax.__version__}, {form}", name, program)
+    _check_programs(store, programs)
     store.declare(declaration)
     contents = store.read()
+    store.follow(contents)
     if contents.damaged:
         store.set_aside(contents.damaged)
         for path in contents.damaged:
             progress.say(f"{path} is damaged: it was set aside, and its trials are trained again.")
-    for notice in contents.notices("are trained again"):
+    for notice in (contents if alone else replace(contents, incomplete={})).notices("are trained again"):
         progress.say(notice)
     here = device_name(jax.devices()[0])
     if others := sorted(set(contents.trials["device"].drop_nulls()) - {here, jax.devices()[0].device_kind}):
         progress.say(OTHER_DEVICES.format(store.folder, " and on ".join(others), here))
     Checkpoints(store.folder, "").drop(ended(contents.trials)["trial_id"])
     return contents.trials
+
+
+def _check_programs(store: Store, programs: Mapping[str, str]) -> None:
+    """Keep the fingerprints of functions in a folder, and refuse others than it has."""
+    import jax
+
+    from sgdscope.training.fingerprint import FINGERPRINT_FORM
+
+    for name, program in programs.items():
+        store.check_program(f"jax {jax.__version__}, form {FINGERPRINT_FORM}", name, program)
 
 
 class _Run:
@@ -236,7 +272,9 @@ class _Run:
         self,
         study: Study,
         declaration: Declaration,
+        programs: Mapping[str, str],
         store: Store,
+        worker: Worker | None,
         progress: RunProgress,
         trials: pl.DataFrame,
         traced: Mapping[str, TracedWorkload],
@@ -246,10 +284,14 @@ class _Run:
     ) -> None:
         self._debug = debug
         self._ends_at, self.out_of_time = ends_at, False
-        self._study, self._declaration, self._store, self._progress = study, declaration, store, progress
+        self._study, self._declaration, self._programs = study, declaration, programs
+        self._store, self._worker, self._progress = store, worker, progress
         self._trials, self._traced, self._world = trials, traced, world
         self._found = search(declaration, trials)
+        self._declared = store.declared() if worker else b""
         self.failed = set[str]()
+        self._ended, self._just_ended = set[str](ended(trials)["trial_id"]), set[str]()
+        self._by_others = 0
         self.trained = 0
         self.compile_times: list[CompileTime] = []
 
@@ -275,7 +317,7 @@ class _Run:
         checkpoints.drop(ended(self._trials)["trial_id"])
         first = [kind for kind in kinds if kind.optimizer == kinds[0].optimizer]  # which stands for all rules
         backend.expect([first[-1], first[0]])  # those that are probed
-        self._progress.show(self.trained, self.trained + self._remaining().trials, None)
+        self._show()
         for notice in backend.notices:
             self._progress.say(notice)
         if not self._world.is_shared:  # what is probed follows from the time, which is another for each process
@@ -284,37 +326,111 @@ class _Run:
             except Exception as failure:  # a program that fails is told of when its trials fail
                 self._keep(failure)
         backend.expect(kinds[::-1])  # in the order of the search
-        expected = self._remaining(backend)
-        self._progress.show(self.trained, self.trained + expected.trials, expected.seconds)
-        self._show_cells()
-        while pending := self.pending(name):
-            plan = self._remaining(backend)
-            left = math.inf if self._ends_at is None else self._ends_at - time.perf_counter()
-            pack = next(packs(pending, partial(_room, backend, costs, min(PACK_SECONDS, left))))
-            one = costs.per_trial(pack[0].updates, pack[0].batch_size, pack[0].optimizer)
-            # One that has checkpoints on its way is begun, and goes on in the next run.
-            self.out_of_time = left <= 0 or (one is not None and left < one * backend.concurrency < PACK_SECONDS)
-            if self.out_of_time:
-                break
+        self._show(backend)
+        while pack := self._next_pack(backend, costs):
             try:
-                rows, *rest = self._train_pack(backend, pack, plan, costs, checkpoints)
+                rows, *rest = self._train_pack(backend, pack, self._remaining(backend), costs, checkpoints)
             except _OutOfTime:
                 self.out_of_time = True
                 break
-            if self._world.is_leader:
-                self._store.commit(rows, *rest)
-            checkpoints.drop(ended(rows)["trial_id"])
+            if self._worker:
+                rows = self._store.commit(rows, *rest)
+            if self._world.is_shared:
+                rows = self._world.broadcast_table(rows)
             if backend.workload.feed is None and stopped_at_once(rows):
                 check_start(backend.workload, pack[0])
             failures = rows.filter(pl.col("status") == "failed")
-            self.failed.update(failures["trial_id"])
             for error in failures["error"].unique():
                 self._progress.say(f"{len(failures)} trials at batch size {pack[0].batch_size} failed: {error}")
             self.trained += len(rows)
-            self._trials = pl.concat([self._trials, rows])
-            self._found = search(self._declaration, self._trials)
+            self._take_in(rows)
+            self._release(pack)
+            checkpoints.drop(self._just_ended)
+            self._just_ended.clear()
             self._show_cells()
         self.compile_times += backend.compiler.compile_times
+
+    # ── What is next, beside other workers ───────────────────────────────────────────────────────────────
+
+    def first_free(self, workloads: Sequence[str]) -> str:
+        """Return the first of some workloads of which trials are left that no worker trains, or else the first."""
+        free = lambda name: self._worker and self._worker.free([trial.id for trial in self.pending(name)])
+        name = next(filter(free, workloads), workloads[0]) if len(workloads) > 1 else workloads[0]
+        return self._world.broadcast(name.encode()).decode()
+
+    def _next_pack(self, backend: Backend, costs: Costs) -> list[Trial]:
+        """Return the next pack, which this worker has leased; none where it has nothing more to do here, or no time."""
+        name = backend.workload.name
+        self._take_in_news()
+        while pending := self.pending(name):
+            ids = self._leased(backend, costs, pending) if self._worker else []
+            ids = json.loads(self._world.broadcast(json.dumps(ids).encode()))
+            if ids is None:
+                break
+            self._take_in_news()  # with what was committed before it could be leased
+            leased = [trial for trial in pending if trial.id in ids]
+            pack = [trial for trial in leased if trial.id not in self._ended]
+            self._release([trial for trial in leased if trial.id in self._ended])
+            if pack:
+                if self._worker:
+                    self._worker.tell(self.trained, f"trains {len(pack)} at batch size {pack[0].batch_size}")
+                return pack
+        return []
+
+    def _leased(self, backend: Backend, costs: Costs, pending: Sequence[Trial]) -> list[str] | None:
+        """Lease a pack, each worker another; wait a moment where others train all that is left; None to do no more."""
+        assert self._worker  # noqa: S101 - who has none does not ask
+        left = math.inf if self._ends_at is None else self._ends_at - time.perf_counter()
+        free = self._worker.free([trial.id for trial in pending])
+        if not free:
+            self.out_of_time = left <= 0
+            others = [name for name in self._traced if name != backend.workload.name and self.pending(name)]
+            if self.out_of_time or any(self._worker.free([t.id for t in self.pending(name)]) for name in others):
+                return None
+            self._worker.tell(self.trained, "waits for others")
+            self._show(backend)
+            self._worker.wait()
+            return []
+        share = max(backend.concurrency, -(-len(free) // self._worker.count))
+        room = lambda trial: min(share, _room(backend, costs, min(PACK_SECONDS, left), trial))
+        several = list(islice(packs([trial for trial in pending if trial.id in free], room), self._worker.count))
+        pack = several[self._worker.rank % len(several)]
+        one = costs.per_trial(pack[0].updates, pack[0].batch_size, pack[0].optimizer)
+        # One that has checkpoints on its way is begun, and goes on in the next run.
+        self.out_of_time = left <= 0 or (one is not None and left < one * backend.concurrency < PACK_SECONDS)
+        return None if self.out_of_time else self._worker.take({trial.id: free[trial.id] for trial in pack})
+
+    def _release(self, trials: Sequence[Trial]) -> None:
+        """Give up the leases of trials that were trained, here or elsewhere."""
+        if self._worker:
+            done = [trial.id for trial in trials if trial.id in self._ended]
+            self._worker.release(done, ended=True)
+            self._worker.release([trial.id for trial in trials])
+
+    def _take_in(self, rows: pl.DataFrame) -> None:
+        """Take in the rows of trials that were committed, here or by another worker."""
+        if not rows.is_empty():
+            self.failed.update(rows.filter(pl.col("status") == "failed")["trial_id"])
+            self._trials = pl.concat([self._trials, rows])
+            self._found = search(self._declaration, self._trials)
+            self._just_ended.update(ended(rows)["trial_id"])
+            self._ended.update(self._just_ended)
+
+    def _take_in_news(self) -> None:
+        """Take in what other workers have committed and declared since."""
+        news = self._store.news() if self._worker else pl.DataFrame(schema=TRIALS_SCHEMA)
+        news = self._world.broadcast_table(news) if self._world.is_shared else news
+        self._by_others += len(news)
+        self._take_in(news)
+        if self._worker and not self._world.is_shared and self._store.declared() != self._declared:
+            known = self._store.declaration()
+            declaration = _united(self._store, self._declaration, self._progress.say)
+            _check_programs(self._store, self._programs)
+            if self._declaration.beyond(known):  # another has declared what it wants at the same time
+                self._store.declare(declaration)
+            self._declared = self._store.declared()
+            self._study, self._declaration = self._study.extended_to(declaration), declaration
+            self._found = search(declaration, self._trials)
 
     def _train_pack(
         self, backend: Backend, pack: Sequence[Trial], plan: Plan, costs: Costs, checkpoints: Checkpoints
@@ -337,7 +453,7 @@ class _Run:
             if self._ends_at is not None and long and time.perf_counter() > max(self._ends_at, kept_by):
                 raise _OutOfTime
             left = None if plan.seconds is None else max(0.0, plan.seconds - expected * made / total)
-            self._progress.show(self.trained + len(pack) * made // total, self.trained + plan.trials, left)
+            self._show_plan(plan, len(pack) * made // total, left)
 
         milestones = Milestones(self._study.evaluate_at, self._study.noise_scale_at, self._study.sharpness_at)
         alone = not backend.compiler.pending
@@ -371,6 +487,19 @@ class _Run:
         return costs_of(
             self._study, self._traced
         )  # operations take a while to count, and only what is trained needs them
+
+    def _show(self, backend: Backend | None = None) -> None:
+        """Show what remains, and the cells; how long it takes where the devices have been timed."""
+        plan = self._remaining(backend)
+        self._show_plan(plan, 0, plan.seconds if backend else None)
+        self._show_cells()
+
+    def _show_plan(self, plan: Plan, trained: int, seconds: float | None) -> None:
+        done, others = self.trained + self._by_others, self._worker.others() if self._worker else {}
+        if self._worker:
+            self._progress.show_workers([str(info) for info in (self._worker.info, *others.values()) if others])
+        seconds = seconds and seconds / (1 + len(others))  # which share what is left
+        self._progress.show(done + trained, done + plan.trials, seconds)
 
     def _show_cells(self) -> None:
         if self._progress.is_redrawn:

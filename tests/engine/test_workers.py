@@ -1,0 +1,351 @@
+"""Workers on one folder: leases, deaths, and whole studies that several train."""
+
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+import sgdscope as sg
+from sgdscope.engine import workers
+from sgdscope.engine.run import _Run
+from sgdscope.engine.workers import Worker, WorkerInfo, this_worker, workers_of
+from sgdscope.store import Store
+from sgdscope.testing.quadratic import NoisyQuadratic
+from sgdscope.training.packed import PackedBackend
+
+ELSEWHERE = WorkerInfo("another machine", "1", "cpu × 1")
+IDS = [f"{number:016x}" for number in range(12)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "study")
+    with store.writing():
+        pass
+    return store
+
+
+@pytest.fixture
+def join(store):
+    """Register workers, whose hearts beat when a test says so."""
+    left = []
+
+    def joined(info=ELSEWHERE):
+        worker = Worker(store, info)
+        worker._heart = threading.Thread(target=lambda: None)
+        left.append(worker.__enter__())
+        return worker
+
+    yield joined
+    for worker in left:
+        worker.__exit__(None, None, None)
+
+
+def beat(*of, times=1):
+    for _ in range(times):
+        for worker in of:
+            worker._write(lambda info: replace(info, beats=info.beats + 1))
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_many_that_want_a_trial_one_gets_it_and_a_free_one_is_found_again(join, links, monkeypatch):
+    def no(*_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not links:
+        monkeypatch.setattr("os.link", no)
+    crew = [join() for _ in range(8)]
+    start, got = threading.Barrier(8), [[] for _ in crew]
+
+    def want(worker, mine):
+        start.wait()
+        for trial in IDS * 20:
+            mine += worker.take(worker.free([trial]))
+
+    threads = [threading.Thread(target=want, args=pair) for pair in zip(crew, got, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(trial for mine in got for trial in mine) == dict.fromkeys(IDS, 1)
+    for worker, mine in zip(crew, got, strict=True):
+        worker.release(mine)
+    assert list(crew[0].free(IDS)) == IDS
+
+
+def test_a_worker_knows_its_own_lease_where_the_answer_to_its_creation_was_lost(join, monkeypatch):
+    worker, other = join(), join()
+    real = os.link
+    monkeypatch.setattr("os.link", lambda *paths: (real(*paths), real(*paths)))  # as a network file system repeats it
+    assert worker.take(worker.free(IDS[:1])) == IDS[:1]
+    assert other.take({IDS[0]: 0}) == []
+
+
+def test_trials_of_a_worker_that_stands_still_are_taken_over_by_one_and_of_one_that_counts_by_none(join, store):
+    frozen, slow, first, second = (join() for _ in range(4))
+    frozen.take(frozen.free(IDS[:2]))
+    slow.take(slow.free(IDS[2:3]))
+    assert list(first.free(IDS[:4])) == IDS[3:4]  # what nobody trains comes first
+    for _ in range(workers.BEATS_TO_DEATH):
+        assert not first.free(IDS[:3])
+        assert not second.free(IDS[:3])
+        beat(slow, first, second)
+    seen = first.free(IDS[:3]), second.free(IDS[:3])
+    assert [list(free) for free in seen] == [IDS[:2], IDS[:2]]
+    assert second.take(seen[1]) == IDS[:2]
+    assert first.take(seen[0]) == []
+    beat(frozen)  # it goes on, and finds that its trials were committed
+    assert not frozen.free(IDS[:2])
+    frozen.release(IDS[:2], ended=True)
+    assert not first.free(IDS[:2])
+    second.release(IDS[:2], ended=True)
+    assert [path.name for path in (store.folder / "leases").iterdir()] == [f"{IDS[2]}.0"]
+
+
+def test_a_worker_that_gives_up_what_it_took_over_leaves_it_to_the_next(join):
+    dead, second, third = join(), join(), join()
+    dead.take(dead.free(IDS[:1]))
+    dead._path(dead.name).unlink()
+    assert second.take(second.free(IDS[:1])) == IDS[:1]
+    second.release(IDS[:1])
+    assert third.free(IDS[:1]) == {IDS[0]: 1}
+
+
+def test_a_worker_that_is_frozen_itself_takes_nobody_for_dead(join):
+    alive, thawed = join(), join()
+    alive.take(alive.free(IDS[:1]))
+    assert not thawed.free(IDS[:1])
+    beat(alive, times=3 * workers.BEATS_TO_DEATH)  # while the other's heart stood still
+    beat(thawed)
+    assert not thawed.free(IDS[:1])
+
+
+def test_a_worker_that_died_between_a_lease_and_its_name_is_outlived(join, store):
+    worker = join()
+    (store.folder / "leases" / f"{IDS[0]}.0").touch()
+    assert not worker.free(IDS[:1])
+    beat(worker, times=workers.BEATS_TO_DEATH)
+    assert worker.free(IDS[:1]) == {IDS[0]: 1}
+
+
+def test_a_process_that_ended_on_this_machine_is_dead_at_once_and_one_that_runs_is_not(join, store):
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    info = replace(ELSEWHERE, process=workers._process(process.pid) or "")
+    if not info.process:
+        process.kill()
+        process.communicate()
+        pytest.skip("this system does not tell processes apart")
+    theirs, mine = join(info), join(this_worker("cpu", "1"))
+    theirs.take(theirs.free(IDS))
+    part = store.folder / "study.json.7.part"
+    part.touch()
+    assert mine.count == 2
+    assert not mine.free(IDS)
+    assert set(workers_of(store.folder)) == {theirs.name, mine.name}
+    process.kill()  # not waited for: a zombie is dead too
+    while workers._process(process.pid):
+        os.sched_yield()
+    assert list(mine.free(IDS)) == IDS
+    process.communicate()
+    assert set(workers_of(store.folder)) == {mine.name}
+    assert part.exists()  # a worker that is alive may be writing it
+    mine.__exit__(None, None, None)
+    join()
+    assert not part.exists()
+
+
+def test_other_versions_are_refused_while_they_train_and_not_afterwards(join, store, monkeypatch):
+    worker = join()
+    worker.tell(3, "")
+    monkeypatch.setattr(workers, "SHORTEST_WAIT", 0.0)
+    late = Worker(store, replace(ELSEWHERE, versions="2"))
+    late._heart = threading.Thread(target=lambda: [beat(worker) for _ in iter(late._stopped.is_set, True)])
+    with pytest.raises(sg.InputError, match=r"trained by another machine with 1, and this process has 2\. Install the"):
+        late.__enter__()
+    assert {path.stem for path in (store.folder / "workers").iterdir()} == {worker.name}
+    worker.__exit__(None, None, None)
+    assert join(replace(ELSEWHERE, versions="2")).count == 1
+
+
+# ── Whole studies ────────────────────────────────────────────────────────────────────────────────────────
+
+STUDY = """
+import sgdscope as sg
+from sgdscope.testing.quadratic import NoisyQuadratic
+
+study = sg.Study(
+    name="quadratic", workloads=NoisyQuadratic().workload(), batch_sizes=(8, 32), budgets=sg.Epochs(1), seeds=4,
+    learning_rates=(0.25,),
+)
+"""
+# Hearts beat quickly, packs are small, and checkpoints many, so that a short study has many moments to die in.
+WORKER = """
+import sys
+from sgdscope.engine import run, workers
+from sgdscope.training import loop
+workers.BEAT_SECONDS, workers.BEATS_TO_DEATH, workers.LONGEST_WAIT, run.PACK_SECONDS = 0.05, 10, 0.1, 0.0
+loop.CHECKPOINT_SECONDS, loop.SEGMENT_SECONDS = 0.0, 0.0
+# Stops itself, as SIGSTOP from outside would, as the file of a commit is about to be renamed into place.
+signal, left = int(sys.argv[1]), int(sys.argv[2])
+import os
+real = os.replace
+def replace(aside, path):
+    global left
+    left -= os.path.basename(os.path.dirname(path)) == "trials"
+    if left == 0 and signal:
+        left = -1
+        os.kill(os.getpid(), signal)
+    real(aside, path)
+os.replace = replace
+from sgdscope.cli import main
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.fixture
+def worker(tmp_path):
+    """Start a worker in a process of its own, which sends itself a signal at its first commit, or at a later one."""
+    path, started = tmp_path / "study.py", []
+    path.write_text(STUDY)
+
+    def start(at=0, sent=0, command=("run", path, "--out", tmp_path / "s")):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(int(sent)), str(at), *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def same(one, other):
+    assert one.numbers().equals(other.numbers())
+    assert one.measurements.equals(other.measurements)
+    assert one.correctness.equals(other.correctness)
+
+
+def test_workers_that_are_killed_and_one_that_freezes_end_with_the_table_of_one_process(worker, tmp_path):
+    frozen = worker(1, signal.SIGSTOP)
+    os.waitpid(frozen.pid, os.WUNTRACED)
+    assert len(list((tmp_path / "s" / "leases").iterdir())) > 0
+    killed = [worker(1, signal.SIGKILL, ("work", tmp_path / "s")), worker(1, signal.SIGKILL)]
+    assert [process.wait() for process in killed] == [-signal.SIGKILL] * 2
+    joined = worker(command=("work", tmp_path / "s"))
+    said = joined.communicate()[0]
+    assert joined.returncode == 0, said
+    result = sg.load(tmp_path / "s")
+    assert result.finished
+    frozen.send_signal(signal.SIGCONT)  # long after its trials were taken over
+    said = frozen.communicate()[0]
+    assert frozen.returncode == 0, said
+    study = sg.studies.get(str(tmp_path / "study.py"))
+    never = sg.run(study, tmp_path / "never", Console(quiet=True))
+    again = sg.run(study, tmp_path / "s", Console(quiet=True))
+    assert again.ran.trained == 0
+    for each in (result, again):
+        same(each, never)
+    assert sorted(path.name for kind in ("workers", "leases") for path in (tmp_path / "s" / kind).iterdir()) == []
+    assert not list((tmp_path / "s").rglob("*.part"))
+
+
+def quadratic(**changes):
+    plain = {
+        "name": "quadratic", "workloads": NoisyQuadratic().workload(), "batch_sizes": (4, 16), "budgets": sg.Epochs(1),
+        "seeds": 2, "learning_rates": (0.25, 0.5),
+    }  # fmt: skip
+    return sg.Study(**(plain | changes))
+
+
+def test_a_worker_joins_takes_in_what_others_commit_and_trains_only_the_rest(tmp_path, monkeypatch):
+    """Another worker extends the study, trains what is free and leaves, between two packs of this one."""
+    monkeypatch.setattr("sgdscope.engine.run.PACK_SECONDS", 0.0)
+    plain, begun, said = Store.commit, [], io.StringIO()
+
+    def commit(self, *tables):
+        rows = plain(self, *tables)
+        if not begun:
+            begun.append(None)
+            begun[0] = sg.run(quadratic(batch_sizes=(8,), seeds=3), tmp_path / "s", Console(quiet=True))
+        return rows
+
+    monkeypatch.setattr(Store, "commit", commit)
+    result = sg.run(quadratic(), tmp_path / "s", Console(file=said, width=300))
+    assert len(result.trials) == result.ran.trained + begun[0].ran.trained == 3 * 3 * 2 * 2
+    assert result.ran.trained < 9
+    assert result.finished
+    assert "also holds batch_sizes 8; 3 seeds" in said.getvalue()
+    same(result, sg.run(quadratic(batch_sizes=(4, 8, 16), seeds=3), tmp_path / "t", Console(quiet=True)))
+
+
+def test_a_worker_with_other_functions_or_data_is_refused_and_the_others_go_on(tmp_path, monkeypatch):
+    plain, refused = Store.commit, []
+    other = NoisyQuadratic().workload()
+    others = (
+        replace(other, loss=lambda theta, state, batch: 2 * other.loss(theta, state, batch)),
+        NoisyQuadratic(examples=128).workload(),
+    )
+
+    def commit(self, *tables):
+        for workload in others if not refused else ():
+            with pytest.raises(sg.InputError) as caught:
+                sg.run(quadratic(workloads=workload), tmp_path / "s", Console(quiet=True))
+            refused.append(str(caught.value))
+        return plain(self, *tables)
+
+    monkeypatch.setattr(Store, "commit", commit)
+    assert sg.run(quadratic(), tmp_path / "s", Console(quiet=True)).finished
+    assert "its functions compute something else than when" in refused[0]
+    assert "holds another study" in refused[1]
+    assert list((tmp_path / "s" / "workers").iterdir()) == []
+
+
+def test_a_failure_that_another_worker_had_is_not_repeated_by_this_one(tmp_path, monkeypatch):
+    start, release, joined, failing = PackedBackend.start, _Run._release, [], []
+
+    def out_of_memory(self, trials):
+        if trials[0].batch_size == 16:
+            failing.extend(trial.id for trial in trials)
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return start(self, trials)
+
+    def then_another(self, trials):
+        release(self, trials)
+        if trials and not joined:
+            joined.append(True)
+            sg.run(quadratic(), tmp_path / "s", Console(quiet=True))
+
+    monkeypatch.setattr(PackedBackend, "start", out_of_memory)
+    monkeypatch.setattr(_Run, "_release", then_another)
+    monkeypatch.setattr("sgdscope.engine.run.PACK_SECONDS", 0.0)
+    result = sg.run(quadratic(), tmp_path / "s", Console(quiet=True))
+    assert len(result.trials.filter(status="failed")) == result.ran.failed == 8
+    # The first pack had failed before the other worker came, whose run tried it again, as every new run does.
+    assert sorted(Counter(failing).values()) == [1] * 6 + [2] * 2
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_no_lock_of_the_file_system_is_asked_for(code, tmp_path, monkeypatch):
+    def no(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", no)
+    monkeypatch.setattr("fcntl.lockf", no)
+    monkeypatch.setattr("fcntl.fcntl", no)
+    said = io.StringIO()
+    assert sg.run(quadratic(batch_sizes=16), tmp_path / "s", Console(file=said)).finished
+    assert "lock" not in said.getvalue()
