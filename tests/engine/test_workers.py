@@ -3,12 +3,16 @@
 import errno
 import io
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import threading
 from collections import Counter
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -349,3 +353,23 @@ def test_no_lock_of_the_file_system_is_asked_for(code, tmp_path, monkeypatch):
     said = io.StringIO()
     assert sg.run(quadratic(batch_sizes=16), tmp_path / "s", Console(file=said)).finished
     assert "lock" not in said.getvalue()
+
+
+def test_the_example_of_an_array_job_shares_a_study_among_its_tasks(tmp_path, monkeypatch, capsys):
+    """With tasks that run one after the other in place of submitit's."""
+
+    class Executor:
+        def __init__(self, folder, cluster):
+            assert (folder, cluster) == (f"{tmp_path / 's'}-logs", "local")
+
+        def update_parameters(self, **options):
+            assert options["name"] == "sgdscope"
+
+        def map_array(self, work, folders):
+            return [SimpleNamespace(result=partial(work, folder)) for folder in folders]
+
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=Executor))
+    monkeypatch.setattr("sys.argv", ["array_job.py", str(tmp_path / "s"), "2", "local"])
+    runpy.run_path(str(Path(__file__).parents[2] / "examples" / "array_job.py"), run_name="__main__")
+    assert "trained by each worker: [24, 0]" in capsys.readouterr().out
+    assert (tmp_path / "s" / "report.html").exists()
