@@ -1,7 +1,7 @@
 """The command line.
 
-Commands: run, work, plan, show, watch, report, figures, claims, advise, compare, analyze, export, publish, verify, data,
-studies.
+Commands: run, work, plan, show, watch, report, figures, claims, advise, compare, analyze, export, publish, verify,
+data, studies.
 
 Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 70 a defect of sgdscope, 130 interrupted and safe to run
 again.
