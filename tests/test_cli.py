@@ -207,7 +207,7 @@ def test_plan_and_studies(capsys, monkeypatch):
     ("arguments", "said"),
     [
         (["frob"], "'frob' is not a command; there are run, work, plan,"),
-        (["runn", "digits"], "'runn' is not a command; there are run, work, plan, show, report, figures, claims, "),
+        (["runn", "digits"], "'runn' is not a command; there are run, work, plan, show, watch, report, figures, "),
         (
             ["data", "fech", "mnist"],
             "'fech' is not a command of sgdscope data; there are fetch and check. Did you mean",

@@ -320,7 +320,8 @@ def _best(points: Sequence[float], goal: str, name: str) -> str | None:
 def _misspelt(table: TextTable, names: Mapping[str, str]) -> list[str]:
     """Return a sentence for each column that is not used, and whose name is near to one that was not found."""
     missing = [ours for ours in ROLES if ours not in names]
-    unused = [theirs for theirs in table.columns if theirs not in names.values() and not table.is_store]
+    ours = {*names.values(), *TRIALS_SCHEMA}  # an exported table of a study has more than is used
+    unused = [theirs for theirs in table.columns if theirs not in ours and not table.is_store]
     near = {theirs: meant for theirs in unused if (meant := did_you_mean(theirs, missing))}
     return [
         f"Column {theirs!r} is not used.{meant} Then rename it, or use --columns." for theirs, meant in near.items()

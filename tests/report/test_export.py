@@ -118,7 +118,7 @@ def test_all_figures_of_a_page_are_files_as_wide_as_a_column_or_the_page(study_t
         name: chart for name, chart in found.items() if name in ("score-by-epochs", "simulated-epochs-30-two-regimes")
     }
     assert len(part) == 2
-    assert len(found) == 2 + 13 + 7  # against epochs, at 30 epochs, and at 60, where there is one batch size
+    assert len(found) == 2 + 14 + 8  # against epochs, at 30 epochs, and at 60, where there is one batch size
     widths = [COLUMN_INCHES, PAGE_INCHES]
     pdf, png, svg = (write_figures(part, tmp_path, kind) for kind in ("pdf", "png", "svg"))
     points = [float(re.search(rb"/MediaBox \[0 0 ([\d.]+)", path.read_bytes())[1]) for path in pdf]
