@@ -265,7 +265,7 @@ class Store:
                 within = [other for other in atomic.names(path) if not OF_THE_SYSTEM.fullmatch(other)]
                 if ours is None or not all(ours.fullmatch(_finished(other)) for other in within):
                     return name
-            elif name != "lock" and not (begun and BEGUN.fullmatch(_finished(name))):
+            elif name not in ("lock", "live.html") and not (begun and BEGUN.fullmatch(_finished(name))):
                 return name
         return None
 

@@ -179,8 +179,8 @@ def _verdicts(
     best = best_over_batch_sizes(members, record)
     if best is not None:
         size, chosen = best
-        if record.chosen_on == "validation" and size in by_size:
-            chosen = by_size[size]  # the same scores, by number where no seeds are shared
+        if size in by_size and (record.chosen_on == "validation" or by_size[size].unpaired):
+            chosen = by_size[size]  # where no seeds are shared, scores are by number
         behind = chosen.at(next(iter(by_size.values())).seeds) - scores
         short = shown_above(behind, margin)
         if steps:

@@ -77,7 +77,6 @@ WITHOUT_RESULT = frozenset(
         *("starting", "unfinished"),
     )
 )
-MINIMIZED = re.compile(r"loss|error|perplexity|ppl|nll|entropy|\bmse\b|rmse|\bmae\b|\bwer\b|\bcer\b|\bfid\b|\bbpc\b")
 # Scores and losses beyond this have no variance that a float holds.
 LARGEST = 1e100
 # A score that falls wherever the training loss falls is to be minimised; an accuracy does the opposite.
@@ -574,7 +573,7 @@ def _record(name: str, trials: pl.DataFrame, stated: Mapping[str, Any], minimize
     called, goal = stated.get("score_name"), str(stated.get("score_goal", "")).lower()
     if goal not in ("", "maximize", "minimize"):
         raise InputError(f"score_goal {goal!r} is neither maximize nor minimize.")
-    if not (minimize or goal) and called and MINIMIZED.search(str(called).lower()):
+    if not (minimize or goal) and called and goal_of(str(called)) == "minimize":
         goal = "minimize"
     down = minimize or goal == "minimize"
     constant = stated.get("constant_score")

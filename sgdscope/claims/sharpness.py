@@ -16,6 +16,7 @@ from sgdscope.stats.intervals import estimated
 
 # Octaves from the limit of stability within which a rate sits at it, and below which it sits below it.
 AT_THE_LIMIT, BELOW_THE_LIMIT = (-1.0, 1.0), (-math.inf, -1.0)
+NOT_MEASURED = "no seed has a sharpness after the start of training at all batch sizes of a regime"
 ZONES = {"curvature": AT_THE_LIMIT, "noise": BELOW_THE_LIMIT}
 
 
@@ -32,7 +33,7 @@ def at_the_limit(case: Case) -> Iterator[Finding]:
     effects = [_effect(case, measured, regime, limit) for regime in ZONES]
     found = [effect for effect in effects if effect is not None]
     if len(found) < len(ZONES):
-        yield case.found("C14", reason="the sharpness was not measured after the start of training")
+        yield case.found("C14", reason=NOT_MEASURED)
         return
     yield case.found("C14", *found, reason=left_out(case.edges()))
 
@@ -47,7 +48,8 @@ def _effect(case: Case, measured: pl.DataFrame, regime: str, limit: float) -> Ef
     by_seed: dict[int, list[float]] = {}
     sizes = case.sizes(regime)
     for size in sizes:
-        cell = case.members[size].filter(pl.col(RATE) == best[size]).sort("seed")
+        # A trial that diverges has left every region in which the limit tells of stability.
+        cell = case.members[size].filter(pl.col(RATE) == best[size], status="complete").sort("seed")
         for seed, octaves in zip(cell["seed"], octaves_to_limit(cell, measured, limit), strict=True):
             by_seed.setdefault(seed, []).append(float(octaves))
     # A seed counts that was measured at all of these batch sizes.

@@ -39,6 +39,8 @@ SMALLER = (
     *("error", "err", "error_rate", "perplexity", "ppl", "loss", "cross_entropy", "ce", "nll", "mse", "rmse", "mae"),
     *("wer", "cer", "bpc", "bpb", "bits_per_character", "fid"),
 )
+# What says so within a longer name.
+MINIMIZED = re.compile(r"loss|error|perplexity|ppl|nll|entropy|(?<![a-z])(err|mse|rmse|mae|wer|cer|fid|bpc)(?![a-z])")
 UNKNOWN = ("value", "values", "objective", "metric", "result", "target")
 SPLITS = {
     **dict.fromkeys(("test", "testing", "heldout"), "test"),
@@ -147,11 +149,13 @@ def named(table: TextTable, roles: Sequence[str], chosen: Mapping[str, str]) -> 
 def goal_of(name: str) -> str:
     """Return whether a score of this name is to be maximized or minimized; empty where the name does not say.
 
-    >>> goal_of("metrics.test/loss"), goal_of("score")
-    ('minimize', '')
+    >>> goal_of("metrics.test/loss"), goal_of("top1_err"), goal_of("score")
+    ('minimize', 'minimize', '')
     """
     of = metric(name).name
-    return "minimize" if of in SMALLER else "maximize" if of in LARGER else ""
+    if of in LARGER:
+        return "maximize"
+    return "minimize" if of in SMALLER or MINIMIZED.search(name.lower()) else ""
 
 
 def with_pairs(table: TextTable) -> TextTable:

@@ -130,10 +130,16 @@ def _table(
         names = ["value"] if len(trial.values) == 1 else [f"value.{n}" for n in range(len(trial.values))]
         row: dict[str, Any] = {"state": trial.state, "params": trial.params, "user_attrs": trial.user_attrs}
         row |= dict(zip(names, trial.values, strict=True))
-        rows.append(row | ({"workload": studies[trial.study]} if len(studies) > 1 else {}))
+        if len(studies) > 1:
+            row["workload"] = studies[trial.study]
+        rows.append(row)
     along = [[value for _, value in sorted(trial.along.items())] for trial in trials]
     lines = [f"{studies[trial.study]} {trial.number}" for trial in trials]
-    goals = {goal for of in directions.values() if len(of) == 1 and (goal := DIRECTIONS.get(of[0]))}
+    by_study = {study: DIRECTIONS.get(of[0]) for study, of in directions.items() if len(of) == 1}
+    goals = {goal for goal in by_study.values() if goal}
+    if len(goals) > 1:
+        for row, trial in zip(rows, trials, strict=True):
+            row["score_goal"] = by_study.get(trial.study)
     return of_rows(
         path, rows, lines, "run", along={"value": along} if any(along) else {},
         goals={"value": goals.pop()} if len(goals) == 1 else {},

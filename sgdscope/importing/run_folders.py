@@ -64,7 +64,7 @@ def has_events(folder: Path) -> bool:
 def read_tensorboard(folder: Path) -> TextTable:
     """Read the runs of TensorBoard in a folder."""
     found = {part: read_events(part) for part in _event_folders(folder)}
-    runs = _joined(found)
+    runs = _joined(found, folder)
     rows = []
     for run, events in runs.items():
         kept = run / "hparams.yaml"
@@ -80,13 +80,15 @@ class _Plain(yaml.SafeLoader):  # type: ignore[misc]
 _Plain.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, tag, node: str(node.value))
 
 
-def _joined(found: dict[Path, Events]) -> dict[Path, Events]:
+def _joined(found: dict[Path, Events], folder: Path) -> dict[Path, Events]:
     """Return the runs: what lies in folders of splits, or in the one folder of HParams, belongs to the folder above."""
     runs: dict[Path, Events] = {}
     for part, events in sorted(found.items(), key=lambda item: _in_order(item[0])):
         above = found.get(part.parent)
         beside = [other for other, of in found.items() if other.parent == part.parent and of.hparams]
-        if part.name in OF_A_SPLIT:
+        if part == folder:
+            run, prefix = part, ""
+        elif part.name in OF_A_SPLIT:
             run, prefix = part.parent, f"{part.name}/"
         elif events.hparams and above and above.scalars and not above.hparams and len(beside) == 1:
             run, prefix = part.parent, ""

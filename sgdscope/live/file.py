@@ -40,7 +40,7 @@ def keep(folder: Path, wait: Callable[[float], bool]) -> None:
     written: tuple[str, ...] | None = None
     while True:
         begun = time.perf_counter()
-        if folder.is_dir() and (found := state_of(folder)) != written:
+        if (folder / "study.json").is_file() and (found := state_of(folder)) != written:
             written = found
             if write(folder):
                 return
@@ -63,7 +63,7 @@ def beside(folder: Path) -> Iterator[None]:
         process.stdin.close()
         process.wait()
         try:
-            if folder.is_dir():
+            if (folder / "study.json").is_file():
                 write(folder, refreshing=False)
         except Exception as error:  # what is shown of a study must not end it
             keep_traceback(error, [folder / "errors"])

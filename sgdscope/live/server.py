@@ -30,6 +30,8 @@ ONLY_STYLE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 WITH_SCRIPT = f"{ONLY_STYLE} blob:; script-src 'unsafe-inline' 'unsafe-eval'"
 # A request that is not complete by then is closed.
 REQUEST_SECONDS = 10
+# A finished study is served until nothing was asked for in so many looks, of 20 s each.
+QUIET = 15
 
 
 class Watch:
@@ -46,6 +48,7 @@ class Watch:
     def __init__(self, folder: Path, port: int = 0) -> None:
         self.folder, self.token = folder, secrets.token_urlsafe(16)
         self._lock, self.over = threading.Lock(), threading.Event()
+        self.asked = False
         self._page: tuple[tuple[str, ...], LivePage] | None = None
         self._report: tuple[tuple[str, ...], bytes] | None = None
         try:
@@ -93,12 +96,13 @@ class Watch:
 
     def serve(self, wait: Callable[[float], bool] | None = None) -> None:
         """Serve until the finished study was shown and nothing was asked for since, or ``wait`` says to stop."""
-        stops = wait or self.over.wait
+        stops, quiet = wait or self.over.wait, 0
         thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         thread.start()
         try:
             while not stops(4 * REFRESH_SECONDS):
-                if self.finished:
+                quiet, self.asked = 0 if self.asked else quiet + 1, False
+                if self.finished and quiet >= QUIET:
                     break
         finally:
             self.server.shutdown()
@@ -122,6 +126,7 @@ def _handler(watch: Watch) -> type[BaseHTTPRequestHandler]:
             self._answer(with_content=False)
 
         def _answer(self, with_content: bool) -> None:
+            watch.asked = True
             status, content, policy = watch.answer(self.path)
             self.send_response(status)
             self.send_header("Content-Type", "text/html; charset=utf-8")

@@ -267,9 +267,15 @@ def attention(
     return (weights if not dropout else context.dropout(weights, dropout)) @ value
 
 
+def _refuse_scale(scale: bool) -> None:
+    if scale:
+        raise NotImplementedError("an embedding with scale_grad_by_freq=True")
+
+
 @aten("embedding")
 def embedding(weight: Any, index: Any, padding: int = -1, scale: bool = False, sparse: bool = False) -> Any:
     """Return the row of each index; that of ``padding`` has no gradient."""
+    _refuse_scale(scale)
     rows = weight[index]
     return rows if padding < 0 else jnp.where((index == padding)[..., None], jax.lax.stop_gradient(rows), rows)
 
@@ -280,6 +286,7 @@ def embedding_bag(
     weights: Any = None, last: bool = False, padding: int | None = None,
 ) -> tuple[Any, ...]:  # fmt: skip
     """Return the sum, the mean or the largest of the rows of each bag."""
+    _refuse_scale(scale)
     bags = len(offsets) - last
     bag = jnp.searchsorted(offsets, jnp.arange(len(index)), side="right") - 1
     rows = weight[index]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -103,6 +103,7 @@ def from_torch(
         for split, data in zip(SPLITS, (train, validation, test), strict=True)
     }
     targets = splits["train"]["y"]
+    _check_mean(where, loss, [arrays["y"] for arrays in splits.values()])
     try:
         module, init = recorded(make)
         heads = _Heads(module.cpu(), each_example(loss), scores)
@@ -130,6 +131,21 @@ def from_torch(
         evaluation_batch_size=evaluation_batch_size,
         fields=fields or {},
     )
+
+
+def _check_mean(where: str, loss: Any, targets: Sequence[np.ndarray]) -> None:
+    """Refuse a loss of a batch that is no mean over its examples, which the first examples alone may not show."""
+    if getattr(loss, "weight", None) is not None and getattr(loss, "reduction", "") == "mean":
+        raise InputError(
+            f"{where}: loss divides by the sum of its class weights, which differs between batches. Use a loss without "
+            f"weight, or one with reduction='none' that multiplies each example's loss by its weight."
+        )
+    ignored = getattr(loss, "ignore_index", None)
+    if ignored is not None and any((of == ignored).any() for of in targets):
+        raise InputError(
+            f"{where}: loss ignores targets that are {ignored}, so that a batch is not the mean of its examples. Drop "
+            f"these examples."
+        )
 
 
 class _Heads(nn.Module):  # type: ignore[misc]

@@ -88,6 +88,14 @@ def test_small_batch_sizes_that_lose_are_told_by_the_best_one():
     assert found.leads.is_empty()
 
 
+def test_what_is_worse_than_the_best_is_so_too_where_no_seeds_are_shared():
+    table = trials(momentum_9=rising)
+    apart = table.with_columns(seed=pl.col("seed") + 100 * pl.col("batch_size"))
+    together, alone = (verdicts(advice(of).costs, "momentum:0.9") for of in (table, apart))
+    assert [alone[4], alone[8]] == ["worse"] * 2
+    assert all(alone[size] == together[size] for size in (64, 128, 256))
+
+
 def test_at_constant_steps_only_what_is_within_the_margin_of_the_best_is_equivalent():
     """With few seeds and much noise nothing is shown to be worse, and what is worse must not be called equivalent."""
     falsely, guessed = 0, 0

@@ -7,6 +7,7 @@ import pytest
 from sgdscope.analysis.sharpness import RATE, RESIDUAL, SHARPNESS
 from sgdscope.analysis.tables import Tables
 from sgdscope.claims.decide import findings
+from sgdscope.claims.sharpness import NOT_MEASURED
 from sgdscope.store import MEASUREMENTS_SCHEMA
 from sgdscope.testing.simulated import RECORD, Truth, simulate, trial_table
 
@@ -78,7 +79,10 @@ def test_that_of_momentum_is_higher_by_its_factor():
 @pytest.mark.usefixtures("quick")
 def test_what_is_not_measured_is_not_tested():
     trials, (one,) = study(), found(study(), lambda row, step: 1.0, steps=(0,))
-    assert (one.verdict, one.reason) == ("not tested", "the sharpness was not measured after the start of training")
+    assert (one.verdict, one.reason) == (
+        "not tested",
+        NOT_MEASURED,
+    )
     (nothing,) = (f for f in findings(Tables(trials, {RECORD.name: RECORD}, 0.004)) if f.claim == "C14")
     assert nothing.verdict == "not tested"
     assert "`sharpness_at`" in nothing.reason

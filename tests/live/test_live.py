@@ -56,7 +56,8 @@ def test_the_file_shows_cells_and_curves_so_far_without_script_or_network(folder
     assert (tab.said, tab.asked) == ([], [(folder / FILE).as_uri()])
 
 
-def test_the_served_page_grows_and_the_server_ends_with_the_study(folder, planted_study, tab):
+def test_the_served_page_grows_and_the_server_ends_with_the_study(folder, planted_study, tab, monkeypatch):
+    monkeypatch.setattr("sgdscope.live.server.QUIET", 1)
     watch, steps = Watch(folder), queue.Queue()
     server = threading.Thread(target=watch.serve, args=[lambda seconds: steps.get()])
     server.start()
@@ -73,6 +74,7 @@ def test_the_served_page_grows_and_the_server_ends_with_the_study(folder, plante
     assert tab.inner_text("header .kicker") == "Finished: 54 trials."
     assert tab.locator('meta[http-equiv="refresh"]').count() == 0
     assert [row[1:] for row in shares(tab)[1:]] == [["100%"] * 3] * 2
+    steps.put(False)  # something was asked for since
     steps.put(False)
     server.join(timeout=60)
     assert not server.is_alive()

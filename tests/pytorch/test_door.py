@@ -54,6 +54,17 @@ class Endless(IterableDataset):
         return iter(())
 
 
+class Embedded(nn.Module):
+    """Looks rows up whose gradients would be scaled by how often the batch has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Embedding(9, 3, scale_grad_by_freq=True)
+
+    def forward(self, x):
+        return self.rows((x[:, 0].abs() * 3).long().clamp(0, 8))
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("how", "sentence"),
@@ -65,8 +76,10 @@ class Endless(IterableDataset):
         ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "reduction='sum'"),
         (
             {"loss": nn.CrossEntropyLoss(weight=torch.arange(1.0, 4)), "constant_loss": 1, "constant_score": 0.4},
-            "not the mean of its examples' losses",
+            "divides by the sum of its class weights",
         ),
+        ({"loss": nn.CrossEntropyLoss(ignore_index=1)}, "ignores targets that are 1"),
+        ({"make": lambda: Embedded()}, "scale_grad_by_freq=True"),
         ({"loss": lambda output, y: output.mean(), "constant_loss": 1, "constant_score": 0.4}, "one number for each"),
         ({"loss": lambda output, y: output.mean(1) ** 2}, "give constant_loss"),
         ({"train": Endless()}, "train is a Endless"),

@@ -89,7 +89,7 @@ def against_sgd(leads: pl.DataFrame, record: WorkloadRecord) -> list[Said]:
         equal = mine.filter(over="equal batch sizes")
         text = "no batch size in common." if equal.is_empty() else f"{sizes_by_verdict(equal)}."
         for row in mine.filter(over="recommended").iter_rows(named=True):
-            by = "" if row["n"] == 1 else f" ({difference(row, record, deciding=True)})"
+            by = "" if row["n"] == 1 else f" ({difference(_as_measured(row, record), record, deciding=True)})"
             sizes = f"{row['batch_size']} against {row['sgd_batch_size']}"
             text += f" At the batch sizes above, {sizes}: {in_words(verdict_of(row))}{by}."
         said.append(Said(f"{name} against {mine['baseline'][0]} at equal batch sizes:", text))
@@ -170,6 +170,16 @@ def difference(row: dict[str, Any], record: WorkloadRecord, deciding: bool = Fal
     if low is None or not math.isfinite(high - low):
         low = high = None
     return score(row["difference"], low, high, record.in_percent, sign="+").replace(" %", " points")
+
+
+def _as_measured(row: dict[str, Any], record: WorkloadRecord) -> dict[str, Any]:
+    """Return a row whose difference is that of the scores themselves, which may be better where they are smaller."""
+    if record.score_sign > 0:
+        return row
+    names = ("difference", "decides_low", "decides_high")
+    value, low, high = (row[name] for name in names)
+    turned = (None if end is None else -end for end in (value, high, low))
+    return row | dict(zip(names, turned, strict=True))
 
 
 def _use(row: dict[str, Any], costs: pl.DataFrame, record: WorkloadRecord) -> Said:
