@@ -20,7 +20,7 @@ from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.analysis.trial_table import Records
 from sgdscope.budget import MOST_EXAMPLES
 from sgdscope.errors import InputError, did_you_mean
-from sgdscope.importing.naming import goal_of, listed, metric, named, with_pairs
+from sgdscope.importing.naming import goal_of, listed, metric, named, plain, with_pairs
 from sgdscope.importing.sources import read_source
 from sgdscope.importing.table import TextTable, number
 from sgdscope.records import WorkloadRecord
@@ -77,6 +77,12 @@ WITHOUT_RESULT = frozenset(
         *("starting", "unfinished"),
     )
 )
+# Of how many steps or devices a batch is made.
+PARTS_OF_A_BATCH = (
+    *("gradient_accumulation_steps", "accumulate_grad_batches", "grad_accum_steps", "gradient_accumulation"),
+    *("grad_accumulation_steps", "world_size", "num_devices", "n_devices", "num_gpus", "n_gpus"),
+)
+YES = ("true", "yes", "1", "1.0", "y", "t")
 # Scores and losses beyond this have no variance that a float holds.
 LARGEST = 1e100
 # A score that falls wherever the training loss falls is to be minimised; an accuracy does the opposite.
@@ -285,6 +291,7 @@ def _named(table: TextTable, chosen: Mapping[str, str], value: Value) -> tuple[T
         if len(more.columns) == len(table.columns):
             raise
         table, names = more, named(more, ROLES, chosen)
+    _check_whole_batch(table, names["batch_size"])
     found = {ours: table.columns[theirs] for ours, theirs in names.items()}
     score = names["score"]
     goal = table.goals.get(score) or goal_of(score)
@@ -303,6 +310,18 @@ def _named(table: TextTable, chosen: Mapping[str, str], value: Value) -> tuple[T
             found.pop(optional, None)
     kept = {ours: theirs for ours, theirs in names.items() if ours in found and ours not in ("test_score", "state")}
     return replace(table, columns=found), kept
+
+
+def _check_whole_batch(table: TextTable, theirs: str) -> None:
+    """Refuse a batch size of one device, or of one step of several, as the batch size of an update."""
+    if plain(theirs).startswith(("effective", "global", "total")):
+        return
+    for name, texts in table.columns.items():
+        if plain(name) in PARTS_OF_A_BATCH and any(text not in (None, "", "1", "1.0") for text in texts):
+            raise InputError(
+                f"{table.path}: {theirs} is not the whole batch of an update, since {name} is not 1. Add a column "
+                f"effective_batch_size with the product."
+            )
 
 
 def _best(points: Sequence[float], goal: str, name: str) -> str | None:
@@ -346,15 +365,16 @@ def _with_state(table: TextTable) -> tuple[TextTable, Counter[str]]:
     """Return the rows that are complete or diverged, and how many of each other state there were."""
     left_out: Counter[str] = Counter()
     rows, diverged = [], []
+    flagged = [(text or "").strip().lower() in YES for text in table.columns.get("diverged", [])]
     for row, state in enumerate(table.columns.get("status", ["complete"] * len(table.lines))):
-        plain = (state or "").strip().lower()
-        if plain in COMPLETE or plain == "diverged":
+        known = (state or "").strip().lower()
+        if known in COMPLETE or known == "diverged":
             rows.append(row)
-            diverged.append("yes" if plain == "diverged" else None)
-        elif not plain:
+            diverged.append("yes" if known == "diverged" or (flagged and flagged[row]) else None)
+        elif not known:
             left_out["without a status"] += 1
-        elif plain.split()[0].rstrip("+") in WITHOUT_RESULT or plain in WITHOUT_RESULT:
-            left_out[plain] += 1
+        elif known.split()[0].rstrip("+") in WITHOUT_RESULT or known in WITHOUT_RESULT:
+            left_out[known] += 1
         else:
             left_out[f"of the unknown status {state!r}"] += 1
     kept = table.of(rows)

@@ -279,3 +279,34 @@ def test_a_column_whose_name_is_misspelt_is_named(tmp_path, name, meant):
     said = [notice for notice in sg.load_table(tmp_path / "runs.csv").notices if "is not used" in notice]
     assert len(said) == (meant is not None)
     assert all(f"Did you mean {meant}?" in notice for notice in said)
+
+
+def test_a_batch_size_of_one_device_is_not_taken_for_that_of_an_update(tmp_path):
+    def written(name, parts, more=""):
+        heading = f"{name},learning_rate,seed,{parts},score{more and ',effective_batch_size'}"
+        lines = [f"8,{rate},{seed},4,0.9{more}" for rate in (0.1, 0.2, 0.4) for seed in (0, 1, 2)]
+        (tmp_path / "runs.csv").write_text("\n".join([heading, *lines]))
+        return tmp_path / "runs.csv"
+
+    for name in ("per_device_train_batch_size", "batch_size"):
+        with pytest.raises(
+            sg.InputError, match=f"{name} is not the whole batch .*gradient_accumulation_steps is not 1"
+        ):
+            sg.load_table(written(name, "gradient_accumulation_steps"))
+    found = sg.load_table(written("per_device_train_batch_size", "gradient_accumulation_steps", ",32"))
+    assert found.trials["batch_size"].unique().to_list() == [32]
+
+
+def test_runs_that_say_that_they_diverged_have_diverged(tmp_path):
+    lines = [f"8,{rate},{seed},{rate > 0.3},0.5" for rate in (0.1, 0.2, 0.4) for seed in (0, 1, 2)]
+    (tmp_path / "runs.csv").write_text("\n".join(["batch_size,learning_rate,seed,diverged,score", *lines]))
+    found = sg.load_table(tmp_path / "runs.csv", constant_score=0.1)
+    assert found.trials.filter(status="diverged")["learning_rate"].unique().to_list() == [0.4]
+
+
+def test_a_score_that_is_named_an_error_is_minimized(tmp_path):
+    lines = [f"8,{rate},{seed},{0.1 + abs(rate - 0.2)}" for rate in (0.1, 0.2, 0.4) for seed in (0, 1, 2)]
+    (tmp_path / "runs.csv").write_text("\n".join(["batch_size,learning_rate,seed,top1_err", *lines]))
+    found = sg.load_table(tmp_path / "runs.csv", columns={"score": "top1_err"})
+    assert found.tables.record.score_goal == "minimize"
+    assert found.optima.filter(criterion="score")["learning_rate"].item() == 0.2
