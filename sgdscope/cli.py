@@ -368,10 +368,10 @@ class Work(Debuggable):
 
         store = Store(self.folder)
         declaration, kept = store.declaration(), store.commands()
-        words = [kept[record.name] for record in declaration.workloads if record.name in kept]
-        if not words and (named := words_of(declaration, {})):
+        words = [kept.get(record.name, []) for record in declaration.workloads]
+        if not any(words) and (named := words_of(declaration, {})):
             words = [list(named)]
-        if not words:
+        if not all(words):
             raise InputError(
                 f"{self.folder} was begun from Python, so no command is known that declares its study. Run the script "
                 f"that began it; it joins the training."

@@ -246,9 +246,11 @@ class Store:
         for name in (*OWN_FOLDERS, "damaged"):
             atomic.names(self.folder / name)
         for name in atomic.names(self.folder / "checkpoints"):
-            if CHECKPOINT.fullmatch(name):  # one that cannot be read would be begun anew, and then deleted
-                with atomic.opened(self.folder / "checkpoints" / name):
-                    pass
+            # One that cannot be read would be begun anew; its worker may have replaced it since it was listed.
+            with contextlib.suppress(FileNotFoundError):
+                if CHECKPOINT.fullmatch(name):
+                    with atomic.opened(self.folder / "checkpoints" / name):
+                        pass
 
     def _not_ours(self) -> str | None:
         """Return what a folder without study.json and without commits holds that no study made."""
@@ -450,16 +452,20 @@ class Store:
         news, self._news = self._news, []
         return _concatenated(news, TRIALS_SCHEMA)
 
-    def _look(self) -> None:
+    def _look(self, skip_unreadable: bool = False) -> None:
         """Read the trials of commits that were not there before."""
         for name in atomic.names(self.folder / "trials"):
             if name in self._looked_at or not COMMIT.fullmatch(name):
                 continue
-            self._looked_at.add(name)
             try:
                 content = atomic.read(self.folder / "trials" / name)
             except FileNotFoundError:  # replaced since it was listed
                 continue
+            except InputError:
+                if skip_unreadable:
+                    continue
+                raise
+            self._looked_at.add(name)
             table = _table(content, TRIALS_SCHEMA)
             if table is not None and hashlib.sha256(content).hexdigest()[:16] == name.split(".")[1]:
                 self._news.append(self._not_ended(table, table))
@@ -477,25 +483,23 @@ class Store:
         Returns:
             The rows of ``trials`` that were committed.
         """
-        self._look()
+        self._look(skip_unreadable=True)  # what was trained must not be lost for another's file
         trials, measurements, correctness = (
             self._not_ended(table, trials) for table in (trials, measurements, correctness)
         )
         if trials.is_empty():
             return trials
-        ids = sorted(trials["trial_id"])
-        name = hashlib.sha256(",".join(ids).encode()).hexdigest()[:16]
-        self._write_table("measurements", name, measurements.select(MEASUREMENTS_SCHEMA.keys()))
-        self._write_table("correctness", name, correctness.select(CORRECTNESS_SCHEMA.keys()))
-        self._looked_at.add(self._write_table("trials", name, trials.select(TRIALS_SCHEMA.keys())))
+        tables = {"measurements": measurements, "correctness": correctness, "trials": trials}
+        name = _commit_of(tables)
+        for kind, table in tables.items():  # trials last: with them the commit stands
+            written = self._write_table(kind, name, _written(kind, table))
+        self._looked_at.add(written)
         self._ended.update(ended(trials)["trial_id"])
+        self._delete_failure(tables, but=name)
         return trials
 
-    def _write_table(self, kind: str, name: str, table: pl.DataFrame) -> str:
-        """Write one file of a commit in place of those of the same trials, which failed, and return its name."""
-        buffer = io.BytesIO()
-        table.write_parquet(buffer, compression="zstd")
-        content = buffer.getvalue()
+    def _write_table(self, kind: str, name: str, content: bytes) -> str:
+        """Write one file of a commit in place of earlier ones of the same commit, and return its name."""
         path = self.folder / kind / f"{name}.{hashlib.sha256(content).hexdigest()[:16]}.parquet"
         old = [other for other in self._of_commit(kind, name) if other != path]
         atomic.write(path, content)
@@ -504,10 +508,41 @@ class Store:
                 other.unlink()
         return path.name
 
+    def _delete_failure(self, tables: Mapping[str, pl.DataFrame], but: str) -> None:
+        """Delete the commit in which the same trials failed, which an outcome has taken the place of."""
+        trials = tables["trials"].with_columns(status=pl.lit("failed"))
+        failure = _commit_of({kind: table.clear() for kind, table in tables.items()} | {"trials": trials})
+        if failure == but or len(ended(tables["trials"])) < len(trials):
+            return
+        for kind in SCHEMAS:
+            for path in self._of_commit(kind, failure):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
     def _of_commit(self, kind: str, commit: str) -> list[Path]:
         """Return a commit's files in one folder."""
         found = atomic.names(self.folder / kind)
         return [self.folder / kind / name for name in found if COMMIT.fullmatch(name) and name.startswith(f"{commit}.")]
+
+
+def _commit_of(tables: Mapping[str, pl.DataFrame]) -> str:
+    """Return a commit's name, by its trials, how they ended and what was measured.
+
+    Two workers that trained the same trials share a commit only where they found the same, to the bit, so that neither
+    can take the place of what the other found. Made anew after a kill, a commit has the same name.
+    """
+    told = hashlib.sha256()
+    for trial_id, status in tables["trials"].select("trial_id", "status").sort("trial_id").iter_rows():
+        told.update(f"{trial_id} {status},".encode())
+    for kind in ("measurements", "correctness"):
+        told.update(hashlib.sha256(_written(kind, tables[kind])).digest())
+    return told.hexdigest()[:16]
+
+
+def _written(kind: str, table: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.select(SCHEMAS[kind].keys()).write_parquet(buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def check_not_of_a_study(path: Path) -> None:

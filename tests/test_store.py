@@ -145,6 +145,53 @@ def test_of_two_that_trained_a_trial_the_first_commit_counts(store, tables):
     assert ids(store) == list("abcde")
 
 
+def failed(tables, *names):
+    """The tables of trials that failed: nothing was measured of them."""
+    trials, measurements, correctness = tables(*names, status="failed")
+    return trials, measurements.clear(), correctness.clear()
+
+
+@pytest.mark.parametrize("before", ["measurements", "correctness", "trials", "all", "the end"])
+@pytest.mark.parametrize("other", ["fails", "measures other bits", "is the same"])
+def test_what_another_worker_commits_of_the_same_trials_harms_no_outcome(store, tables, before, other, monkeypatch):
+    """Another takes the trials of a frozen worker over, and commits at any moment of the first one's commit."""
+    theirs = failed(tables, "a", "b") if other == "fails" else tables("a", "b")
+    if other == "measures other bits":
+        theirs = (theirs[0], theirs[1].with_columns(value=pl.lit(0.2)), theirs[2])
+    mine, taker, write, looks = tables("a", "b"), Store(store.folder), Store._write_table, []
+
+    def interrupted(self, kind, name, content):
+        if self is store and kind == before:
+            taker.commit(*theirs)
+        return write(self, kind, name, content)
+
+    def late(skip_unreadable=False):
+        looks.append(Store._look(taker, skip_unreadable=skip_unreadable))
+        store.commit(*mine)  # after the taker has looked
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_write_table", interrupted)
+        if before == "all":
+            patch.setattr(taker, "_look", late)
+            taker.commit(*theirs)
+        else:
+            store.commit(*mine)
+        if before == "the end":
+            taker.commit(*theirs)
+    contents = Store(store.folder).read()
+    assert ids(Store(store.folder)) == ["a", "b"]
+    assert contents.trials["status"].to_list() == ["complete"] * 2
+    assert contents.measurements["value"].n_unique() == 1  # of one worker, not of both
+    assert not contents.damaged
+    assert not contents.incomplete
+
+
+def test_a_file_that_cannot_be_read_keeps_no_commit_from_being_written(store, tables):
+    (store.folder / "trials" / f"{'0' * 16}.{'0' * 16}.parquet").mkdir(parents=True)
+    assert len(store.commit(*tables("a"))) == 1
+    assert ids(store) == ["a"]
+
+
 def test_what_others_commit_is_news_once_and_a_damaged_file_is_none(store, tables):
     other = Store(store.folder)
     store.commit(*tables("a"))

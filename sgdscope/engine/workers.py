@@ -189,8 +189,8 @@ class Worker:
             os.link(self._workers / self.name, path)
         except FileExistsError:  # a network file system may also answer so to the worker that created it
             return _text(path) == self.name
-        except OSError:
-            return atomic.create(path, self.name.encode())
+        except OSError:  # a network file system may say so of a link that it has made
+            return atomic.create(path, self.name.encode()) or _text(path) == self.name
         return True
 
     def release(self, trial_ids: Iterable[str], ended: bool = False) -> None:
@@ -208,7 +208,8 @@ class Worker:
 
     def _delete(self, trial_id: str, numbers: range) -> None:
         for number in reversed(numbers):
-            self._lease(trial_id, number).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what is left over costs others a moment, and no result
+                self._lease(trial_id, number).unlink(missing_ok=True)
 
     def _lease(self, trial_id: str, number: int) -> Path:
         return self._leases / f"{trial_id}.{number}"
@@ -248,8 +249,12 @@ class Worker:
     def _is_dead(self, name: str) -> bool:
         """Whether a worker is not registered, has ended, or has not counted for long; it is then registered no more."""
         path = self._path(name)
-        if not path.exists():
+        try:
+            path.stat()
+        except FileNotFoundError:
             return True
+        except OSError:  # then it is not known
+            return False
         info = _read(path)
         dead = self._stands_still(name, info.beats if info else None) or (info is not None and _is_gone(info))
         if dead:
@@ -292,17 +297,18 @@ class Worker:
             self._write(lambda info: replace(info, beats=info.beats + 1))
 
     def _write(self, changed: Callable[[WorkerInfo], WorkerInfo]) -> None:
-        with self._lock:
-            self._info = changed(self._info)
-            with contextlib.suppress(OSError):  # the next beat may come through
-                atomic.replace(self._path(self.name), json.dumps(asdict(self._info)).encode(), synchronised=False)
+        with self._lock, contextlib.suppress(OSError):  # the next beat may come through
+            told = changed(self._info)
+            atomic.replace(self._path(self.name), json.dumps(asdict(told)).encode(), synchronised=False)
+            self._info = told  # while it cannot be told, this worker must count no other's silence
 
     def _path(self, name: str) -> Path:
         return self._workers / f"{name}.json"
 
     def _unregister(self, name: str) -> None:
         for path in (self._path(name), self._workers / name):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another user's, say: it is then found to be dead again
+                path.unlink(missing_ok=True)
 
 
 def _registered(folder: Path) -> list[Path]:
@@ -312,10 +318,13 @@ def _registered(folder: Path) -> list[Path]:
 
 
 def _text(path: Path) -> str | None:
-    """Return what a file holds; None where it is gone."""
-    with contextlib.suppress(OSError):
+    """Return what a file holds; None where it is gone, and nothing where it cannot be read."""
+    try:
         return path.read_text()
-    return None
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ""
 
 
 def _read(path: Path) -> WorkerInfo | None:
