@@ -490,12 +490,13 @@ class Store:
         if trials.is_empty():
             return trials
         tables = {"measurements": measurements, "correctness": correctness, "trials": trials}
-        name = _commit_of(tables)
-        for kind, table in tables.items():  # trials last: with them the commit stands
-            written = self._write_table(kind, name, _written(kind, table))
+        contents = {kind: _written(kind, table) for kind, table in tables.items()}
+        name = _commit_of(trials, contents)
+        for kind, content in contents.items():  # trials last: with them the commit stands
+            written = self._write_table(kind, name, content)
         self._looked_at.add(written)
         self._ended.update(ended(trials)["trial_id"])
-        self._delete_failure(tables, but=name)
+        self._delete_failure(trials)
         return trials
 
     def _write_table(self, kind: str, name: str, content: bytes) -> str:
@@ -508,12 +509,12 @@ class Store:
                 other.unlink()
         return path.name
 
-    def _delete_failure(self, tables: Mapping[str, pl.DataFrame], but: str) -> None:
-        """Delete the commit in which the same trials failed, which an outcome has taken the place of."""
-        trials = tables["trials"].with_columns(status=pl.lit("failed"))
-        failure = _commit_of({kind: table.clear() for kind, table in tables.items()} | {"trials": trials})
-        if failure == but or len(ended(tables["trials"])) < len(trials):
+    def _delete_failure(self, trials: pl.DataFrame) -> None:
+        """Delete the commit in which the same trials failed, where all of them now have an outcome."""
+        if len(ended(trials)) < len(trials):
             return
+        nothing = {kind: _written(kind, pl.DataFrame(schema=SCHEMAS[kind])) for kind in SCHEMAS}
+        failure = _commit_of(trials.with_columns(status=pl.lit("failed")), nothing)
         for kind in SCHEMAS:
             for path in self._of_commit(kind, failure):
                 with contextlib.suppress(OSError):
@@ -525,17 +526,15 @@ class Store:
         return [self.folder / kind / name for name in found if COMMIT.fullmatch(name) and name.startswith(f"{commit}.")]
 
 
-def _commit_of(tables: Mapping[str, pl.DataFrame]) -> str:
+def _commit_of(trials: pl.DataFrame, contents: Mapping[str, bytes]) -> str:
     """Return a commit's name, by its trials, how they ended and what was measured.
 
     Two workers that trained the same trials share a commit only where they found the same, to the bit, so that neither
     can take the place of what the other found. Made anew after a kill, a commit has the same name.
     """
-    told = hashlib.sha256()
-    for trial_id, status in tables["trials"].select("trial_id", "status").sort("trial_id").iter_rows():
-        told.update(f"{trial_id} {status},".encode())
+    told = hashlib.sha256(repr(trials.select("trial_id", "status").sort("trial_id").rows()).encode())
     for kind in ("measurements", "correctness"):
-        told.update(hashlib.sha256(_written(kind, tables[kind])).digest())
+        told.update(hashlib.sha256(contents[kind]).digest())
     return told.hexdigest()[:16]
 
 
