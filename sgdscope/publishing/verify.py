@@ -199,12 +199,23 @@ def _words(published: str, again: str) -> tuple[int, list[str]]:
         return len(mine) // 2, [f"{REPORT}: its sentences differ from what its trials give."]
     wrong = []
     for place, (a, b) in enumerate(zip(theirs, mine, strict=True)):
-        if a == b or (place % 2 and math.isclose(_read(a), _read(b), rel_tol=SHOWN * 10)):
+        if a == b or (place % 2 and abs(_read(a) - _read(b)) <= 1.01 * _unit(b)):
             continue
         known, right = next(((x, y) for x, y in zip_longest(a.split(), b.split(), fillvalue="") if x != y), (a, b))
         before = " ".join(theirs[place - 1].split())[-60:] if place else ""
         wrong.append(f"{REPORT} says {known!r} after {before!r}; computed again, it is {right!r}.")
     return len(mine) // 2, wrong
+
+
+def _unit(text: str) -> float:
+    """Return one unit of the last digit that a number shows, by which rounding may differ; 0 of a whole number.
+
+    >>> _unit("98.3"), _unit("1,920")
+    (0.1, 0.0)
+    """
+    digits, _, exponent = text.lower().partition("e")
+    decimals = len(digits.partition(".")[2])
+    return float(10.0 ** (int(exponent or 0) - decimals)) if decimals else 0.0
 
 
 def _read(text: str) -> float:
