@@ -553,11 +553,11 @@ def test_together(several):
     assert (found == "contradicted") == ("contradicted" in several)
 
 
-@pytest.mark.parametrize("n", [5, 15])
-def test_the_seeds_that_are_said_to_decide_do_so_in_as_many_studies_as_is_said(n):
+@pytest.mark.parametrize(("n", "studies"), [(5, 1100), (15, 1500)])
+def test_the_seeds_that_are_said_to_decide_do_so_in_as_many_studies_as_is_said(n, studies):
     """Of studies with all kinds of truths that are open with n seeds, half are decided with the first number."""
     rng, decided = np.random.default_rng(n), {0.5: [], 0.8: []}
-    for _ in range(1500):
+    for _ in range(studies):
         values = rng.uniform(-2, 2) + np.exp(rng.uniform(-1.5, 1.5)) * rng.normal(size=100)
         now = estimated(values[:n])
         if now.verdict(-0.5, 0.5) != "inconclusive":
