@@ -29,7 +29,7 @@ from torch.utils.data import TensorDataset
 import sgdscope as sg
 from sgdscope.torch import from_torch
 from sgdscope.training.jax_setup import COMPILER_OPTIONS, pinned
-from sgdscope.training.step import Kind, Recipe, Settings, one_update, start, train
+from sgdscope.training.step import Kind, Recipe, Settings, goes_on, one_update, repeated, start
 from sgdscope.version import __version__
 
 MODELS, RATE, MOMENTUM = 8, 0.01, 0.9
@@ -110,7 +110,7 @@ def ours(name: str, batch_size: int):
     def trained(settings, updates):
         def one(own):
             state = start(workload, recipe.kind.optimizer, own)
-            return train(one_update(recipe, split, own), state, updates).parameters
+            return repeated(one_update(recipe, split, own), partial(goes_on, updates), state).parameters
 
         return jax.lax.map(one, settings)
 

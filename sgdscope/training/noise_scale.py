@@ -6,7 +6,6 @@ Source: McCandlish, Kaplan, Amodei et al. (2018), arXiv 1812.06162, appendix A.1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -57,22 +56,18 @@ def no_sums(parameters: Any) -> Sums:
     return Sums(mean, np.float32(0), np.int32(0))
 
 
-def add_small_batches(
-    workload: Workload, train_split: Batch, settings: Settings, state: State, sums: Sums, end: jax.Array
-) -> Sums:
-    """Return the sums after ``end`` small batches."""
-    add = partial(_add_one, workload, train_split, settings, state)
-    added: Sums = jax.lax.while_loop(lambda sums: sums.count < end, add, sums)
-    return added
-
-
-def add_small_batch(
-    workload: Workload, train_split: Batch, settings: Settings, state: State, sums: Sums, end: jax.Array
-) -> Sums:
-    """Return the sums after one small batch more, unless they are of ``end``: without a loop around the gradient."""
-    added = _add_one(workload, train_split, settings, state, sums)
-    more: Sums = jax.tree.map(partial(jnp.where, sums.count < end), added, sums)
-    return more
+def add_small_batch(workload: Workload, train_split: Batch, settings: Settings, state: State, sums: Sums) -> Sums:
+    """Return the sums after one small batch more."""
+    _, size = small_batches(workload)
+    batch, keys = drawn_batch(workload, train_split, settings.seed, state.step, sums.count, size)
+    gradient, _ = jax.grad(mean_loss(workload), has_aux=True)(state.parameters, state.model, batch, keys)
+    gradient = penalized(workload, state.parameters, gradient)
+    count = sums.count + 1
+    difference = jax.tree.map(jnp.subtract, gradient, sums.mean)
+    share = 1 / count.astype(jnp.float32)
+    mean = jax.tree.map(lambda m, d: m + share * d, sums.mean, difference)
+    square = sum((jnp.vdot(d, d) for d in jax.tree.leaves(difference)), start=jnp.float32(0))
+    return Sums(mean, sums.squares + (1 - share) * square, count)
 
 
 def gradient_noise(mean_square: float, squares: float, batches: int, size: int) -> tuple[float, float]:
@@ -110,16 +105,3 @@ def gradient_noises(sums: Sums, batches: int, size: int) -> list[tuple[float, fl
             )
             for slot, squares in enumerate(np.asarray(sums.squares))
         ]
-
-
-def _add_one(workload: Workload, train_split: Batch, settings: Settings, state: State, sums: Sums) -> Sums:
-    _, size = small_batches(workload)
-    batch, keys = drawn_batch(workload, train_split, settings.seed, state.step, sums.count, size)
-    gradient, _ = jax.grad(mean_loss(workload), has_aux=True)(state.parameters, state.model, batch, keys)
-    gradient = penalized(workload, state.parameters, gradient)
-    count = sums.count + 1
-    difference = jax.tree.map(jnp.subtract, gradient, sums.mean)
-    share = 1 / count.astype(jnp.float32)
-    mean = jax.tree.map(lambda m, d: m + share * d, sums.mean, difference)
-    square = sum((jnp.vdot(d, d) for d in jax.tree.leaves(difference)), start=jnp.float32(0))
-    return Sums(mean, sums.squares + (1 - share) * square, count)

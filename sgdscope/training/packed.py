@@ -18,9 +18,9 @@ from sgdscope.training.backend import Pack, check_devices
 from sgdscope.training.compiler import Compiler
 from sgdscope.training.evaluate import Evaluation
 from sgdscope.training.jax_setup import device_name, machine, pinned
-from sgdscope.training.noise_scale import Sums, gradient_noises, no_sums, small_batches
-from sgdscope.training.programs import Devices, Evaluate, Noise, Sharpness, Start, Update
-from sgdscope.training.sharpness import Krylov, largest_eigenvalue, no_products, products_of
+from sgdscope.training.noise_scale import Sums, gradient_noises, small_batches
+from sgdscope.training.programs import ESTIMATES, Devices, Estimate, Evaluate, Start, Update
+from sgdscope.training.sharpness import Krylov, largest_eigenvalue, products_of
 from sgdscope.training.step import CURVE_POINTS, Kind, Settings, State, evaluated, state_bytes
 from sgdscope.training.traced import TracedWorkload
 from sgdscope.workloads.base import examples_in
@@ -100,7 +100,7 @@ class PackedBackend:
         compute_dtype: str = "float32",
     ) -> None:
         self.workload, self._traced = traced.workload, traced
-        self._estimates = (Noise,) * noise_scale + (Sharpness,) * sharpness
+        self._estimates = ("noise scale",) * noise_scale + ("sharpness",) * sharpness
         devices = tuple(devices or jax.devices())
         check_devices(devices_per_trial, len(devices))
         self._groups = len(devices) // devices_per_trial
@@ -135,7 +135,7 @@ class PackedBackend:
         device, method = self.provenance["device"], self.provenance["method"]
         return f"{NUMERICS_VERSION} {jax.__version__} {machine()} {device} {method}"
 
-    def prepare(self, program: Start | Update | Evaluate | Noise | Sharpness) -> Future[Any]:
+    def prepare(self, program: Start | Update | Evaluate | Estimate) -> Future[Any]:
         """Begin to compile a program in the background, unless that has been done."""
         return self.compiler.prepare(program, lambda: program.lower(self._devices))
 
@@ -144,8 +144,8 @@ class PackedBackend:
         for kind in kinds:
             self.prepare(Update(kind, self.capacity))
             self.prepare(Start(kind.optimizer, self.capacity))
-            for estimate in self._estimates:
-                self.prepare(estimate(kind.optimizer, self.capacity))
+            for of in self._estimates:
+                self.prepare(Estimate(of, kind.optimizer, self.capacity))
 
     def close(self) -> None:
         """Wait for what is being compiled, and drop what is not yet."""
@@ -196,23 +196,22 @@ class PackedBackend:
     def gradient_noise(self, pack: _PackOnDevices, places: Sequence[int]) -> list[tuple[float, float]]:
         """Return |G|² and tr Σ for these trials where they stand."""
         batches, size = small_batches(self.workload)
-        sums: Sums = self._estimated(pack, places, Noise, no_sums(self._traced.shapes.parameters), batches)
+        sums: Sums = self._estimated(pack, places, "noise scale", batches)
         found = gradient_noises(sums, batches, size)
         return [found[pack.places[place]] for place in places]
 
     def sharpness(self, pack: _PackOnDevices, places: Sequence[int]) -> list[tuple[float, float]]:
         """Return λ_max for these trials where they stand, and how far from it an eigenvalue may be."""
-        start, end = no_products(self._traced.shapes.parameters), products_of(self.workload)
-        found: Krylov = self._estimated(pack, places, Sharpness, start, end)
+        found: Krylov = self._estimated(pack, places, "sharpness", products_of(self.workload))
         diagonal, beside = np.asarray(found.diagonal), np.asarray(found.beside)
         return [largest_eigenvalue(diagonal[slot], beside[slot]) for slot in (pack.places[place] for place in places)]
 
-    def _estimated(
-        self, pack: _PackOnDevices, places: Sequence[int], kind: type[Noise | Sharpness], start: Any, end: int
-    ) -> Any:
+    def _estimated(self, pack: _PackOnDevices, places: Sequence[int], of: str, end: int) -> Any:
         """Return the sums of an estimate beside training after so many parts, for these trials."""
-        program = self.prepare(kind(pack.kind.optimizer, pack.slots)).result()
-        sums = jax.tree.map(lambda a: self._placed(np.zeros((pack.slots, *a.shape), a.dtype)), start)
+        program = self.prepare(Estimate(of, pack.kind.optimizer, pack.slots)).result()
+        _, start = ESTIMATES[of]
+        zeros = lambda a: self._placed(np.zeros((pack.slots, *a.shape), a.dtype))
+        sums = jax.tree.map(zeros, start(self._traced.shapes.parameters))
         ends = self._ends(pack, places, end)
         for _ in range(end if self._devices.loop == "outside" else 1):
             sums = program(self._devices.splits["train"], pack.settings, pack.state, sums, ends)

@@ -5,30 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sgdscope.optimizers import Optimizer
-from sgdscope.training.noise_scale import add_small_batch, add_small_batches, no_sums
-from sgdscope.training.sharpness import add_product, add_products, no_products
+from sgdscope.training.noise_scale import add_small_batch, no_sums
+from sgdscope.training.sharpness import add_product, no_products
 from sgdscope.training.step import (
     Kind,
     Recipe,
     Settings,
     State,
     evaluated,
+    goes_on,
     measure,
+    once,
     one_update,
+    repeated,
     start,
-    train,
-    train_once,
 )  # fmt: skip
 from sgdscope.training.traced import TracedWorkload
 from sgdscope.workloads.base import Batch
 
+T = TypeVar("T")
 TRIAL, COPIED = PartitionSpec("trial"), PartitionSpec()
 
 
@@ -51,6 +53,10 @@ class Devices:
     batching: Literal["map", "vmap"]
     loop: Literal["inside", "outside"]
     compute_dtype: str = "float32"
+
+    def repeat(self, advance: Callable[[T], T], goes_on: Callable[[T], Any], state: T) -> T:
+        """Return a state that is advanced inside the program for as long as it goes on, or once."""
+        return (once if self.loop == "outside" else repeated)(advance, goes_on, state)
 
     @property
     def by_trial(self) -> NamedSharding:
@@ -128,10 +134,9 @@ class Update:
     def lower(self, devices: Devices) -> Any:
         """Return the program, traced and lowered."""
         recipe = Recipe(devices.traced.workload, self.kind, devices.compute_dtype)
-        advance = train_once if devices.loop == "outside" else train
 
         def trained(split: Any, settings: Settings, state: State, end: Any) -> State:
-            return advance(one_update(recipe, split, settings, devices.spread), state, end)
+            return devices.repeat(one_update(recipe, split, settings, devices.spread), partial(goes_on, end), state)
 
         body = lambda split, *of_trial: devices.each(partial(trained, split))(*of_trial)
         optimizer, slots = self.kind.optimizer, self.slots
@@ -168,49 +173,40 @@ class Evaluate:
         return f"evaluate, pack size {self.slots}"
 
 
-@dataclass(frozen=True)
-class Noise:
-    """Estimate the gradient noise of the trials of a pack."""
+# What is estimated beside training: how the next part is added to its sums, and the sums before the first.
+ESTIMATES: Mapping[str, tuple[Callable[..., Any], Callable[[Any], Any]]] = {
+    "noise scale": (add_small_batch, no_sums),
+    "sharpness": (add_product, no_products),
+}
 
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimate, of the trials of a pack, one of :data:`ESTIMATES`."""
+
+    of: str
     optimizer: Optimizer
     slots: int
     runs_once = True
 
     def lower(self, devices: Devices) -> Any:
         """Return the program, traced and lowered."""
-        add = add_small_batch if devices.loop == "outside" else add_small_batches
-        return _estimate(devices, self, add, no_sums(devices.traced.shapes.parameters))
+        (add, start), optimizer, slots = ESTIMATES[self.of], self.optimizer, self.slots
+
+        def added(split: Any, settings: Settings, state: State, sums: Any, end: Any) -> Any:
+            add_one = partial(add, devices.traced.workload, split, settings, state)
+            return devices.repeat(add_one, lambda sums: sums.count < end, sums)
+
+        body = lambda split, *of_trial: devices.each(partial(added, split))(*of_trial)
+        sums = start(devices.traced.shapes.parameters)
+        arguments = (
+            devices.splits["train"],
+            devices.settings(optimizer, slots),
+            devices.state(optimizer, slots),
+            jax.tree.map(lambda a: devices.shape(slots, a.shape, a.dtype), sums),
+            devices.shape(slots, (), np.int32),
+        )
+        return devices.lowered(body, (COPIED, TRIAL, TRIAL, TRIAL, TRIAL), arguments)
 
     def __str__(self) -> str:
-        return f"noise scale {self.optimizer.family}, pack size {self.slots}"
-
-
-@dataclass(frozen=True)
-class Sharpness:
-    """Estimate the sharpness of the trials of a pack."""
-
-    optimizer: Optimizer
-    slots: int
-    runs_once = True
-
-    def lower(self, devices: Devices) -> Any:
-        """Return the program, traced and lowered."""
-        add = add_product if devices.loop == "outside" else add_products
-        return _estimate(devices, self, add, no_products(devices.traced.shapes.parameters))
-
-    def __str__(self) -> str:
-        return f"sharpness {self.optimizer.family}, pack size {self.slots}"
-
-
-def _estimate(devices: Devices, program: Noise | Sharpness, add: Callable[..., Any], sums: Any) -> Any:
-    """Return a program that adds to the sums of an estimate beside training, traced and lowered."""
-    optimizer, slots = program.optimizer, program.slots
-    body = lambda split, *of_trial: devices.each(partial(add, devices.traced.workload, split))(*of_trial)
-    arguments = (
-        devices.splits["train"],
-        devices.settings(optimizer, slots),
-        devices.state(optimizer, slots),
-        jax.tree.map(lambda a: devices.shape(slots, a.shape, a.dtype), sums),
-        devices.shape(slots, (), np.int32),
-    )
-    return devices.lowered(body, (COPIED, TRIAL, TRIAL, TRIAL, TRIAL), arguments)
+        return f"{self.of} {self.optimizer.family}, pack size {self.slots}"

@@ -68,52 +68,8 @@ def no_products(parameters: Any) -> Krylov:
     )
 
 
-def add_products(
-    workload: Workload, train_split: Batch, settings: Settings, state: State, krylov: Krylov, end: jax.Array
-) -> Krylov:
-    """Return where the iteration stands after ``end`` parts of products."""
-    add = partial(_add_one, workload, train_split, settings, state)
-    added: Krylov = jax.lax.while_loop(lambda krylov: krylov.count < end, add, krylov)
-    return added
-
-
-def add_product(
-    workload: Workload, train_split: Batch, settings: Settings, state: State, krylov: Krylov, end: jax.Array
-) -> Krylov:
-    """Return where it stands after one part more, unless it has ``end``: without a loop around the gradient."""
-    added = _add_one(workload, train_split, settings, state, krylov)
-    more: Krylov = jax.tree.map(partial(jnp.where, krylov.count < end), added, krylov)
-    return more
-
-
-def largest_eigenvalue(diagonal: np.ndarray, beside: np.ndarray) -> tuple[float, float]:
-    """Return the largest eigenvalue of a symmetric matrix H by Lanczos, and how far from it one of H's may be.
-
-    With v_1 drawn at random and β_0 = 0,
-
-        w = H v_j − β_{j−1} v_{j−1},    α_j = w·v_j,    β_j = |w − α_j v_j|,    v_{j+1} = (w − α_j v_j)/β_j,
-
-    it is the largest eigenvalue θ of the tridiagonal matrix of α and β. It never exceeds H's. With s the last entry of
-    its eigenvector, H has an eigenvalue within |β s| of θ.
-
-    Args:
-        diagonal: α, shape (k,).
-        beside: β, shape (k,).
-
-    >>> largest_eigenvalue(np.array([2.0, 2.0]), np.array([1.0, 0.0]))
-    (3.0, 0.0)
-    """
-    if not (np.isfinite(diagonal).all() and np.isfinite(beside).all()):
-        return float("nan"), float("nan")
-    diagonal, beside = diagonal.astype(np.float64), beside.astype(np.float64)
-    length = np.hypot(diagonal, beside)
-    ends = np.flatnonzero(beside <= EXHAUSTED * length.max())
-    k = int(ends[0]) + 1 if len(ends) else len(diagonal)
-    values, vectors = eigh_tridiagonal(diagonal[:k], beside[: k - 1])
-    return float(values[-1]), float(abs(beside[k - 1] * vectors[-1, -1]))
-
-
-def _add_one(workload: Workload, train_split: Batch, settings: Settings, state: State, krylov: Krylov) -> Krylov:
+def add_product(workload: Workload, train_split: Batch, settings: Settings, state: State, krylov: Krylov) -> Krylov:
+    """Return where the iteration stands after one part of a product more."""
     parts, size = parts_of_split(workload)
     number, place = krylov.count % parts, krylov.count // parts
     drawn = _drawn(settings.seed, state)
@@ -149,6 +105,33 @@ def _add_one(workload: Workload, train_split: Batch, settings: Settings, state: 
     going = Krylov(vector, krylov.previous, product, krylov.diagonal, krylov.beside, krylov.count + 1)
     found: Krylov = jax.tree.map(partial(jnp.where, number == parts - 1), done, going)
     return found
+
+
+def largest_eigenvalue(diagonal: np.ndarray, beside: np.ndarray) -> tuple[float, float]:
+    """Return the largest eigenvalue of a symmetric matrix H by Lanczos, and how far from it one of H's may be.
+
+    With v_1 drawn at random and β_0 = 0,
+
+        w = H v_j − β_{j−1} v_{j−1},    α_j = w·v_j,    β_j = |w − α_j v_j|,    v_{j+1} = (w − α_j v_j)/β_j,
+
+    it is the largest eigenvalue θ of the tridiagonal matrix of α and β. It never exceeds H's. With s the last entry of
+    its eigenvector, H has an eigenvalue within |β s| of θ.
+
+    Args:
+        diagonal: α, shape (k,).
+        beside: β, shape (k,).
+
+    >>> largest_eigenvalue(np.array([2.0, 2.0]), np.array([1.0, 0.0]))
+    (3.0, 0.0)
+    """
+    if not (np.isfinite(diagonal).all() and np.isfinite(beside).all()):
+        return float("nan"), float("nan")
+    diagonal, beside = diagonal.astype(np.float64), beside.astype(np.float64)
+    length = np.hypot(diagonal, beside)
+    ends = np.flatnonzero(beside <= EXHAUSTED * length.max())
+    k = int(ends[0]) + 1 if len(ends) else len(diagonal)
+    values, vectors = eigh_tridiagonal(diagonal[:k], beside[: k - 1])
+    return float(values[-1]), float(abs(beside[k - 1] * vectors[-1, -1]))
 
 
 def _drawn(seed: Any, state: State) -> Any:

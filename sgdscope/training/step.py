@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -99,18 +99,19 @@ def prepared(workload: Workload, optimizer: Optimizer) -> Optimizer:
 
 
 Advance = Callable[[State], State]
+T = TypeVar("T")
 
 
-def train(advance: Advance, state: State, end: jax.Array) -> State:
-    """Return the trial after ``end`` updates, or where its loss stopped being finite."""
-    trained: State = jax.lax.while_loop(partial(goes_on, end), advance, state)
-    return trained
+def repeated(advance: Callable[[T], T], goes_on: Callable[[T], Any], state: T) -> T:
+    """Return a state, of a trial or of an estimate beside training, advanced for as long as it goes on."""
+    advanced: T = jax.lax.while_loop(goes_on, advance, state)
+    return advanced
 
 
-def train_once(advance: Advance, state: State, end: jax.Array) -> State:
-    """Return the trial after one update more, unless it has made ``end`` or its loss stopped being finite."""
-    trained: State = jax.tree.map(partial(jnp.where, goes_on(end, state)), advance(state), state)
-    return trained
+def once(advance: Callable[[T], T], goes_on: Callable[[T], Any], state: T) -> T:
+    """Return a state advanced by one step if it goes on: without a loop around the gradient."""
+    advanced: T = jax.tree.map(partial(jnp.where, goes_on(state)), advance(state), state)
+    return advanced
 
 
 def goes_on(end: Any, state: State) -> Any:

@@ -1,5 +1,6 @@
 """The gradient noise of a trial against closed forms and against naive loops over examples and ghost batches."""
 
+import functools
 import itertools
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.noise_scale import NOISE_METRICS, gradient_noise, gradient_noises, no_sums, small_batches
 from sgdscope.training.packed import PackedBackend
 from sgdscope.training.sampling import drawn_batch
-from sgdscope.training.step import Settings, State
+from sgdscope.training.step import Settings, State, repeated
 from sgdscope.workloads.base import Workload
 from sgdscope.workloads.digits import digits
 
@@ -42,7 +43,8 @@ def estimates(workload, parameters, model=(), seeds=400, step=0):
         settings = Settings(jnp.float32(0), jnp.float32(0), seed, jnp.int32(1))
         state = State(parameters, parameters, model, jnp.zeros(1), jnp.int32(step), jnp.bool_(True))
         sums = jax.tree.map(jnp.asarray, no_sums(parameters))
-        return noise_scale.add_small_batches(workload, split, settings, state, sums, jnp.int32(batches))
+        add = functools.partial(noise_scale.add_small_batch, workload, split, settings, state)
+        return repeated(add, lambda sums: sums.count < batches, sums)
 
     sums = jax.jit(lambda seeds: jax.lax.map(one, seeds))(jnp.arange(seeds, dtype=jnp.uint32))
     return np.array(gradient_noises(sums, batches, size))

@@ -24,7 +24,7 @@ from sgdscope.training import loop, sharpness
 from sgdscope.training.checkpoint import Checkpoints
 from sgdscope.training.sampling import microbatch_at
 from sgdscope.training.sharpness import SHARPNESS_METRICS, largest_eigenvalue, no_products, parts_of_split, products_of
-from sgdscope.training.step import Settings, State
+from sgdscope.training.step import Settings, State, once, repeated
 from sgdscope.workloads.base import Workload
 from sgdscope.workloads.digits import digits
 
@@ -39,14 +39,15 @@ def declared(workload, batch_size=4, updates=40, **fields):
     ).declaration()
 
 
-def estimate(workload, parameters, model=(), seed=1, add=sharpness.add_products):
+def estimate(workload, parameters, model=(), seed=1, repeat=repeated):
     """λ_max and its residual at these parameters, and the examples that they are of."""
     split = {key: jnp.asarray(array) for key, array in workload.train.items()}
     settings = Settings(jnp.float32(0), jnp.float32(0), jnp.uint32(seed), jnp.int32(1))
     state = State(parameters, parameters, model, jnp.zeros(1), jnp.int32(3), jnp.bool_(True))
     krylov = jax.tree.map(jnp.asarray, no_products(parameters))
-    run = quick_jit(lambda krylov: add(workload, split, settings, state, krylov, jnp.int32(products_of(workload))))
-    for _ in range(1 if add is sharpness.add_products else products_of(workload)):
+    add = functools.partial(sharpness.add_product, workload, split, settings, state)
+    run = quick_jit(lambda krylov: repeat(add, lambda krylov: krylov.count < products_of(workload), krylov))
+    for _ in range(1 if repeat is repeated else products_of(workload)):
         krylov = run(krylov)
     parts, size = parts_of_split(workload)
     batches = [
@@ -125,19 +126,19 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize(
-    ("network", "part", "add"),
+    ("network", "part", "repeat"),
     [
-        ("mlp", 1024, sharpness.add_products),
-        ("mlp", 16, sharpness.add_product),
-        ("convnet", 16, sharpness.add_products),
+        ("mlp", 1024, repeated),
+        ("mlp", 16, once),
+        ("convnet", 16, repeated),
     ],
 )
-def test_of_a_network_it_is_the_dense_hessians(network, part, add, monkeypatch):
+def test_of_a_network_it_is_the_dense_hessians(network, part, repeat, monkeypatch):
     monkeypatch.setattr(sharpness, "PRODUCTS", 40)
     outputs, init, pictures = NETWORKS[network]
     workload = classifier(outputs, init, pictures, evaluation_batch_size=part)
     parameters = workload.init(jax.random.key(3))
-    (found, residual), batches = estimate(workload, parameters, add=add)
+    (found, residual), batches = estimate(workload, parameters, repeat=repeat)
     assert len(batches) == (2 if part == 16 else 1)
     loss = lambda p: sum(workload.loss(p, (), batch).mean() for batch in batches) / len(batches)
     assert found == pytest.approx(dense(loss, parameters), rel=1e-3)
