@@ -17,7 +17,7 @@ import polars as pl
 from sgdscope import atomic
 from sgdscope.analysis.coefficients import with_chosen_coefficients
 from sgdscope.analysis.derived import l2_of
-from sgdscope.analysis.sharpness import RATE, RESIDUAL, SHARPNESS
+from sgdscope.analysis.sharpness import METRICS
 from sgdscope.analysis.tables import COLUMNS, StudyTables, Tables
 from sgdscope.converters import several, whole
 from sgdscope.deprecated import warn
@@ -758,7 +758,7 @@ def read_folders(folders: Sequence[str | Path], say: Callable[[str], None] | Non
     trials = trials.unique("trial_id", maintain_order=True)
     # Of what was measured along training, what a claim rests on.
     measured = pl.concat([result.contents.measurements for result in results])
-    measured = measured.filter(pl.col("metric").is_in((SHARPNESS, RESIDUAL, RATE))).unique(maintain_order=True)
+    measured = measured.filter(pl.col("metric").is_in(METRICS.keys())).unique(maintain_order=True)
     return Tables(trials, records, margin, measurements=None if measured.is_empty() else measured)
 
 

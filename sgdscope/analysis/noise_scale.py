@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from sgdscope.analysis.trial_table import CELL_COLUMNS, OPTIMIZER_SCHEMA, SEEDS
+from sgdscope.analysis.along_training import along_training
+from sgdscope.analysis.trial_table import CELL_COLUMNS, SEEDS
 from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.stats.intervals import named, t_interval, t_quantile
 
@@ -45,29 +45,15 @@ def noise_scale(trials: pl.DataFrame, measurements: pl.DataFrame) -> pl.DataFram
 
     Source: McCandlish, Kaplan, Amodei et al. (2018), arXiv 1812.06162.
     """
-    keys = [*OPTIMIZER_SCHEMA, "batch_size", "learning_rate"]
-    squares, traces = (
-        measurements.filter(pl.col("metric") == metric).select("trial_id", "step", pl.col("value").alias(metric))
-        for metric in (SQUARE_NORM, TRACE)
-    )
-    updates = trials.filter(pl.col("status") == "complete").group_by(keys[:-1]).agg(updates=pl.col("steps").max())
-    pairs = (
-        squares.join(traces, on=["trial_id", "step"])
-        .join(trials.select("trial_id", "seed", *keys), on="trial_id")
-        .join(updates, on=keys[:-1], how="left")
-        .sort(*keys, "step", "seed")
-    )
     rows = []
-    for key, group in pairs.group_by(*keys, "step", "updates", maintain_order=True):
-        row: dict[str, Any] = dict(zip((*keys, "step", "updates"), key, strict=True)) | {"n": len(group)}
+    for row, group in along_training(trials, measurements, {SQUARE_NORM: SQUARE_NORM, TRACE: TRACE}):
         of_squares, of_traces = (group[metric].to_numpy() for metric in (SQUARE_NORM, TRACE))
         row |= named(SQUARE_NORM, t_interval(of_squares)) | named(TRACE, t_interval(of_traces))
         row |= {"identified": identified(of_traces, of_squares)}
         if row["identified"]:
             row |= named("noise_scale", jackknife_ratio(of_traces, of_squares))
         rows.append(row)
-    table = pl.DataFrame(rows, schema=NOISE_SCALE_SCHEMA | {"updates": pl.Int64})
-    return table.with_columns(fraction=pl.col("step") / pl.col("updates")).select(NOISE_SCALE_SCHEMA.keys())
+    return pl.DataFrame(rows, schema=NOISE_SCALE_SCHEMA)
 
 
 def identified(traces: np.ndarray, squares: np.ndarray) -> bool:

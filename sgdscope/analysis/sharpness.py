@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import polars as pl
 
+from sgdscope.analysis.along_training import along_training
 from sgdscope.analysis.derived import momentum_of
-from sgdscope.analysis.trial_table import CELL_COLUMNS, OPTIMIZER_SCHEMA, SEEDS
+from sgdscope.analysis.trial_table import CELL_COLUMNS, SEEDS
 from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.stats.intervals import named, t_interval
 
 # The metrics of the table of measurements that it is made of.
 SHARPNESS, RESIDUAL, RATE = "sharpness", "sharpness_residual", "learning_rate"
+METRICS = {SHARPNESS: SHARPNESS, RESIDUAL: RESIDUAL, RATE: "rate_then"}
 
 SHARPNESS_COLUMNS: Columns = {
     **CELL_COLUMNS,
@@ -44,31 +44,13 @@ def sharpness(trials: pl.DataFrame, measurements: pl.DataFrame) -> pl.DataFrame:
 
     Source: Cohen et al. (2021), arXiv 2103.00065, of full batches without momentum.
     """
-    keys = [*OPTIMIZER_SCHEMA, "batch_size", "learning_rate"]
-    updates = trials.filter(pl.col("status") == "complete").group_by(keys[:-1]).agg(updates=pl.col("steps").max())
-    measured = by_trial(trials, measurements).join(updates, on=keys[:-1], how="left").sort(*keys, "step", "seed")
     rows = []
-    for key, group in measured.group_by(*keys, "step", "updates", maintain_order=True):
-        row: dict[str, Any] = dict(zip((*keys, "step", "updates"), key, strict=True)) | {"n": len(group)}
+    for row, group in along_training(trials, measurements, METRICS):
         values, rate = group[SHARPNESS].to_numpy(), float(group["rate_then"][0])
         row |= {"rate_then": rate, "residual": group[RESIDUAL].max(), "limit": stability_limit(row["optimizer"])}
         row |= named("sharpness", t_interval(values)) | named("product", t_interval(rate * values))
         rows.append(row)
-    table = pl.DataFrame(rows, schema=SHARPNESS_SCHEMA | {"updates": pl.Int64})
-    return table.with_columns(fraction=pl.col("step") / pl.col("updates")).select(SHARPNESS_SCHEMA.keys())
-
-
-def by_trial(trials: pl.DataFrame, measurements: pl.DataFrame) -> pl.DataFrame:
-    """Return what was measured of each trial at each step: sharpness, its residual and the learning rate then."""
-    names = {SHARPNESS: SHARPNESS, RESIDUAL: RESIDUAL, RATE: "rate_then"}
-    of, *others = (
-        measurements.filter(pl.col("metric") == metric).select("trial_id", "step", pl.col("value").alias(name))
-        for metric, name in names.items()
-    )
-    for other in others:
-        of = of.join(other, on=["trial_id", "step"])
-    columns = ["trial_id", "seed", *OPTIMIZER_SCHEMA, "batch_size", "learning_rate"]
-    return of.join(trials.select(columns), on="trial_id")
+    return pl.DataFrame(rows, schema=SHARPNESS_SCHEMA)
 
 
 def stability_limit(optimizer: str) -> float | None:
@@ -86,7 +68,7 @@ def octaves_to_limit(cell: pl.DataFrame, measured: pl.DataFrame, limit: float) -
 
     Args:
         cell: the trials of one cell at one learning rate, by seed.
-        measured: as of :func:`by_trial`.
+        measured: as of :func:`~.along_training.by_trial`, of :data:`METRICS`.
         limit: see :func:`stability_limit`.
 
     Returns:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
+from sgdscope.analysis.along_training import by_trial
 from sgdscope.analysis.edges import left_out
-from sgdscope.analysis.sharpness import RATE, SHARPNESS, by_trial, octaves_to_limit, stability_limit
+from sgdscope.analysis.sharpness import METRICS, SHARPNESS, octaves_to_limit, stability_limit
 from sgdscope.claims.batch_sizes import Case
 from sgdscope.claims.finding import OCTAVES, Effect, Finding, in_zone
 from sgdscope.stats.intervals import estimated
@@ -29,7 +30,7 @@ def at_the_limit(case: Case) -> Iterator[Finding]:
     if missing:
         yield case.found("C14", reason=missing)
         return
-    measured = by_trial(case.part.trials, measurements)
+    measured = by_trial(case.part.trials, measurements, METRICS)
     effects = [_effect(case, measured, regime, limit) for regime in ZONES]
     found = [effect for effect in effects if effect is not None]
     if len(found) < len(ZONES):
@@ -49,7 +50,7 @@ def _effect(case: Case, measured: pl.DataFrame, regime: str, limit: float) -> Ef
     sizes = case.sizes(regime)
     for size in sizes:
         # A trial that diverges has left every region in which the limit tells of stability.
-        cell = case.members[size].filter(pl.col(RATE) == best[size], status="complete").sort("seed")
+        cell = case.members[size].filter(pl.col("learning_rate") == best[size], status="complete").sort("seed")
         for seed, octaves in zip(cell["seed"], octaves_to_limit(cell, measured, limit), strict=True):
             by_seed.setdefault(seed, []).append(float(octaves))
     # A seed counts that was measured at all of these batch sizes.

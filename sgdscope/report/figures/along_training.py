@@ -1,7 +1,8 @@
-"""Lines along training at each batch size's optimal learning rate: the base of loss and score along training."""
+"""Lines along training at each batch size's optimal learning rate: the base of the figures along training."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import altair as alt
@@ -61,4 +62,40 @@ def along_training(rows: pl.DataFrame, title: str, axis: alt.Axis, **scale: Any)
             tooltip=style.mean_tooltip("value", f"{along}:Q"),
         )
         panels.append(style.layered(band, line, points))
+    return style.side_by_side(panels)
+
+
+def along_the_budget(
+    rows: pl.DataFrame,
+    value: str,
+    title: str,
+    ends: pl.Series,
+    tooltip: Sequence[str],
+    behind: Callable[[str], Sequence[alt.Chart]],
+) -> style.HConcatChart:
+    """Return estimates along the budget on a logarithmic axis, one panel for each optimizer.
+
+    Args:
+        rows: What is drawn, by the share of the budget.
+        value: The column of the estimates, whose intervals stand beside it.
+        title: What the axis says.
+        ends: Numbers between whose least and largest the axis reaches.
+        tooltip: What else a tooltip says.
+        behind: The layers that lie behind an optimizer's points.
+    """
+    scale = alt.Scale(type="log", domain=style.extent(ends), nice=False, padding=14)
+    y, low = alt.Y(f"{value}:Q", title=title, scale=scale, axis=style.decades_axis(ends)), f"{value}_low:Q"
+    x = alt.X("fraction:Q", title="share of the budget", axis=alt.Axis(format="%", grid=False))
+    shown = style.mean_tooltip(value, *tooltip)[:-1]  # without the trials that diverged
+    panels = []
+    for optimizer in style.optimizers(rows):
+        base = alt.Chart(rows.filter(optimizer=optimizer), title=optimizer).encode(x=x, color=style.by_batch_size(rows))
+        bars = base.mark_rule(clip=True).encode(
+            y=alt.Y(low, scale=scale), y2=f"{value}_high:Q", opacity=style.stands_out(0.45, 0.04)
+        )
+        line = base.mark_line(clip=True).encode(y=y, opacity=style.stands_out(0.9))
+        points = base.mark_point(filled=True, size=35, clip=True).encode(
+            y=y, opacity=style.stands_out(1), tooltip=shown
+        )
+        panels.append(style.layered(*behind(optimizer), bars, line, points))
     return style.side_by_side(panels)

@@ -10,6 +10,7 @@ import polars as pl
 from sgdscope.analysis.tables import Tables
 from sgdscope.formatting import batch_size
 from sgdscope.report.figures import style
+from sgdscope.report.figures.along_training import along_the_budget
 from sgdscope.report.figures.figure import Figure, counted, plain_first
 
 
@@ -74,22 +75,9 @@ def _examples(row: dict[str, float], name: str) -> str:
 def chart(part: Tables) -> style.HConcatChart:
     """Return tr Σ/|G|² along training where it is identified, one panel for each optimizer."""
     rows = style.drawable(part.noise_scale_at_best.filter("identified").sort("batch_size"))
-    scale = alt.Scale(type="log", domain=style.extent(rows["noise_scale"]), nice=False, padding=14)
-    title = "noise scale tr Σ/|G|², examples"
-    y = alt.Y("noise_scale:Q", title=title, scale=scale, axis=style.decades_axis(rows["noise_scale"]))
-    x = alt.X("fraction:Q", title="share of the budget", axis=alt.Axis(format="%", grid=False))
-    panels = []
-    for optimizer in style.optimizers(rows):
-        base = alt.Chart(rows.filter(optimizer=optimizer), title=optimizer).encode(x=x, color=style.by_batch_size(rows))
-        low = alt.Y("noise_scale_low:Q", scale=scale)
-        tooltip = style.mean_tooltip("noise_scale", "step:Q")[:-1]  # without the trials that diverged
-        layers = [
-            base.mark_rule(clip=True).encode(y=low, y2="noise_scale_high:Q", opacity=style.stands_out(0.45, 0.04)),
-            base.mark_line(clip=True).encode(y=y, opacity=style.stands_out(0.9)),
-            base.mark_point(filled=True, size=35, clip=True).encode(y=y, opacity=style.stands_out(1), tooltip=tooltip),
-        ]
-        panels.append(style.layered(*_transition(part.transitions.filter(optimizer=optimizer)), *layers))
-    return style.side_by_side(panels)
+    behind = lambda optimizer: _transition(part.transitions.filter(optimizer=optimizer))
+    title, ends = "noise scale tr Σ/|G|², examples", rows["noise_scale"]
+    return along_the_budget(rows, "noise_scale", title, ends, ("step:Q",), behind)
 
 
 def _transition(transitions: pl.DataFrame) -> list[alt.Chart]:

@@ -12,6 +12,7 @@ import polars as pl
 from sgdscope.analysis.tables import Tables
 from sgdscope.formatting import estimate, number
 from sgdscope.report.figures import style
+from sgdscope.report.figures.along_training import along_the_budget
 from sgdscope.report.figures.figure import Figure, seeds
 
 # Of the largest number that is drawn.
@@ -64,22 +65,8 @@ def chart(part: Tables) -> style.HConcatChart:
     ends = pl.concat([rows["product"], rows["limit"].drop_nulls()])
     # What the schedule has made tiny would take most of the axis.
     ends = ends.clip(lower_bound=style.extent(ends)[1] * LEAST_SHOWN)
-    scale = alt.Scale(type="log", domain=style.extent(ends), nice=False, padding=14)
-    y = alt.Y("product:Q", title="ε·λ_max", scale=scale, axis=style.decades_axis(ends))
-    x = alt.X("fraction:Q", title="share of the budget", axis=alt.Axis(format="%", grid=False))
-    panels = []
-    for optimizer in style.optimizers(rows):
-        mine = rows.filter(optimizer=optimizer)
-        base = alt.Chart(mine, title=optimizer).encode(x=x, color=style.by_batch_size(rows))
-        low = alt.Y("product_low:Q", scale=scale)
-        tooltip = style.mean_tooltip("product", "sharpness:Q", "rate_then:Q", "step:Q")[:-1]  # without the diverged
-        layers = [
-            base.mark_rule(clip=True).encode(y=low, y2="product_high:Q", opacity=style.stands_out(0.45, 0.04)),
-            base.mark_line(clip=True).encode(y=y, opacity=style.stands_out(0.9)),
-            base.mark_point(filled=True, size=35, clip=True).encode(y=y, opacity=style.stands_out(1), tooltip=tooltip),
-        ]
-        panels.append(style.layered(*_limit(mine), *layers))
-    return style.side_by_side(panels)
+    behind = lambda optimizer: _limit(rows.filter(optimizer=optimizer))
+    return along_the_budget(rows, "product", "ε·λ_max", ends, ("sharpness:Q", "rate_then:Q", "step:Q"), behind)
 
 
 def _limit(rows: pl.DataFrame) -> list[alt.Chart]:
