@@ -158,7 +158,7 @@ class Store:
         if not str(folder).strip() or "\0" in str(folder):
             raise InputError(f"folder: {str(folder)!r} names no folder; the current folder is '.'.")
         self.folder = Path(folder)
-        self._looked_at, self._ended = set[str](), set[str]()
+        self._looked_at, self._ended, self._failed = set[str](), set[str](), set[str]()
         self._news: list[pl.DataFrame] = []
 
     @property
@@ -440,8 +440,8 @@ class Store:
 
     def follow(self, contents: Contents) -> None:
         """Take what was read as known, so that :meth:`news` are what is committed afterwards."""
-        self._looked_at = set(contents.commits)
-        self._ended = set(ended(contents.trials)["trial_id"])
+        self._looked_at, self._ended, self._failed = set(contents.commits), set(), set()
+        self._take_in(contents.trials)
 
     def news(self) -> pl.DataFrame:
         """Return the trials that other processes have committed since this was called last.
@@ -469,7 +469,7 @@ class Store:
             table = _table(content, TRIALS_SCHEMA)
             if table is not None and hashlib.sha256(content).hexdigest()[:16] == name.split(".")[1]:
                 self._news.append(self._not_ended(table, table))
-                self._ended.update(ended(table)["trial_id"])
+                self._take_in(table)
 
     def _not_ended(self, table: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:
         """Return a table without those of these trials whose outcome was committed before."""
@@ -495,9 +495,15 @@ class Store:
         for kind, content in contents.items():  # trials last: with them the commit stands
             written = self._write_table(kind, name, content)
         self._looked_at.add(written)
-        self._ended.update(ended(trials)["trial_id"])
-        self._delete_failure(trials)
+        if self._failed.intersection(trials["trial_id"]):
+            self._delete_failure(trials)
+        self._take_in(trials)
         return trials
+
+    def _take_in(self, trials: pl.DataFrame) -> None:
+        """Note which trials have an outcome, and which have failed."""
+        self._ended.update(ended(trials)["trial_id"])
+        self._failed.update(trials.filter(pl.col("status") == "failed")["trial_id"])
 
     def _write_table(self, kind: str, name: str, content: bytes) -> str:
         """Write one file of a commit in place of earlier ones of the same commit, and return its name."""

@@ -18,7 +18,7 @@ from sgdscope.analysis.comparisons import compare_scores
 from sgdscope.analysis.derived import cell_warmed_up
 from sgdscope.analysis.difference_from_sgd import DIFFERENCE_FROM_SGD_COLUMNS, SCORE_NAMES, margin_in
 from sgdscope.analysis.methods import baseline_of
-from sgdscope.analysis.rate_choice import Chosen, best_over_batch_sizes, inside, scores_by_batch_size
+from sgdscope.analysis.rate_choice import Chosen, best_over_batch_sizes, chosen_scores, inside, scores_by_batch_size
 from sgdscope.analysis.score_limits import plateau_end, shown_above
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.trial_table import (
@@ -206,7 +206,9 @@ def leads(tables: Tables, recommended: pl.DataFrame) -> pl.DataFrame:
         tables: what the study has found.
         recommended: one batch size for each optimizer, by :func:`~sgdscope.advice.recommended.recommended`.
     """
-    use = {tuple(row[name] for name in OPTIMIZER_SCHEMA): row["batch_size"] for row in recommended.rows(named=True)}
+    use: dict[tuple[Any, ...], int] = {
+        tuple(row[name] for name in OPTIMIZER_SCHEMA): row["batch_size"] for row in recommended.rows(named=True)
+    }
     equal = tables.difference_from_sgd.with_columns(over=pl.lit("equal batch sizes"), sgd_batch_size="batch_size")
     studied = {tuple(key.values()): (key, members) for key, members in by_optimizer(tables.trials)}
     rows: list[dict[str, Any]] = []
@@ -215,12 +217,11 @@ def leads(tables: Tables, recommended: pl.DataFrame) -> pl.DataFrame:
         _, sgd = studied.get((key["workload"], key["budget"], baseline), ({}, None))
         if sgd is None:
             continue
-        pairs = {"best batch sizes": (best_over_batch_sizes(members, record), best_over_batch_sizes(sgd, record))}
-        mine, theirs = use.get(tuple(key.values())), use.get((key["workload"], key["budget"], str(baseline)))
-        if mine is not None and theirs is not None:
-            scores, others = (scores_by_batch_size(of, record) for of in (members, sgd))
-            if mine in scores and theirs in others:
-                pairs = {"recommended": ((mine, scores[mine]), (theirs, others[theirs]))} | pairs
+        cells = [(members, use.get(tuple(key.values()))), (sgd, use.get((key["workload"], key["budget"], baseline)))]
+        pairs = {
+            "recommended": [_at(size, of, record) for of, size in cells],
+            "best batch sizes": [best_over_batch_sizes(of, record) for of, _ in cells],
+        }
         for over, (one, other) in pairs.items():
             if one is None or other is None:
                 continue
@@ -233,3 +234,9 @@ def leads(tables: Tables, recommended: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([equal.select(*LEADS_SCHEMA), best_rows]).sort(
         *OPTIMIZER_SCHEMA, pl.col("over") != "equal batch sizes", maintain_order=True
     )
+
+
+def _at(size: int | None, members: Mapping[int, pl.DataFrame], record: WorkloadRecord) -> tuple[int, Chosen] | None:
+    """Return a batch size that has scores, with them."""
+    chosen = None if size is None else chosen_scores(members[size], record)
+    return None if size is None or chosen is None else (size, chosen)

@@ -9,23 +9,20 @@ import polars as pl
 
 from sgdscope.analysis.edges import spans
 
-# In the order in which they are said.
+# In the order in which they are said, with where they were reached.
 VERDICTS = {
-    "better": "better",
-    "better in short runs": "better",
-    "higher": "higher",
-    "equivalent": "equivalent",
-    "lower": "lower",
-    "worse": "worse",
-    "undecided": "undecided",
-    "at the edge": "not compared (the best rate's interval reaches the edge of the rates tried)",
+    "better": "better{}",
+    "better in short runs": "better{}, where runs are too short for momentum's steady state",
+    "higher": "higher{}",
+    "equivalent": "equivalent{}",
+    "lower": "lower{}",
+    "worse": "worse{}",
+    "undecided": "undecided{}",
+    "at the edge": "not compared (the best rate's interval reaches the edge of the rates tried){}",
 }
 
 # A range of these up to the largest batch size has no end.
 OPEN = ("better", "better in short runs", "worse")
-
-
-SHORT = {"better in short runs": ", where runs are too short for momentum's steady state"}
 
 
 def verdict_of(row: Mapping[str, Any]) -> str:
@@ -40,7 +37,7 @@ def in_words(verdict: str, where: str = "") -> str:
     >>> in_words("better in short runs", " at 256 and larger")
     "better at 256 and larger, where runs are too short for momentum's steady state"
     """
-    return f"{VERDICTS[verdict]}{where}{SHORT.get(verdict, '')}"
+    return VERDICTS[verdict].format(where)
 
 
 def by_verdict(verdicts: Sequence[tuple[str, int]], tried: Sequence[int]) -> str:
