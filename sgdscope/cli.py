@@ -46,6 +46,8 @@ QUICK_SEEDS = 5
 DONE, FAILED, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
 # What is said where no trial was trained, by whether the time was over.
 NOTHING_TRAINED = ("nothing was left to train", "no trial was finished in the time")
+TIME_OVER = "The time is over. What was trained is committed. Run the same command to resume."
+SOME_FAILED = "{} trials failed. Run the same command again to retry them."
 # Commands and options of earlier versions, and what does their work now.
 REPLACED = {"status": "show", "list": "studies"}
 REPLACED_OPTIONS = {("report", "--format"): "`sgdscope figures DIR --format svg`, png or pdf writes figures."}
@@ -114,6 +116,10 @@ def parse_column(text: str) -> tuple[str, str]:
     return ours, theirs
 
 
+For = Annotated[
+    Annotated[float, read_by(parse_duration)] | None,
+    arg(name="for", metavar="TIME", help_behavior_hint="(default: until it is finished)"),
+]
 Text = str | None
 StudyName = Annotated[Positional[str | None], arg(metavar="STUDY", help_behavior_hint="(or --csv)")]
 Folder = Annotated[Positional[Path], arg(metavar="DIR")]
@@ -239,10 +245,7 @@ class Run(Debuggable):
     """The study's folder. Trials that it holds are not trained again."""
     until_decided: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
     """Add seeds where a question is open, at 15, 20, 30, 40, 60 and 100 seeds, until it is decided."""
-    for_: Annotated[
-        Annotated[float, read_by(parse_duration)] | None,
-        arg(name="for", metavar="TIME", help_behavior_hint="(default: until it is finished)"),
-    ] = None
+    for_: For = None
     """Stop after this time, such as 90s, 2m or 1.5h. Trained trials are committed."""
     live: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
     """Keep the page live.html in the folder, which shows the results so far in a browser."""
@@ -304,7 +307,7 @@ class Run(Debuggable):
         ran = result.ran
         assert ran is not None  # noqa: S101 - run says what it did
         if ran.out_of_time:
-            _say("The time is over. What was trained is committed. Run the same command to resume.")
+            _say(TIME_OVER)
             if ended(result.trials).is_empty():
                 return DONE
         page: Path | InputError | None = None
@@ -340,7 +343,7 @@ class Run(Debuggable):
         )
         print_text(console, f"{did}; report: {page}")
         if ran.failed:
-            _say(f"{ran.failed} trials failed. Run the same command again to retry them.")
+            _say(SOME_FAILED.format(ran.failed))
         return FAILED if ran.failed else DONE
 
 
@@ -353,10 +356,7 @@ class Work(Debuggable):
 
     folder: Folder
     """The folder of a study that `sgdscope run` began."""
-    for_: Annotated[
-        Annotated[float, read_by(parse_duration)] | None,
-        arg(name="for", metavar="TIME", help_behavior_hint="(default: until it is finished)"),
-    ] = None
+    for_: For = None
     """Stop after this time, such as 90s, 2m or 1.5h. Trained trials are committed."""
 
     def __call__(self, console: Terminal) -> int:
@@ -393,10 +393,10 @@ class Work(Debuggable):
             assert ran is not None  # noqa: S101 - run says what it did
             print_text(console, f"trained {ran.trained} trials in {ran.seconds:.0f} s")
             if ran.out_of_time:
-                _say("The time is over. What was trained is committed. Run the same command to resume.")
+                _say(TIME_OVER)
                 break
             if ran.failed:
-                _say(f"{ran.failed} trials failed. Run the same command again to retry them.")
+                _say(SOME_FAILED.format(ran.failed))
                 code = FAILED
         return code
 
@@ -1090,7 +1090,7 @@ def _print_recommendation(found: Analysis, console: Terminal) -> None:
     from sgdscope.result import Result
 
     folder, words = (found.folder, found.words) if isinstance(found, Result) else (None, None)
-    print_recommendation(found._advice, found.tables, folder, words, console)
+    print_recommendation(found.recommend(), found.tables, folder, words, console)
 
 
 def _load(name: str | None, source: Source, table: Csv, changes: Fields) -> Study:

@@ -339,12 +339,43 @@ class Analysis:
             said.append("\n".join([*title, *sentences, note(self._advice, part)]))
         return "\n\n".join(said)
 
+    def recommend(self, batch_sizes: int | Sequence[int] = ()) -> Advice:
+        """Return what to choose: batch size, learning rate, momentum, and further trials.
+
+        Args:
+            batch_sizes: One batch size or several to recommend learning rates for, measured or not. Default: all
+                that were measured.
+
+        Returns:
+            An object with one table for each question: ``recommended`` (the batch size and learning rate to use),
+            ``rates`` (the learning rate for each batch size), ``costs`` (the seconds and the score of each batch size),
+            ``leads`` (optimizers against SGD), ``seconds`` (the seconds of a trial) and ``further`` (the trials that
+            settle most of what is undecided).
+
+        Raises:
+            InputError: If there is no finished trial, or a batch size is too far from those that were measured.
+        """
+        from sgdscope.advice.advice import Advice
+
+        self.check_not_empty()
+        sizes = tuple(whole("batch_sizes", size, least=1) for size in several(batch_sizes))
+        if not sizes:
+            return self._advice
+        found = Advice(self.tables, sizes, self._learning_rates)
+        found.rates  # noqa: B018 - refuses a batch size before anything else is computed
+        return found
+
     @cached_property
     def _advice(self) -> Advice:
         """What it recommends, for the report, the terminal and Python alike."""
         from sgdscope.advice.advice import Advice
 
-        return Advice(self.tables)
+        return Advice(self.tables, (), self._learning_rates)
+
+    @property
+    def _learning_rates(self) -> Sequence[float]:
+        """The learning rates that were declared, where they were not searched."""
+        return ()
 
     def describe(self, table: str) -> pl.DataFrame:
         """Describe the columns of a table.
@@ -411,12 +442,15 @@ class Analysis:
         Raises:
             InputError: If there is no finished trial, the name ends otherwise, or the file cannot be written.
         """
+        check_page_name(Path(path))
+        self.check_not_empty()
+        return self._write_page(Path(path))
+
+    def _write_page(self, path: Path) -> Path:
         from sgdscope.analysis.external_table import study_tables
         from sgdscope.report.page.page import write_page
 
-        check_page_name(Path(path))
-        self.check_not_empty()
-        return write_page(study_tables(self.tables, self._name), Path(path), None)
+        return write_page(study_tables(self.tables, self._name), path, None, self._advice)
 
     def save(self, folder: str | Path, beside: Path | None = None) -> list[Path]:
         """Write every table and the advice as ``.csv``, the figures as ``.svg``, and the report into a folder.
@@ -431,14 +465,12 @@ class Analysis:
         Raises:
             InputError: If the folder cannot be written.
         """
-        from sgdscope.advice.advice import Advice
-
         out = Path(folder)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{out} cannot be written: {error.strerror}.") from error
-        advice = {name: table for name, table in Advice(self.tables).all().items() if not table.is_empty()}
+        advice = {name: table for name, table in self._advice.all().items() if not table.is_empty()}
         paths = []
         for name, rows in (self.tables.all() | advice).items():
             path = out / f"{name}.csv"
@@ -559,38 +591,9 @@ class Result(Analysis):
         mine = self.contents.correctness.join(self.trials.select("trial_id"), on="trial_id", how="semi")
         return mine.sort("trial_id", "split")
 
-    def recommend(self, batch_sizes: int | Sequence[int] = ()) -> Advice:
-        """Return what the study recommends: batch size, learning rate, momentum, and further trials.
-
-        Args:
-            batch_sizes: One batch size or several to recommend learning rates for, measured or not. Default: all
-                that were measured.
-
-        Returns:
-            An object with one table for each question: ``recommended`` (the batch size and learning rate to use),
-            ``rates`` (the learning rate for each batch size), ``costs``
-            (the seconds and the score of each batch size), ``leads`` (momentum against SGD), ``seconds`` (the seconds
-            of a trial) and ``further`` (the trials that settle most of what is undecided).
-
-        Raises:
-            InputError: If there is no finished trial, or a batch size is too far from those that were measured.
-        """
-        from sgdscope.advice.advice import Advice
-
-        self.check_not_empty()
-        sizes = tuple(whole("batch_sizes", size, least=1) for size in several(batch_sizes))
-        if not sizes:
-            return self._advice
-        found = Advice(self.tables, sizes, self.declaration.learning_rates)
-        found.rates  # noqa: B018 - refuses a batch size before anything else is computed
-        return found
-
-    @cached_property
-    def _advice(self) -> Advice:
-        """As :class:`Analysis` has it, with the learning rates that were declared."""
-        from sgdscope.advice.advice import Advice
-
-        return Advice(self.tables, (), self.declaration.learning_rates)
+    @property
+    def _learning_rates(self) -> Sequence[float]:
+        return self.declaration.learning_rates
 
     @cached_property
     def words(self) -> tuple[str, ...] | None:
@@ -599,23 +602,10 @@ class Result(Analysis):
 
         return words_of(self.declaration, Store(self.folder).commands())
 
-    def save_report(self, path: str | Path) -> Path:
-        """Write the report, one HTML page that opens offline.
-
-        Args:
-            path: The page, ending in ``.html``.
-
-        Returns:
-            The path.
-
-        Raises:
-            InputError: If there is no finished trial, the name ends otherwise, or the file cannot be written.
-        """
+    def _write_page(self, path: Path) -> Path:
         from sgdscope.report.page.page import write_page
 
-        check_page_name(Path(path))
-        self.check_not_empty()
-        return write_page(self.tables, Path(path), self.folder, self.recommend(), self.words)
+        return write_page(self.tables, path, self.folder, self._advice, self.words)
 
     def export(self, path: str | Path) -> Path:
         """Write the trial table as ``.csv`` or ``.parquet``, by the name's ending, and return its path.
@@ -668,7 +658,7 @@ class Result(Analysis):
         """Return what a notebook shows of it."""
         from sgdscope.report.page.notebook import notebook_html
 
-        return notebook_html(self.tables)
+        return notebook_html(self.tables, self._advice)
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else f"{self.tables.pending} trials known to be missing"

@@ -10,10 +10,9 @@ from sgdscope.report.text.recommendation import recommendation
 from sgdscope.report.text.summary import caption, headings, sentences, summary_rows
 
 
-def notebook_html(tables: StudyTables) -> str:
-    """Return a study as a piece of HTML, which has the notebook's own style."""
+def notebook_html(tables: StudyTables, advice: Advice) -> str:
+    """Return a study, and what it advises, as a piece of HTML, which has the notebook's own style."""
     shown = not tables.optima.is_empty()
-    advice = Advice(tables)
     return rendered(
         "notebook.html.jinja",
         name=tables.declaration.name,
