@@ -83,7 +83,7 @@ NEEDS_METHODS = "a sweep over batch sizes at a constant epoch budget, with SGD a
 ZONES = (
     "A claim is supported if the 90 % interval lies inside the required range, contradicted if the 95 % interval lies "
     "outside, and inconclusive otherwise. If a claim has more than two parts, each contradicts at 5 % divided by their "
-    "number. Shown are 95 % intervals over seeds, for this test set and schedule."
+    "number. Shown are 95 % intervals over seeds, and 90 % where they say so, for this test set and schedule."
 )
 CLAIMS: dict[str, Claim] = {
     "C0": Claim(
