@@ -29,6 +29,7 @@ BANNED = {
     r"the same command goes on": "run the same command to resume",
     r"n = (\d|\{|$)": "5 seeds",
     r"next to nothing": "improved less than 10 %",
+    r"unless told otherwise": "Default: …",
 }
 PATTERN = re.compile("|".join(rf"\b(?:{phrase})" + r"(?!\w)" for phrase in BANNED), re.IGNORECASE)
 # Rooms whose words are being changed elsewhere; to be emptied.

@@ -66,7 +66,7 @@ class Advice:
 
     Args:
         tables: what the study has found.
-        batch_sizes: those for which learning rates are asked for; all that were measured unless told otherwise.
+        batch_sizes: those for which learning rates are asked for. Default: all that were measured.
         learning_rates: the grid that was declared, where rates were not searched.
     """
 

@@ -177,7 +177,7 @@ def rate_for(
         trials: a table of trials.
         optima: the optimal rates of their cells.
         records: what their workloads are, by name.
-        batch_sizes: the batch sizes that are asked for; each optimizer's own unless told otherwise.
+        batch_sizes: the batch sizes that are asked for. Default: each optimizer's own.
 
     Raises:
         InputError: where a batch size cannot be trained, or lies more than 2 octaves beyond those measured.

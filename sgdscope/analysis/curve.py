@@ -230,7 +230,7 @@ def curve(cell: pl.DataFrame, record: WorkloadRecord, criterion: Criterion, colu
         cell: the trials of one cell.
         record: what their workload is.
         criterion: whether scores or training losses are looked at.
-        column: which column holds them; the one that the criterion chooses by unless told otherwise.
+        column: which column holds them. Default: the one that the criterion chooses by.
     """
     cell = ended(cell)
     # A page asks for thousands of curves, and for so few rows a table's own operations take most of the time.

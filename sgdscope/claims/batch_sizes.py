@@ -242,7 +242,7 @@ def sweep(part: Tables, *more: Callable[[Case], Iterator[Finding]]) -> Iterator[
     """
     budget = known_budget(part.trials["budget"][0])
     if budget is None:
-        return  # somebody else's: nobody knows what it holds constant
+        return  # of another tool: what it holds constant is not known
     at_steps = isinstance(budget, Steps)
     for case in cases(part):
         if len(case.members) > 1 and case.all_scores:
@@ -492,7 +492,7 @@ def _equal_scores(
         where: what tells each of them.
         scores: shape (k, n).
         margin: δ.
-        contrasts: which differences of the rows are compared; the rows themselves unless told otherwise.
+        contrasts: which differences of the rows are compared. Default: the rows themselves.
     """
     contrasts = np.eye(len(scores)) if contrasts is None else contrasts
     found = equivalence(contrasts @ scores, margin)

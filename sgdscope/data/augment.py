@@ -15,7 +15,7 @@ CROP_PADDING = 4
 def crop_and_flip(key: jax.Array, example: Mapping[str, Any], side: int = CROP_PADDING) -> dict[str, Any]:
     """Return an example whose image is a random crop of itself within a margin, and mirrored in half the cases.
 
-    In the margin, of 4 pixels on each side unless told otherwise, the image is mirrored at its edge, as in arXiv
+    In the margin, by default of 4 pixels on each side, the image is mirrored at its edge, as in arXiv
     1605.07146 (He et al. have zeros there). Each of the 9 × 9 places and each of the 2 orientations is as likely as
     another.
     """

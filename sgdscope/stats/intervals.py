@@ -26,7 +26,7 @@ def t_quantile(n: int, level: float = LEVEL) -> float:
 
 
 def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float, float]:
-    """Return mean and t interval, mean ± t(n−1) s/√n, 95 % unless told otherwise; infinitely wide for one.
+    """Return mean and t interval, mean ± t(n−1) s/√n, by default of 95 %; infinitely wide for one.
 
     Values that are NaN, of seeds that have none, do not count.
 

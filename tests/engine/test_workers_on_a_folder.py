@@ -97,7 +97,7 @@ def test_trials_of_a_worker_that_stands_still_are_taken_over_by_one_and_of_one_t
     frozen, slow, first, second = (join() for _ in range(4))
     frozen.take(frozen.free(IDS[:2]))
     slow.take(slow.free(IDS[2:3]))
-    assert list(first.free(IDS[:4])) == IDS[3:4]  # what nobody trains comes first
+    assert list(first.free(IDS[:4])) == IDS[3:4]  # what no worker trains comes first
     for _ in range(workers.BEATS_TO_DEATH):
         assert not first.free(IDS[:3])
         assert not second.free(IDS[:3])
@@ -123,7 +123,7 @@ def test_a_worker_that_gives_up_what_it_took_over_leaves_it_to_the_next(join):
     assert third.free(IDS[:1]) == {IDS[0]: 1}
 
 
-def test_a_worker_that_is_frozen_itself_takes_nobody_for_dead(join):
+def test_a_worker_that_is_frozen_itself_takes_no_other_for_dead(join):
     alive, thawed = join(), join()
     alive.take(alive.free(IDS[:1]))
     assert not thawed.free(IDS[:1])
