@@ -15,10 +15,10 @@ Cost: see ``sgdscope plan``; laptop takes some 3 to 4 hours of one core, full a 
 pixels, the network 196-64-32-16-8 and back, and 192 epochs of 8,192 images.
 How laptop was sized: by probes (``results/laptop``), in which SGD's transition lay at some 6,000 updates, a batch
 size of about 40. The loss rose with every batch size there, so that a plateau of the score may be missing.
-What came out of laptop: both regimes. Momentum's rate is proportional to the batch size up to about 31. SGD's grows like
-the square root up to about 108, and its error with each doubling (``results/laptop``). Of 6 epochs and less, in which
-hardly anything is learned at large batch sizes: ``results/autoencoder-small`` and ``results/autoencoder-6-epochs``.
-Full has not been run.
+What came out of laptop: both regimes. Momentum's rate is proportional to the batch size up to about 31. SGD's grows
+like the square root up to about 108, and its error with each doubling (``results/laptop``). Of 6 epochs and less, in
+which hardly anything is learned at large batch sizes: ``results/autoencoder-small`` and
+``results/autoencoder-6-epochs``. Full has not been run.
 """
 
 from __future__ import annotations

@@ -163,16 +163,17 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZip
 def _ids(path: Path) -> list[str]:
     """Return the trials of a file: none where it is damaged, and its own name where it cannot be read now."""
     try:
-        path.open("rb").close()
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            about = json.loads(str(arrays["arr_0"]))
+            # The form of before held one trial a file, with its id in the name; it is passed over.
+            one = isinstance(about, dict)
+            return [path.name.split(".")[0]] if one else [str(entry["trial"]) for entry in about]
     except FileNotFoundError:
         return []
     except OSError:
         return [path.name]
-    with contextlib.suppress(*UNREADABLE), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        about = json.loads(str(arrays["arr_0"]))
-        # The form of before held one trial a file, with its id in the name; it is passed over.
-        return [path.name.split(".")[0]] if isinstance(about, dict) else [str(entry["trial"]) for entry in about]
-    return []
+    except UNREADABLE:
+        return []
 
 
 def _read(path: Path) -> dict[str, Checkpoint]:
