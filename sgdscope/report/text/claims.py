@@ -159,8 +159,8 @@ def _effect(effect: Effect) -> str:
         most = f" and {effect.seeds_80} with 80 %" if effect.seeds_80 else ""
         confirm = f"{effect.seeds_50} seeds confirm it with a chance of 50 %{most}"
         return f"{text} Inconclusive; if scores are equal, {confirm}."
-    most = f"{effect.seeds_80} with 80 %" if effect.seeds_80 else "even 100 not with 80 %"
-    return f"{text} Inconclusive; {effect.seeds_50} seeds would decide with a chance of 50 %, {most}."
+    most = f", {effect.seeds_80} with 80 %" if effect.seeds_80 else "; 100 seeds do not reach 80 %"
+    return f"{text} Inconclusive; {effect.seeds_50} seeds would decide with a chance of 50 %{most}."
 
 
 def _zone(effect: Effect) -> str:
