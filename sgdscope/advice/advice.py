@@ -23,6 +23,7 @@ from sgdscope.analysis.score_limits import plateau_end, shown_above
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.trial_table import (
     BATCH_SIZE,
+    CELL,
     CELL_COLUMNS,
     MARGIN,
     OPTIMIZER_COLUMNS,
@@ -76,7 +77,7 @@ class Advice:
 
     @cached_property
     def seconds(self) -> pl.DataFrame:
-        """The seconds of a trial, one row for each batch size of each workload and budget."""
+        """The seconds of a trial, one row for each optimizer and batch size."""
         return seconds_by_batch_size(self.tables.trials)
 
     @cached_property
@@ -157,8 +158,7 @@ def batch_size_costs(
             rows.append(row | by_size[size].as_measured("test_score", records[key["workload"]].score_sign))
     timed = ("packs", "seconds", "seconds_low", "seconds_high", "relative")
     table = pl.DataFrame(rows, schema={name: kind for name, kind in COSTS_SCHEMA.items() if name not in timed})
-    shared = ("workload", "budget", "batch_size")
-    table = table.join(seconds.select(*shared, *timed), on=shared, how="left", maintain_order="left")
+    table = table.join(seconds.select(*CELL, *timed), on=CELL, how="left", maintain_order="left")
     held = pl.when(pl.col("verdict") == "equivalent").then(pl.col("seconds"))
     fastest = (held == held.min().over(*OPTIMIZER_SCHEMA)).fill_null(value=False)
     return table.with_columns(fastest=fastest).select(*COSTS_SCHEMA)

@@ -212,7 +212,7 @@ class _Cell:
 def _cells(trials: pl.DataFrame, seconds: pl.DataFrame) -> list[_Cell]:
     found = []
     for key, members in by_optimizer(trials):
-        timed = seconds.filter(workload=key["workload"], budget=key["budget"])
+        timed = seconds.filter(**key)
         for size, cell in members.items():
             counts = cell.group_by("learning_rate").len()["len"].sort().to_list()
             rates_of_seed = cell.group_by("seed").len()["len"]
@@ -400,7 +400,7 @@ def _cells_of_sizes(
     for key in dict.fromkeys(cell.key for cell in cells):
         mine = [cell for cell in cells if cell.key == key]
         count = round(float(np.mean([sum(cell.counts) for cell in mine])))
-        timed = seconds.filter(workload=key[0], budget=key[1])
+        timed = seconds.filter(**dict(zip(OPTIMIZER_SCHEMA, key, strict=True)))
         for size in more:
             yield count, seconds_at(timed, size)
 

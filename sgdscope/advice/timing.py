@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from scipy import special
 
-from sgdscope.analysis.trial_table import BATCH_SIZE
+from sgdscope.analysis.trial_table import CELL_COLUMNS, OPTIMIZER_SCHEMA, by_optimizer
 from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.stats.intervals import LEVEL
 
@@ -19,9 +19,7 @@ HOW = ("method", "device", "devices")
 AGREEMENT = 9
 
 SECONDS_COLUMNS: Columns = {
-    "workload": Column(pl.String, "Name of the workload."),
-    "budget": Column(pl.String, "Compute budget of each trial, such as epochs:30 or steps:480."),
-    "batch_size": BATCH_SIZE,
+    **CELL_COLUMNS,
     "method": Column(pl.String, "How the trials of a pack were trained together."),
     "device": Column(pl.String, "Kind of device."),
     "devices": Column(pl.Int64, "Number of devices.", "devices"),
@@ -29,19 +27,19 @@ SECONDS_COLUMNS: Columns = {
     "trials": Column(pl.Int64, "Trials that were timed.", "trials"),
     "packs": Column(pl.Int64, "Packs that were timed.", "packs"),
     **with_interval("seconds", "A trial's share of the time of a full pack: median over packs.", "s"),
-    "relative": Column(pl.Float64, "Seconds divided by those of the fastest batch size."),
+    "relative": Column(pl.Float64, "Seconds divided by those of the optimizer's fastest batch size."),
 }
 SECONDS_SCHEMA = schema(SECONDS_COLUMNS)
 
 
 def seconds_by_batch_size(trials: pl.DataFrame) -> pl.DataFrame:
-    """Return the seconds of a trial at each batch size of a workload and budget, and how many times the cheapest.
+    """Return the seconds of a trial at each batch size of an optimizer, and how many times the cheapest.
 
     A trial's ``seconds`` are its share of its pack's: the pack's elapsed time by the updates that each of its trials
     made, evaluations included and compiling not. So they are what a trial takes on average while the devices are kept
     full, which is what a study costs; a trial by itself takes longer. The trials of a pack have one time between them,
     and so the number of packs is what there is: ``seconds`` is the median over packs, with the interval of
-    :func:`median_interval`. Optimizers are one program and share their packs, and are timed together.
+    :func:`median_interval`. Optimizers that differ in their coefficients alone, as SGD and momentum, share packs.
 
     Only trials that made all their updates count, and of those the ones run as most were (by method, device and number
     of devices), since others do not compare.
@@ -53,21 +51,19 @@ def seconds_by_batch_size(trials: pl.DataFrame) -> pl.DataFrame:
     if not {"seconds", "steps", *HOW} <= set(trials.columns):
         return pl.DataFrame(rows, schema=SECONDS_SCHEMA)
     timed = trials.filter((pl.col("status") == "complete") & (pl.col("seconds") > 0) & (pl.col("steps") > 0))
-    for (workload, budget), part in timed.sort("workload", "budget").group_by(
-        "workload", "budget", maintain_order=True
-    ):
+    for _, part in timed.sort("workload", "budget").group_by("workload", "budget", maintain_order=True):
         most = part.group_by(HOW).len().sort(pl.col("len"), *HOW, descending=True, nulls_last=True).row(0, named=True)
         how = {name: most[name] for name in HOW}
         like = part.filter(pl.all_horizontal(pl.col(name).eq_missing(value) for name, value in how.items()))
-        for (size,), members in like.sort("batch_size").group_by("batch_size", maintain_order=True):
-            updates = int(members["steps"].max())  # type: ignore[arg-type]
-            paces = (members["seconds"] / members["steps"]).round_sig_figs(AGREEMENT).unique().sort()
-            median, low, high = median_interval(paces.to_numpy() * updates)
-            row = {"workload": workload, "budget": budget, "batch_size": size, **how, "updates": updates}
-            row |= {"trials": len(members), "packs": len(paces)}
-            rows.append(row | {"seconds": median, "seconds_low": low, "seconds_high": high})
+        for key, by_size in by_optimizer(like):
+            for size, members in by_size.items():
+                updates = int(members["steps"].max())  # type: ignore[arg-type]
+                paces = (members["seconds"] / members["steps"]).round_sig_figs(AGREEMENT).unique().sort()
+                median, low, high = median_interval(paces.to_numpy() * updates)
+                row = key | {"batch_size": size, **how, "updates": updates, "trials": len(members)}
+                rows.append(row | {"packs": len(paces), "seconds": median, "seconds_low": low, "seconds_high": high})
     found = pl.DataFrame(rows, schema=SECONDS_SCHEMA)
-    return found.with_columns(relative=pl.col("seconds") / pl.col("seconds").min().over("workload", "budget"))
+    return found.with_columns(relative=pl.col("seconds") / pl.col("seconds").min().over(*OPTIMIZER_SCHEMA))
 
 
 def median_interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -92,7 +88,7 @@ def seconds_at(timed: pl.DataFrame, batch_size: int) -> float | None:
     """Return the seconds of a trial at any batch size, log–log between those that were timed and along beyond them.
 
     Args:
-        timed: a part of the table of :func:`seconds_by_batch_size`, of one workload and budget.
+        timed: a part of the table of :func:`seconds_by_batch_size`, of one optimizer.
         batch_size: B.
 
     >>> timed = pl.DataFrame({"batch_size": [4, 16], "seconds": [8.0, 2.0]})

@@ -43,6 +43,14 @@ def test_trials_that_diverged_or_failed_or_ran_on_another_device_do_not_count():
     assert table["trials"].to_list() == [20]
 
 
+def test_a_rule_that_takes_longer_has_its_own_seconds():
+    """K-FAC's updates take ten times as long as SGD's, and its trials say so."""
+    both = [trials((8, 4.0, [10, 10])), trials((8, 40.0, [10, 10])).with_columns(optimizer=pl.lit("kfac"))]
+    table = seconds_by_batch_size(pl.concat(both))
+    assert dict(table.select("optimizer", "seconds").rows()) == pytest.approx({"kfac": 20.0, "sgd": 2.0})
+    assert table["relative"].to_list() == [1.0, 1.0]
+
+
 def test_budgets_have_their_own_cheapest_and_a_table_without_seconds_has_none():
     both = pl.concat([trials((8, 4.0, [10, 10])), trials((8, 8.0, [20, 20]), budget="epochs:2")])
     assert seconds_by_batch_size(both)["relative"].to_list() == [1.0, 1.0]

@@ -25,7 +25,7 @@ from sgdscope.terminal import TextTable, print_line, print_table, print_text, vi
 # So many ways to extend a study are said; the tables have all.
 MOST_SAID = 3
 LEGEND = (
-    "Seconds: of one training run when many train together, of all optimizers, with their 95 % interval over packs, or "
+    "Seconds: of one training run when many train together, with their 95 % interval over packs, or "
     "their range with fewer than 6. ×: relative to the fastest. Difference: from the equivalent batch sizes; larger is "
     "better. At the edge: the best rate's interval reaches the edge of the rates tried, so nothing is decided. A "
     "verdict has Holm's correction and compares each smaller equivalent batch size too: it can be undecided where the "
