@@ -17,11 +17,13 @@ from sgdscope.formatting import exact
 from sgdscope.study import EXTENSIBLE, Declaration, Study
 from sgdscope.study_file import read_study
 
-# Studies of methods on the digits, which hold what they compare and so have no sweeps and no profiles.
-OF_METHODS = ("methods", "noise_reduction", "regularization")
+# Studies of methods on the digits, which need no data and so have no profiles.
+ON_DIGITS = ("methods", "noise_reduction", "regularization")
+# Studies that compare methods, which hold all that they compare and so have no sweeps.
+OF_METHODS = (*ON_DIGITS, "autoencoder_methods")
 BUILT_IN = (
-    "digits", *OF_METHODS, "fashion_mnist", "fashion_mnist_convnet", "autoencoder", "lstm", "wide_resnet",
-    "wide_resnet_skipinit", "imagenet_resnet50",
+    "digits", *ON_DIGITS, "fashion_mnist", "fashion_mnist_convnet", "autoencoder", "autoencoder_methods", "lstm",
+    "wide_resnet", "wide_resnet_skipinit", "imagenet_resnet50",
 )  # fmt: skip
 PROFILES = ("small", "laptop", "full")
 SWEEPS = ("steps", "epochs")
@@ -33,10 +35,10 @@ OPTIONS = (
 # Data, model, and what a study needs beside the package.
 ABOUT = {
     "digits": ("UCI digits", "fully connected", "nothing"),
-    **dict.fromkeys(OF_METHODS, ("UCI digits", "fully connected", "nothing")),
+    **dict.fromkeys(ON_DIGITS, ("UCI digits", "fully connected", "nothing")),
     "fashion_mnist": ("Fashion-MNIST", "fully connected", "sgdscope data fetch fashion_mnist"),
     "fashion_mnist_convnet": ("Fashion-MNIST", "convolutional", "sgdscope data fetch fashion_mnist"),
-    "autoencoder": ("MNIST", "autoencoder", "sgdscope data fetch mnist"),
+    **dict.fromkeys(("autoencoder", "autoencoder_methods"), ("MNIST", "autoencoder", "sgdscope data fetch mnist")),
     "lstm": ("Penn TreeBank", "LSTM", "sgdscope data fetch ptb"),
     "wide_resnet": ("CIFAR-10", "Wide ResNet with batch normalization", "sgdscope data fetch cifar10"),
     "wide_resnet_skipinit": ("CIFAR-10", "Wide ResNet with SkipInit", "sgdscope data fetch cifar10"),
@@ -124,10 +126,10 @@ def origin_of(declaration: Declaration) -> tuple[str, ...] | None:
         if sweep and workload in OF_METHODS:
             continue
         words = (workload, "--sweep", sweep) if sweep else (workload,)
-        for profile in (None,) if workload in ("digits", *OF_METHODS) else PROFILES:
+        for profile in (None,) if workload in ("digits", *ON_DIGITS) else PROFILES:
             if declaration.name != "-".join(filter(None, (workload, profile, sweep))).replace("_", "-"):
                 continue
-            if profile and [record.name for record in declaration.workloads] != [workload]:
+            if profile and [record.name for record in declaration.workloads] != [workload.removesuffix("_methods")]:
                 return None
             if profile:
                 on_all = ("--train-on-all",) if declaration.workloads[0].chosen_on == "test" else ()

@@ -36,7 +36,7 @@ from sgdscope.study import Study
 from sgdscope.workloads.autoencoder import autoencoder
 from sgdscope.workloads.base import Split, Workload
 
-__all__ = ["PROFILES", "SWEEPS", "read", "study"]
+__all__ = ["PROFILES", "SWEEPS", "on_laptop", "read", "study"]
 
 PROFILES: dict[str, dict[str, Any]] = {
     "full": FULL | {"batch_sizes": (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)},
@@ -50,9 +50,10 @@ LAPTOP_WIDTHS = (196, 64, 32, 16, 8)
 
 def study(splits: Mapping[str, Split], profile: str) -> Study:
     """Return the study on these splits of MNIST at one of the profiles."""
-    workload = autoencoder(splits) if profile == "full" else _laptop(splits)
+    workload = autoencoder(splits) if profile == "full" else on_laptop(splits)
     return profiled(workload, profile, PROFILES)
 
 
-def _laptop(splits: Mapping[str, Split]) -> Workload:
+def on_laptop(splits: Mapping[str, Split]) -> Workload:
+    """Return the smaller network on the first images, at half their side."""
     return replace(autoencoder(halved(first_examples(splits, LAPTOP_EXAMPLES)), LAPTOP_WIDTHS), version="laptop-1")

@@ -31,8 +31,8 @@ def profiled(workload: Workload, profile: str, profiles: Mapping[str, Mapping[st
     name = f"{workload.name.replace('_', '-')}-{profile}"
     least = 1 / examples_in(workload.test) if workload.score_name == "accuracy" else 0.0
     margin = max(least, MARGINS[workload.score_name])
-    optimizers = (SGD(), SGD(momentum=0.9))
-    return Study(name=name, workloads=(workload,), optimizers=optimizers, score_margin=margin, **profiles[profile])
+    settings = {"optimizers": (SGD(), SGD(momentum=0.9)), **profiles[profile]}
+    return Study(name=name, workloads=(workload,), score_margin=margin, **settings)
 
 
 @dataclass(frozen=True)
