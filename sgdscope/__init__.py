@@ -1,7 +1,7 @@
 """sgdscope measures how stochastic gradient descent behaves at each batch size.
 
 Declare: Study, Seeds, SeedsAt, Workload, Resident, Streams, Feed, constant_classifier, Epochs, Steps, Unlimited
-Optimizers: SGD, Adam, AdamW, KFAC, SVRG, AlphaSVRG, GradientPenalty, L2, SAM, Optax, Values
+Optimizers: SGD, Adam, AdamW, KFAC, SVRG, AlphaSVRG, GradientPenalty, L2, LabelSmoothing, SAM, Optax, Values
 Schedules: Halving, Constant, Cosine, WarmupStableDecay
 Built in: studies, workloads
 Run: run, plan, configure_jax, exit_together
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         AdamW,
         AlphaSVRG,
         GradientPenalty,
+        LabelSmoothing,
         Optax,
         Values,
     )
@@ -61,7 +62,7 @@ _HOME = {
     "constant_classifier": "workloads.base",
     "SGD": "optimizers",
     "Adam": "optimizers",
-    **dict.fromkeys(("KFAC", "SVRG", "AlphaSVRG", "GradientPenalty", "L2", "SAM"), "optimizers"),
+    **dict.fromkeys(("KFAC", "SVRG", "AlphaSVRG", "GradientPenalty", "L2", "LabelSmoothing", "SAM"), "optimizers"),
     "AdamW": "optimizers",
     "Optax": "optimizers",
     "Values": "optimizers",
@@ -104,6 +105,7 @@ __all__ = [
     "GradientPenalty",
     "Halving",
     "InputError",
+    "LabelSmoothing",
     "Optax",
     "Resident",
     "Result",

@@ -34,6 +34,11 @@ MOST_FIRST_SEED = 2**31 - 1 - MOST_SEEDS
 LEAST_RATE, MOST_RATE = 2.0**-126, 2.0**127
 
 # Fields in which a folder can grow; all others must be what they were.
+# What an optimizer asks for that a workload need not have: the workload's field, and what it is of use for.
+OF_THE_WORKLOAD = {
+    "curvature": ("sample_targets", "targets that are drawn from the model"),
+    "uniform_gradient": ("uniform_loss", "the loss against targets that are equally likely"),
+}
 EXTENSIBLE = ("workloads", "budgets", "optimizers", "batch_sizes", "learning_rates", "seeds", "seeds_at")
 
 
@@ -633,11 +638,12 @@ class Study(_Design):
                         f"optimizers: {optimizer} needs more than the gradient of each batch, which workload "
                         f"{workload.name!r} cannot give since its examples are not all on the device; leave it out."
                     )
-                if "curvature" in optimizer.asks and workload.sample_targets is None:
-                    raise InputError(
-                        f"optimizers: {optimizer} needs targets that are drawn from the model, and workload "
-                        f"{workload.name!r} does not say how. Give the workload sample_targets, or leave it out."
-                    )
+                for asked, (name, what) in OF_THE_WORKLOAD.items():
+                    if asked in optimizer.asks and getattr(workload, name) is None:
+                        raise InputError(
+                            f"optimizers: {optimizer} needs {what}, and workload {workload.name!r} does not say how. "
+                            f"Give the workload {name}, or leave it out."
+                        )
             self._check_batch_sizes(examples_in(workload.train), workload.ghost_batch_size, workload.unroll)
 
     def declaration(self) -> Declaration:

@@ -63,10 +63,11 @@ CASES = {
             "loss": loss, "score": loss, "constant_loss": 1.0, "constant_score": 0.5, "score_name": "accuracy",
             "score_goal": "maximize", "reader": sg.Resident(), "training_loss": training_loss, "init_state": tuple,
             "penalty": loss, "ghost_batch_size": 2, "score_of_mean": loss, "evaluation_batch_size": 4,
-            "fields": {"width": 2}, "sample_targets": loss, "cpu_microbatch_size": 4,
+            "fields": {"width": 2}, "sample_targets": loss, "uniform_loss": loss, "cpu_microbatch_size": 4,
         },
         optional=(
-            "training_loss", "init_state", "penalty", "score_of_mean", "sample_targets", "cpu_microbatch_size"
+            "training_loss", "init_state", "penalty", "score_of_mean", "sample_targets", "uniform_loss",
+            "cpu_microbatch_size",
         ),
         text=("name", "version", "score_name"),
     ),

@@ -15,6 +15,7 @@ from sgdscope.optimizers import (
     AdamW,
     AlphaSVRG,
     GradientPenalty,
+    LabelSmoothing,
     Optax,
     Values,
     parse_optimizer,
@@ -106,6 +107,7 @@ def test_effective_rate():
     [
         *(SGD(), SGD(momentum=0.9), SGD(momentum=0.99), SGD(momentum=0.1234567), SGD(momentum=0.9999999)),
         *(SVRG(), SVRG(momentum=0), AlphaSVRG(alpha=Values(0.5, 1)), L2(weight_decay=Values(0, 0.1)), SAM(radius=0.1)),
+        LabelSmoothing(smoothing=Values(0, 0.1)),
         *(KFAC(), KFAC(damping=Values(0.01, 1), decay=0.9), GradientPenalty(block=32, strength=Values(0, 1))),
     ],
 )

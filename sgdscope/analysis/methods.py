@@ -17,7 +17,18 @@ from sgdscope.analysis.rate_choice import Chosen, best_over_batch_sizes, inside,
 from sgdscope.analysis.trial_table import SEEDS, Records
 from sgdscope.errors import InputError
 from sgdscope.frames import Column, Columns, with_interval
-from sgdscope.optimizers import KFAC, L2, SAM, SGD, SVRG, Adam, GradientPenalty, Optimizer, parse_optimizer
+from sgdscope.optimizers import (
+    KFAC,
+    L2,
+    SAM,
+    SGD,
+    SVRG,
+    Adam,
+    GradientPenalty,
+    LabelSmoothing,
+    Optimizer,
+    parse_optimizer,
+)
 from sgdscope.records import WorkloadRecord
 from sgdscope.store import ended
 
@@ -38,7 +49,7 @@ REACHED_COLUMNS: Columns = {
     **COST_COLUMNS,
 }
 # Made for curvature; against the gradient's noise; in place of it.
-CURVATURE, NOISE, REGULARIZATION = (Adam, KFAC), (SVRG,), (GradientPenalty, L2, SAM)
+CURVATURE, NOISE, REGULARIZATION = (Adam, KFAC), (SVRG,), (GradientPenalty, L2, LabelSmoothing, SAM)
 
 
 def known_optimizer(name: str) -> Optimizer | None:

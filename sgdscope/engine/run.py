@@ -198,12 +198,14 @@ def _united(store: Store, declaration: Declaration, say: Callable[[str], None]) 
 
 
 def _fingerprints(study: Study, traced: Mapping[str, TracedWorkload]) -> dict[str, str]:
-    """Return a hash of what each workload computes, with targets that are drawn, and each optimizer of the user's."""
+    """Return a hash of what each workload computes, with drawn or even targets, and each optimizer of the user's."""
     (first, *_) = traced.values()
     built = [optimizer for optimizer in study.optimizers if isinstance(optimizer, Optax)]
     workloads = {f"workload {name}": each.fingerprint for name, each in traced.items()}
     if any("curvature" in optimizer.asks for optimizer in study.optimizers):
         workloads |= {f"workload {name} with its targets": each.targets_fingerprint for name, each in traced.items()}
+    if any("uniform_gradient" in optimizer.asks for optimizer in study.optimizers):
+        workloads |= {f"workload {name} with even targets": each.uniform_fingerprint for name, each in traced.items()}
     return workloads | {
         f"optimizer {optimizer} with workload {first.workload.name}": first.optimizer_fingerprint(optimizer)
         for optimizer in built

@@ -10,7 +10,7 @@ from sgdscope.optimizers.adam import Adam, AdamW
 from sgdscope.optimizers.base import Layer, Optimizer, Oracle, Values
 from sgdscope.optimizers.kfac import KFAC
 from sgdscope.optimizers.optax_rule import Optax
-from sgdscope.optimizers.regularized import L2, SAM, GradientPenalty
+from sgdscope.optimizers.regularized import L2, SAM, GradientPenalty, LabelSmoothing
 from sgdscope.optimizers.sgd import SGD
 from sgdscope.optimizers.svrg import SVRG, AlphaSVRG
 
@@ -24,6 +24,7 @@ __all__ = [
     "AdamW",
     "AlphaSVRG",
     "GradientPenalty",
+    "LabelSmoothing",
     "Layer",
     "Optax",
     "Optimizer",
@@ -41,6 +42,7 @@ BY_NAME: dict[str, type[Optimizer]] = {
     "alpha_svrg": AlphaSVRG,
     "gradient_penalty": GradientPenalty,
     "l2": L2,
+    "label_smoothing": LabelSmoothing,
     "sam": SAM,
 }
 

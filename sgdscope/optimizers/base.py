@@ -45,6 +45,8 @@ class Oracle:
         over_blocks: ``over_blocks(size, function)``, the mean of ``function(gradient)`` over equal blocks of the batch
             of at most ``size`` examples. ``gradient(parameters)`` is then a block's gradient without the penalty's.
         curvature: ``curvature(parameters)``, for each dense layer the Kronecker factors of the batch's Fisher matrix.
+        uniform_gradient: ``uniform_gradient(parameters)``, the gradient of the batch's loss against targets that are
+            equally likely.
         key: a random key of this trial and update.
         step: t, the number of updates already made, int32.
         updates: T, the number of updates of the budget, int32.
@@ -56,6 +58,7 @@ class Oracle:
     full_gradient: Callable[[Tree], Tree]
     over_blocks: Callable[[int, Callable[[Callable[[Tree], Tree]], Tree]], Tree]
     curvature: Callable[[Tree], list[tuple[Any, Any]]]
+    uniform_gradient: Callable[[Tree], Tree]
     key: Any
     step: Any
     updates: Any
@@ -112,7 +115,8 @@ class Optimizer(ABC):
     """
 
     asks: ClassVar[frozenset[str]] = frozenset()
-    """Which functions of the oracle the rule calls: ``gradient``, ``full_gradient``, ``over_blocks``, ``curvature``."""
+    """Which functions of the oracle the rule calls: ``gradient``, ``full_gradient``, ``over_blocks``, ``curvature`` and
+    ``uniform_gradient``."""
     first_window: tuple[int, int] = (-3, 1)
     """The first learning rates of a search, log₂ of the lowest and the highest, where nothing is known yet."""
 

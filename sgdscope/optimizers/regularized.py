@@ -113,6 +113,56 @@ class L2(HeavyBall):
 
 
 @dataclass(frozen=True)
+class LabelSmoothing(HeavyBall):
+    """SGD on the loss against smoothed targets: a share s of each target is spread evenly over all classes.
+
+    ::
+
+        d ← (1 − s) ∇L_B(θ) + s ∇U_B(θ),   v ← m v + d,   θ ← θ − ε v
+
+    U is the loss against targets that are equally likely, :class:`~sgdscope.Workload`'s ``uniform_loss``. The training
+    loss that is recorded is L.
+
+    Args:
+        smoothing: s, at least 0 and below 1. Default: 0.1.
+        momentum: m, at least 0 and below 1. Default: 0.9.
+
+    Raises:
+        InputError: If a number is out of its range, or more than one has several values.
+
+    Source: Szegedy et al. (2016), arXiv 1512.00567, section 7.
+
+    >>> str(LabelSmoothing(smoothing=Values(0, 0.1)))
+    'label_smoothing:smoothing=0|0.1'
+    """
+
+    smoothing: float | Values = 0.1
+    momentum: float | Values = 0.9
+
+    asks = frozenset({"uniform_gradient"})
+
+    def __post_init__(self) -> None:
+        self._check(smoothing=(0, 1), momentum=(0, 1))
+
+    @property
+    def family(self) -> str:
+        """``label_smoothing``."""
+        return "label_smoothing"
+
+    def update(
+        self, gradient: Tree, state: Tree, parameters: Tree, learning_rate: Any, numbers: Mapping[str, Any], ask: Oracle
+    ) -> tuple[Tree, Tree]:
+        """Return the parameters and the velocity after one update."""
+        share, uniform = numbers["smoothing"], ask.uniform_gradient(parameters)
+        direction = tree_map(lambda g, u: (1 - share) * g + share * u, gradient, uniform)
+        return moved(direction, state, parameters, learning_rate, numbers["momentum"])
+
+    def gradients_per_update(self, batch_size: int) -> float:
+        """Return 2: of the loss and of the loss against even targets."""
+        return 2
+
+
+@dataclass(frozen=True)
 class SAM(HeavyBall):
     """Sharpness-aware minimization: the gradient is taken a step uphill, ``g ← ∇L_B(θ + ρ ∇L_B(θ)/|∇L_B(θ)|)``.
 

@@ -193,6 +193,7 @@ class Update:
             full_gradient=unanswered,
             over_blocks=unanswered,
             curvature=unanswered,
+            uniform_gradient=unanswered,
             key=update_key(settings.seed, state.step),
             step=state.step,
             updates=settings.updates,

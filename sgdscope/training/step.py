@@ -191,6 +191,13 @@ def one_update(
     def curvature(state: State, key: Any, parameters: Any) -> Any:
         return over_parts(state, size, partial(kronecker_factors, workload, key, parameters))
 
+    def uniform_gradient(state: State, parameters: Any) -> Any:
+        def of_part(model: Any, batch: Batch, keys: Any) -> Any:
+            uniform: Callable[..., Any] = workload.uniform_loss  # type: ignore[assignment]
+            return jax.grad(lambda p: uniform(p, model, batch).astype(jnp.float32).mean())(parameters)
+
+        return over_parts(state, size, in_dtype(of_part, recipe.compute_dtype))
+
     def advance(state: State) -> State:
         loss, gradient, model = of_batch(state, state.parameters)
         key = update_key(settings.seed, state.step)
@@ -199,6 +206,7 @@ def one_update(
             full_gradient=partial(full_gradient, recipe, train_split, settings.seed, state),
             over_blocks=partial(over_blocks, state),
             curvature=partial(curvature, state, key),
+            uniform_gradient=partial(uniform_gradient, state),
             key=key,
             step=state.step,
             updates=settings.updates,

@@ -93,6 +93,21 @@ class TracedWorkload:
         return fingerprint(*check_calls(where, [Call("sample_targets", workload.sample_targets, arguments)]))  # type: ignore[arg-type]
 
     @cached_property
+    def uniform_fingerprint(self) -> str:
+        """A hash of what ``uniform_loss`` computes, which label smoothing depends on.
+
+        Raises:
+            InputError: where it is not pure, has no gradient, or does not return a loss of each example.
+        """
+        workload, shapes, where = self.workload, self.shapes, f"workload {self.workload.name!r}"
+        uniform: Callable[..., Any] = workload.uniform_loss  # type: ignore[assignment]
+        batch = examples_of(workload, n := 7 * workload.ghost_batch_size)
+        arguments = (shapes.parameters, shapes.model, batch)
+        check_examples(where, "uniform_loss", _traced(workload, "uniform_loss", uniform, *arguments), n)
+        gradient = jax.grad(lambda *of: uniform(*of).astype(jnp.float32).mean())
+        return fingerprint(*check_calls(where, [Call("uniform_loss", gradient, arguments, is_gradient=True)]))
+
+    @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The dense layers, for optimizers that ask for them."""
         with pinned():

@@ -165,6 +165,8 @@ class Workload:
         sample_targets: ``sample_targets(parameters, state, batch, key) -> batch``, the batch with targets that are
             drawn from the model, as K-FAC needs them: for a cross-entropy, labels by the model's probabilities.
             Default: none.
+        uniform_loss: ``uniform_loss(parameters, state, batch) -> (n,)``, the loss of each example against targets that
+            are equally likely, as label smoothing needs it. Default: none.
         score_of_mean: A function of the mean score of a split, such as ``exp`` for a perplexity. Default: the mean.
         evaluation_batch_size: Examples per forward pass of an evaluation, a bound on memory. With ``Streams`` each
             piece of a split is read from a fresh start, so that the size counts. Default: 1024.
@@ -211,6 +213,7 @@ class Workload:
     evaluation_batch_size: int = 1024
     fields: Mapping[str, float | int | str] = field(default_factory=dict)
     sample_targets: Callable[..., Any] | None = field(default=None, repr=False)
+    uniform_loss: Callable[..., Any] | None = field(default=None, repr=False)
     cpu_microbatch_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -222,7 +225,7 @@ class Workload:
         word(f"{where}: score_name", self.score_name)
         for what in ("init", "loss", "score"):
             function(f"{where}: {what}", getattr(self, what))
-        for what in ("training_loss", "init_state", "penalty", "score_of_mean", "sample_targets"):
+        for what in ("training_loss", "init_state", "penalty", "score_of_mean", "sample_targets", "uniform_loss"):
             function(f"{where}: {what}", getattr(self, what), optional=True)
         for what in ("constant_loss", "constant_score"):
             number = real(f"{where}: {what}", getattr(self, what))
@@ -272,6 +275,9 @@ class Workload:
         score = loss if same else _with_state(where, "score", self.score, EVALUATION, stateless)
         object.__setattr__(self, "loss", loss)
         object.__setattr__(self, "score", score)
+        if self.uniform_loss is not None:
+            uniform_loss = _with_state(where, "uniform_loss", self.uniform_loss, EVALUATION, stateless)
+            object.__setattr__(self, "uniform_loss", uniform_loss)
         if self.training_loss is not None:
             stateless = stateless and self.streams is None
             training_loss = _with_state(where, "training_loss", self.training_loss, TRAINING, stateless)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from sgdscope.data.digits_file import read_digits
-from sgdscope.models.losses import accuracy, cross_entropy
+from sgdscope.models.losses import accuracy, cross_entropy, uniform_cross_entropy
 from sgdscope.models.mlp import mlp, mlp_init
 from sgdscope.workloads.base import Batch, Workload, constant_classifier
 
@@ -39,6 +39,7 @@ def digits(hidden: int = 64) -> Workload:
         constant_score=constant_score,
         fields={"hidden": hidden},
         sample_targets=_sampled,
+        uniform_loss=lambda layers, state, batch: uniform_cross_entropy(mlp(layers, batch["picture"])),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sgdscope.errors import InputError
 from sgdscope.models.convnet import convnet, convnet_init
-from sgdscope.models.losses import accuracy, cross_entropy
+from sgdscope.models.losses import accuracy, cross_entropy, uniform_cross_entropy
 from sgdscope.models.mlp import mlp, mlp_init
 from sgdscope.records import SPLITS
 from sgdscope.workloads.base import Batch, Split, Workload, constant_classifier
@@ -105,5 +105,6 @@ def _classifier(splits: Mapping[str, Split], outputs: Callable[[Any, Any], Any],
         constant_loss=constant_loss,
         constant_score=constant_score,
         sample_targets=sampled,
+        uniform_loss=lambda layers, state, batch: uniform_cross_entropy(outputs_of(layers, batch)),
         **of_its_own,
     )

@@ -14,7 +14,7 @@ import polars as pl
 
 from sgdscope.converters import real, whole
 from sgdscope.errors import InputError
-from sgdscope.models.losses import accuracy, cross_entropy
+from sgdscope.models.losses import accuracy, cross_entropy, uniform_cross_entropy
 from sgdscope.models.mlp import mlp, mlp_init
 from sgdscope.records import SPLITS
 from sgdscope.workloads.base import Workload, constant_classifier
@@ -80,6 +80,7 @@ def classifier(
         init=partial(mlp_init, widths=(inputs.shape[1], *_widths(hidden), len(classes))),
         loss=lambda layers, batch: cross_entropy(mlp(layers, batch["x"]), batch["label"]),
         score=lambda layers, batch: accuracy(mlp(layers, batch["x"]), batch["label"]),
+        uniform_loss=lambda layers, state, batch: uniform_cross_entropy(mlp(layers, batch["x"])),
         constant_loss=loss,
         constant_score=score,
         fields={"hidden": "-".join(map(str, hidden))},

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from test_own_numbers import network
 from trainers import kind_of
@@ -15,7 +16,7 @@ from trainers import kind_of
 from sgdscope.budget import Steps
 from sgdscope.errors import InputError
 from sgdscope.models.mlp import mlp
-from sgdscope.optimizers import KFAC, L2, SAM, SGD, SVRG, AlphaSVRG, GradientPenalty
+from sgdscope.optimizers import KFAC, L2, SAM, SGD, SVRG, AlphaSVRG, GradientPenalty, LabelSmoothing
 from sgdscope.optimizers.base import sometimes
 from sgdscope.optimizers.kfac import BURN_IN, _inverses, inverse
 from sgdscope.schedules import Constant
@@ -204,6 +205,38 @@ def test_l2_and_sam_are_the_gradients_of_their_losses():
     norm = np.sqrt((flat(own) ** 2).sum())
     uphill = gradient(jax.tree.map(lambda p, g: p + 0.2 * g / norm, before, own))
     np.testing.assert_allclose(moved(SAM(radius=0.2, momentum=0.0)), flat(uphill), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("microbatch_size", [32, 8])
+def test_label_smoothing_is_the_gradient_of_the_loss_against_smoothed_labels(microbatch_size):
+    """optax smooths the one-hot labels themselves."""
+    workload, rate, share = digits(hidden=8), 0.05, 0.3
+    batch, _ = batch_of(workload, 32, 0)
+
+    def smoothed(layers):
+        labels = optax.smooth_labels(jax.nn.one_hot(batch["label"], 10), share)
+        return optax.softmax_cross_entropy(mlp(layers, batch["picture"]), labels).mean()
+
+    rule = LabelSmoothing(share, momentum=0.0)
+    before, after = states(workload, rule, 32, rate, 1, microbatch_size=microbatch_size)
+    moved = (flat(before.parameters) - flat(after.parameters)) / rate
+    np.testing.assert_allclose(moved, flat(jax.grad(smoothed)(before.parameters)), rtol=1e-3, atol=1e-5)
+
+
+def test_label_smoothing_needs_a_loss_of_each_example_that_depends_on_the_parameters():
+    study = lambda workload: Study(
+        name="s", workloads=workload, batch_sizes=32, budgets=Steps(2), optimizers=LabelSmoothing()
+    )
+    with pytest.raises(InputError, match=r"^optimizers: label_smoothing needs the loss against .* the workload unif"):
+        study(network())
+    base = digits(hidden=8)
+    assert trace(base).fingerprint == trace(replace(base, uniform_loss=None)).fingerprint
+    for loss, sentence in (
+        (lambda p, s, b: mlp(p, b["picture"]).mean(), "uniform_loss must return"),
+        (lambda p, s, b: jnp.zeros(len(b["label"])), "the gradient of uniform_loss is 0"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            trace(replace(base, uniform_loss=loss)).uniform_fingerprint  # noqa: B018 - it is computed when asked for
 
 
 # ── K-FAC ────────────────────────────────────────────────────────────────────────────────────────────────
