@@ -67,6 +67,7 @@ def main(folder: Path) -> None:
 
     keep_output("table.txt", "show", "epochs")
     keep_output("claims.txt", "claims", *SWEEPS)
+    show_recommendation()
     together = sg.load(*SWEEPS)
     for name, table in {**together.tables.all(), "claims": together.claims}.items():
         table.write_csv(RESULTS / f"{name}.csv")
@@ -78,6 +79,14 @@ def keep_output(file: str, *words: str | Path) -> None:
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"COLUMNS": f"{WIDTH}"})  # noqa: S603
     lines = [part for line in done.stdout.splitlines() for part in WRAPPED.wrap(line) or [""]]
     (PICTURES / file).write_text("\n".join(lines) + "\n")
+
+
+def show_recommendation() -> None:
+    """Put the end of the printed table into the quickstart, where also readers of the plain file see it."""
+    heading, page = "\nRecommendation\n", PICTURES.parent / "quickstart.md"
+    before, _, after = page.read_text().partition(heading)
+    recommended = (PICTURES / "table.txt").read_text().partition(heading)[2]
+    page.write_text(before + heading + recommended + after[after.index("```") :])
 
 
 def photograph(result: sg.Result) -> None:

@@ -54,6 +54,11 @@ def small(study):
     )
 
 
+def test_the_quickstart_shows_the_end_of_what_the_command_prints():
+    printed = (DOCS / "pictures" / "table.txt").read_text().partition("\nRecommendation\n")[2]
+    assert f"```text\nRecommendation\n{printed}```" in (DOCS / "quickstart.md").read_text()
+
+
 @pytest.fixture(scope="module")
 def digits_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs") / "sgdscope-digits"
