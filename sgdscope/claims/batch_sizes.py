@@ -50,6 +50,7 @@ from sgdscope.claims.finding import (
     undecided,
     without_equivalences,
 )
+from sgdscope.formatting import points
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.equivalence import equivalence, pairs_of, seeds_to_confirm
 from sgdscope.stats.intervals import Estimate, Verdict, bootstrapped, estimated, resampled_seeds
@@ -203,7 +204,9 @@ class Case:
 
     def found(self, claim: str, *effects: Effect, reason: str = "", short_runs: bool = False) -> Finding:
         """Return what this case says of a claim."""
-        finding = Finding(claim, **self.key, effects=effects, reason=reason, short_runs=short_runs)
+        finding = Finding(
+            claim, **self.key, effects=effects, reason=reason, short_runs=short_runs, in_percent=self.record.in_percent
+        )
         return without_equivalences(finding, self.margin) if effects and self.wide_margin else finding
 
     def untested(self, claims: Sequence[str], reason: str) -> Iterator[Finding]:
@@ -262,7 +265,7 @@ def in_noise(case: Case) -> Iterator[Finding]:
     between = ["between " + listed(np.array(sizes)[pair != 0]) for pair in pairs]
     out = left_out(case.edges("noise"))
     name = f"difference in score among {listed(sizes)}"
-    yield case.found("C1", _equal_scores(name, between, scores, case.margin, pairs), reason=out)
+    yield case.found("C1", _equal_scores(case, name, between, scores, pairs), reason=out)
     yield _slope(case, "C3", sizes, PROPORTIONAL, out)
     if not case.has_momentum:
         return
@@ -274,7 +277,7 @@ def in_noise(case: Case) -> Iterator[Finding]:
     effects = []
     for kept, where, decides in case.by_steady_state(compared):
         leads = np.array([case.leads[size] for size in kept])
-        effect = _equal_scores(f"score against SGD{where}", [f"at {size}" for size in kept], leads, case.margin)
+        effect = _equal_scores(case, f"score against SGD{where}", [f"at {size}" for size in kept], leads)
         effects.append(replace(effect, decides=decides))
     for kept, where, decides in case.by_steady_state(compared):
         own, plain = (
@@ -483,23 +486,24 @@ def _means(goodness: np.ndarray, rates: np.ndarray, seeds: np.ndarray) -> np.nda
 
 
 def _equal_scores(
-    name: str, where: Sequence[str], scores: np.ndarray, margin: float, contrasts: np.ndarray | None = None
+    case: Case, name: str, where: Sequence[str], scores: np.ndarray, contrasts: np.ndarray | None = None
 ) -> Effect:
     """Return the largest of several differences in score, with the verdict over all of them.
 
     Args:
+        case: whose they are.
         name: what they are.
         where: what tells each of them.
         scores: shape (k, n).
-        margin: δ.
         contrasts: which differences of the rows are compared. Default: the rows themselves.
     """
-    contrasts = np.eye(len(scores)) if contrasts is None else contrasts
+    contrasts, margin = np.eye(len(scores)) if contrasts is None else contrasts, case.margin
     found = equivalence(contrasts @ scores, margin)
     worst = int(np.abs(found.mean).argmax())
     ends = (float(getattr(found, end)[worst]) for end in ("low90", "high90", "low95", "high95"))
     estimate = Estimate(float(found.mean[worst]), *ends)
-    within = f"all within ±{found.smallest_margin:.2g}" if math.isfinite(found.smallest_margin) else "one seed"
+    smallest = found.smallest_margin
+    within = f"all within ±{points(smallest, case.record.in_percent)}" if math.isfinite(smallest) else "one seed"
     open_still = found.verdict == "inconclusive"
     seeds = seeds_to_confirm(scores, contrasts, margin) if open_still else (None, None)
     described = f"{name}, most {where[worst]} ({within})"
@@ -520,7 +524,7 @@ def _slope(case: Case, claim: str, sizes: Sequence[int], zone: tuple[float, floa
             cells = cells_of({size: case.members[size] for size in kept}, case.record, criterion).inside
             if len(cells.sizes) < FEWEST_IN_REGIME or not cells.n:
                 continue
-            name, error = f"growth of ε* with B by the {by}{where}", grid_error(cells)
+            name, error = f"growth of ε* with B at {listed(kept)} by the {by}{where}", grid_error(cells)
             decides &= criterion == "score"
             effects.append(in_zone(name, slope_of(cells), zone, cells.n, SLOPE, grid_error=error, decides=decides))
     short_runs = len(case.steady(sizes)) < FEWEST_IN_REGIME

@@ -177,7 +177,7 @@ CLAIMS: dict[str, Claim] = {
         "steps.",
         "constant epochs, the difference to SGD at equal batch size, paired by seed: at the smallest batch size below "
         "δ, and at the largest above δ",
-        "advantage-over-sgd",
+        "difference-from-sgd",
         NEEDS_METHODS,
     ),
     "C10b": Claim(
@@ -192,14 +192,14 @@ CLAIMS: dict[str, Claim] = {
         "constant steps, the score loss from the best smaller batch size to the largest below δ, with the strength of "
         "regularization and the learning rate searched at each batch size; tested only if SGD without it loses more "
         "than δ",
-        "advantage-over-sgd",
+        "difference-from-sgd",
         "a sweep over batch sizes at a constant number of steps, with and without regularization of searched strength",
     ),
     "C12": Claim(
         "Methods against gradient noise (SVRG) do not work well on neural networks.",
         "the difference to SGD with the same momentum at equal batch size and updates, paired by seed, below δ at "
         "every batch size by one-sided t tests at 5 %; contradicted if one exceeds δ by Holm's p values",
-        "advantage-over-sgd",
+        "difference-from-sgd",
         "a sweep over batch sizes with SVRG and with SGD of the same momentum",
     ),
     "C13": Claim(
@@ -317,7 +317,8 @@ def against_reference(tables: Tables, reference: float) -> list[Finding]:
     margin = margin_at(float(own.mean()), case.record, tables.score_margin)
     zone = (reference - margin, math.inf) if sign > 0 else (-math.inf, reference + margin)
     chosen, size = found[int(np.searchsorted(np.cumsum([len(of.rates) for of in measured]), best, side="right"))]
-    where = Finding("C0", case.record.name, chosen.key["budget"], chosen.key["optimizer"])
+    of, accuracies = chosen.key, case.record.in_percent
+    where = Finding("C0", case.record.name, of["budget"], of["optimizer"], in_percent=accuracies)
     effect = in_zone(f"best score, at batch size {size}", estimated(values), zone, n, SCORE)
     if effect.verdict != "supported" and any(of.censored for of in measured):
         # A score that was reached was reached, but one that was not may be beyond the rates tried.

@@ -55,7 +55,7 @@ class Ladder:
         """Return what this ladder says of a claim."""
         epochs = list(self.members)
         budget = f"epochs:{epochs[0]:g} to {epochs[-1]:g} at batch size {self.batch_size}"
-        return Finding(claim, self.workload, budget, self.optimizer, effects, reason)
+        return Finding(claim, self.workload, budget, self.optimizer, effects, reason, in_percent=self.record.in_percent)
 
 
 def ladders(tables: Tables) -> Iterator[Ladder]:

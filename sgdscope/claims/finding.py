@@ -64,7 +64,7 @@ class Finding:
 
     ``reason`` says why it is not tested, or what else is to be known. Where ``short_runs``, momentum reached its steady
     state at too few batch sizes, and the verdict rests on runs that are shorter. A claim about other claims has no
-    effects of its own, and is given its verdict.
+    effects of its own, and is given its verdict. Where ``in_percent``, scores are accuracies.
     """
 
     claim: str
@@ -75,6 +75,7 @@ class Finding:
     reason: str = ""
     given: str = ""
     short_runs: bool = False
+    in_percent: bool = False
 
     @property
     def verdict(self) -> str:

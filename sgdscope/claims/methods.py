@@ -143,4 +143,5 @@ def _left_out(method: Method) -> str:
 
 
 def _found(method: Method, claim: str, *effects: Effect, reason: str = "") -> Finding:
-    return Finding(claim, **method.key, effects=effects, reason=reason, short_runs=False)
+    accuracies = method.record.in_percent
+    return Finding(claim, **method.key, effects=effects, reason=reason, short_runs=False, in_percent=accuracies)

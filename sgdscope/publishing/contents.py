@@ -27,7 +27,6 @@ ROWS = {
     "score_limits": "The largest equivalent batch sizes, and where momentum is better.",
     "difference_from_sgd": "The best score of each optimizer minus that of SGD.",
     "test_set": "Intervals of the best scores over seeds and test examples.",
-    "advantage_over_sgd": "Methods against SGD at each batch size, with what they cost.",
     "best_by_method": "Each method at its best batch size.",
     "training_curves": "Loss and score along training at the best learning rates.",
     "noise_scale": "The gradient noise scale along training.",

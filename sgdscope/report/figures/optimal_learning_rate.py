@@ -80,7 +80,8 @@ def _transition(row: dict[str, Any], part: Tables) -> str:
         return f"{who} no transition batch size was found up to {largest} ({slope}; {known}).{without}"
     at, low, high = (batch_size(row[f"transition{end}"]) for end in ("", "_low", "_high"))
     unknown, more = ("", "") if row["status"] == IDENTIFIED else ("not identified: ", " Add seeds or batch sizes.")
-    return f"{who} the transition batch size is {unknown}{at} [{low}, {high}] ({slope} below; {known}).{more}{without}"
+    found = f"{unknown}{at} [{low}, {high}] (fitted {slope} below; {known})."
+    return f"{who} the transition batch size is {found}{more}{without}"
 
 
 def chart(part: Tables) -> style.LayerChart:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from sgdscope.claims.finding import (
     LOG_BATCH_SIZE,
     LOG_LOSS,
     OCTAVES,
+    SCORE,
     SLOPE,
     Effect,
     Finding,
@@ -87,7 +89,9 @@ def print_claims(findings: Sequence[Finding], console: Console) -> None:
 def sentence(finding: Finding) -> str:
     """Say what was found of a claim: whose it is, its verdict, the numbers that decide and then the others."""
     effects = sorted(finding.effects, key=lambda effect: not effect.decides)
-    parts = [_effect(effect) for effect in effects] + ([_as_sentence(finding.reason)] if finding.reason else [])
+    parts = [_effect(effect, _written(effect, finding)) for effect in effects] + (
+        [_as_sentence(finding.reason)] if finding.reason else []
+    )
     if not finding.workload:
         return " ".join(parts)
     subject = ", ".join(filter(None, (finding.workload, finding.budget, finding.optimizer)))
@@ -120,33 +124,49 @@ def as_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     ]
 
 
-def amount(effect: Effect) -> str:
+@dataclass(frozen=True)
+class Written:
+    """How the numbers of an effect are written: each by itself where not by its interval, and the unit behind."""
+
+    each: Callable[[float], str] | None = None
+    scale: float = 1
+    unit: str = ""
+
+
+def _written(effect: Effect, finding: Finding) -> Written:
+    """Return how an effect is written: a score that is an accuracy in percent, and a difference of such in points."""
+    if effect.unit == SCORE and finding.in_percent:
+        return Written(scale=100, unit=" %" if finding.claim == "C0" else " points")
+    return WRITTEN.get(effect.unit, Written())
+
+
+def amount(effect: Effect, written: Written) -> str:
     """Return an estimate with the interval that decides, in the effect's unit: of 90 % where it supports the claim.
 
     A logarithm of the loss is written as a factor, that of a batch size as a batch size.
     """
-    written, of = WRITTEN.get(effect.unit), effect.estimate
+    of = effect.estimate
     supports = effect.decides and effect.verdict == "supported" and math.isfinite(of.high90 - of.low90)
     ends = (of.value, of.low90, of.high90) if supports else (of.value, of.low95, of.high95)
     level = " (90 %)" * supports
-    if written is None:
-        return f"{estimate(*ends)}{level}"
-    value, low, high = map(written, ends)
-    unit = " octaves" * (effect.unit == OCTAVES)
-    return f"{'a factor of ' * (effect.unit == LOG_LOSS)}{value} [{low}, {high}]{unit}{level}"
+    if written.each is None:
+        value, low, high = (end * written.scale for end in ends)
+        return f"{estimate(value, low, high)}{written.unit}{level}"
+    said, *interval = map(written.each, ends)
+    return f"{'a factor of ' * (effect.unit == LOG_LOSS)}{said} [{', '.join(interval)}]{written.unit}{level}"
 
 
-WRITTEN: dict[str, Callable[[float], str]] = {
-    LOG_LOSS: lambda value: "∞" if value > 700 else number(math.exp(value)),
-    LOG_BATCH_SIZE: lambda value: number(2**value, ".0f"),
-    SLOPE: lambda value: number(value, "z.2f"),
-    OCTAVES: lambda value: number(value, "z.2f"),
-    EXPONENT: number,
+WRITTEN = {
+    LOG_LOSS: Written(lambda value: "∞" if value > 700 else number(math.exp(value))),
+    LOG_BATCH_SIZE: Written(lambda value: number(2**value, ".0f")),
+    SLOPE: Written(lambda value: number(value, "z.2f")),
+    OCTAVES: Written(lambda value: number(value, "z.2f"), unit=" octaves"),
+    EXPONENT: Written(number),
 }
 
 
-def _effect(effect: Effect) -> str:
-    text = f"{effect.name[0].upper()}{effect.name[1:]}: {amount(effect)}; required: {_zone(effect)}."
+def _effect(effect: Effect, written: Written) -> str:
+    text = f"{effect.name[0].upper()}{effect.name[1:]}: {amount(effect, written)}; required: {_zone(effect, written)}."
     if not effect.decides:
         return f"Context: {text}"
     if effect.verdict != "inconclusive" or effect.n < 2 or effect.unit == EXPONENT:
@@ -163,14 +183,14 @@ def _effect(effect: Effect) -> str:
     return f"{text} Inconclusive; {effect.seeds_50} seeds would decide with a chance of 50 %{most}."
 
 
-def _zone(effect: Effect) -> str:
+def _zone(effect: Effect, written: Written) -> str:
     low, high = rounded(effect.zone)
-    written = WRITTEN.get(effect.unit) or (lambda value: number(value, ".3g"))
+    each = written.each or (lambda value: number(value * written.scale, ".3g"))
     if math.isinf(low):
-        return f"less than {written(high)}"
+        return f"less than {each(high)}{written.unit}"
     if math.isinf(high):
-        return f"more than {written(low)}"
-    return f"within ±{written(high)}" if low == -high else f"{written(low)} to {written(high)}"
+        return f"more than {each(low)}{written.unit}"
+    return f"within ±{each(high)}{written.unit}" if low == -high else f"{each(low)} to {each(high)}{written.unit}"
 
 
 def _plain(effect: Effect) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from rich.console import Console
 from sgdscope.analysis.tables import Tables
 from sgdscope.claims.decide import CLAIMS, ZONES, family, findings
 from sgdscope.claims.finding import LOG_LOSS, Effect, Finding
-from sgdscope.report.text.claims import amount, as_json, claim_rows, print_claims, sentence
+from sgdscope.report import figures
+from sgdscope.report.text.claims import WRITTEN, amount, as_json, claim_rows, print_claims, sentence
 from sgdscope.stats.intervals import Estimate
 from sgdscope.testing.simulated import RECORD, Truth, simulate, trial_table
 
@@ -58,7 +59,7 @@ def test_every_claim_has_a_row_with_its_statement_verdict_numbers_rule_and_figur
 )
 def test_what_is_planted_at_a_constant_number_of_steps_is_said(lost, verdict):
     (row,) = (row for row in claim_rows(found(steps=True, lost=lost)) if row.claim == "C8")
-    assert f"required: more than 0.004. {verdict}" in row.numbers[0]
+    assert f"required: more than 0.4 points. {verdict}" in row.numbers[0]
 
 
 def test_each_number_of_a_claim_has_its_own_verdict():
@@ -94,7 +95,26 @@ def test_the_seeds_for_equal_scores_are_those_if_they_are_equal(seeds, said):
 
 def test_a_loss_beyond_all_floats_is_said_so():
     wild = Effect("loss", Estimate(1.0, -800.0, 800.0, -900.0, 900.0), (0.0, 1.0), 2, LOG_LOSS, "inconclusive")
-    assert amount(wild) == "a factor of 2.7 [0, ∞]"
+    assert amount(wild, WRITTEN[LOG_LOSS]) == "a factor of 2.7 [0, ∞]"
+
+
+@pytest.mark.parametrize(
+    ("claim", "in_percent", "said"),
+    [
+        ("C5", True, "Lead: 0.50 [0.20, 0.80] points; required: more than 0.4 points."),
+        ("C0", True, "Lead: 0.50 [0.20, 0.80] %; required: more than 0.4 %."),
+        ("C5", False, "Lead: 0.0050 [0.0020, 0.0080]; required: more than 0.004."),
+    ],
+)
+def test_differences_of_accuracies_are_in_points(claim, in_percent, said):
+    lead = Effect("lead", Estimate(0.005, 0.003, 0.007, 0.002, 0.008), (0.004, math.inf), 5, "score", "inconclusive")
+    assert said in sentence(Finding(claim, effects=(lead,), in_percent=in_percent))
+
+
+def test_every_claim_names_a_figure_that_there_is():
+    modules = (*figures.OF_ONE_BUDGET, *figures.OF_METHODS, *figures.OF_SEVERAL_BUDGETS)
+    names = {module.__name__.rpartition(".")[2].replace("_", "-") for module in modules}
+    assert {claim.figure for claim in CLAIMS.values()} <= names | {""}
 
 
 @pytest.mark.parametrize("n", [1, 6])
@@ -125,6 +145,6 @@ def test_the_terminal_has_claim_verdict_numbers_rule_and_figure():
         < flat.index("(C8)")
         < flat.index("(C9)")
     )
-    assert "simulated, epochs:30, sgd: supported (6 seeds). Growth of ε* with B by the test score:" in flat
+    assert "simulated, epochs:30, sgd: supported (6 seeds). Growth of ε* with B at 4, 8, 16" in flat
     assert "(figure optimal-learning-rate)" in flat
     assert f"{ZONES} {family(found())}" in flat
