@@ -716,12 +716,13 @@ def read_folders(folders: Sequence[str | Path], say: Callable[[str], None] | Non
         say: told of each folder, a sentence each, what :meth:`Result.tell` does.
 
     Raises:
-        InputError: where a folder has nothing to show, or two have workloads of one name or margins that differ.
+        InputError: where a folder has nothing to show, or two differ in a workload of one name or in its margin.
     """
     if not folders:
         raise InputError("name at least one folder of a study.")
     results = [Result(folder) for folder in folders]
     records: dict[str, WorkloadRecord] = {}
+    margins: dict[str, float] = {}
     for result in results:
         if say is not None:
             result.tell(say)
@@ -732,13 +733,13 @@ def read_folders(folders: Sequence[str | Path], say: Callable[[str], None] | Non
                     f"{result.folder}: its workload {name!r} differs from that of another folder; "
                     f"give folders whose workloads of one name are the same."
                 )
-        declared = next((of for of in results if of.tables.score_margin is not None), result)
-        margin = declared.tables.score_margin
-        if result.tables.score_margin not in (None, margin):
-            raise InputError(
-                f"{result.folder}: its score_margin is {result.tables.score_margin}, that of {declared.folder} is "
-                f"{margin}; verdicts need one margin."
-            )
+        if (margin := result.declaration.score_margin) is not None:
+            for name in result.tables.records:
+                if margins.setdefault(name, margin) != margin:
+                    raise InputError(
+                        f"{result.folder}: its score_margin is {margin:g}, that of another folder with the workload "
+                        f"{name!r} is {margins[name]:g}; verdicts need one margin."
+                    )
         if result.declaration.schedule != results[0].declaration.schedule:
             raise InputError(
                 f"{result.folder}: its learning-rate schedule is {result.declaration.schedule}, that of "
@@ -749,7 +750,7 @@ def read_folders(folders: Sequence[str | Path], say: Callable[[str], None] | Non
     # Of what was measured along training, what a claim rests on.
     measured = pl.concat([result.contents.measurements for result in results])
     measured = measured.filter(pl.col("metric").is_in(METRICS.keys())).unique(maintain_order=True)
-    return Tables(trials, records, margin, measurements=None if measured.is_empty() else measured)
+    return Tables(trials, records, margins, measurements=None if measured.is_empty() else measured)
 
 
 def check_table_name(path: Path) -> None:

@@ -644,6 +644,16 @@ def test_several_folders_and_a_table_are_loaded_from_python(folder, wide, tmp_pa
     assert "best-score" in mine.figures
 
 
+def test_folders_of_one_workload_need_one_margin(wide, tmp_path):
+    other = shutil.copytree(wide, tmp_path / "other")
+    declaration = json.loads((other / "study.json").read_text())
+    (other / "study.json").write_text(json.dumps(declaration | {"score_margin": 0.01}))
+    with pytest.raises(sg.InputError, match=r"its score_margin is 0\.01, that of another .*'digits' is 0\.004"):
+        sg.load(wide, other)
+    (other / "study.json").write_text(json.dumps(declaration | {"score_margin": None}))
+    assert set(sg.load(wide, other).tables.score_limits["margin"]) == {0.004}
+
+
 def test_a_csv_file_and_its_target_are_a_study(tmp_path, capsys):
     path, out = tmp_path / "patients.csv", str(tmp_path / "s")
     rows = [{"age": 20 + i % 50, "sex": "mf"[i % 2], "ill": "yes" if i % 50 > 25 else "no"} for i in range(120)]

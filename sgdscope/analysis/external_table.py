@@ -109,15 +109,9 @@ class Results:
     taken: str = ""
 
     @property
-    def score_margin(self) -> float | None:
-        """The margin δ that the table states; None where it states none."""
-        margins = {stated["score_margin"] for stated in self.stated.values() if "score_margin" in stated}
-        if len(margins) > 1:
-            raise InputError(
-                f"score_margin is {' and '.join(f'{margin:g}' for margin in sorted(margins))} in one table. "
-                f"Verdicts need one margin: give --score-margin, or analyze the workloads apart."
-            )
-        return next(iter(margins), None)
+    def score_margin(self) -> dict[str, float]:
+        """The margin δ that the table states of each workload, where it states one."""
+        return {name: of["score_margin"] for name, of in self.stated.items() if "score_margin" in of}
 
 
 def read_results(path: str | Path, columns: Mapping[str, str] | None = None, value: Value = "last") -> Results:

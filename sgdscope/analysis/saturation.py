@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 
 from sgdscope.analysis.curve import Curve, curve
-from sgdscope.analysis.score_limits import margin_at
+from sgdscope.analysis.score_limits import Margin, margin_at
 from sgdscope.analysis.trial_table import (
     BATCH_SIZE,
     CRITERIA,
@@ -114,7 +114,7 @@ def saturated(
     record: WorkloadRecord,
     criterion: Criterion,
     budget: Unlimited,
-    declared_margin: float | None = None,
+    declared_margin: Margin = None,
 ) -> Saturation:
     """Return where a criterion has saturated, by the rule at the head of this file.
 
@@ -150,14 +150,14 @@ def stops(
     outcomes: Mapping[Criterion, Sequence[Outcome | None]],
     record: WorkloadRecord,
     budget: Unlimited,
-    declared_margin: float | None = None,
+    declared_margin: Margin = None,
 ) -> bool:
     """Return whether no criterion gains by a further doubling, given the outcomes of the budgets that are finished."""
     return all(saturated(outcomes[c], record, c, budget, declared_margin).saturated_at is not None for c in CRITERIA)
 
 
 def saturation(
-    trials: pl.DataFrame, records: Records, budget: Unlimited, declared_margin: float | None = None
+    trials: pl.DataFrame, records: Records, budget: Unlimited, declared_margin: Margin = None
 ) -> pl.DataFrame:
     """Return one row for each workload, optimizer, batch size and criterion: where it saturated and what it reached.
 
@@ -191,7 +191,7 @@ def _row(
     record: WorkloadRecord,
     criterion: Criterion,
     budget: Unlimited,
-    declared_margin: float | None,
+    declared_margin: Margin,
 ) -> dict[str, Any]:
     # Only budgets without a gap before them: a further one, of another question, is no look of this one.
     finished = []

@@ -20,6 +20,9 @@ from sgdscope.frames import Column, Columns, schema
 from sgdscope.records import WorkloadRecord
 from sgdscope.stats.intervals import LEVEL, holm
 
+# δ as it was declared, for all workloads or by their names; where it was not it follows from the scores.
+Margin = float | Mapping[str, float] | None
+
 SCORE_LIMITS_COLUMNS: Columns = {
     **OPTIMIZER_COLUMNS,
     "quantity": Column(
@@ -174,7 +177,7 @@ def _no_worse(scores: np.ndarray, others: np.ndarray, margin: float) -> bool:
     return bool(shown_above(scores - others, -margin, together=False).all())
 
 
-def score_limits(trials: pl.DataFrame, records: Records, margin: float | None = None) -> pl.DataFrame:
+def score_limits(trials: pl.DataFrame, records: Records, margin: Margin = None) -> pl.DataFrame:
     """Return B_score of each optimizer and B_mom of each with momentum, with 95 % intervals, one row each.
 
     - ``B_score``: the largest batch size whose test score is not worse by δ than that of any smaller one. It is at
@@ -328,12 +331,22 @@ def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
     return max(example, min(whole * MOST, max(SHARE * errors, TEST_EXAMPLES * example)))
 
 
-def margin_at(goodness: float, record: WorkloadRecord, declared: float | None) -> float:
+def margin_at(goodness: float, record: WorkloadRecord, declared: Margin) -> float:
     """Return δ as it was declared, or else that of a score, which is turned so that larger is better."""
-    return score_margin(record.score_sign * goodness, record) if declared is None else declared
+    known = declared_for(record.name, declared)
+    return score_margin(record.score_sign * goodness, record) if known is None else known
 
 
-def margin_of(scores: Mapping[int, Chosen], budget: str, record: WorkloadRecord, declared: float | None) -> float:
+def declared_for(workload: str, margin: Margin) -> float | None:
+    """Return δ as it was declared for a workload; None where it was not.
+
+    >>> declared_for("digits", {"digits": 0.004}), declared_for("lstm", {"digits": 0.004}), declared_for("lstm", 1.0)
+    (0.004, None, 1.0)
+    """
+    return margin.get(workload) if isinstance(margin, Mapping) else margin
+
+
+def margin_of(scores: Mapping[int, Chosen], budget: str, record: WorkloadRecord, declared: Margin) -> float:
     """Return δ of one workload and budget: as it was declared, or else that of the plateau's score.
 
     The plateau is taken where it begins, at the smallest batch size; at a constant number of steps, where the smallest

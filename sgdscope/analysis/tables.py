@@ -17,7 +17,7 @@ from sgdscope.analysis.optima import OPTIMA_COLUMNS, optima
 from sgdscope.analysis.regimes import REGIMES_COLUMNS, regimes
 from sgdscope.analysis.saturation import SATURATION_COLUMNS, SATURATION_SCHEMA, saturation
 from sgdscope.analysis.score_by_cost import SCORE_BY_COST_COLUMNS, score_by_cost
-from sgdscope.analysis.score_limits import SCORE_LIMITS_COLUMNS, score_limits
+from sgdscope.analysis.score_limits import SCORE_LIMITS_COLUMNS, Margin, score_limits
 from sgdscope.analysis.sharpness import SHARPNESS_COLUMNS, SHARPNESS_SCHEMA, sharpness
 from sgdscope.analysis.test_set import TEST_SET_COLUMNS, TEST_SET_SCHEMA, over_test_examples
 from sgdscope.analysis.training_curves import TRAINING_CURVES_COLUMNS, TRAINING_CURVES_SCHEMA, training_curves
@@ -68,14 +68,15 @@ class Tables:
     Args:
         trials: one row a trial.
         records: what their workloads are, by name.
-        score_margin: δ, how much of a score is too little to matter; by each workload's score unless declared.
+        score_margin: δ, how much of a score is too little to matter; by each workload's score unless declared,
+            for all workloads or by their names.
         correctness: which examples each trial was right about, where that is known.
         measurements: what was measured along the training of the trials, where that is known.
     """
 
     trials: pl.DataFrame
     records: Records
-    score_margin: float | None = None
+    score_margin: Margin = None
     correctness: pl.DataFrame | None = None
     measurements: pl.DataFrame | None = None
 
@@ -107,7 +108,7 @@ class Tables:
         return {name: getattr(self, name) for name in (*TABLES, *found)}
 
     @property
-    def _context(self) -> tuple[Records, float | None, pl.DataFrame | None, pl.DataFrame | None]:
+    def _context(self) -> tuple[Records, Margin, pl.DataFrame | None, pl.DataFrame | None]:
         return self.records, self.score_margin, self.correctness, self.measurements
 
     @table

@@ -14,7 +14,7 @@ from sgdscope.analysis.edges import Edges, left_out
 from sgdscope.analysis.exclusions import gains, has_learned, most_of
 from sgdscope.analysis.regimes import FEWEST_IN_REGIME
 from sgdscope.analysis.saturation import outcome_of, saturated
-from sgdscope.analysis.score_limits import is_wide, margin_at
+from sgdscope.analysis.score_limits import Margin, is_wide, margin_at
 from sgdscope.analysis.slopes import grid_error
 from sgdscope.analysis.sweep import Cells, cells_of, pair_on_common_seeds
 from sgdscope.analysis.tables import Tables
@@ -49,7 +49,7 @@ class Ladder:
     batch_size: int
     members: Mapping[float, pl.DataFrame]
     record: WorkloadRecord
-    declared_margin: float | None
+    declared_margin: Margin
 
     def found(self, claim: str, *effects: Effect, reason: str = "") -> Finding:
         """Return what this ladder says of a claim."""

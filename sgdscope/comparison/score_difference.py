@@ -11,6 +11,7 @@ import polars as pl
 from sgdscope.analysis.comparisons import OF_SCORES, SCORES_COLUMNS, compare_scores, decided_estimates
 from sgdscope.analysis.difference_from_sgd import margin_in
 from sgdscope.analysis.rate_choice import Chosen, are_paired, inside, leads_over, scores_by_batch_size
+from sgdscope.analysis.score_limits import declared_for
 from sgdscope.analysis.trial_table import BATCH_SIZE, by_optimizer
 from sgdscope.comparison.matching import Matched
 from sgdscope.comparison.side import Side
@@ -91,7 +92,10 @@ def margin_of(sides: Sequence[Side], of: Matched) -> float:
     Raises:
         InputError: If two studies declare different ones.
     """
-    declared = {side.tables.score_margin: side.name for side in sides if side.tables.score_margin is not None}
+    margins = [
+        declared_for(key["workload"], side.tables.score_margin) for side, key in zip(sides, of.keys, strict=True)
+    ]
+    declared = {margin: side.name for margin, side in zip(margins, sides, strict=True) if margin is not None}
     if len(declared) > 1:
         (one, first), (other, second), *_ = declared.items()
         raise InputError(

@@ -1,7 +1,10 @@
 import math
+from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from sgdscope.analysis.rate_choice import Chosen, scores_by_batch_size
 from sgdscope.analysis.score_limits import margin_of, score_limits, score_margin
@@ -15,6 +18,21 @@ from sgdscope.stats.intervals import Estimate
 from sgdscope.testing.simulated import PLATEAU, RECORD, Truth, simulate, trial_table
 
 MARGIN = 0.004
+
+
+def test_each_workload_has_its_own_margin_and_one_without_it_that_of_its_scores():
+    trials = trial_table({"sgd": simulate(np.random.default_rng(0), 3, Truth())})
+    names = ("declared", "other")
+    both = pl.concat([trials.with_columns(workload=pl.lit(name)) for name in names])
+    records = {name: replace(RECORD, name=name) for name in names}
+    found = Tables(both, records, {"declared": 0.02}).score_limits
+    alone = {
+        name: Tables(both.filter(workload=name), records, margin).score_limits
+        for name, margin in (("declared", 0.02), ("other", None))
+    }
+    assert_frame_equal(found, pl.concat(alone.values()))
+    assert set(found.filter(workload="declared")["margin"]) == {0.02}
+    assert set(found.filter(workload="other")["margin"]) != {0.02}
 
 
 def record(score_name, test_examples, goal="maximize"):
