@@ -446,6 +446,8 @@ class Plan(Debuggable):
             hours = plan.seconds / 3600
             print_text(console, f"device     about {hours:.2g} hours of this machine")
         print_text(console, f"time       about {duration(plan.seconds or 0.0)}")
+        for proposal in plan.proposals:
+            print_text(console, proposal)
         return DONE
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 from rich.console import Console
 
-from sgdscope.engine.plan import Costs, Plan, costs_of, expansion, packs, remaining
+from sgdscope.engine.plan import Costs, Plan, costs_of, expansion, microbatch_proposal, packs, remaining
 from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import search
 from sgdscope.engine.standing import standing
@@ -550,21 +550,28 @@ def _plan_study(study: Study, folder: str | Path | None, say: Callable[[str], No
     begun = time.perf_counter()
     costs = costs_of(study, {w.name: trace(w) for w in study.workloads if w.name in unfinished})
     written = expansion(declaration, costs)
-    compiling = sum(_probe(study, declaration, cost, world) for cost in costs.values())
+    probes = [_probe(study, declaration, cost, world) for cost in costs.values()]
     ready = time.perf_counter() - begun
-    plan = replace(remaining(declaration, found, costs, compiling), expansion=written)
+    plan = remaining(declaration, found, costs, sum(compiling for compiling, _ in probes))
+    plan = replace(plan, expansion=written, proposals=tuple(said for _, said in probes if said))
     return replace(plan, seconds=plan.seconds + ready) if plan.trials and plan.seconds is not None else plan
 
 
-def _probe(study: Study, declaration: Declaration, costs: Costs, world: World) -> float:
-    """Time updates of a workload, and return the seconds that the programs of other batch sizes take to compile."""
-    name, backend = costs.traced.workload.name, _backend(study, costs.traced, world)
-    kinds = _kinds(declaration, name)
+def _probe(study: Study, declaration: Declaration, costs: Costs, world: World) -> tuple[float, str]:
+    """Time updates of a workload; return how long the other programs take to compile, and what would be faster."""
+    import jax
+
+    workload, backend = costs.traced.workload, _backend(study, costs.traced, world)
+    kinds = _kinds(declaration, workload.name)
     try:
         costs.probe(backend, kinds)
+        compiling = backend.compiler.seconds(len(kinds) - costs.programs_timed)
+        is_whole = study.microbatch_size is None and workload.feed is None and jax.default_backend() == "cpu"
+        multiple = workload.ghost_batch_size * workload.unroll * study.devices_per_trial
+        proposal = microbatch_proposal(backend, kinds, costs, multiple) if is_whole else ""
     finally:
         backend.close()
-    return backend.compiler.seconds(len(kinds) - costs.programs_timed)
+    return compiling, proposal
 
 
 def _backend(study: Study, traced: TracedWorkload, world: World) -> Backend:

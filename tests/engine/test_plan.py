@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from sgdscope.budget import Epochs, Steps, Unlimited
-from sgdscope.engine.plan import SECONDS_BESIDE, Costs, expansion, packs, rates_expected, remaining
+from sgdscope.engine.plan import SECONDS_BESIDE, Costs, expansion, microbatch_proposal, packs, rates_expected, remaining
 from sgdscope.engine.search import Round, Search, search
 from sgdscope.models.convolution import convolution
 from sgdscope.optimizers import KFAC, SGD, SVRG
@@ -311,3 +311,30 @@ def test_a_gradient_is_traced_once_to_be_counted_and_looked_at(monkeypatch):
     assert not workload.slow_convolutions
     assert workload.fingerprint
     assert len(traced) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "multiple", "said"),
+    [
+        (
+            {256: 0.4, 64: 0.2, 16: 0.1},
+            1,
+            "With --microbatch-size 16 an update at batch size 256 takes 0.1 s instead of",
+        ),
+        ({256: 0.4, 64: 0.2, 16: 0.1}, 32, "With --microbatch-size 64 "),
+        ({256: 0.4, 64: 0.35, 16: 0.5}, 1, ""),
+        ({256: 0.004, 64: 0.002, 16: 0.001}, 1, ""),
+    ],
+)
+def test_a_microbatch_is_proposed_where_it_is_clearly_faster_and_matters(workload, seconds, multiple, said):
+    class Timed:
+        seconds_to_read = 0.0
+
+        def seconds_per_update(self, kind):
+            return seconds[kind.microbatch_size] if kind.batch_size == 256 else 1e-4
+
+    kinds, costs = [Kind(size, size, SGD(), HALVING) for size in (64, 256)], Costs(trace(workload), 1)
+    costs.probe(Timed(), kinds)
+    found = microbatch_proposal(Timed(), kinds, costs, multiple)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)
