@@ -15,6 +15,8 @@ from sgdscope.errors import InputError
 from sgdscope.importing.table import TextTable, cell, flattened, plain_name
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# Where none of these is, as in columns that are aligned.
+BLANK = {" ": "blanks"}
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -25,33 +27,36 @@ BYTE_ORDER_MARKS = {
 
 
 def read_delimited(path: Path) -> TextTable:
-    """Read a ``.csv`` file, separated by commas, semicolons, tabs or bars.
+    """Read a ``.csv`` file, separated by commas, semicolons, tabs, bars or blanks.
 
-    Blank lines are passed over, and so is a first column of row names without a heading. A column of dictionaries,
-    as W&B's interface returns, becomes a column for each of their keys.
+    Blank lines are passed over, and so are a title and comments above the heading, a line of dashes below it, and a
+    first column of row names without a heading. A column of dictionaries, as W&B's interface returns, becomes a column
+    for each of their keys.
     """
     text = _decoded(path)
     first, separator, skipped = _heading(text)
     if not text.strip():
         raise InputError(f"{path} cannot be read as a table: it is empty.")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator == " ")
     records: list[tuple[int, list[str]]] = []
     line = 1
     for fields in reader:
-        if any(field.strip() for field in fields) and line > skipped:
+        if any(field.strip(" -:") for field in fields) and line > skipped:  # of Markdown and of databases
             records.append((line, fields))
         line = reader.line_num + 1
     names, rows = [plain_name(name) for name in records[0][1]] if records else first, records[1:]
+    names = [name.lstrip("# ") if place == 0 else name for place, name in enumerate(names)]  # as NumPy writes it
     while names and not names[-1]:
         names.pop()
     rows = [(line, _without_empty_end(fields, len(names))) for line, fields in rows]
     if rows and all(len(fields) == len(names) + 1 for _, fields in rows):
         names = ["", *names]  # row names, which R writes without a heading
+    by = (SEPARATORS | BLANK)[separator]
     for line, fields in rows:
         if len(fields) != len(names):
             raise InputError(
-                f"{path}: line {line} has {len(fields)} fields and the heading has {len(names)}, separated by "
-                f"{SEPARATORS[separator]}. Put a field that holds a separator in quotes, and complete the line."
+                f"{path}: line {line} has {len(fields)} fields and the heading has {len(names)}, separated by {by}. "
+                f"Put a field that holds a separator in quotes, and complete the line."
             )
     columns: dict[str, list[str | None]] = {}
     for place, name in enumerate(names):
@@ -109,18 +114,33 @@ def _heading(text: str) -> tuple[list[str], str, int]:
 
     A first line ``sep=;`` names the separator for spreadsheets.
     """
-    skipped = 0
-    lines = io.StringIO(text)
-    line = next((line for line in lines if line.strip()), "")
-    declared = re.fullmatch(r"\"?sep=(.)\"?\s*", line, re.IGNORECASE)
-    if declared:
-        skipped = text[: text.index(line)].count("\n") + 1
-        line = next((line for line in lines if line.strip()), "")
-    counts = {separator: len(next(csv.reader([line], delimiter=separator), [])) for separator in SEPARATORS}
-    separator = max(counts, key=lambda separator: counts[separator])
+    lines = [(number, line) for number, line in enumerate(io.StringIO(text)) if line.strip()] or [(0, "")]
+    declared = re.fullmatch(r"\"?sep=(.)\"?\s*", lines[0][1], re.IGNORECASE)
+    if declared and len(lines) > 1:
+        lines.pop(0)
+    while (
+        len(lines) > 1
+        and (lines[0][1].startswith("#") or _fields(lines[0][1]) == 1)
+        and lines[0][1].count('"') % 2 == 0  # or it is a heading of several lines
+        and _fields(lines[1][1]) > _fields(lines[0][1])
+    ):
+        lines.pop(0)  # a title or a comment
+    skipped, line = lines[0]
+    separator = max(SEPARATORS, key=lambda separator: _fields(line, separator))
     if declared and declared[1] in SEPARATORS:
         separator = declared[1]
-    return [plain_name(name) for name in next(csv.reader([line], delimiter=separator), [])], separator, skipped
+    elif _fields(line) == 1 and " " in line.strip():
+        separator = " "
+    names = next(csv.reader([line.removeprefix("#")], delimiter=separator, skipinitialspace=True), [])
+    return [plain_name(name) for name in names], separator, skipped
+
+
+def _fields(line: str, separator: str = "") -> int:
+    """Return into how many fields a line is separated, by the best separator where none is given."""
+    return max(
+        len([field for field in next(csv.reader([line], delimiter=by), []) if field.strip()] or [""])
+        for by in (separator or SEPARATORS)
+    )
 
 
 def _without_empty_end(fields: list[str], length: int) -> list[str]:

@@ -181,6 +181,18 @@ FORMS = {
     "UTF-16 without a mark": lambda text: text.encode("utf-16-le"),
     "old Mac lines": lambda text: text.replace("\n", "\r").encode(),
     "Windows lines": lambda text: text.replace("\n", "\r\n").encode(),
+    "a title": lambda text: "Sweep of June\n\n" + text,
+    "a title of a spreadsheet": lambda text: "Sweep of June;;;;;\n" + text.replace(",", ";"),
+    "comments": lambda text: "# sweep.py\n# 3 sizes, 4 rates\n" + text,
+    "a heading that is a comment": lambda text: "# " + text,
+    "Markdown": lambda text: "\n".join(
+        f"| {line.replace(',', ' | ')} |" + ("\n|" + " :-- |" * 6 if i == 0 else "")
+        for i, line in enumerate(text.splitlines())
+    ),
+    "aligned columns": lambda text: "\n".join(
+        " ".join(f"{field:<16}" for field in line.split(",")) for line in text.splitlines()
+    ),
+    "a heading of several lines": lambda text: text.replace("batch_size", '"batch\nsize"'),
     "blank lines": lambda text: "\n" + text.replace("\n", "\n\n") + " \n,,,,,\n",
     "separator named": lambda text: "sep=;\n" + text.replace(",", ";"),
     "an index": lambda text: "\n".join(f"{i - 1 if i else ''},{line}" for i, line in enumerate(text.splitlines())),
