@@ -785,6 +785,8 @@ class Analyze(Debuggable):
     """Which of the values that a run logged along training is its score. The best is too good by chance."""
     minimize: Annotated[FlagCreatePairsOff[bool], option(None, "default: by the score's name")] = False
     """A smaller score is better."""
+    maximize: Annotated[FlagCreatePairsOff[bool], option(None, "default: by the score's name")] = False
+    """A larger score is better."""
     constant_score: Annotated[
         Annotated[float, number("constant_score")] | None, option("SCORE", "default: unknown")
     ] = None
@@ -802,12 +804,14 @@ class Analyze(Debuggable):
         """Run the command."""
         from sgdscope.result import load_table
 
+        if self.minimize and self.maximize:
+            raise InputError("minimize: --maximize is given as well. Give one of them.")
         out = _given("out", self.out)
         found = load_table(
             self.path,
             columns=dict(self.columns),
             value=self.value,
-            minimize=self.minimize,
+            minimize=self.minimize if self.minimize or self.maximize else None,
             constant_score=self.constant_score,
             examples=self.examples,
             score_margin=self.score_margin,

@@ -168,7 +168,7 @@ def load_table(
     *,
     columns: Mapping[str, str] | None = None,
     value: Literal["last", "best"] = "last",
-    minimize: bool = False,
+    minimize: bool | None = None,
     constant_score: float | None = None,
     examples: int | None = None,
     score_margin: float | None = None,
@@ -184,12 +184,12 @@ def load_table(
         columns: Names of columns by ours, such as ``{"batch_size": "bs"}``. Default: they are guessed, and
             ``taken`` says which they are.
         value: Which of a metric's values along training counts, ``"last"`` or ``"best"``. Default: ``"last"``.
-        minimize: Whether a smaller score is better. Default: False.
+        minimize: Whether a smaller score is better. Default: by the score's name.
         constant_score: The score of a constant baseline, in the units of the table. A diverged trial counts with it.
             Default: unknown.
         examples: The size of the training split, from which the temperature follows. Default: unknown.
-        score_margin: δ, the largest difference in score to ignore. Default: 2 % of an accuracy's errors, or of
-            another score.
+        score_margin: δ, the largest difference in score to ignore. Default: 2 % of the errors of an accuracy or another
+            score that is 1 at best, and 2 % of any other score.
 
     Returns:
         The tables and figures of the trials. ``taken`` says how many were read and from which columns, and
@@ -210,7 +210,7 @@ def load_table(
     """
     from sgdscope.analysis.external_table import check_margin, read_results, records_of
 
-    results = read_results(path, columns, value)
+    results = read_results(path, columns, value, minimize)
     records = records_of(results, minimize, constant_score, examples)
     margin = results.score_margin if score_margin is None else check_margin(score_margin, results.trials)
     tables = Tables(results.trials, records, margin)

@@ -20,7 +20,8 @@ from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.analysis.trial_table import Records
 from sgdscope.budget import MOST_EXAMPLES
 from sgdscope.errors import InputError, did_you_mean
-from sgdscope.importing.naming import goal_of, listed, metric, named, plain, with_pairs
+from sgdscope.importing.long_form import COUNTERS, by_run
+from sgdscope.importing.naming import goal_of, is_accuracy, listed, metric, named, plain, with_pairs
 from sgdscope.importing.sources import read_source
 from sgdscope.importing.table import TextTable, number
 from sgdscope.records import WorkloadRecord
@@ -82,6 +83,8 @@ PARTS_OF_A_BATCH = (
     *("gradient_accumulation_steps", "accumulate_grad_batches", "grad_accum_steps", "gradient_accumulation"),
     *("grad_accumulation_steps", "world_size", "num_devices", "n_devices", "num_gpus", "n_gpus"),
 )
+# How Python names a class.
+CLASS = re.compile(r"(?:<class ')?(?:[a-z_]\w*\.)+([A-Za-z_]\w*)(?:'>)?")
 YES = ("true", "yes", "1", "1.0", "y", "t")
 # Scores and losses beyond this have no variance that a float holds.
 LARGEST = 1e100
@@ -114,7 +117,12 @@ class Results:
         return {name: of["score_margin"] for name, of in self.stated.items() if "score_margin" in of}
 
 
-def read_results(path: str | Path, columns: Mapping[str, str] | None = None, value: Value = "last") -> Results:
+def read_results(
+    path: str | Path,
+    columns: Mapping[str, str] | None = None,
+    value: Value = "last",
+    minimize: bool | None = None,
+) -> Results:
     """Read trials that were trained elsewhere, in any of the forms of :func:`sgdscope.importing.sources.read_source`.
 
     Columns that are read: ``batch_size``, ``learning_rate`` and ``score`` (or ``test_score``) are needed, one row a
@@ -133,6 +141,7 @@ def read_results(path: str | Path, columns: Mapping[str, str] | None = None, val
         path: The file or folder.
         columns: Names of columns by ours. Default: they are guessed.
         value: Which of the values along training is a trial's score, ``last`` or ``best``. Default: ``last``.
+        minimize: Whether a smaller score is better. Default: by the score's name.
 
     Returns:
         The trials that have an outcome, what the table states of its workloads, and sentences on what was left out.
@@ -144,14 +153,18 @@ def read_results(path: str | Path, columns: Mapping[str, str] | None = None, val
     if value not in get_args(Value):
         raise InputError(f"value: {value!r} is neither last nor best.")
     whole = read_source(Path(path))
-    table, names = _named(whole, columns or {}, value)
+    whole, names, doubts = _columns(whole, columns or {})
+    points, whole = len(whole.lines), by_run(whole, names)
+    if len(whole.lines) < points:
+        doubts.append(f"The {points:,} rows are points along the training of {len(whole.lines):,} runs.")
+    table, names = _named(whole, names, columns or {}, value, minimize)
     if not table.lines:
         raise InputError(f"{path} holds no trials: it has a heading and no rows.")
     table, left_out = _with_state(table)
     comma = table.decimal_comma(["learning_rate", "score", "validation_score", "train_loss", *STATED_NUMBERS])
     table = _with_parameters(table, left_out)
     table, scores = _with_score(table, comma, left_out)
-    notices = _left_out_sentence(left_out, len(table.lines), table.rows)
+    notices = [*doubts, *_left_out_sentence(left_out, len(table.lines), table.rows)]
     if not table.lines:
         raise InputError(f"{path} holds no trials with a result. {' '.join(notices)}")
     trials = _trials(table, comma, scores)
@@ -217,7 +230,7 @@ class _Elsewhere(Declaration):
 
 
 def records_of(
-    results: Results, minimize: bool = False, constant_score: float | None = None, examples: int | None = None
+    results: Results, minimize: bool | None = None, constant_score: float | None = None, examples: int | None = None
 ) -> Records:
     """Return what the workloads of a user's table are, by name, as far as it needs to be known.
 
@@ -227,7 +240,7 @@ def records_of(
 
     Args:
         results: A user's table.
-        minimize: Whether a smaller score is better.
+        minimize: Whether a smaller score is better. Default: by the table and the score's name.
         constant_score: The score of the constant baseline, as which a diverged trial counts, in the table's units.
         examples: Size of the training split, for the temperature.
 
@@ -272,33 +285,45 @@ def check_margin(margin: float | None, trials: pl.DataFrame) -> float | None:
 # ── Columns and rows ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _named(table: TextTable, chosen: Mapping[str, str], value: Value) -> tuple[TextTable, dict[str, str]]:
-    """Return a table with the columns by our names, and whose they are; with the best values along training if asked.
+def _columns(table: TextTable, chosen: Mapping[str, str]) -> tuple[TextTable, dict[str, str], list[str]]:
+    """Return a table, which of its columns holds what, and which others may be meant.
 
     Raises:
         InputError: If a column that is needed is missing, or several may be meant.
     """
     try:
-        names = named(table, ROLES, chosen)
+        return table, *named(table, ROLES, chosen)
     except InputError:  # what the names of the runs say is the last resort
         more = with_pairs(table)
         if len(more.columns) == len(table.columns):
             raise
-        table, names = more, named(more, ROLES, chosen)
+        return more, *named(more, ROLES, chosen)
+
+
+def _named(
+    table: TextTable, names: Mapping[str, str], chosen: Mapping[str, str], value: Value, minimize: bool | None
+) -> tuple[TextTable, dict[str, str]]:
+    """Return a table with the columns by our names, and whose they are; with the best values along training if asked.
+
+    Raises:
+        InputError: If the batch size is not that of an update, or there is no best value.
+    """
     _check_whole_batch(table, names["batch_size"])
     found = {ours: table.columns[theirs] for ours, theirs in names.items()}
     score = names["score"]
     goal = table.goals.get(score) or goal_of(score)
+    if minimize is not None:
+        goal = "minimize" if minimize else "maximize"
     if value == "best":
         if score not in table.along:
             raise InputError(f"value: {table.path} holds one value of {score} for each run, so there is no best one.")
         for ours in ("score", "validation_score"):
             if (theirs := names.get(ours, "")) in table.along:
                 found[ours] = [_best(points, goal, theirs) for points in table.along[theirs]]
-    if not {"score_name", "score_goal"} & set(found) and (goal == "minimize" or score in table.goals):
+    if goal and not {"score_name", "score_goal"} & set(found):
         found["score_goal"] = [goal] * len(table.lines)
-        if metric(score).name not in ("", "score", "value"):
-            found["score_name"] = [metric(score).name] * len(table.lines)
+    if not {"score_name", "score_goal"} & set(chosen) and "score_name" not in found and not is_accuracy(score):
+        found["score_name"] = [metric(score).name] * len(table.lines)
     for optional in ("validation_score", "train_loss", "steps", "status"):
         if not any(found.get(optional, [])):
             found.pop(optional, None)
@@ -323,7 +348,7 @@ def _best(points: Sequence[float], goal: str, name: str) -> str | None:
     if not goal:
         raise InputError(
             f"value: the name {name!r} does not say whether larger values are better, so no best one can be taken. "
-            f"Use the last ones, or give the metric a name such as accuracy or loss."
+            f"Give --minimize or --maximize, or use the last ones."
         )
     known = [point for point in points if math.isfinite(point)]
     return repr(min(known) if goal == "minimize" else max(known)) if known else None
@@ -333,6 +358,7 @@ def _misspelt(table: TextTable, names: Mapping[str, str]) -> list[str]:
     """Return a sentence for each column that is not used, and whose name is near to one that was not found."""
     missing = [ours for ours in ROLES if ours not in names]
     ours = {*names.values(), *TRIALS_SCHEMA}  # an exported table of a study has more than is used
+    ours |= {theirs for theirs in table.columns if plain(theirs) in COUNTERS}
     unused = [theirs for theirs in table.columns if theirs not in ours and not table.is_store]
     near = {theirs: meant for theirs in unused if (meant := did_you_mean(theirs, missing))}
     return [
@@ -477,7 +503,9 @@ def _trials(table: TextTable, comma: bool, scores: list[float]) -> pl.DataFrame:
 
 def _optimizers(table: TextTable, comma: bool, names: Sequence[str]) -> list[str]:
     """Return optimizers by our names where they are ours: ``SGD`` with a momentum of 0.9 is ``momentum:0.9``."""
-    plain = ["sgd" if name.lower() == "sgd" else name for name in names]
+    bare = [CLASS.fullmatch(name) for name in names]  # as torch.optim.SGD
+    plain = [match[1] if match else name for match, name in zip(bare, names, strict=True)]
+    plain = ["sgd" if name.lower() == "sgd" else name for name in plain]
     if "momentum" not in table.columns:
         return plain
     momenta = table.numbers("momentum", comma)
@@ -552,6 +580,7 @@ def _differing(whole: TextTable, taken: Collection[str], first: int | str, secon
     names = [
         name for name, cells in whole.columns.items()
         if name and name not in {*whole.along, *taken} and cells[rows[0]] != cells[rows[1]]
+        and not any(re.match(r"\d{4}-\d{2}-\d{2}", text or "") for text in cells)  # when a run began is no parameter
         and 1 < len(set(cells)) <= max(2, len(cells) // 4)
     ]  # fmt: skip
     if not names:
@@ -582,14 +611,16 @@ def _stated(table: TextTable, comma: bool) -> dict[str, dict[str, Any]]:
 # ── What a workload is ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _record(name: str, trials: pl.DataFrame, stated: Mapping[str, Any], minimize: bool) -> WorkloadRecord:
+def _record(name: str, trials: pl.DataFrame, stated: Mapping[str, Any], minimize: bool | None) -> WorkloadRecord:
     scores = trials["test_score"].drop_nulls().to_numpy()
     called, goal = stated.get("score_name"), str(stated.get("score_goal", "")).lower()
     if goal not in ("", "maximize", "minimize"):
         raise InputError(f"score_goal {goal!r} is neither maximize nor minimize.")
-    if not (minimize or goal) and called and goal_of(str(called)) == "minimize":
-        goal = "minimize"
-    down = minimize or goal == "minimize"
+    if minimize is not None:
+        goal = "minimize" if minimize else "maximize"
+    elif not goal and called:
+        goal = goal_of(str(called))
+    down = goal == "minimize"
     constant = stated.get("constant_score")
     diverged = int((trials["status"] == "diverged").sum())
     if diverged and constant is None:
@@ -643,8 +674,7 @@ def _check_direction(name: str, trials: pl.DataFrame, scores: np.ndarray) -> Non
         reason = f"they lie between {scores.min():.4g} and {scores.max():.4g}, so that they are no accuracies"
     if reason:
         raise InputError(
-            f"The scores of {name!r} may be better where they are smaller: {reason}. Give --minimize, or a column "
-            f"score_goal that says maximize."
+            f"The scores of {name!r} may be better where they are smaller: {reason}. Give --minimize or --maximize."
         )
 
 

@@ -280,11 +280,20 @@ WIDE_MARGIN = 0.5
 
 # The name of an accuracy that is given in percent, as users' tables have it.
 PERCENT = "accuracy (%)"
+# Other scores that are 1 at best, so that what they lack of 1 counts as their errors.
+OF_ONE = frozenset(
+    (
+        *("f1", "f1_score", "f1_macro", "macro_f1", "f1_micro", "micro_f1", "f1_weighted", "auc", "auroc", "roc_auc"),
+        *("auprc", "pr_auc", "average_precision", "r2", "r2_score", "r_squared", "explained_variance", "iou", "miou"),
+        *("mean_iou", "jaccard", "dice", "dice_score", "ssim", "ms_ssim", "precision", "recall", "sensitivity"),
+        *("specificity", "mcc", "kappa", "cohen_kappa"),
+    )
+)
 
 
 def errors_of(plateau_score: float, record: WorkloadRecord) -> float | None:
-    """Return what an accuracy lacks of 1, or of 100 in percent; None of another score."""
-    if record.score_name not in ("accuracy", PERCENT):
+    """Return what a score that is 1 at best lacks of 1, or an accuracy in percent of 100; None of another score."""
+    if record.score_name not in ("accuracy", PERCENT, *OF_ONE):
         return None
     return (100.0 if record.score_name == PERCENT else 1.0) - plateau_score
 
@@ -311,8 +320,9 @@ def is_wide(margin: float, goodness: float, record: WorkloadRecord) -> bool:
 def score_margin(plateau_score: float, record: WorkloadRecord) -> float:
     """Return δ, the difference in score below which two scores are called the same.
 
-    Of an accuracy it is the larger of 2 test examples and 2 % of the errors, at most half a point and at least one test
-    example; of another score 2 % of it. Where the number of test examples is not known it counts as large.
+    Of an accuracy, and of other scores that are 1 at best, it is the larger of 2 test examples and 2 % of the errors,
+    at most half a point and at least one test example; of another score 2 % of it. Where the number of test examples
+    is not known it counts as large.
 
     Args:
         plateau_score: the score that others are compared with.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from sgdscope.errors import InputError
 from sgdscope.importing.event_files import Events, read_events
 from sgdscope.importing.table import TextTable, flattened, number, of_rows
 
-CONFIG = ".hydra/config.yaml"
+CONFIG, OVERRIDES = ".hydra/config.yaml", ".hydra/overrides.yaml"
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 # What Keras and others call the folders of one run's splits.
 OF_A_SPLIT = ("train", "training", "validation", "val", "valid", "eval", "test")
 EVENTS = "*tfevents*"
@@ -46,7 +48,7 @@ def read_hydra_multirun(folder: Path) -> TextTable:
         for part in _event_folders(run):
             prefix = "" if part == run else f"{part.relative_to(run).as_posix()}/"
             points |= {prefix + name: values for name, values in read_events(part).scalars.items()}
-        rows.append({"config": yaml.safe_load((run / CONFIG).read_text()) or {}})
+        rows.append(_configured(run))
         along.append(points)
     if not any(along):
         raise InputError(
@@ -54,6 +56,26 @@ def read_hydra_multirun(folder: Path) -> TextTable:
             f"folder, as .json, .jsonl, .csv or event files of TensorBoard."
         )
     return _table(folder, runs, rows, along)
+
+
+def _configured(run: Path) -> dict[str, Any]:
+    """Return the configuration of a run, and the choices of whole groups, such as ``optimizer=adam``, beside it.
+
+    A value ``${a.b}`` is that of ``a.b``. What only Hydra can resolve stays as it is written.
+    """
+    config = flattened(yaml.safe_load((run / CONFIG).read_text()) or {})
+    for name, value in config.items():
+        for _ in range(len(config)):
+            reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
+            if reference is None or reference[1] not in config:
+                break
+            value = config[reference[1]]
+        config[name] = value
+    kept = run / OVERRIDES
+    said = yaml.safe_load(kept.read_text()) or [] if kept.is_file() else []
+    pairs = [str(text).lstrip("+").partition("=") for text in said]
+    groups = {name.partition("@")[0]: value for name, _, value in pairs if not name.startswith("~")}
+    return {"config": config, "overrides": {name: of for name, of in groups.items() if name not in config}}
 
 
 def has_events(folder: Path) -> bool:

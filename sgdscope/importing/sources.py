@@ -30,6 +30,7 @@ BY_ENDING = {
     ".ndjson": read_json,
 }
 SQLITE = b"SQLite format 3\0"
+WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
 
 def read_source(path: Path) -> TextTable:
@@ -79,6 +80,8 @@ def _file(path: Path) -> TextTable:
     if _is_journal(first):
         with _as_written_by("Optuna", path):
             return read_optuna_journal(path)
+    if path.suffix.lower() in WORKBOOKS:
+        raise InputError(f"{path} is a workbook. Save its sheet as .csv, and give that file.")
     reader = BY_ENDING.get(path.suffix.lower())
     if reader is None:
         raise InputError(

@@ -2,7 +2,9 @@
 
 import pytest
 
+import sgdscope as sg
 from sgdscope.analysis.external_table import read_results, records_of
+from sgdscope.cli import main
 from sgdscope.errors import InputError
 from sgdscope.importing.naming import goal_of, metric, plain
 
@@ -27,7 +29,9 @@ def taken(path, **options):
         ("batchSize,learningRate,randomSeed,testAcc", {"batch_size": "batchSize", "score": "testAcc"}),
         ("params_batch_size,params_lr,user_attrs_seed,value", {"learning_rate": "params_lr", "score": "value"}),
         ("config/bs,config/optim.lr,config/seed,eval/top1", {"learning_rate": "config/optim.lr"}),
-        ("param_bs,param_optimizer__lr,param_seed,mean_test_score", {}),
+        ("param_bs,param_optimizer__lr,param_seed,mean_test_score", {"learning_rate": "param_optimizer__lr"}),
+        ("param_bs,param_alpha,param_seed,mean_test_score", {}),
+        ("config.train.bs.value,config.optim.lr.value,seed,acc", {"learning_rate": "config.optim.lr.value"}),
         ("train_bs,base_lr,repeat,best_val_acc", {"seed": "repeat", "score": "best_val_acc"}),
     ],
 )
@@ -38,6 +42,155 @@ def test_names_that_people_and_tools_use_are_taken(tmp_path, theirs, ours):
             read_results(path)
         return
     assert ours.items() <= taken(path).items()
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "ours"),
+    [
+        ("train.bs", "eval.batch_size", "batch_size"),
+        ("train.bs", "data.batch_size", "batch_size"),
+        ("config.trainer.batch_size", "config.val_dataloader.batch_size", "batch_size"),
+        ("batch_size", "val.batch_size", "batch_size"),
+        ("effective_batch_size", "batch_size", "batch_size"),
+        ("optimizer.momentum", "norm.momentum", "momentum"),
+        ("optimizer.momentum", "model.layer1.0.bn2.momentum", "momentum"),
+        ("optim.sgd.momentum", "model.BatchNorm2d.momentum", "momentum"),
+        ("optimizer.lr", "scheduler.step_size", "learning_rate"),
+        ("optimizer.lr", "linear_probe.lr", "learning_rate"),
+        ("config.lr", "dropout.rate", "learning_rate"),
+        ("seed", "data.seed", "seed"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_parameters_of_evaluation_layers_data_and_schedules_are_not_those_of_training(
+    tmp_path, right, wrong, ours, first
+):
+    needed = {"batch_size": ("bs", 8), "learning_rate": ("lr", 0.1), "seed": ("seed", 0), "momentum": ("mom", 0.9)}
+    rest = [name for role, (name, _) in needed.items() if role not in (ours, "momentum")]
+    heading = [right, wrong] if first else [wrong, right]
+    lines = []
+    for row in range(3):
+        mine, theirs = (0.5, 0.1) if ours == "momentum" else (2**row, 2 * 3**row)
+        values = [mine, theirs] if first else [theirs, mine]
+        others = [2**row if name != "seed" else 0 for name in rest]
+        lines.append(",".join(map(str, [*values, *others, 0.5 + row / 10])))
+    results = read_results(table(tmp_path, ",".join([*heading, *rest, "acc"]), *lines))
+    if ours == "momentum":
+        assert set(results.trials["optimizer"]) == {"momentum:0.5"}
+    else:
+        assert results.trials[ours].to_list() == [1, 2, 4]
+
+
+@pytest.mark.parametrize("wrong", ["eval.batch_size", "bn.batch_size", "test_loader.bs"])
+def test_a_parameter_of_something_else_is_never_guessed(tmp_path, wrong):
+    with pytest.raises(InputError, match=r"has no column 'batch_size'\. Its columns are"):
+        read_results(table(tmp_path, f"{wrong},lr,seed,acc", "8,0.1,0,0.5", "16,0.1,0,0.5"))
+    assert read_results(tmp_path / "runs.csv", {"batch_size": wrong}).trials["batch_size"].to_list() == [8, 16]
+
+
+def test_a_momentum_of_normalization_alone_is_no_momentum(tmp_path):
+    path = table(tmp_path, "bs,lr,bn.momentum,seed,acc", "8,0.1,0.9,0,0.5", "16,0.1,0.9,0,0.5")
+    assert set(read_results(path).trials["optimizer"]) == {"sgd"}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("lr,base_lr,acc", "lr is taken as learning_rate. base_lr may be meant as well: choose with --columns "),
+        ("lr,test_acc,test_f1", "test_acc is taken as score. test_f1 may be meant as well: choose with --columns "),
+        ("lr,val_acc,val_loss", ""),
+        ("lr,top1,top5", "top1 is taken as score."),
+    ],
+)
+def test_what_was_taken_is_said_where_another_column_stands_level(tmp_path, names, said):
+    notices = read_results(table(tmp_path, f"bs,seed,{names}", "8,0,0.1,0.2,0.3", "8,0,0.2,0.5,0.4")).notices
+    assert [sentence.startswith(said) for sentence in notices] == ([True] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("names", "score"),
+    [("loss,val_acc", "val_acc"), ("config.loss,val_acc", "val_acc"), ("precision,val_loss", "val_loss")],
+)
+def test_a_column_of_words_or_of_parameters_and_one_that_never_varies_is_no_score(tmp_path, names, score):
+    first = "mse" if names.startswith("loss") else "16"
+    rows = (f"8,0.1,0,{first},0.6", f"8,0.2,0,{first},0.7")
+    assert taken(table(tmp_path, f"bs,lr,seed,{names}", *rows))["score"] == score
+
+
+@pytest.mark.parametrize("name", ["torch.optim.SGD", "<class 'torch.optim.sgd.SGD'>", "SGD", "optax.sgd"])
+def test_an_optimizer_may_be_named_by_its_class(tmp_path, name):
+    path = table(tmp_path, "optimizer._target_,bs,lr,seed,acc", f"{name},8,0.1,0,0.5", "torch.optim.AdamW,8,0.1,0,0.4")
+    assert read_results(path).trials["optimizer"].to_list() == ["sgd", "AdamW"]
+
+
+def sweep(low, high, best=0.2):
+    """Rows of a sweep whose scores lie between two values and are highest at the best learning rate."""
+    for size in (8, 32, 128):
+        for rate in (0.1, 0.2, 0.4):
+            for seed in (0, 1, 2):
+                yield f"{size},{rate},{seed},{(high if rate == best else low) + 0.01 * seed * (high - low)}"
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "goal"),
+    [
+        ("test_r2", -0.3, 0.4, "maximize"),
+        ("psnr", 22.0, 31.0, "maximize"),
+        ("val/ssim", 0.3, 0.8, "maximize"),
+        ("auc", 0.6, 0.9, "maximize"),
+        ("AUROC", 0.6, 0.9, "maximize"),
+        ("bleu", 11.0, 31.0, "maximize"),
+        ("mean_reward", -21.0, 35.0, "maximize"),
+        ("log_likelihood", -90.0, -60.0, "maximize"),
+        ("neg_mean_squared_error", -0.9, -0.2, "maximize"),
+        ("mcc", -0.2, 0.4, "maximize"),
+        ("perplexity", 60.0, 90.0, "minimize"),
+        ("test_wer", 0.1, 0.9, "minimize"),
+        ("rmse", 0.5, 40.0, "minimize"),
+        ("mae", 0.05, 0.3, "minimize"),
+        ("test_nll", -3.0, 2.0, "minimize"),
+        ("mean_squared_error", 0.05, 0.3, "minimize"),
+        ("bits_per_dim", 2.0, 3.0, "minimize"),
+    ],
+)
+def test_the_direction_of_a_score_follows_from_its_name_and_no_score_but_an_accuracy_is_read_in_percent(
+    tmp_path, name, low, high, goal
+):
+    results = read_results(table(tmp_path, f"bs,lr,seed,{name}", *sweep(low, high)))
+    record = records_of(results)["results"]
+    assert record.score_goal == goal
+    assert "accuracy" not in record.score_name
+    assert not record.in_percent
+    assert set(results.trials["test_score"]) == {float(row.split(",")[3]) for row in sweep(low, high)}
+
+
+@pytest.mark.parametrize(("high", "called"), [(0.9, "accuracy"), (90.0, "accuracy (%)")])
+@pytest.mark.parametrize("name", ["test_acc", "score", "top1"])
+def test_an_accuracy_is_read_as_one(tmp_path, high, called, name):
+    path = table(tmp_path, f"bs,lr,seed,{name}", *sweep(high / 2, high))
+    assert records_of(read_results(path))["results"].score_name == called
+
+
+def test_where_no_name_says_the_direction_the_user_does(tmp_path):
+    path = table(tmp_path, "bs,lr,seed,score", *sweep(-40.0, 1.0))
+    results = read_results(path)
+    with pytest.raises(InputError, match=r"no accuracies\. Give --minimize or --maximize"):
+        records_of(results)
+    for minimize, goal, best in ((False, "maximize", 0.2), (True, "minimize", 0.1)):
+        assert records_of(results, minimize)["results"].score_goal == goal
+        found = sg.load_table(path, minimize=minimize, score_margin=1.0)
+        assert best in found.optima.filter(criterion="score")["learning_rate"]
+
+
+def test_what_the_user_says_of_the_direction_goes_before_the_name(tmp_path):
+    path = table(tmp_path, "bs,lr,seed,val_loss", *sweep(0.2, 0.9))
+    assert sg.load_table(path, minimize=False).tables.record.score_goal == "maximize"
+
+
+def test_both_directions_are_refused(tmp_path, capsys):
+    path = table(tmp_path, "bs,lr,seed,score", *sweep(0.2, 0.9))
+    assert main(["analyze", str(path), "--minimize", "--maximize"]) == 2
+    assert "--minimize: --maximize is given as well. Give one of them." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,41 @@ def test_the_best_of_losses_is_the_smallest_finite_one(tmp_path):
     assert records_of(last)["results"].score_goal == "minimize"
 
 
+def test_references_in_a_configuration_are_resolved_and_the_choice_of_a_group_names_the_optimizer(tmp_path):
+    for number, (name, size, rate) in enumerate(
+        (name, size, rate) for name in ("sgd", "adam") for size in (8, 32) for rate in (0.1, 0.2)
+    ):
+        config = f"""
+        train: {{bs: {size}}}
+        data: {{batch_size: "${{train.bs}}"}}
+        eval: {{batch_size: 1000}}
+        optimizer: {{_target_: torch.optim.{name.upper()}, lr: {rate}}}
+        seed: 0
+        """
+        hydra_run(tmp_path, number, config, [{"test": {"r2": rate}}])
+        said = [f"train.bs={size}", f"+optimizer={name}", f"optimizer.lr={rate}", "~callbacks"]
+        (tmp_path / "multirun" / str(number) / ".hydra" / "overrides.yaml").write_text(json.dumps(said))
+    results = read_results(tmp_path / "multirun")
+    assert results.notices == ()
+    assert "batch_size=config.train.bs, learning_rate=config.optimizer.lr" in results.taken
+    assert "optimizer=overrides.optimizer" in results.taken
+    assert set(results.trials["optimizer"]) == {"sgd", "adam"}
+    assert set(results.trials["batch_size"]) == {8, 32}
+
+
+def test_a_batch_size_that_refers_to_another_value_is_the_batch_size_where_it_is_the_only_one(tmp_path):
+    for number, size in enumerate((8, 32)):
+        hydra_run(tmp_path, number, f'{{lr: 0.1, n: {size}, data: {{batch_size: "${{n}}"}}}}', [{"acc": 0.5}])
+    assert read_results(tmp_path / "multirun").trials["batch_size"].to_list() == [8, 32]
+
+
+def test_a_rate_that_only_hydra_can_compute_is_said(tmp_path):
+    for number, rate in enumerate((0.1, 0.2)):
+        hydra_run(tmp_path, number, f'{{bs: 8, base_lr: {rate}, lr: "${{eval:2*${{base_lr}}}}"}}', [{"acc": rate}])
+    results = read_results(tmp_path / "multirun")
+    assert results.notices[0].startswith("config.base_lr is taken as learning_rate. config.lr may be meant as well")
+
+
 def test_runs_of_hydra_without_results_say_what_to_write(tmp_path):
     hydra_run(tmp_path, 0, "{bs: 8, lr: 0.1}", [])
     with pytest.raises(InputError, match="Each run must write its metrics into its output folder"):
@@ -211,6 +246,12 @@ def test_what_is_none_of_these_is_refused_in_a_sentence(tmp_path, write, said):
     write(tmp_path / "thing")
     with pytest.raises(InputError, match=said):
         read_source(tmp_path / "thing")
+
+
+def test_a_workbook_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / "runs.xlsx").write_bytes(b"PK\3\4")
+    with pytest.raises(InputError, match=r"is a workbook\. Save its sheet as \.csv"):
+        read_source(tmp_path / "runs.xlsx")
 
 
 @pytest.mark.parametrize(
