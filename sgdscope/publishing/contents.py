@@ -13,7 +13,7 @@ from sgdscope.frames import Columns
 from sgdscope.result import Result
 
 # Where the study lies in what is published. Commands on the page name it so.
-STUDY, REPORT, TABLES = "study", "report.html", "tables"
+STUDY, REPORT, TABLES, DICTIONARY = "study", "report.html", "tables", "dictionary.csv"
 # Of the tables of a study, what each row is.
 ROWS = {
     "trials": "One row for each trial that has ended.",

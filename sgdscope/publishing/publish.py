@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +14,7 @@ import polars as pl
 from sgdscope import atomic
 from sgdscope.errors import InputError
 from sgdscope.publishing import datapackage
-from sgdscope.publishing.contents import DESCRIBED, ROWS, STUDY, TABLES, tables_of, write_report
+from sgdscope.publishing.contents import DESCRIBED, DICTIONARY, ROWS, STUDY, TABLES, tables_of, write_report
 from sgdscope.report.page.overview import headline
 from sgdscope.result import Result
 from sgdscope.store import COMMIT, SCHEMAS
@@ -101,6 +102,39 @@ def publish(folder: str | Path, out: str | Path) -> Path:
     return out
 
 
+def title_of(result: Result) -> str:
+    """Return what the published data of a study are called."""
+    return f"SGD study {result.declaration.name}"
+
+
+def dictionary(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Return what each column of each table holds."""
+    rows = [
+        (table, name, str(rows.schema[name]), DESCRIBED[table][name].description, DESCRIBED[table][name].unit)
+        for table, rows in tables.items()
+        for name in rows.columns
+    ]
+    return pl.DataFrame(rows, ["table", "column", "type", "description", "unit"], orient="row")
+
+
+def texts(result: Result, tables: Mapping[str, pl.DataFrame], authors: str, day: date) -> dict[str, str]:
+    """Return what the folder holds and how to cite it, by the names of their files.
+
+    Args:
+        result: The study.
+        tables: Its tables by name.
+        authors: Who made it.
+        day: When it was published.
+    """
+    known = {"title": title_of(result), "authors": authors, "version": __version__}
+    listed = "\n".join(f"- `{name}`: {len(rows):,} rows. {ROWS[name]}" for name, rows in tables.items())
+    quoted = {name: json.dumps(text, ensure_ascii=False) for name, text in known.items()}
+    return {
+        "README.md": README.format(**known, headline=headline(result.tables), tables=listed, year=day.year),
+        "CITATION.cff": CITATION.format(**quoted, date=day.isoformat()),
+    }
+
+
 def _write(result: Result, out: Path) -> None:
     _copy(result.folder, out / STUDY)
     result = Result(out / STUDY)
@@ -110,23 +144,11 @@ def _write(result: Result, out: Path) -> None:
         table.write_parquet(out / TABLES / f"{name}.parquet")
         if pl.Binary not in table.dtypes:
             table.write_csv(out / TABLES / f"{name}.csv")
-    dictionary = [
-        (table, name, str(rows.schema[name]), DESCRIBED[table][name].description, DESCRIBED[table][name].unit)
-        for table, rows in tables.items()
-        for name in rows.columns
-    ]
-    columns = ["table", "column", "type", "description", "unit"]
-    pl.DataFrame(dictionary, columns, orient="row").write_csv(out / "dictionary.csv")
+    dictionary(tables).write_csv(out / DICTIONARY)
     write_report(out)
-    title, today = f"SGD study {result.declaration.name}", datetime.now(UTC).date()
-    authors = f"The authors of {title}"
-    known = {"title": title, "authors": authors, "version": __version__}
-    listed = "\n".join(f"- `{name}`: {len(rows):,} rows. {ROWS[name]}" for name, rows in tables.items())
-    (out / "README.md").write_text(
-        README.format(**known, headline=headline(result.tables), tables=listed, year=today.year), encoding="utf-8"
-    )
-    quoted = {name: json.dumps(text, ensure_ascii=False) for name, text in known.items()}
-    (out / "CITATION.cff").write_text(CITATION.format(**quoted, date=today.isoformat()), encoding="utf-8")
+    title = title_of(result)
+    for name, text in texts(result, tables, f"The authors of {title}", datetime.now(UTC).date()).items():
+        (out / name).write_text(text, encoding="utf-8")
     package = datapackage.described(out, title, tables)
     (out / datapackage.PACKAGE).write_text(json.dumps(package, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,22 @@ import polars as pl
 
 from sgdscope.errors import InputError
 from sgdscope.publishing import datapackage
-from sgdscope.publishing.contents import REPORT, STUDY, TABLES, tables_of, write_report
+from sgdscope.publishing.contents import DICTIONARY, REPORT, STUDY, TABLES, tables_of, write_report
+from sgdscope.publishing.publish import dictionary, texts, title_of
 from sgdscope.result import Result
 from sgdscope.version import __version__
 
 # Another processor or version of a library sums in another order: numbers agree to so much.
 RELATIVE, SHOWN = 1e-6, 1e-3
 DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
+TAG = re.compile(r"<[^>]+>|<[^>]*$|^[^<]*>")
 SCRIPT = re.compile(r"<script>.*?</script>|<style>.*?</style>", re.DOTALL)
+# What authors complete, and what stands there for them.
+EDITED, AUTHORS = ("README.md", "CITATION.cff"), "THEIRNAMES"
+OTHER_VERSION = (
+    "It was published by sgdscope {} and is verified by {}: the words of the report are not compared, only its tables. "
+    "README.md, CITATION.cff, dictionary.csv and datapackage.json are not verified."
+)
 NUMBER = re.compile(r"(\d+(?:[.,]\d+)*(?:e[+-]?\d+)?)")
 
 
@@ -48,10 +58,11 @@ class Verified:
 
 
 def verify(folder: str | Path) -> Verified:
-    """Compute the tables and the report of a published study again from its trials, and compare every number.
+    """Compute all that was published of a study again from its trials, and compare every number.
 
-    Files are compared by SHA-256 with what ``datapackage.json`` states. Numbers of tables agree to 1e-6, and numbers on
-    the page to the last digit that is shown.
+    Files are compared by SHA-256 with what ``datapackage.json`` states, and what it states is compared as well. Numbers
+    of tables agree to 1e-6, and numbers on the page and in ``README.md`` to the last digit that is shown. Lines that
+    the authors added, and files that do not follow from the trials, are named as not verified.
 
     Args:
         folder: What ``sgdscope publish`` wrote.
@@ -65,7 +76,7 @@ def verify(folder: str | Path) -> Verified:
     try:
         package = datapackage.read(folder)
         resources = {of["path"]: of["hash"] for of in package["resources"]}
-        made_by = package["versions"]["sgdscope"]
+        made_by, created = package["versions"]["sgdscope"], datetime.fromisoformat(package["created"]).date()
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / datapackage.PACKAGE} is damaged ({type(error).__name__}).") from error
     wrong = list(_files(folder, resources))
@@ -74,6 +85,7 @@ def verify(folder: str | Path) -> Verified:
         wrong += [f"{path} is damaged." for path in result.damaged]
     compared = 0
     tables = tables_of(result)
+    same = made_by == __version__
     for name, table in tables.items():
         for path in (folder / TABLES / f"{name}.parquet", folder / TABLES / f"{name}.csv"):
             if path.is_file():
@@ -81,13 +93,21 @@ def verify(folder: str | Path) -> Verified:
                 wrong += _table(path, table)
             elif path.suffix == ".parquet" or pl.Binary not in table.dtypes:
                 wrong.append(f"{path} is missing.")
-    counted, differ = _report(folder, same_version=made_by == __version__)
-    notices = []
-    if made_by != __version__:
-        notices.append(
-            f"It was published by sgdscope {made_by} and is verified by {__version__}: the words of the report are not "
-            f"compared, only its tables."
-        )
+    counted, differ = _report(folder, same)
+    notices = [] if same else [OTHER_VERSION.format(made_by, __version__)]
+    notices += [
+        f"{path} does not follow from the trials: it is not verified."
+        for path in resources if not _is_written(path, tables) and (folder / path).is_file()
+    ]  # fmt: skip
+    if same:
+        if (folder / DICTIONARY).is_file():
+            differ += _table(folder / DICTIONARY, dictionary(tables))
+        for name, text in texts(result, tables, AUTHORS, created).items():
+            said, added = _lines(folder / name, text)
+            counted += len(NUMBER.findall(text))
+            differ += said
+            notices += added
+        differ += _description(package, datapackage.described(folder, title_of(result), tables), tables)
     return Verified(len(resources), len(tables), compared + counted, (*wrong, *differ), tuple(notices))
 
 
@@ -95,12 +115,67 @@ def _files(folder: Path, resources: dict[str, str]) -> Iterator[str]:
     for path, stated in resources.items():
         if not (folder / path).is_file():
             yield f"{path} is missing."
-        elif datapackage.digest(folder / path) != stated:
+        elif path not in EDITED and datapackage.digest(folder / path) != stated:
             yield f"{path} is not the file that was published: its SHA-256 differs."
     here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     for path in sorted(here - set(resources) - {datapackage.PACKAGE}):
         if not Path(path).name.startswith("."):
             yield f"{path} was not published: {datapackage.PACKAGE} does not name it."
+
+
+def _is_written(path: str, tables: Iterable[str]) -> bool:
+    """Return whether ``publish`` writes a file of this name."""
+    known = {f"{TABLES}/{name}.{kind}" for name in tables for kind in ("csv", "parquet")}
+    return path in (REPORT, DICTIONARY, *EDITED, *known) or path.startswith(f"{STUDY}/")
+
+
+def _lines(path: Path, again: str) -> tuple[list[str], list[str]]:
+    """Return what differs between a text and the same one written again, and which lines its authors added."""
+    if not path.is_file():
+        return [], []  # it is missing, which is said already
+    theirs = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    mine = [line.strip() for line in again.splitlines() if line.strip()]
+    free = [re.compile(re.escape(line).replace(AUTHORS, ".*")) for line in mine if AUTHORS in line]
+    added = [line for line in theirs if not any(like.fullmatch(line) for like in free)]
+    wrong = []
+    for line in mine:
+        if AUTHORS in line:
+            continue
+        same = next((known for known in added if _alike_as_shown(known, line)), None)
+        near = difflib.get_close_matches(line, added, 1, 0.6)
+        if same is not None:
+            added.remove(same)
+        elif near:
+            wrong.append(f"{path.name} says {near[0]!r}; computed again, it is {line!r}.")
+            added.remove(near[0])
+        else:
+            wrong.append(f"{path.name} lacks the line {line!r}.")
+    lines = f"{len(added)} line{'s' * (len(added) > 1)}"
+    return wrong, [f"{path.name} has {lines} of its authors, not verified: {added[0]!r}."] if added else []
+
+
+def _alike_as_shown(theirs: str, mine: str) -> bool:
+    """Return whether two lines say the same, numbers as far as they are shown."""
+    if theirs == mine:
+        return True
+    a, b = NUMBER.split(theirs), NUMBER.split(mine)
+    return len(a) == len(b) and all(
+        x == y or (place % 2 and abs(_read(x) - _read(y)) <= 1.01 * _unit(y))
+        for place, (x, y) in enumerate(zip(a, b, strict=True))
+    )
+
+
+def _description(theirs: dict[str, Any], mine: dict[str, Any], tables: Iterable[str]) -> Iterator[str]:
+    """Name what the description states otherwise than the same one written again."""
+    for key in ("$schema", "name", "title"):
+        if theirs.get(key) != mine[key]:
+            yield f"{datapackage.PACKAGE}: {key} is {theirs.get(key)!r}; computed again, it is {mine[key]!r}."
+    stated = {of["path"]: of for of in theirs["resources"]}
+    for of in (of for of in mine["resources"] if _is_written(of["path"], tables)):
+        known = stated.get(of["path"], of)  # a file that is not stated is said already
+        unlike = [key for key in of if key != "hash" and known.get(key) != of[key]]
+        if unlike and not (unlike == ["bytes"] and of["path"] in EDITED):
+            yield f"{datapackage.PACKAGE}: {unlike[0]} of {of['path']} differs from what its trials give."
 
 
 def _table(path: Path, table: pl.DataFrame) -> list[str]:
@@ -154,9 +229,13 @@ def _report(folder: Path, same_version: bool) -> tuple[int, list[str]]:
                 wrong += [f"{REPORT}: the table {name} lacks {column}."] if same_version else []
             elif not all(_alike(_float(a), _float(b), SHOWN) for a, b in zip(values, known, strict=True)):
                 wrong.append(f"{REPORT}: {column} of the table {name} differs from what its trials give.")
+    for name in sorted(set(theirs.get("tables", {})) - set(mine["tables"])):
+        wrong.append(f"{REPORT}: its table {name} does not follow from its trials.")
     if same_version:
         if not _same_figures(theirs, mine):
             wrong.append(f"{REPORT}: a figure differs from what its trials give.")
+        if SCRIPT.findall(published) != SCRIPT.findall(again):
+            wrong.append(f"{REPORT}: its program is not that of this version of sgdscope and its libraries.")
         words, differ = _words(published, again)
         counted += words
         wrong += differ
@@ -193,16 +272,16 @@ def _float(value: Any) -> Any:
 
 def _words(published: str, again: str) -> tuple[int, list[str]]:
     """Compare what two pages say: the words must be the same, and numbers as far as they are shown."""
-    texts = [re.sub(r"<[^>]+>", " ", SCRIPT.sub("", DATA.sub("", page))) for page in (published, again)]
-    theirs, mine = (NUMBER.split(text) for text in texts)
+    theirs, mine = (NUMBER.split(SCRIPT.sub("", DATA.sub("", page))) for page in (published, again))
     if len(theirs) != len(mine):
         return len(mine) // 2, [f"{REPORT}: its sentences differ from what its trials give."]
     wrong = []
     for place, (a, b) in enumerate(zip(theirs, mine, strict=True)):
         if a == b or (place % 2 and abs(_read(a) - _read(b)) <= 1.01 * _unit(b)):
             continue
-        known, right = next(((x, y) for x, y in zip_longest(a.split(), b.split(), fillvalue="") if x != y), (a, b))
-        before = " ".join(theirs[place - 1].split())[-60:] if place else ""
+        words = (TAG.sub(" ", text).split() for text in (a, b))
+        known, right = next(((x, y) for x, y in zip_longest(*words, fillvalue="") if x != y), (a, b))
+        before = " ".join(TAG.sub(" ", "".join(theirs[max(0, place - 9) : place])).split())[-60:]
         wrong.append(f"{REPORT} says {known!r} after {before!r}; computed again, it is {right!r}.")
     return len(mine) // 2, wrong
 

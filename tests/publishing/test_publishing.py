@@ -11,6 +11,7 @@ import pytest
 import sgdscope as sg
 from sgdscope.cli import main
 from sgdscope.errors import InputError
+from sgdscope.publishing import datapackage
 from sgdscope.publishing import verify as verifying
 from sgdscope.publishing.publish import publish
 from sgdscope.publishing.verify import verify
@@ -113,6 +114,61 @@ def test_all_that_is_changed_is_named(copy, capsys):
         r"more\.txt was not published",
     ):
         assert any(re.search(said, sentence) for sentence in wrong), (said, wrong)
+
+
+def stated_anew(folder):
+    """Let the description state the files as they are now, as one who hides a change would."""
+    path = folder / "datapackage.json"
+    package = json.loads(path.read_text())
+    for of in package["resources"]:
+        of |= {"hash": datapackage.digest(folder / of["path"]), "bytes": (folder / of["path"]).stat().st_size}
+    path.write_text(json.dumps(package))
+
+
+def test_a_number_that_is_changed_is_found_though_its_file_is_stated_as_it_is(copy):
+    changes = {
+        ("README.md", r"\n[^\n|#]*?(\d)[^\n]*\n\n\| file"): r"README\.md says '.*'; computed again, it is '.*",
+        ("README.md", r"`trials`: (\d)"): r"README\.md says '- `trials`: \d\d rows.*it is '- `trials`: 54 rows",
+        ("CITATION.cff", r"date-released: (\d)"): r"CITATION\.cff says 'date-released",
+        ("CITATION.cff", r"arXiv:(\d)"): r"CITATION\.cff says 'value: arXiv",
+        ("dictionary.csv", r"\ntrials,\w+,(Int64)"): r"dictionary\.csv: type differs in 1 rows",
+        ("tables/curves.csv", r"\n[^\n]*?,0\.(\d)"): r"curves\.csv: \w+ differs in 1 rows",
+        ("report.html", r"<script>[^<]*?(\d)"): r"report\.html: its program is not that of this version",
+        ("report.html", r"initial-scale=(\d)"): r"report\.html says",
+    }
+    for file, pattern in changes:
+        changed(copy / file, pattern, "Boolean" if file == "dictionary.csv" else None)
+    path = copy / "datapackage.json"
+    package = json.loads(path.read_text())
+    (trials,) = [of for of in package["resources"] if of["path"] == "tables/trials.csv"]
+    trials["schema"]["fields"][0]["description"] += " Not."
+    path.write_text(json.dumps(package))
+    stated_anew(copy)
+    wrong = verify(copy).wrong
+    for said in (
+        *changes.values(),
+        r"datapackage\.json: schema of tables/trials\.csv differs from what its trials give",
+    ):
+        assert any(re.search(said, sentence) for sentence in wrong), (said, wrong)
+    assert len(wrong) == len(changes) + 1
+
+
+def test_authors_their_lines_and_their_files_may_be_added_and_what_is_unverified_is_said(copy):
+    for name in ("README.md", "CITATION.cff"):
+        text = (copy / name).read_text()
+        (copy / name).write_text(text.replace("The authors of SGD study planted", "Ada L. and Bo M."))
+    with (copy / "README.md").open("a") as file:
+        file.write("\nThe best accuracy is 99.9 %.\n")
+    (copy / "tables" / "mine.csv").write_text("a,b\n1,2\n")
+    package = json.loads((copy / "datapackage.json").read_text())
+    package["resources"].append({"path": "tables/mine.csv", "hash": datapackage.digest(copy / "tables" / "mine.csv")})
+    (copy / "datapackage.json").write_text(json.dumps(package))
+    found = verify(copy)
+    assert found.wrong == ()
+    assert found.notices == (
+        "tables/mine.csv does not follow from the trials: it is not verified.",
+        "README.md has 1 line of its authors, not verified: 'The best accuracy is 99.9 %.'.",
+    )
 
 
 def test_a_trial_that_is_damaged_is_named_and_its_numbers_differ(copy):
