@@ -521,10 +521,18 @@ class Watch(Debuggable):
         """Run the command."""
         from sgdscope.live.file import FILE, keep
         from sgdscope.live.server import Watch as Server
+        from sgdscope.store import Store
 
-        if _read(self.folder).finished:
-            print_text(console, f"{self.folder} is finished. Write its report with `sgdscope report {self.folder}`.")
-            return DONE
+        try:
+            if _read(self.folder).finished:
+                print_text(
+                    console, f"{self.folder} is finished. Write its report with `sgdscope report {self.folder}`."
+                )
+                return DONE
+        except InputError as error:
+            if Store(self.folder).exists or self.folder.is_file():
+                raise
+            _say(f"{error} The page shows the study as soon as it begins.")
         with contextlib.suppress(KeyboardInterrupt):
             if self.file:
                 print_line(console, str(self.folder / FILE))

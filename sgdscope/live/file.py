@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sgdscope import atomic
-from sgdscope.errors import keep_traceback
+from sgdscope.errors import InputError, keep_traceback
 from sgdscope.live.page import REFRESH_SECONDS, live_page, state_of
 
 FILE = "live.html"
@@ -40,10 +40,15 @@ def keep(folder: Path, wait: Callable[[float], bool]) -> None:
     written: tuple[str, ...] | None = None
     while True:
         begun = time.perf_counter()
-        if (folder / "study.json").is_file() and (found := state_of(folder)) != written:
-            written = found
-            if write(folder):
-                return
+        try:
+            if (folder / "study.json").is_file() and (found := state_of(folder)) != written:
+                if write(folder):
+                    return
+                written = found
+        except InputError:
+            pass  # a file that is not whole, as it may be at the next look
+        except Exception as error:  # what is shown of a study must not end while it is trained
+            keep_traceback(error, [folder / "errors"])
         if wait(max(REFRESH_SECONDS, (time.perf_counter() - begun) / SHARE)):
             return
 

@@ -50,7 +50,7 @@ def live_page(folder: Path, report: str = "", refreshing: bool = True) -> LivePa
         refreshing: Whether the page asks for itself again until the study is finished. Default: True.
     """
     if not Store(folder).exists:
-        html = rendered_plain("live.html.jinja", name=folder.name, refresh=REFRESH_SECONDS, begun=False)
+        html = rendered_plain("live.html.jinja", name=folder.resolve().name, refresh=REFRESH_SECONDS, begun=False)
         return LivePage(html, finished=False)
     result = Result(folder)
     trials, wanted = result.trials, result.found.trials

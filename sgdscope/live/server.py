@@ -12,9 +12,11 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from sgdscope.errors import InputError
+from sgdscope.errors import InputError, keep_traceback
 from sgdscope.live.page import REFRESH_SECONDS, LivePage, live_page, state_of
+from sgdscope.report.page.templates import rendered_plain
 from sgdscope.result import Result
+from sgdscope.system import cache_folder
 
 LOOPBACK = "127.0.0.1"
 REPORT = "report.html"
@@ -72,22 +74,27 @@ class Watch:
         if not hmac.compare_digest(token.encode(), self.token.encode()) or name not in ("", REPORT):
             return HTTPStatus.NOT_FOUND, b"", ONLY_STYLE
         with self._lock:
-            now = state_of(self.folder)
-            if name == REPORT:
-                return self._answer_report(now)
-            if self._page is None or self._page[0] != now:
-                self._page = (now, live_page(self.folder, REPORT))
-            return HTTPStatus.OK, self._page[1].html.encode(errors="replace"), ONLY_STYLE
+            try:
+                now = state_of(self.folder)
+                if name == REPORT:
+                    return HTTPStatus.OK, self._written_report(now), WITH_SCRIPT
+                if self._page is None or self._page[0] != now:
+                    self._page = (now, live_page(self.folder, REPORT))
+                return HTTPStatus.OK, self._page[1].html.encode(errors="replace"), ONLY_STYLE
+            except InputError as error:  # nothing to report yet, or a file that is not whole
+                why = str(error)
+            except Exception as error:  # a defect of ours must not end what may be well a moment later
+                kept = keep_traceback(error, [cache_folder() / "errors"])
+                why = f"This is a defect of sgdscope ({type(error).__name__}). Its traceback is in {kept}."
+            name = self.folder.resolve().name
+            page = rendered_plain("waiting.html.jinja", name=name, refresh=REFRESH_SECONDS, why=why)
+            return HTTPStatus.SERVICE_UNAVAILABLE, page.encode(errors="replace"), ONLY_STYLE
 
-    def _answer_report(self, now: tuple[str, ...]) -> tuple[HTTPStatus, bytes, str]:
+    def _written_report(self, now: tuple[str, ...]) -> bytes:
         if self._report is None or self._report[0] != now:
             with tempfile.TemporaryDirectory() as aside:
-                try:
-                    written = Result(self.folder).save_report(Path(aside) / REPORT)
-                except InputError as error:  # there is nothing to report yet
-                    return HTTPStatus.NOT_FOUND, str(error).encode(), ONLY_STYLE
-                self._report = (now, written.read_bytes())
-        return HTTPStatus.OK, self._report[1], WITH_SCRIPT
+                self._report = (now, Result(self.folder).save_report(Path(aside) / REPORT).read_bytes())
+        return self._report[1]
 
     @property
     def finished(self) -> bool:

@@ -124,6 +124,68 @@ def test_nothing_is_there_without_the_token_and_nothing_can_be_written(folder):
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
 
 
+def test_a_study_that_cannot_be_read_at_this_moment_has_a_page_that_looks_again(folder, monkeypatch):
+    watch = Watch(folder)
+    watch.server.server_close()
+    declared = (folder / "study.json").read_text()
+    (folder / "study.json").write_text(declared[:40])
+    for name in ("", "report.html"):
+        status, page, _ = watch.answer(f"/{watch.token}/{name}")
+        assert status == 503
+        assert b"The study cannot be shown at this moment. This page looks again every 5 seconds." in page
+        assert b"study.json is damaged" in page
+        assert b'http-equiv="refresh" content="5"' in page
+    (folder / "study.json").write_text(declared)
+    assert watch.answer(f"/{watch.token}/")[0] == 200
+
+    def fails(*arguments):
+        raise RuntimeError("<b>x</b>")
+
+    monkeypatch.setattr("sgdscope.live.server.live_page", fails)
+    monkeypatch.setenv("SGDSCOPE_CACHE_DIR", str(folder.parent / "cache"))
+    watch._page = None
+    status, page, _ = watch.answer(f"/{watch.token}/")
+    assert (status, b"This is a defect of sgdscope (RuntimeError). Its traceback is in" in page) == (503, True)
+    assert len(list((folder.parent / "cache" / "errors").iterdir())) == 1
+
+
+def test_a_report_of_nothing_is_a_page_that_looks_again(planted_study, tmp_path):
+    watch = Watch(planted_study(tmp_path / "study", commits=0))
+    watch.server.server_close()
+    status, page, _ = watch.answer(f"/{watch.token}/report.html")
+    assert (status, b"This page looks again" in page) == (503, True)
+
+
+def test_a_study_may_be_watched_before_it_begins_and_a_file_is_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Watch, "serve", lambda self: self.server.server_close())
+    assert main(["watch", str(tmp_path / "study")]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("http://127.0.0.1:")
+    assert "there is no such folder. The page shows the study as soon as it begins." in said.err
+    (tmp_path / "file").write_text("")
+    assert main(["watch", str(tmp_path / "file")]) == 2
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "study.json").write_text("{")
+    assert main(["watch", str(tmp_path / "damaged")]) == 2
+
+
+def test_the_file_is_written_again_after_a_look_that_failed(folder, monkeypatch):
+    from sgdscope.live import file
+
+    looks = []
+
+    def fails_once(*arguments):
+        looks.append(1)
+        if len(looks) == 1:
+            raise RuntimeError
+        return live_page(*arguments)
+
+    monkeypatch.setattr(file, "live_page", fails_once)
+    keep(folder, lambda seconds: len(looks) > 1)
+    assert "18 of 54" in (folder / FILE).read_text()
+    assert len(list((folder / "errors").iterdir())) == 1
+
+
 def test_the_file_is_written_as_trials_are_committed_and_until_the_study_is_finished(tmp_path, planted_study):
     folder, seen = tmp_path / "study", []
 
