@@ -317,10 +317,6 @@ class Run(Debuggable):
                 page = result.save_report(folder / "report.html")
             except InputError as error:  # the results are printed nevertheless
                 page = error
-        if self.log_to and page is not None and not result.optima.is_empty():
-            from sgdscope.trackers.log import log
-
-            log(result, self.log_to, self.log_each, _say)
         if self.verbose:
             for program in ran.compile_times:
                 print_text(
@@ -336,12 +332,17 @@ class Run(Debuggable):
             print_text(console, sentence)
         _print_recommendation(result, console)
         console.print()
-        if isinstance(page, InputError):
-            raise page
         did = (
             f"trained {ran.trained} trials in {ran.seconds:.0f} s" if ran.trained else NOTHING_TRAINED[ran.out_of_time]
         )
-        print_text(console, f"{did}; report: {page}")
+        if not isinstance(page, InputError):
+            print_text(console, f"{did}; report: {page}")
+        if self.log_to and not result.optima.is_empty():  # at the end, so that no tracker holds back the results
+            from sgdscope.trackers.log import log
+
+            log(result, self.log_to, self.log_each, _say)
+        if isinstance(page, InputError):
+            raise page
         if ran.failed:
             _say(SOME_FAILED.format(ran.failed))
         return FAILED if ran.failed else DONE

@@ -200,6 +200,8 @@ def named(table: TextTable, roles: Sequence[str], chosen: Mapping[str, str]) -> 
             raise InputError(f"{table.path} has two columns {ours!r} that differ. Remove or rename one of them.")
     if "score" not in found and "test_score" in found:
         found["score"] = found["test_score"]
+    if "status" not in found and "state" in found:  # a tool's word on its run goes before what the run says of itself
+        found["status"] = found["state"]
     doubts = []
     for ours, names in CALLED.items():
         candidates = _candidates(table, ours, names)

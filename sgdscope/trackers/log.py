@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import re
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -14,13 +18,21 @@ from typing import Literal
 from sgdscope import atomic
 from sgdscope.errors import InputError
 from sgdscope.result import Result
-from sgdscope.trackers.runs import Each, Run, runs_of
+from sgdscope.trackers.runs import REPORT, Each, Run, report_of, runs_of
 
 Tracker = Literal["mlflow", "wandb", "tensorboard", "trackio"]
 # The module that writes for each tracker, which is the extra of the same name.
 MODULES = {"mlflow": "mlflow", "wandb": "wandb", "tensorboard": "tensorboardX", "trackio": "trackio"}
-# What was logged, by tracker: a study that is run again adds what is new.
+# Those that take files.
+WITH_FILES = ("mlflow", "wandb")
+# What was logged, by tracker and run: the tracker's name of the run, and a hash of what it holds.
 LOGGED = "logged.json"
+# How often that is written while runs are logged.
+KEEP_SECONDS = 1.0
+# The tracker's name of each run that it has, and the hash of it.
+Known = dict[str, list[str]]
+# Writes a run, into the one that the tracker has of it already if it has one, and returns the tracker's name of it.
+Write = Callable[[Run, str | None], str]
 
 
 def check_installed(trackers: Sequence[Tracker]) -> None:
@@ -33,6 +45,8 @@ def check_installed(trackers: Sequence[Tracker]) -> None:
 def log(result: Result, trackers: Sequence[Tracker], each: Each, say: Callable[[str], None]) -> None:
     """Log what trackers do not have yet of a study, and its report. A tracker that fails is named once.
 
+    A run whose numbers have changed, as of a cell that got more seeds, is written into the run that is there.
+
     Args:
         result: The study.
         trackers: Where to log.
@@ -40,52 +54,97 @@ def log(result: Result, trackers: Sequence[Tracker], each: Each, say: Callable[[
         say: Called with each sentence.
     """
     path = result.folder / LOGGED
-    known: dict[str, list[str]] = json.loads(path.read_text()) if path.is_file() else {}
+    known: dict[str, Known] = json.loads(path.read_text()) if path.is_file() else {}
     every = list(runs_of(result, each))
-    report = result.folder / "report.html"
     for tracker in trackers:
-        new = [run for run in every if run.id not in known.get(tracker, [])]
+        mine = known.get(tracker, {})
+        new = [run for run in every if run.name not in mine or mine[run.name][1] != run.id]
+        said = ""
         try:
-            if new:
-                with contextlib.redirect_stdout(io.StringIO()):  # they print of each run
-                    WRITERS[tracker](result, new, report)
+            with _quiet():
+                _write(result, tracker, new, mine, partial(_keep, path, known, tracker, mine))
         except Exception as error:  # a tracker is another's program: it must not take a study's results with it
-            said = (str(error).strip() or "no message").splitlines()[0]
-            say(f"{tracker} failed ({type(error).__name__}: {said}). The study is complete in {result.folder}.")
-            continue
-        known[tracker] = [*known.get(tracker, []), *(run.id for run in new)]
-        atomic.write(path, (json.dumps(known, indent=1) + "\n").encode())
-        say(f"{tracker}: {len(new)} runs logged.")
+            why = (str(error).strip() or "no message").splitlines()[0]
+            said = f"{tracker} failed ({type(error).__name__}: {why}). The study is complete in {result.folder}."
+        done = sum(mine.get(run.name, ["", ""])[1] == run.id for run in new)
+        if said and done:
+            said += f" {done} of {len(new)} runs are logged; run the same command again for the others."
+        say(said or f"{tracker}: {done} runs logged.")
 
 
-def _mlflow(result: Result, runs: Sequence[Run], report: Path) -> None:
+def _write(result: Result, tracker: Tracker, runs: Sequence[Run], known: Known, keep: Callable[[], None]) -> None:
+    """Write runs one by one, and keep which were written, also where a later one fails."""
+    if not runs:
+        return
+    kept = time.monotonic()
+    files = [report_of(result)] if tracker in WITH_FILES and (result.folder / REPORT).is_file() else []
+    try:
+        with WRITERS[tracker](result) as write:
+            for run in (*runs, *files):
+                known[run.name] = [write(run, known[run.name][0] if run.name in known else None), run.id]
+                if time.monotonic() - kept > KEEP_SECONDS:
+                    keep()
+                    kept = time.monotonic()
+    finally:
+        if known:
+            keep()
+
+
+def _keep(path: Path, known: dict[str, Known], tracker: Tracker, mine: Known) -> None:
+    known[tracker] = mine
+    atomic.write(path, (json.dumps(known, indent=1) + "\n").encode())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Take what trackers print of each run, and let none of them ask a question that nobody sees."""
+    stdin, sys.stdin = sys.stdin, io.StringIO()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        sys.stdin = stdin
+
+
+@contextlib.contextmanager
+def _mlflow(result: Result) -> Iterator[Write]:
     import mlflow
     from mlflow.entities import Metric, Param
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     experiment = mlflow.set_experiment(result.declaration.name).experiment_id
     client = mlflow.MlflowClient()
-    for run in runs:
-        logged = client.create_run(experiment, run_name=run.name)
-        now = logged.info.start_time
+
+    def write(run: Run, known: str | None) -> str:
+        tags = {"sgdscope.group": run.group, "sgdscope.kind": run.kind}
+        if known is None or not client.search_runs([experiment], f"attributes.run_id = '{known}'"):
+            known = client.create_run(experiment, run_name=run.name, tags=tags).info.run_id
+        now = round(time.time() * 1000)
         points = [Metric(name, value, now, 0) for name, value in run.metrics.items()]
         points += [Metric(name, value, now, step) for name, curve in run.curves.items() for step, value in curve]
-        client.log_batch(logged.info.run_id, params=[Param(name, str(of)) for name, of in run.parameters.items()])
+        client.log_batch(known, params=[Param(name, str(of)) for name, of in run.parameters.items()])
         for place in range(0, len(points), 1000):  # as many as the interface takes at once
-            client.log_batch(logged.info.run_id, points[place : place + 1000])
-        client.set_terminated(logged.info.run_id)
-    if report.is_file():
-        logged = client.create_run(experiment, run_name="report")
-        client.log_artifact(logged.info.run_id, str(report))
-        client.set_terminated(logged.info.run_id)
+            client.log_batch(known, points[place : place + 1000])
+        if run.file is not None:
+            client.log_artifact(known, str(run.file))
+        client.set_terminated(known)
+        return str(known)
+
+    yield write
 
 
-def _wandb(result: Result, runs: Sequence[Run], report: Path) -> None:
+@contextlib.contextmanager
+def _wandb(result: Result) -> Iterator[Write]:
     import wandb
 
     project = re.sub(r"[/\\#?%:]", "-", result.declaration.name)
     quiet = wandb.Settings(silent=True)
-    for run in runs:
-        with wandb.init(project=project, name=run.name, config=run.parameters, settings=quiet) as logged:
+
+    def write(run: Run, known: str | None) -> str:
+        with wandb.init(
+            project=project, name=run.name, group=run.group, job_type=run.kind, config=run.parameters, settings=quiet,
+            id=known, resume=None if known is None else "allow", allow_val_change=True,
+        ) as logged:  # fmt: skip
             by_step: dict[int, dict[str, float]] = {}
             for name, curve in run.curves.items():
                 for step, value in curve:
@@ -93,37 +152,51 @@ def _wandb(result: Result, runs: Sequence[Run], report: Path) -> None:
             for step, values in sorted(by_step.items()):
                 logged.log(values, step=step)
             logged.summary.update(run.metrics)
-    if report.is_file():
-        with wandb.init(project=project, name="report", settings=quiet) as logged:
-            artifact = wandb.Artifact("report", "report")
-            artifact.add_file(str(report))
-            logged.log_artifact(artifact)
+            if run.file is not None:
+                artifact = wandb.Artifact("report", "report")
+                artifact.add_file(str(run.file))
+                logged.log_artifact(artifact)
+            return str(logged.id)
+
+    yield write
 
 
-def _tensorboard(result: Result, runs: Sequence[Run], report: Path) -> None:
+@contextlib.contextmanager
+def _tensorboard(result: Result) -> Iterator[Write]:
     from tensorboardX import SummaryWriter
 
-    for run in runs:
-        with SummaryWriter(str(result.folder / "tensorboard" / run.name.replace("/", "-"))) as writer:
+    def write(run: Run, known: str | None) -> str:
+        place = known or run.name.replace("/", "-")
+        with SummaryWriter(str(result.folder / "tensorboard" / place)) as writer:
             for name, curve in run.curves.items():
                 for step, value in curve:
                     writer.add_scalar(name, value, step)
             writer.add_hparams(run.parameters, run.metrics, name="hparams")
+        return place
+
+    yield write
 
 
-def _trackio(result: Result, runs: Sequence[Run], report: Path) -> None:
+@contextlib.contextmanager
+def _trackio(result: Result) -> Iterator[Write]:
     import trackio
 
-    for run in runs:
-        trackio.init(project=result.declaration.name, name=run.name, config=run.parameters)
+    def write(run: Run, known: str | None) -> str:
+        trackio.init(
+            project=result.declaration.name, name=run.name, group=run.group, config=run.parameters, embed=False,
+            resume="never" if known is None else "allow",
+        )  # fmt: skip
         for name, curve in run.curves.items():
             for step, value in curve:
                 trackio.log({name: value}, step=step)
         trackio.log(run.metrics)
         trackio.finish()
+        return run.name
+
+    yield write
 
 
-WRITERS: dict[str, Callable[[Result, Sequence[Run], Path], None]] = {
+WRITERS: dict[str, Callable[[Result], contextlib.AbstractContextManager[Write]]] = {
     "mlflow": _mlflow,
     "wandb": _wandb,
     "tensorboard": _tensorboard,

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
@@ -14,6 +15,7 @@ from sgdscope.result import Result
 from sgdscope.store import ended
 
 Each = Literal["cell", "trial"]
+REPORT = "report.html"
 PARAMETERS = ("workload", "budget", "optimizer", "batch_size")
 OF_TRIAL = ("train_loss", "validation_score", "test_score", "steps", "seconds")
 OF_CELL = ("n", "learning_rate", "test_score", "test_score_low", "test_score_high", "train_loss")
@@ -25,20 +27,31 @@ class Run:
 
     Args:
         name: What it is called, the same for the same parameters.
+        kind: ``cell``, ``trial`` or ``report``.
+        group: What it belongs to: a trial to those that differ in the seed alone, a cell to its optimizer.
         parameters: Its parameters by name.
         metrics: Its final numbers by name.
         curves: What was measured along training: step and value, by name.
+        file: A file that belongs to it. Default: none.
     """
 
     name: str
+    kind: str
+    group: str
     parameters: dict[str, Any]
     metrics: dict[str, float]
     curves: dict[str, list[tuple[int, float]]]
+    file: Path | None = None
 
     @property
     def id(self) -> str:
         """A hash of all of it: what was logged is not logged again."""
         return hashlib.sha256(repr((self.parameters, self.metrics)).encode()).hexdigest()[:16]
+
+
+def report_of(result: Result) -> Run:
+    """Return the run that holds the report of a study."""
+    return Run("report", "report", "report", {}, {}, {}, result.folder / REPORT)
 
 
 def runs_of(result: Result, each: Each) -> Iterator[Run]:
@@ -51,7 +64,7 @@ def runs_of(result: Result, each: Each) -> Iterator[Run]:
             curves: dict[str, list[tuple[int, float]]] = {}
             for step, split, metric, value in along.select("step", "split", "metric", "value").rows():
                 curves.setdefault(f"{split}/{metric}", []).append((step, value))
-            yield _run(parameters, {name: row[name] for name in OF_TRIAL}, curves)
+            yield _run("trial", parameters, {name: row[name] for name in OF_TRIAL}, curves)
         return
     for row in result.optima.filter(criterion="score").iter_rows(named=True):
         parameters = {name: row[name] for name in PARAMETERS}
@@ -59,14 +72,20 @@ def runs_of(result: Result, each: Each) -> Iterator[Run]:
         along = result.tables.training_curves.filter(**parameters).sort("step")
         for step, metric, value in along.select("step", "metric", "value").rows():
             curves.setdefault(metric, []).append((step, value))
-        yield _run(parameters, {name: row[name] for name in OF_CELL}, curves)
+        yield _run("cell", parameters, {name: row[name] for name in OF_CELL}, curves)
 
 
-def _run(parameters: dict[str, Any], metrics: dict[str, Any], curves: dict[str, list[tuple[int, float]]]) -> Run:
+def _run(
+    kind: Each, parameters: dict[str, Any], metrics: dict[str, Any], curves: dict[str, list[tuple[int, float]]]
+) -> Run:
     """Return a run without numbers that are missing or not finite, which trackers refuse."""
-    shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in parameters.values()]
+    pairs = [f"{name}={format(of, '.6g') if isinstance(of, float) else of}" for name, of in parameters.items()]
     return Run(
-        ",".join(f"{name}={value}" for name, value in zip(parameters, shown, strict=True) if name != "status"),
+        ",".join(pair for pair in pairs if not pair.startswith("status=")),
+        kind,
+        f"optimizer={parameters['optimizer']}"
+        if kind == "cell"
+        else ",".join(pair for pair in pairs if not pair.startswith(("status=", "seed="))),
         parameters,
         {name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)},
         {
