@@ -377,7 +377,8 @@ def failing(case: Case) -> Iterator[Finding]:
     found = cells_of(case.members, case.record, "score").inside
     found = found.of([size for size, c in zip(found.sizes, found.curves, strict=True) if not c.stable[-1]])
     if len(found.sizes) < FEWEST_IN_REGIME:
-        few = f"training fails at the largest learning rates of {len(found.sizes)} batch sizes"
+        count = len(found.sizes)
+        few = f"training fails at the largest learning rates of {count or 'no'} batch size{'s' * (count > 1)}"
         yield case.found("C15", reason=f"{few}; at least {FEWEST_IN_REGIME} are needed. Add larger rates")
         return
     slope, error = distance_to_failure(found)

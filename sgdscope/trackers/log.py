@@ -69,7 +69,7 @@ def log(result: Result, trackers: Sequence[Tracker], each: Each, say: Callable[[
         done = sum(mine.get(run.name, ["", ""])[1] == run.id for run in new)
         if said and done:
             said += f" {done} of {len(new)} runs are logged; run the same command again for the others."
-        say(said or f"{tracker}: {done} runs logged.")
+        say(said or (f"{tracker}: {done} runs logged." if new else f"{tracker}: every run was logged before."))
 
 
 def _write(result: Result, tracker: Tracker, runs: Sequence[Run], known: Known, keep: Callable[[], None]) -> None:

@@ -78,7 +78,7 @@ def test_a_tracker_that_fails_amid_its_runs_goes_on_where_it_was(result, monkeyp
         log(result, ("trackio",), "trial", said.append)
     assert sorted(seen) == sorted(run.name for run in runs_of(result, "trial"))
     assert said[0].endswith("3 of 16 runs are logged; run the same command again for the others.")
-    assert said[1:] == ["trackio: 13 runs logged.", "trackio: 0 runs logged."]
+    assert said[1:] == ["trackio: 13 runs logged.", "trackio: every run was logged before."]
 
 
 def test_a_run_whose_numbers_have_changed_is_written_into_the_one_that_is_there(result, monkeypatch, planted_study):
@@ -121,7 +121,7 @@ def test_what_was_logged_is_not_logged_again_and_a_tracker_that_fails_is_named_o
         log(result, ("wandb", "mlflow"), each, said.append)
     assert len(seen) == len(set(seen)) == (4 if each == "cell" else 16)
     assert said[0] == f"wandb failed (ConnectionError: no route). The study is complete in {result.folder}."
-    assert said[3] == "mlflow: 0 runs logged."
+    assert said[3] == "mlflow: every run was logged before."
     assert set(json.loads((result.folder / LOGGED).read_text())) == {"mlflow"}
 
 

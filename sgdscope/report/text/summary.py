@@ -97,9 +97,11 @@ def caption(tables: Tables) -> str:
         else " New test data: the interval for other test data of this kind, over seeds and test examples."
     )
     diverged, collapsed, trials = (int(tables.curves[name].sum()) for name in ("diverged", "collapsed", "n"))
+    how = {"diverged": diverged, "collapsed": collapsed}
+    which = " and ".join(f"{count:,} {word}" for word, count in how.items() if count) or "none did"
     return (
         f"[low, high]: 95 % intervals over {seeds(tables.optima)}, for this test set.{new} failed: trials that "
-        f"failed to train, at any rate; of {trials:,} trials {diverged:,} diverged and {collapsed:,} collapsed. "
+        f"failed to train, at any rate; of {trials:,} trials {which}. "
         f"{how_chosen(tables.record)} {MARKS}"
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from sgdscope.analysis.tables import Tables
 from sgdscope.report.figures.two_regimes import regime_sentences
-from sgdscope.report.text.summary import sentences, summary_rows
+from sgdscope.report.text.summary import caption, sentences, summary_rows
 from sgdscope.testing import simulated
 
 
@@ -68,3 +68,12 @@ def test_batch_sizes_that_cannot_be_compared_are_not_said_to_be_missing():
     without = trials.with_columns(test_score=pl.lit(None, pl.Float64), validation_score=pl.lit(None, pl.Float64))
     said = sentences(Tables(without, {"simulated": simulated.RECORD}, 0.01))
     assert any("training loss: 0 of 9 batch sizes can be compared. The transition" in sentence for sentence in said)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_caption_counts_failures_only_where_there_are_some():
+    found = tables({"sgd": "linear"}, n=3)
+    counts = {name: int(found.curves[name].sum()) for name in ("diverged", "collapsed")}
+    said = [f"{count} {name}" for name, count in counts.items() if count]
+    assert f" trials {' and '.join(said) or 'none did'}. " in caption(found)
+    assert " 0 " not in caption(found)
