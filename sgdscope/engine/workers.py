@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, get_type_hints
 
 from sgdscope import atomic
 from sgdscope.errors import InputError
@@ -88,7 +88,7 @@ def this_worker(device: str, versions: str) -> WorkerInfo:
 
 def workers_of(folder: Path) -> dict[str, WorkerInfo]:
     """Return the workers that are registered in a study's folder, without those that are known to be dead."""
-    found = {path.stem: _read(path) for path in _registered(folder)}
+    found = {path.stem: _understood(_text(path)) for path in _registered(folder)}
     return {name: info for name, info in found.items() if info and not _is_gone(info)}
 
 
@@ -105,7 +105,7 @@ class Worker:
         self._store, self._info = store, info
         self._workers, self._leases = store.folder / "workers", store.folder / "leases"
         self._held = dict[str, int]()
-        self._heard = dict[str, tuple[int | None, int]]()
+        self._heard = dict[str, tuple[str | None, int]]()
         self._others, self._look_at = dict[str, WorkerInfo](), 0.0
         self._wait = SHORTEST_WAIT
         self._begun = time.monotonic()
@@ -241,39 +241,37 @@ class Worker:
         """Return the other workers that are alive, as far as that is known; looks no more often than is needed."""
         if time.monotonic() >= self._look_at:
             names = [path.stem for path in _registered(self._store.folder) if path.stem != self.name]
-            alive = {name: _read(self._path(name)) for name in names if not self._is_dead(name)}
+            alive = {name: _understood(_text(self._path(name))) for name in names if not self._is_dead(name)}
             self._others = {name: info for name, info in alive.items() if info}
             self._look_at = time.monotonic() + max(BEAT_SECONDS, len(names) / LOOKS_A_SECOND)
         return self._others
 
     def _is_dead(self, name: str) -> bool:
         """Whether a worker is not registered, has ended, or has not counted for long; it is then registered no more."""
-        path = self._path(name)
-        try:
-            path.stat()
-        except FileNotFoundError:
+        told = _text(self._path(name))
+        if told is None:
             return True
-        except OSError:  # then it is not known
-            return False
-        info = _read(path)
-        dead = self._stands_still(name, info.beats if info else None) or (info is not None and _is_gone(info))
+        info = _understood(told)
+        dead = self._stands_still(name, told) or (info is not None and _is_gone(info))
         if dead:
             self._unregister(name)
         return dead
 
-    def _stands_still(self, what: str, count: int | None) -> bool:
-        """Whether a count is what it was so many beats of this worker ago, which cannot count while it is frozen."""
-        if what not in self._heard or self._heard[what][0] != count:
-            self._heard[what] = count, self._info.beats
+    def _stands_still(self, what: str, told: str | None) -> bool:
+        """Whether a text is what it was so many beats of this worker ago, which cannot count while it is frozen."""
+        if what not in self._heard or self._heard[what][0] != told:
+            self._heard[what] = told, self._info.beats
         return self._info.beats - self._heard[what][1] >= BEATS_TO_DEATH
 
     def _check_versions(self) -> None:
         """Refuse to join workers that have other versions of what decides a trial's bits."""
-        for name, info in workers_of(self._store.folder).items():
-            if name == self.name or info.versions == self._info.versions or not (info.joined or name < self.name):
+        for path in _registered(self._store.folder):
+            name, told = path.stem, _text(path)
+            info = _understood(told)
+            if name == self.name or info is None or not (info.joined or name < self.name):
                 continue
-            while not self._is_dead(name):
-                if self._heard[name][0] != info.beats:  # alive beyond doubt
+            while info.versions != self._info.versions and not self._is_dead(name):
+                if self._heard[name][0] != told:  # alive beyond doubt
                     raise InputError(
                         f"{self._store.folder} is being trained by {info.machine} with {info.versions}, and this "
                         f"process has {self._info.versions}. Install the same versions for all workers."
@@ -320,37 +318,44 @@ def _registered(folder: Path) -> list[Path]:
 def _text(path: Path) -> str | None:
     """Return what a file holds; None where it is gone, and nothing where it cannot be read."""
     try:
-        return path.read_text()
+        return path.read_text(errors="replace")
     except FileNotFoundError:
         return None
     except OSError:
         return ""
 
 
-def _read(path: Path) -> WorkerInfo | None:
-    """Return what a worker tells; None where it is gone, or tells it in the words of another version."""
+def _understood(told: str | None) -> WorkerInfo | None:
+    """Return what a worker tells, of another version what this one knows of it; None where that is too little."""
     try:
-        told: Mapping[str, object] = json.loads(path.read_text())
-        return WorkerInfo(**told)  # type: ignore[arg-type]
-    except (OSError, ValueError, TypeError):
+        words, kinds = json.loads(told or ""), get_type_hints(WorkerInfo)
+        return WorkerInfo(**{name: kind(words[name]) for name, kind in kinds.items() if name in words})
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
 def _is_gone(info: WorkerInfo) -> bool:
     """Whether a worker of this machine has ended, as the system knows at once. Of other machines it is not known."""
-    *where, number, _ = info.process.split() or ["", "", ""]
-    here = (_process(os.getpid()) or "").split()[:-2]
-    return bool(info.process) and where == here and _process(int(number)) != info.process
+    here, there = (_process(os.getpid()) or "").split(), info.process.split()
+    if not here or here[:-2] != there[:-2] or not there[-2].isdecimal():
+        return False
+    now = _process(int(there[-2]))
+    return now != "" and now != info.process
 
 
 def _process(number: int) -> str | None:
-    """Return what tells a process from all others: machine since it started, name space, user, number and its start."""
+    """Return what tells a process from all others: machine since it started, name space, user, number and its start.
+
+    None where it has ended, and nothing where the system does not tell, as of a process in another name space.
+    """
     try:
-        stat = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-        if stat[0] in "ZX":
-            return None
+        if Path("/proc/self").readlink().name != str(os.getpid()):  # the numbers there are of another name space
+            return ""
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         space = Path("/proc/self/ns/pid").readlink().name
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            stat = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+            return None if stat[0] in "ZX" else f"{boot} {space} {os.getuid()} {number} {stat[19]}"
     except (OSError, IndexError):
-        return None
-    return f"{boot} {space} {os.getuid()} {number} {stat[19]}"
+        return ""
+    return None

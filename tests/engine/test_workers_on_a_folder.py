@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import runpy
 import signal
@@ -18,6 +19,7 @@ import pytest
 from rich.console import Console
 
 import sgdscope as sg
+from sgdscope import atomic
 from sgdscope.engine import workers
 from sgdscope.engine.run import _Run
 from sgdscope.engine.workers import Worker, WorkerInfo, this_worker, workers_of
@@ -164,6 +166,73 @@ def test_a_process_that_ended_on_this_machine_is_dead_at_once_and_one_that_runs_
     mine.__exit__(None, None, None)
     join()
     assert not part.exists()
+
+
+@pytest.mark.skipif(not workers._process(os.getpid()), reason="this system does not tell processes apart")
+@pytest.mark.parametrize("trouble", ["no file can be opened", "no permission", "another container", "another /proc"])
+def test_a_worker_whose_process_cannot_be_seen_is_not_dead(join, trouble, monkeypatch):
+    """Its process would be one of this machine that has ended, but for the trouble."""
+    *place, _, _ = workers._process(os.getpid()).split()
+    info = replace(ELSEWHERE, process=" ".join([*place, "4194999", "1"]))
+    assert workers._is_gone(info)
+    code = {"no file can be opened": errno.EMFILE, "no permission": errno.EACCES}.get(trouble)
+    links = {"another container": {"/proc/self/ns/pid": "pid:[7]"}, "another /proc": {"/proc/self": "77"}}
+    text, link = Path.read_text, Path.readlink
+
+    def read_text(path, **how):
+        if code and str(path) == "/proc/4194999/stat":
+            raise OSError(code, os.strerror(code))
+        return text(path, **how)
+
+    def readlink(path):
+        return Path(links.get(trouble, {}).get(str(path), link(path)))
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(Path, "readlink", readlink)
+    theirs, mine = join(info), join()
+    theirs.take(theirs.free(IDS))
+    assert not mine.free(IDS)
+    assert mine.count == 2
+
+
+@pytest.mark.parametrize("process", ["", "7", "a b c d e", "a b c d e f g", "{place} one 1", "{place}"])
+def test_what_another_version_tells_of_its_process_is_no_proof_that_it_ended(process):
+    place = " ".join((workers._process(os.getpid()) or "").split()[:-2])
+    assert not workers._is_gone(replace(ELSEWHERE, process=process.format(place=place)))
+
+
+LATER = {"machine": "a later machine", "versions": "3", "device": "cpu × 1", "joined": True}
+
+
+@pytest.mark.parametrize(
+    ("told", "understood"),
+    [
+        (lambda count: LATER | {"beats": count, "mood": "good"}, True),
+        (lambda count: LATER | {"pulse": count, "process": None}, True),
+        (lambda count: {"who": "a later machine", "pulse": count}, False),
+        (lambda count: [count], False),
+    ],
+)
+def test_a_worker_of_another_version_lives_while_its_file_changes_and_is_refused(
+    join, store, told, understood, monkeypatch
+):
+    worker, name, counts = join(), "0" * 16, iter(range(10**9))
+    tell = lambda: atomic.replace(worker._path(name), json.dumps(told(next(counts))).encode(), synchronised=False)
+    tell()
+    (store.folder / "leases" / f"{IDS[0]}.0").write_text(name)
+    for _ in range(2 * workers.BEATS_TO_DEATH):
+        beat(worker)
+        tell()
+        assert not worker.free(IDS[:1])
+    if understood:
+        monkeypatch.setattr(workers, "SHORTEST_WAIT", 0.0)
+        late = Worker(store, ELSEWHERE)
+        late._heart = threading.Thread(target=lambda: [tell() for _ in iter(late._stopped.is_set, True)])
+        with pytest.raises(sg.InputError, match="is being trained by a later machine with 3"):
+            late.__enter__()
+    assert not worker.free(IDS[:1])
+    beat(worker, times=workers.BEATS_TO_DEATH)
+    assert worker.free(IDS[:1]) == {IDS[0]: 1}
 
 
 def test_other_versions_are_refused_while_they_train_and_not_afterwards(join, store, monkeypatch):
