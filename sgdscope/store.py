@@ -95,7 +95,7 @@ SCHEMAS = {"measurements": MEASUREMENTS_SCHEMA, "correctness": CORRECTNESS_SCHEM
 COMMIT = re.compile(r"[0-9a-f]{16}\.[0-9a-f]{16}\.parquet")
 CHECKPOINT = re.compile(r"[0-9a-f]+(\.[0-9a-f]+)*\.npz")
 # Our own names: of files beside study.json, of those that a start which was cut short leaves, and in each folder.
-BESIDE = re.compile(r"(study|programs)\.json|(report|live)\.html")
+BESIDE = re.compile(r"(study|programs|commands)\.json|(report|live)\.html")
 BEGUN = re.compile(r"(study|programs)\.json")
 OWN_FOLDERS = dict.fromkeys(SCHEMAS, COMMIT) | {
     "checkpoints": CHECKPOINT,
@@ -283,8 +283,9 @@ class Store:
     def clear(self, unfinished: Sequence[Path]) -> None:
         """Delete files that a killed process had not finished."""
         for path in unfinished:
-            if path.is_file():
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another user's, say: it costs room, and no result
+                if path.is_file():
+                    path.unlink(missing_ok=True)
 
     def declare(self, declaration: Declaration) -> None:
         """Write the declaration, or extend the one that is there; refuse another study's."""

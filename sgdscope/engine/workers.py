@@ -107,6 +107,7 @@ class Worker:
         self._held = dict[str, int]()
         self._heard = dict[str, tuple[str | None, int]]()
         self._others, self._look_at = dict[str, WorkerInfo](), 0.0
+        self._unfinished = list[Path]()
         self._wait = SHORTEST_WAIT
         self._begun = time.monotonic()
         self._stopped, self._lock = threading.Event(), threading.Lock()
@@ -120,12 +121,14 @@ class Worker:
                 folder.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(f"{self._store.folder} cannot be written: {atomic.why(error)}.") from error
-        atomic.create(self._workers / self.name, self.name.encode())
+        # In this order, so that whoever finds it dead deletes both.
         atomic.write(self._path(self.name), json.dumps(asdict(self._info)).encode())
+        atomic.create(self._workers / self.name, self.name.encode())
         self._heart.start()
         try:
             if not self.others():
                 self._store.clear(unfinished)
+            self._unfinished = unfinished
             self._check_versions()
         except BaseException:
             self.__exit__(None, None, None)
@@ -244,6 +247,9 @@ class Worker:
             alive = {name: _understood(_text(self._path(name))) for name in names if not self._is_dead(name)}
             self._others = {name: info for name, info in alive.items() if info}
             self._look_at = time.monotonic() + max(BEAT_SECONDS, len(names) / LOOKS_A_SECOND)
+            if self._unfinished and self._info.beats >= BEATS_TO_DEATH:  # no write takes a living worker so long
+                self._store.clear(self._unfinished)
+                self._unfinished = []
         return self._others
 
     def _is_dead(self, name: str) -> bool:
@@ -304,7 +310,7 @@ class Worker:
         return self._workers / f"{name}.json"
 
     def _unregister(self, name: str) -> None:
-        for path in (self._path(name), self._workers / name):
+        for path in (self._workers / name, self._path(name)):
             with contextlib.suppress(OSError):  # another user's, say: it is then found to be dead again
                 path.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """Workers on one folder: leases, deaths, and whole studies that several train."""
 
+import contextlib
 import errno
 import io
 import json
@@ -233,6 +234,58 @@ def test_a_worker_of_another_version_lives_while_its_file_changes_and_is_refused
     assert not worker.free(IDS[:1])
     beat(worker, times=workers.BEATS_TO_DEATH)
     assert worker.free(IDS[:1]) == {IDS[0]: 1}
+
+
+def test_what_killed_workers_left_is_swept_also_where_a_worker_is_always_alive(join, store, monkeypatch):
+    monkeypatch.setattr(workers, "BEAT_SECONDS", 0.0)  # so that each look is a new one
+    monkeypatch.setattr(workers, "LOOKS_A_SECOND", 1e9)
+    alive = join()
+    names = ("commands.json.7.part", f"workers/{'a' * 16}.json.8.part", f"leases/{IDS[0]}.0")
+    left = [store.folder / name for name in names]
+    foreign = store.folder / "thesis.tex.7.part"
+    for path in (*left, foreign):
+        path.write_text(alive.name)
+    joined = join()
+    written = store.folder / "study.json.9.part"
+    written.touch()  # a worker that is alive writes this afterwards
+    beat(alive, joined, times=workers.BEATS_TO_DEATH - 1)
+    assert joined.count == 2
+    assert all(path.exists() for path in left)
+    beat(alive, joined)
+    joined.sweep(IDS[:1])
+    assert joined.count == 2
+    assert not any(path.exists() for path in left)
+    assert written.exists()
+    assert foreign.exists()
+
+
+@pytest.mark.parametrize("last", range(4))
+def test_a_worker_that_is_killed_as_it_registers_or_ends_leaves_nothing_that_stays(join, store, last, monkeypatch):
+    """After whichever of its changes to the folder of workers it dies, the next worker deletes what it left."""
+    done = []
+
+    def counted(plain):
+        def call(*arguments, **how):
+            if len(done) > last:
+                raise KeyboardInterrupt  # from here on it does nothing any more
+            done.append(plain(*arguments, **how))
+            return done[-1]
+
+        return call
+
+    dead = Worker(store, ELSEWHERE)
+    dead._heart = threading.Thread(target=lambda: None)
+    with monkeypatch.context() as patch:
+        for module, name in ((atomic, "write"), (atomic, "create"), (Path, "unlink")):
+            patch.setattr(module, name, counted(getattr(module, name)))
+        with contextlib.suppress(KeyboardInterrupt):
+            dead.__enter__()
+            dead.__exit__(None, None, None)
+    worker = join()
+    beat(worker, times=workers.BEATS_TO_DEATH)
+    worker._look_at = 0.0
+    assert worker.count == 1
+    assert {path.stem for path in (store.folder / "workers").iterdir()} == {worker.name}
 
 
 def test_other_versions_are_refused_while_they_train_and_not_afterwards(join, store, monkeypatch):
