@@ -3,8 +3,8 @@
 Commands: run, work, plan, show, watch, report, figures, claims, advise, compare, analyze, export, publish, verify,
 data, studies.
 
-Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 70 a defect of sgdscope, 130 interrupted and safe to run
-again.
+Exit codes: 0 done, 1 finished with failed trials, 2 bad input, 70 a defect of sgdscope, 130 interrupted (Ctrl-C), 143
+terminated (SIGTERM); after both it is safe to run the same command again.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import io
 import json
 import math
 import shlex
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_type_hints
@@ -28,7 +29,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from sgdscope.budget import Budget, parse_budget
 from sgdscope.converters import shown
-from sgdscope.errors import InputError, did_you_mean, keep_traceback
+from sgdscope.errors import InputError, Terminated, did_you_mean, keep_traceback
 from sgdscope.formatting import exact
 from sgdscope.optimizers import Optimizer, parse_optimizer
 from sgdscope.schedules import Schedule, parse_schedule
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 DATA_COMMANDS = ("fetch", "check")
 QUICK_SEEDS = 5
-DONE, FAILED, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
+DONE, FAILED, BAD_INPUT, DEFECT, INTERRUPTED, TERMINATED = 0, 1, 2, 70, 130, 143
 # What is said where no trial was trained, by whether the time was over.
 NOTHING_TRAINED = ("nothing was left to train", "no trial was finished in the time")
 TIME_OVER = "The time is over. What was trained is committed. Run the same command to resume."
@@ -938,13 +939,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     The command does its work even if its output is no longer read, as after ``| head``.
     """
-    with outputs() as (out, _):
+    with _terminable(), outputs() as (out, _):
         code = _run(arguments)
         out.flush()
         if out.error and not isinstance(out.error, BrokenPipeError):
             _say(f"The output cannot be written: {out.error.strerror}.")
             code = code or BAD_INPUT
     return code
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM raise :class:`Terminated`, so that a worker gives up what it holds, as with Ctrl-C."""
+
+    def end(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm may send it again while this process ends
+        raise Terminated
+
+    free = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if free:
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if free:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -965,6 +984,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         _say("Interrupted. Committed trials are safe. Run the same command again to resume.")
         return INTERRUPTED
+    except Terminated:
+        _say("Terminated. Committed trials are safe. Run the same command again to resume.")
+        return TERMINATED
 
 
 def _as_typed(said: str, command: Command | None) -> str:

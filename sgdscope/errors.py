@@ -33,6 +33,10 @@ class InputError(SgdscopeError, ValueError):
     """
 
 
+class Terminated(BaseException):
+    """The process was told to end (SIGTERM), as Slurm and Kubernetes do before they kill it."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a question that names the known word nearest to a misspelt one; nothing where none is near.
 

@@ -20,7 +20,7 @@ from types import CodeType, ModuleType
 from typing import Any
 from urllib.parse import quote, unquote
 
-from sgdscope.errors import InputError
+from sgdscope.errors import InputError, Terminated
 from sgdscope.study import Study
 
 # Modules that study files imported from their own folders, by name: the next study file may have others of that name.
@@ -73,7 +73,7 @@ def read_study(path: Path) -> Study:
             _Loader(spec.name, str(place)).exec_module(module)
     except BaseException as error:
         sys.modules.pop(spec.name, None)
-        if interrupted and isinstance(error, KeyboardInterrupt):
+        if isinstance(error, Terminated) or (interrupted and isinstance(error, KeyboardInterrupt)):
             raise
         where = _where(path, place, error)
         if isinstance(error, InputError):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import sgdscope as sg
+from sgdscope.cli import main
 from sgdscope.errors import InputError
 from sgdscope.streaming.workers import Workers
 from sgdscope.studies import get
@@ -158,3 +159,10 @@ def test_ctrl_c_while_a_file_is_loaded_is_an_interrupt(write):
         get(write("study.py", text))
     assert signal.getsignal(signal.SIGINT) is before
     assert isinstance(get("digits"), sg.Study)
+
+
+def test_sigterm_while_a_file_is_loaded_ends_the_command_with_143(write, capsys):
+    text = "import os, signal, threading\nos.kill(os.getpid(), signal.SIGTERM)\nthreading.Event().wait(60)\n"
+    assert main(["plan", str(write("study.py", text))]) == 143
+    assert "Terminated. Committed trials are safe." in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

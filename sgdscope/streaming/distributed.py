@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather, sync_global_devices
 
-from sgdscope.errors import InputError
+from sgdscope.errors import InputError, Terminated
 from sgdscope.study import Declaration, Study
 from sgdscope.version import __version__
 
@@ -171,7 +171,7 @@ def exit_together() -> Iterator[None]:
     """End this process at once, with a message, where it alone cannot go on.
 
     The other processes would wait for it; when it is gone their waiting is ended. A single process is left as it is.
-    Exit codes: 2 for an InputError, 130 for an interrupt, else 1.
+    Exit codes: 2 for an InputError, 130 for an interrupt, 143 for SIGTERM that the command line received, else 1.
 
     >>> import sgdscope as sg
     >>> with sg.exit_together():
@@ -186,7 +186,9 @@ def exit_together() -> Iterator[None]:
         if not world.is_shared:
             raise
         who = f"process {world.index} of {world.count} ends, and the others with it"
-        if isinstance(error, InputError | KeyboardInterrupt):
+        codes = {InputError: 2, KeyboardInterrupt: 130, Terminated: 143}
+        code = next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
+        if code != 1:
             text = str(error) or "it was interrupted."
         elif isinstance(error, jax.errors.JaxRuntimeError):  # so it is where another ended first
             text = str(error).splitlines()[0]
@@ -194,4 +196,4 @@ def exit_together() -> Iterator[None]:
             text = "".join(traceback.format_exception(error))
         sys.stderr.write(f"{who}: {text}\n")
         sys.stderr.flush()
-        os._exit(2 if isinstance(error, InputError) else 130 if isinstance(error, KeyboardInterrupt) else 1)
+        os._exit(code)

@@ -365,10 +365,17 @@ def same(one, other):
     assert one.correctness.equals(other.correctness)
 
 
-def test_workers_that_are_killed_and_one_that_freezes_end_with_the_table_of_one_process(worker, tmp_path):
+def test_workers_that_are_killed_or_told_to_end_and_one_that_freezes_end_with_the_table_of_one(worker, tmp_path):
     frozen = worker(1, signal.SIGSTOP)
     os.waitpid(frozen.pid, os.WUNTRACED)
-    assert len(list((tmp_path / "s" / "leases").iterdir())) > 0
+    kinds = [tmp_path / "s" / "workers", tmp_path / "s" / "leases"]
+    of_frozen = {path.name for kind in kinds for path in kind.iterdir()}
+    assert len(of_frozen) > 2
+    terminated = worker(1, signal.SIGTERM)
+    said = terminated.communicate()[0]
+    assert terminated.returncode == 143, said
+    assert "Terminated. Committed trials are safe." in said
+    assert of_frozen.issuperset(path.name for kind in kinds for path in kind.iterdir())
     killed = [worker(1, signal.SIGKILL, ("work", tmp_path / "s")), worker(1, signal.SIGKILL)]
     assert [process.wait() for process in killed] == [-signal.SIGKILL] * 2
     joined = worker(command=("work", tmp_path / "s"))
@@ -385,7 +392,7 @@ def test_workers_that_are_killed_and_one_that_freezes_end_with_the_table_of_one_
     assert again.ran.trained == 0
     for each in (result, again):
         same(each, never)
-    assert sorted(path.name for kind in ("workers", "leases") for path in (tmp_path / "s" / kind).iterdir()) == []
+    assert sorted(path.name for kind in kinds for path in kind.iterdir()) == []
     assert not list((tmp_path / "s").rglob("*.part"))
 
 
