@@ -151,10 +151,9 @@ def _train_study(
             try:
                 for cannot in held.enter_context(store.writing()):
                     progress.say(cannot)
-                declaration = _united(store, declaration, progress.say)
-                store.check_declaration(declaration)
+                _declare(store, declaration, {}, lambda said: None, writes=False)  # another study's is refused at once
                 worker = held.enter_context(Worker(store, this_worker(*_circumstances())))
-                trials = _opened(store, declaration, programs, progress, alone=not worker.others())
+                declaration, trials = _opened(store, declaration, programs, progress, alone=not worker.others())
                 worker.sweep(ended(trials)["trial_id"])
                 worker.tell(trials=0, training="")
                 if command is not None:
@@ -172,6 +171,28 @@ def _train_study(
             run.train(run.first_free(unfinished))
         world.meet("trained")
     return Ran(run.trained, len(run.failed), run.compile_times, time.perf_counter() - begun, run.out_of_time)
+
+
+def _declare(
+    store: Store, declaration: Declaration, programs: Mapping[str, str], say: Callable[[str], None], writes: bool
+) -> Declaration:
+    """Declare a study and its functions in a folder, and return it with what the folder holds beside it.
+
+    Another process may declare more at the same moment. What was refused for that alone is tried again; what was
+    overwritten is found missing with the next news (:meth:`_Run._take_in_news`).
+    """
+    while True:
+        before = store.declared()
+        try:
+            united = _united(store, declaration, say)
+            _check_programs(store, programs)
+            if writes:
+                store.declare(united)
+        except InputError:
+            if store.declared() == before:
+                raise
+        else:
+            return united
 
 
 def _united(store: Store, declaration: Declaration, say: Callable[[str], None]) -> Declaration:
@@ -225,8 +246,8 @@ def _circumstances() -> tuple[str, str]:
 
 def _opened(
     store: Store, declaration: Declaration, programs: Mapping[str, str], progress: RunProgress, alone: bool
-) -> pl.DataFrame:
-    """Return the trials of a folder that this process writes, which is the study's from now on.
+) -> tuple[Declaration, pl.DataFrame]:
+    """Declare a study, and return it with all that its folder holds, and the trials that are there.
 
     Others may be writing a commit where this process is not alone, so one that lacks a file is no news.
     """
@@ -235,13 +256,11 @@ def _opened(
     from sgdscope.training.fingerprint import FINGERPRINT_FORM
     from sgdscope.training.jax_setup import device_name
 
-    store.check_declaration(declaration)
     form = f"form {FINGERPRINT_FORM}"
     workloads = [name.removeprefix("workload ") for name in programs if name.startswith("workload ")]
     if earlier := [name for name in workloads if store.has_earlier_form(form, name)]:
         progress.say(EARLIER_FINGERPRINTS.format(store.folder, ", ".join(map(repr, earlier))))
-    _check_programs(store, programs)
-    store.declare(declaration)
+    declaration = _declare(store, declaration, programs, progress.say, writes=True)
     contents = store.read()
     store.follow(contents)
     if contents.damaged:
@@ -254,7 +273,7 @@ def _opened(
     if others := sorted(set(contents.trials["device"].drop_nulls()) - {here, jax.devices()[0].device_kind}):
         progress.say(OTHER_DEVICES.format(store.folder, " and on ".join(others), here))
     Checkpoints(store.folder, "").drop(ended(contents.trials)["trial_id"])
-    return contents.trials
+    return declaration, contents.trials
 
 
 def _check_programs(store: Store, programs: Mapping[str, str]) -> None:
@@ -290,7 +309,7 @@ class _Run:
         self._store, self._worker, self._progress = store, worker, progress
         self._trials, self._traced, self._world = trials, traced, world
         self._found = search(declaration, trials)
-        self._declared = store.declared() if worker else b""
+        self._declared = b""
         self.failed = set[str]()
         self._ended, self._just_ended = set[str](ended(trials)["trial_id"]), set[str]()
         self._by_others = 0
@@ -424,13 +443,11 @@ class _Run:
         news = self._world.broadcast_table(news) if self._world.is_shared else news
         self._by_others += len(news)
         self._take_in(news)
-        if self._worker and not self._world.is_shared and self._store.declared() != self._declared:
-            known = self._store.declaration()
-            declaration = _united(self._store, self._declaration, self._progress.say)
-            _check_programs(self._store, self._programs)
-            if self._declaration.beyond(known):  # another has declared what it wants at the same time
-                self._store.declare(declaration)
-            self._declared = self._store.declared()
+        if self._worker and not self._world.is_shared and (declared := self._store.declared()) != self._declared:
+            # Another may have declared what it wants at the same time, in place of what this one wants.
+            lacks = bool(self._declaration.beyond(self._store.declaration()))
+            declaration = _declare(self._store, self._declaration, self._programs, self._progress.say, lacks)
+            self._declared = declared  # as it was before, so that what is declared meanwhile is found
             self._study, self._declaration = self._study.extended_to(declaration), declaration
             self._found = search(declaration, self._trials)
 

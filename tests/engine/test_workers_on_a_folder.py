@@ -425,6 +425,44 @@ def test_a_worker_joins_takes_in_what_others_commit_and_trains_only_the_rest(tmp
     same(result, sg.run(quadratic(batch_sizes=(4, 8, 16), seeds=3), tmp_path / "t", Console(quiet=True)))
 
 
+@pytest.mark.parametrize("moment", ["as it joins", "as it declares", "in its place"])
+def test_what_two_declare_at_the_same_moment_is_trained_as_one_study(moment, tmp_path, monkeypatch):
+    """Another declares when this one has looked, when it is about to declare, or in place of what it declared."""
+    join, declare, others = Worker.__enter__, Store.declare, [quadratic(batch_sizes=8, seeds=3).declaration()]
+
+    def another(store):
+        if others:
+            atomic.write(store.folder / "study.json", others.pop().to_json().encode())
+
+    def joined(self):
+        if moment == "as it joins":
+            another(self._store)
+        return join(self)
+
+    def declared(self, declaration):
+        if moment == "as it declares":
+            another(self)
+        declare(self, declaration)
+        if moment == "in its place":
+            another(self)
+
+    monkeypatch.setattr(Worker, "__enter__", joined)
+    monkeypatch.setattr(Store, "declare", declared)
+    result = sg.run(quadratic(), tmp_path / "s", Console(quiet=True))
+    assert not others
+    assert result.finished
+    assert result.declaration.batch_sizes == (4, 8, 16)
+    assert len(result.trials) == result.ran.trained == 3 * 3 * 2 * 2
+
+
+def test_another_study_that_is_declared_at_the_same_moment_is_refused_and_stays(tmp_path, monkeypatch):
+    plain, other = Store.declare, quadratic(name="another").declaration()
+    monkeypatch.setattr(Store, "declare", lambda store, declaration: plain(store, other))
+    with pytest.raises(sg.InputError, match="holds another study"):
+        sg.run(quadratic(), tmp_path / "s", Console(quiet=True))
+    assert Store(tmp_path / "s").declaration() == other
+
+
 def test_a_worker_with_other_functions_or_data_is_refused_and_the_others_go_on(tmp_path, monkeypatch):
     plain, refused = Store.commit, []
     other = NoisyQuadratic().workload()
