@@ -222,6 +222,7 @@ class Store:
             InputError: where the folder is in use for something else, which is found before anything is written.
         """
         self._check_ours()
+        self._check_no_earlier_version()
         notices = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -251,6 +252,22 @@ class Store:
                 if CHECKPOINT.fullmatch(name):
                     with atomic.opened(self.folder / "checkpoints" / name):
                         pass
+
+    def _check_no_earlier_version(self) -> None:
+        """Refuse a folder that sgdscope 0.2 or earlier is training, which knows no workers and holds a lock."""
+        with contextlib.suppress(ImportError, OSError):  # a system, a folder or a file system without locks
+            import fcntl
+
+            lock = os.open(self.folder / "lock", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    f"{self.folder} is being trained by an earlier version of sgdscope, which no other process can "
+                    f"join. Wait until it ends, or stop it and run this command again."
+                ) from error
+            finally:
+                os.close(lock)
 
     def _not_ours(self) -> str | None:
         """Return what a folder without study.json and without commits holds that no study made."""

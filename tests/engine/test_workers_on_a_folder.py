@@ -517,9 +517,24 @@ def test_no_lock_of_the_file_system_is_asked_for(code, tmp_path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", no)
     monkeypatch.setattr("fcntl.lockf", no)
     monkeypatch.setattr("fcntl.fcntl", no)
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "lock").touch()  # of an earlier version
     said = io.StringIO()
     assert sg.run(quadratic(batch_sizes=16), tmp_path / "s", Console(file=said)).finished
     assert "lock" not in said.getvalue()
+
+
+def test_a_folder_that_an_earlier_version_is_training_is_refused_until_it_ends(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    store = Store(tmp_path / "s")
+    store.folder.mkdir()
+    with (store.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(sg.InputError, match=r"being trained by an earlier version of sgdscope, .* Wait until it"):
+            sg.run(quadratic(), store.folder, Console(quiet=True))
+        assert [path.name for path in store.folder.iterdir()] == ["lock"]
+    with store.writing(), store.writing():
+        pass
 
 
 def test_the_example_of_an_array_job_shares_a_study_among_its_tasks(tmp_path, monkeypatch, capsys):
