@@ -89,14 +89,23 @@ def run(
 
     ran = trained(study)
     result = Result(folder, ran)
-    while until_decided and result.finished and not ran.out_of_time:
-        more = raised(result.declaration, result.tables)
-        if not more:
+    while until_decided and not ran.out_of_time:
+        if result.finished:
+            more = raised(result.declaration, result.tables)
+            if not more:
+                break
+            study = study.extended_to(replace(result.declaration, seeds_at=more))
+        elif not _left_by_another_run(result, study):
             break
-        study = study.extended_to(replace(result.declaration, seeds_at=more))
         ran = ran.then(trained(study))
         result = Result(folder, ran)
     return result
+
+
+def _left_by_another_run(result: Result, study: Study) -> bool:
+    """Return whether trials of a study that have not failed are left: another run added their seeds."""
+    names, failed = {w.name for w in study.workloads}, set(result.contents.trials["trial_id"])
+    return any(trial.workload.name in names and trial.id not in failed for trial in result.found.pending)
 
 
 def plan(study: Study, folder: str | Path | None = None, say: Callable[[str], None] = lambda notice: None) -> Plan:

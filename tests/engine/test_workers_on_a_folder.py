@@ -20,6 +20,7 @@ import pytest
 from rich.console import Console
 
 import sgdscope as sg
+import sgdscope.engine.run
 from sgdscope import atomic
 from sgdscope.engine import workers
 from sgdscope.engine.run import _Run
@@ -461,6 +462,41 @@ def test_another_study_that_is_declared_at_the_same_moment_is_refused_and_stays(
     with pytest.raises(sg.InputError, match="holds another study"):
         sg.run(quadratic(), tmp_path / "s", Console(quiet=True))
     assert Store(tmp_path / "s").declaration() == other
+
+
+def test_runs_until_decided_go_on_with_the_seeds_that_another_of_them_adds(tmp_path, monkeypatch):
+    """Another comes first in adding seeds, which this run finds when it looks at what it has trained."""
+    study, looks, train = quadratic(batch_sizes=16), [], sgdscope.engine.run.train_study
+    more = (sg.SeedsAt("sgd", 16, sg.Seeds(2, 2, 4)),)
+
+    def trained(*arguments, **options):
+        ran = train(*arguments, **options)
+        if not looks:
+            store = Store(tmp_path / "s")
+            store.declare(replace(store.declaration(), seeds_at=more))
+        return ran
+
+    def raised(declaration, tables):
+        assert tables.finished
+        looks.append(declaration.seeds_at)
+        return ()
+
+    monkeypatch.setattr("sgdscope.engine.run.train_study", trained)
+    monkeypatch.setattr("sgdscope.advice.until_decided.raised", raised)
+    result = sg.run(study, tmp_path / "s", Console(quiet=True), until_decided=True)
+    assert looks == [more]
+    assert result.finished
+    assert len(result.trials) == result.ran.trained == 2 * 2 * 2 + 2
+
+
+def test_a_run_until_decided_ends_where_trials_fail(tmp_path, monkeypatch):
+    def out_of_memory(self, trials):
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(PackedBackend, "start", out_of_memory)
+    result = sg.run(quadratic(batch_sizes=16), tmp_path / "s", Console(quiet=True), until_decided=True)
+    assert not result.finished
+    assert result.ran.failed == 8
 
 
 def test_a_worker_with_other_functions_or_data_is_refused_and_the_others_go_on(tmp_path, monkeypatch):
