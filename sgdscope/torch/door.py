@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -24,6 +25,8 @@ TOLERANCE = 1e-4
 NEGLIGIBLE = 1e-3
 # Examples of a batch where there are no ghost batches.
 BATCH = 8
+# How often a module is called with the same examples, to see that it computes the same.
+REPEATS = 4
 
 
 class _Patterned(TorchDispatchMode):  # type: ignore[misc]
@@ -78,6 +81,8 @@ def check(bridge: Any, heads: nn.Module, loss: Callable[..., Any], init: Any, tr
     held = {key: jnp.asarray(as_array(a)) for key, a in zip(batch, arrays, strict=True)}
     parameters = init(jax.random.key(0))
     _load(heads, parameters)
+    for mode in (True, False):
+        _check_repeated(heads.train(mode), arrays)
 
     def mean(parameters: Any, state: Any, batch: Any) -> Any:
         losses, state = bridge.trained(parameters, state, batch, None, piece)
@@ -104,18 +109,60 @@ def check(bridge: Any, heads: nn.Module, loss: Callable[..., Any], init: Any, tr
     _check_evaluation(bridge, heads, loss, (parameters, state, held), arrays)
 
 
+def _check_repeated(heads: nn.Module, arrays: Sequence[torch.Tensor]) -> None:
+    """Refuse a module that draws random numbers other than PyTorch's, or computes something else in each call."""
+    before = {name: buffer.clone() for name, buffer in heads.named_buffers()}
+    sources: dict[str, Callable[[], Any]] = {
+        "Python's module random": random.getstate,
+        "numpy": lambda: repr(np.random.get_state(legacy=False)),  # noqa: NPY002 - which the user may draw from
+    }
+    results = []
+    for _ in range(REPEATS):
+        states = {name: state() for name, state in sources.items()}
+        with torch.no_grad(), _Patterned():
+            results.append(torch.cat(heads(*arrays)))
+            for name, buffer in heads.named_buffers():
+                buffer.copy_(before[name])
+        for name, state in sources.items():
+            if state() != states[name]:
+                raise InputError(
+                    f"the module draws a random number of {name} in its forward pass, which would be the same in every "
+                    f"update. Draw it by torch, for each example."
+                )
+    if not all(torch.allclose(results[0], other, rtol=1e-6, atol=0, equal_nan=True) for other in results[1:]):
+        raise InputError(
+            "the module gives another result each time for the same examples. The likely cause is a random number of "
+            "numpy or Python, the time, or a counter that is a number of Python. Draw random numbers by torch, and "
+            "count in a buffer."
+        )
+
+
+def _check_evaluated_alone(heads: nn.Module, arrays: Sequence[torch.Tensor], whole: Sequence[torch.Tensor]) -> None:
+    """Refuse a loss or score in evaluation mode, given that of a batch, which is another in each half of the batch."""
+    n = len(arrays[-1])
+    with torch.no_grad():
+        halves = [heads(*(array[part] for array in arrays)) for part in (slice(n // 2), slice(n // 2, n))]
+    for what, values, *parts in zip(("loss", "score"), whole, *halves, strict=True):
+        if not near(torch.cat(parts), values):
+            raise InputError(
+                f"the {what} of an example in evaluation mode depends on the other examples of its batch, so that it "
+                f"would change with evaluation_batch_size. Normalize by running statistics "
+                f"(track_running_stats=True), or each example by itself."
+            )
+
+
 def _check_alone(bridge: Any, parameters: Any, batch: Mapping[str, Any]) -> None:
     """Refuse a training loss of an example that depends on examples outside its ghost batch."""
     keys = jax.random.split(jax.random.key(0), len(batch["y"]))
-    size = bridge.ghost if bridge.ghost > 1 else len(keys) // 2
+    size = len(keys) // 2  # the ghost batch size where there is one
 
     @partial(jax.jit, static_argnums=0)
     def losses(n: int, parameters: Any, state: Any, batch: Any, keys: Any) -> Any:
-        part = {key: array[:n] for key, array in batch.items()}
-        return bridge.trained(parameters, state, part, keys[:n])[0]
+        parts = [(jax.tree.map(lambda a, i=i: a[i : i + n], (batch, keys))) for i in range(0, len(keys), n)]
+        return jnp.concatenate([bridge.trained(parameters, state, *part)[0] for part in parts])
 
     given = parameters, dict(bridge.state), batch, keys
-    if not near(losses(size, *given), losses(len(keys), *given)[:size]):
+    if not near(losses(size, *given), losses(len(keys), *given)):
         raise InputError(
             "the training loss of an example depends on the other examples of its batch, so that what the module "
             "computes would change with the batch size. Only batch normalization can, with ghost_batch_size."
@@ -173,8 +220,10 @@ def _check_evaluation(
             buffers[name].copy_(torch.from_numpy(np.array(value)))
         own = heads(*arrays)
         mean = loss(heads.model(*arrays[:-1]), arrays[-1])
-    for place, what in enumerate(("loss", "score")):
-        if not near(jax.jit(partial(bridge.evaluated, place))(*model), own[place]):
+    ours = [jax.jit(partial(bridge.evaluated, place))(*model) for place in range(2)]
+    _check_evaluated_alone(heads, arrays, own)
+    for what, values, others in zip(("loss", "score"), ours, own, strict=True):
+        if not near(values, others):
             raise InputError(f"the {what} in evaluation mode is another in JAX than in PyTorch.")
     if mean.ndim == 0 and not near(own[0].mean(), mean):
         raise InputError(

@@ -1,5 +1,8 @@
 """What from_torch makes of a module, and what it refuses, in one sentence."""
 
+import random
+import time
+
 import jax
 import numpy as np
 import pytest
@@ -49,6 +52,11 @@ def counts(module, h):
     return h * (1 + 0 * module.seen)
 
 
+def called(module, h):
+    module.calls = getattr(module, "calls", 0) + 1
+    return h / module.calls
+
+
 class Endless(IterableDataset):
     def __iter__(self):
         return iter(())
@@ -70,7 +78,19 @@ class Embedded(nn.Module):
     ("how", "sentence"),
     [
         ({"make": lambda: Own(lambda m, h: Straight.apply(h))}, r"gradient of the parameter layer.\w+ is another"),
-        ({"make": lambda: Own(lambda m, h: h - h.mean(0))}, "depends on the other examples of its batch"),
+        ({"make": lambda: Own(lambda m, h: h - h.mean(0) * m.training)}, "training loss .* the other examples"),
+        ({"make": lambda: Own(lambda m, h: h / h.abs().max() if m.training else h)}, "training loss .* other examples"),
+        ({"make": lambda: Own(lambda m, h: h - h[-1] * (not m.training))}, "in evaluation mode .* other examples"),
+        (
+            {"make": lambda: nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3, track_running_stats=False))}
+            | {"ghost_batch_size": 4},
+            "in evaluation mode depends on the other examples of its batch.*track_running_stats=True",
+        ),
+        ({"make": lambda: Own(lambda m, h: h * 2 if random.random() < 0.001 else h)}, "Python's module random"),
+        ({"make": lambda: Own(lambda m, h: h if m.training else h + np.random.rand())}, "of numpy"),  # noqa: NPY002
+        ({"make": lambda: Own(lambda m, h: h * np.random.default_rng().random())}, "another result each time"),
+        ({"make": lambda: Own(lambda m, h: h * (time.perf_counter_ns() % 1000))}, "another result each time"),
+        ({"make": lambda: Own(called)}, "another result each time"),
         ({"make": lambda: Own(lambda m, h: F.dropout(h))}, "draws random numbers in evaluation mode"),
         ({"make": cnn, "data": images}, r"statistics of its batch \(1\).*Give ghost_batch_size"),
         ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "reduction='sum'"),
