@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import IterableDataset, Subset, TensorDataset, default_collate
 
 from sgdscope.errors import InputError
+from sgdscope.torch.reading import named
 
 
 def arrays_of(where: str, dataset: Any) -> dict[str, np.ndarray]:
@@ -17,12 +18,7 @@ def arrays_of(where: str, dataset: Any) -> dict[str, np.ndarray]:
     Raises:
         InputError: If it is no data set of inputs with targets, or gives other examples each time.
     """
-    tensors = _tensors(where, dataset)
-    if len(tensors) < 2:
-        raise InputError(f"{where}: the data set gives {len(tensors)} array. Give inputs and targets, (x, y).")
-    *inputs, target = map(_array, tensors)
-    names = ["x"] if len(inputs) == 1 else [f"x{place}" for place in range(len(inputs))]
-    return {**dict(zip(names, inputs, strict=True)), "y": target}
+    return named(where, list(map(_array, _tensors(where, dataset))))
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
@@ -46,8 +42,8 @@ def _tensors(where: str, dataset: Any) -> list[torch.Tensor]:
         first, again = default_collate([dataset[0]]), default_collate([dataset[0]])
         if not all(torch.equal(a, b) for a, b in zip(first, again, strict=True)):
             raise InputError(
-                f"{where} gives another example each time it is read. Leave random transforms out, and augment by "
-                f"sgdscope.Resident(augment)."
+                f"{where} gives another example each time it is read. Give a DataLoader of it for each split, or leave "
+                f"random transforms out, and augment by sgdscope.Resident(augment)."
             )
         return list(default_collate([dataset[place] for place in range(len(dataset))]))
     except (TypeError, RuntimeError) as error:

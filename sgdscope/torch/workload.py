@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from sgdscope.converters import function, whole, word
 from sgdscope.errors import InputError
@@ -21,7 +22,8 @@ from sgdscope.torch.door import check
 from sgdscope.torch.draws import Context
 from sgdscope.torch.graph import EXAMPLES, Graph, as_array, export, operation, own_name
 from sgdscope.torch.initialization import recorded
-from sgdscope.workloads.base import Batch, Workload, constant_classifier
+from sgdscope.torch.reading import feed_of
+from sgdscope.workloads.base import RESIDENT, Batch, Reader, Workload, constant_classifier
 
 # The operations that normalize by the statistics of a batch.
 BATCH_NORMS = ("_native_batch_norm_legit_functional.default", "_native_batch_norm_legit.no_stats")
@@ -56,7 +58,8 @@ def from_torch(
         name: The name of the workload in tables and reports.
         version: A word that you change whenever the module or the loss computes something else.
         make: ``make() -> nn.Module``, a new module each time, whose random numbers are PyTorch's.
-        train: The training split: a ``torch.utils.data.Dataset`` of ``(x, y)``, or of several inputs and a target.
+        train: The training split: a ``torch.utils.data.Dataset`` of ``(x, y)``, or of several inputs and a target,
+            which is held in memory, or a ``DataLoader`` of one, whose examples workers read when they are needed.
         validation: The split that chooses learning rates, likewise.
         test: The split whose scores are reported, likewise.
         loss: A loss of ``torch.nn``, such as ``nn.CrossEntropyLoss()``, or ``loss(output, target) -> (n,)``.
@@ -98,11 +101,14 @@ def from_torch(
     scores = _accuracy(loss) if isinstance(score, str) and score == "accuracy" else score
     function(f"{where}: score", scores)
     ghost_batch_size = whole(f"{where}: ghost_batch_size", ghost_batch_size, least=1)
-    splits = {
-        split: arrays_of(f"{where}: {split}", data)
-        for split, data in zip(SPLITS, (train, validation, test), strict=True)
-    }
-    targets = splits["train"]["y"]
+    given: Mapping[str, Any] = dict(zip(SPLITS, (train, validation, test), strict=True))
+    reader: Reader = RESIDENT
+    if any(isinstance(data, DataLoader) for data in given.values()):
+        splits, reader = feed_of(where, given)
+        targets, held = None, {split: {"example": np.arange(len(data.dataset))} for split, data in given.items()}
+    else:
+        held = splits = {split: arrays_of(f"{where}: {split}", data) for split, data in given.items()}
+        targets = splits["train"]["y"]
     _check_mean(where, loss, [arrays["y"] for arrays in splits.values()])
     try:
         module, init = recorded(make)
@@ -115,9 +121,10 @@ def from_torch(
     return Workload(
         name=name,
         version=version,
-        train=splits["train"],
-        validation=splits["validation"],
-        test=splits["test"],
+        train=held["train"],
+        validation=held["validation"],
+        test=held["test"],
+        reader=reader,
         init=init,
         loss=partial(bridge.evaluated, 0),
         score=partial(bridge.evaluated, 1),
@@ -205,10 +212,12 @@ def _accuracy(loss: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _constants(
-    where: str, loss: Any, score: Any, targets: np.ndarray, constant_loss: float | None, constant_score: float | None
+    where: str, loss: Any, score: Any, targets: Any, constant_loss: float | None, constant_score: float | None
 ) -> tuple[float, float]:
-    """Return loss and score of the constant baseline, computed where they were not given and it is plain how."""
-    if isinstance(loss, nn.CrossEntropyLoss) and targets.dtype.kind in "iu" and loss.weight is None:
+    """Return loss and score of the constant baseline, computed where targets are known, and it is plain how."""
+    if targets is None:
+        pass
+    elif isinstance(loss, nn.CrossEntropyLoss) and targets.dtype.kind in "iu" and loss.weight is None:
         found = constant_classifier(targets.reshape(-1))
         constant_loss = found[0] if constant_loss is None else constant_loss
         constant_score = found[1] if constant_score is None and score == "accuracy" else constant_score

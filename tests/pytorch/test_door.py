@@ -1,5 +1,6 @@
 """What from_torch makes of a module, and what it refuses, in one sentence."""
 
+import pickle
 import random
 import time
 
@@ -12,7 +13,15 @@ torch = pytest.importorskip("torch", reason="the extra torch is not installed")
 from networks import cnn, images, mlp, vectors
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
-from torch.utils.data import Dataset, IterableDataset, TensorDataset, random_split
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    random_split,
+)
 
 import sgdscope.torch.operations as operations
 from sgdscope.errors import InputError
@@ -223,3 +232,46 @@ def test_two_classes_by_logits_have_an_accuracy():
     made = workload(lambda: nn.Linear(5, 1), data, loss=nn.BCEWithLogitsLoss(), constant_loss=0.69, constant_score=0.5)
     perfect = {"weight": jax.numpy.eye(1, 5), "bias": jax.numpy.zeros(1)}
     assert made.score(perfect, (), made.test).mean() == 1
+
+
+class Noised(Dataset):
+    """Vectors with noise of each of the three generators, which a transform may draw from."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, place):
+        x, y = self.data[place]
+        return x + torch.rand(5) + random.random() + np.random.rand(), y  # noqa: NPY002
+
+
+def test_a_loader_is_a_feed_whose_transforms_draw_from_each_visit():
+    loader = lambda n, seed: DataLoader(Noised(vectors(n, seed)), batch_size=4, shuffle=True)
+    made = workload(data=loader, constant_loss=1.1, constant_score=0.4)
+    feed = pickle.loads(pickle.dumps(made.feed.read))
+    states = random.getstate(), torch.get_rng_state()
+    read = lambda *visit: feed("train", 3, visit)["x"]
+    np.testing.assert_array_equal(read(0, 1, 3), read(0, 1, 3))
+    assert not np.isclose(read(0, 1, 3), read(0, 2, 3)).any()
+    assert not np.isclose(read(0, 1, 3), read(1, 1, 3)).any()
+    assert (random.getstate(), torch.get_rng_state().tolist()) == (states[0], states[1].tolist())
+    assert {key: (array.shape, array.dtype) for key, array in feed("test", 0, None).items()} == made.feed.layout
+    assert made.record().examples == (24, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("train", "sentence"),
+    [
+        (DataLoader(Endless()), "IterableDataset"),
+        (DataLoader(vectors(24, 0), sampler=RandomSampler(range(24), replacement=True)), "RandomSampler"),
+        (DataLoader(vectors(24, 0), sampler=WeightedRandomSampler([1.0] * 24, 24)), "WeightedRandomSampler"),
+        (vectors(24, 0), "train is a TensorDataset. Give a DataLoader for all splits or none"),
+    ],
+)
+def test_a_loader_that_is_no_feed_is_refused(train, sentence):
+    others = {"validation": DataLoader(vectors(8, 1)), "test": DataLoader(vectors(8, 2))}
+    with pytest.raises(InputError, match=f"workload 'w': .*{sentence}"):
+        workload(train=train, **others)

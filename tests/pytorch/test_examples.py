@@ -14,7 +14,8 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("pytorch_*.py")), ids=lambda path: path.stem)
-def test_an_example_learns(path, tmp_path):
+def test_an_example_learns(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert len(path.read_text().splitlines()) <= 40
     study = read_study(path)
     few = {"batch_sizes": study.batch_sizes[1:2], "learning_rates": (0.1,), "budgets": (Epochs(2),), "seeds": 3}
