@@ -14,7 +14,7 @@ from sgdscope.errors import InputError
 from sgdscope.imagenet.images import labelled_square, libraries
 from sgdscope.imagenet.index import ImageNet
 from sgdscope.models.losses import accuracy, cross_entropy
-from sgdscope.models.normalization import channels, ghost_batch_norm, running_norm
+from sgdscope.models.normalization import channels, cuts_ghosts, ghost_batch_norm, running_norm
 from sgdscope.models.resnet import RESNET_50, channels_of_blocks, resnet, resnet_init, resnet_state
 from sgdscope.models.wide_resnet import Tree
 from sgdscope.records import Layout
@@ -65,6 +65,7 @@ def imagenet_resnet50(
     constant_loss, constant_score = constant_classifier(data.splits["train"]["label"])
     train_norm = partial(ghost_batch_norm, ghost_batch_size=ghost_batch_size)
 
+    @cuts_ghosts
     def training_loss(parameters: Tree, state: Tree, batch: Batch, keys: jax.Array) -> tuple[jax.Array, Tree]:
         outputs, state = resnet(parameters, state, standardised(batch["picture"]), strides, train_norm)
         return cross_entropy(outputs, batch["label"]), state

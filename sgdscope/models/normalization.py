@@ -5,6 +5,9 @@ Source: Hoffer, Hubara and Soudry (2017), arXiv 1705.08741, algorithm 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -77,6 +80,16 @@ def running_norm(norm: Norm, running: Running, x: jax.Array) -> tuple[jax.Array,
     """
     scale = lax.rsqrt(running["variance"] + EPSILON) * norm["scale"]
     return (x - channels(running["mean"], 4)) * channels(scale, 4) + channels(norm["shift"], 4), running
+
+
+def cuts_ghosts(training_loss: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a training loss that cuts its batch into ghost batches by itself, so that it is not compiled to find out.
+
+    >>> cuts_ghosts(lambda parameters, state, batch, keys: (batch["x"], state)).cuts_ghosts
+    True
+    """
+    training_loss.cuts_ghosts = True  # type: ignore[attr-defined]
+    return training_loss
 
 
 def channels(numbers: jax.Array, axes: int) -> jax.Array:

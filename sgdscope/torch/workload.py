@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from sgdscope.converters import function, whole, word
 from sgdscope.errors import InputError
+from sgdscope.models.normalization import cuts_ghosts
 from sgdscope.records import SPLITS
 from sgdscope.torch.data import arrays_of
 from sgdscope.torch.door import check
@@ -128,7 +129,7 @@ def from_torch(
         init=init,
         loss=partial(bridge.evaluated, 0),
         score=partial(bridge.evaluated, 1),
-        training_loss=bridge.trained,
+        training_loss=cuts_ghosts(partial(bridge.trained)),  # as the check has seen
         init_state=(lambda: dict(bridge.state)) if bridge.state else None,
         constant_loss=constant_loss,
         constant_score=constant_score,

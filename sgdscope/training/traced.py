@@ -18,6 +18,7 @@ from sgdscope.training.contract import Call, check_calls, check_examples, check_
 from sgdscope.training.curvature import dense_layers
 from sgdscope.training.fingerprint import fingerprint
 from sgdscope.training.flops import operations, slow_convolutions
+from sgdscope.training.ghosts import with_ghosts
 from sgdscope.training.jax_setup import pinned
 from sgdscope.training.step import evaluated, mean_loss
 from sgdscope.workloads.base import Workload, examples_in
@@ -140,13 +141,15 @@ class TracedWorkload:
 
 
 def trace(workload: Workload) -> TracedWorkload:
-    """Trace a workload's functions, and refuse those that break the contract.
+    """Trace a workload's functions, refuse those that break the contract, and cut batches into ghost batches.
 
     Raises:
-        InputError: where a function of the workload fails, returns another shape, is not pure or lacks its gradient.
+        InputError: where a function of the workload fails, returns another shape, is not pure, lacks its gradient, or
+            takes statistics over a batch without a ghost batch size.
     """
     with pinned():
         shapes = _checked(workload)
+        workload = with_ghosts(workload, partial(examples_of, workload))
         functions = check_calls(f"workload {workload.name!r}", _calls(workload, shapes))
     return TracedWorkload(workload, shapes, tuple(functions))
 

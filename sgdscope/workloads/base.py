@@ -160,8 +160,9 @@ class Workload:
             Default: none.
         penalty: ``penalty(parameters) -> scalar``, added to the mean loss in the gradient alone, such as L2.
             Default: none.
-        ghost_batch_size: Examples per batch-norm statistic, where there are any. Batch sizes are multiples of it.
-            Default: 1.
+        ghost_batch_size: Examples per batch-norm statistic, where there are any. Batch sizes are multiples of it. Where
+            ``training_loss`` takes statistics over all of the batch that it is given, sgdscope gives it one ghost batch
+            at a time and takes the mean of the states that it returns, of whole numbers the first. Default: 1.
         sample_targets: ``sample_targets(parameters, state, batch, key) -> batch``, the batch with targets that are
             drawn from the model, as K-FAC needs them: for a cross-entropy, labels by the model's probabilities.
             Default: none.

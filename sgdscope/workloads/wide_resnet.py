@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from sgdscope.data.augment import crop_and_flip
 from sgdscope.errors import InputError
 from sgdscope.models.losses import accuracy, cross_entropy
-from sgdscope.models.normalization import channels, ghost_batch_norm, running_norm
+from sgdscope.models.normalization import channels, cuts_ghosts, ghost_batch_norm, running_norm
 from sgdscope.models.wide_resnet import Tree, channels_of_blocks, wide_resnet_init, wide_resnet_state
 from sgdscope.models.wide_resnet import wide_resnet as network
 from sgdscope.workloads.base import Batch, Resident, Split, Workload, constant_classifier
@@ -56,6 +56,7 @@ def wide_resnet(
     """
     train_norm = partial(ghost_batch_norm, ghost_batch_size=ghost_batch_size)
 
+    @cuts_ghosts
     def training_loss(parameters: Tree, state: Tree, batch: Batch, keys: jax.Array) -> tuple[jax.Array, Tree]:
         outputs, state = network(parameters, state, standardised(batch["picture"]), train_norm)
         return cross_entropy(outputs, batch["label"]), state
