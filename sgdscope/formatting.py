@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 # A mean of equal floats is off by some 1e-16 of it, and so is what is left of its interval.
 ROUNDED = 1e-12
 MOST_DECIMALS, SMALL = 6, 1e-3
+# In an optimizer's name: the values of a coefficient that is searched. Vega reads it, too.
+SEARCHED_VALUES = "=[^:=|]+([|][^:|]+)+"
 
 
 def number(value: float, form: str = ".2g") -> str:
@@ -86,6 +89,15 @@ def points(difference: float, in_percent: bool) -> str:
     """
     text = number(100 * difference if in_percent else difference)
     return f"{text} point{'s' * (text != '1')}" if in_percent else text
+
+
+def optimizer_name(optimizer: str) -> str:
+    """Return an optimizer as it is named in sentences: without the values of a coefficient that is searched.
+
+    >>> optimizer_name("gradient_penalty:block=32:strength=0|0.5|2"), optimizer_name("momentum:0.9")
+    ('gradient_penalty:block=32:strength', 'momentum:0.9')
+    """
+    return re.sub(SEARCHED_VALUES, "", optimizer)
 
 
 def batch_size(value: float) -> str:

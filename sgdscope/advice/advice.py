@@ -197,10 +197,10 @@ def leads(tables: Tables, recommended: pl.DataFrame) -> pl.DataFrame:
 
     The baseline is the SGD of :func:`~sgdscope.analysis.methods.baseline_of`. ``over`` is ``equal batch sizes``, the
     rows of :func:`~sgdscope.analysis.difference_from_sgd.difference_from_sgd`; ``recommended``, one row with the
-    batch size that is recommended for each; or ``best batch sizes``, one row with each optimizer's best: batch size and
-    learning rate are chosen together by the validation score, or where there is none by the scores of the other seeds,
-    so that choosing flatters neither. That row is ``at the edge`` where the best rate of any batch size lies at an edge
-    of the rates tried.
+    batch size that is recommended for each, which is one of those rows where both batch sizes are the same; or ``best
+    batch sizes``, one row with each optimizer's best: batch size and learning rate are chosen together by the
+    validation score, or where there is none by the scores of the other seeds, so that choosing flatters neither. That
+    row is ``at the edge`` where the best rate of any batch size lies at an edge of the rates tried.
 
     Args:
         tables: what the study has found.
@@ -227,6 +227,10 @@ def leads(tables: Tables, recommended: pl.DataFrame) -> pl.DataFrame:
                 continue
             (size, chosen), (sgds_size, sgds) = one, other
             place = {"over": over, "baseline": baseline, "batch_size": size, "sgd_batch_size": sgds_size}
+            same = equal.filter(**key, batch_size=size) if (over, size) == ("recommended", sgds_size) else equal.clear()
+            if len(same):  # one comparison has one verdict
+                rows.append(same.row(0, named=True) | place)
+                continue
             margin = margin_in(tables.score_limits, key)
             (row,) = compare_scores([(chosen, sgds)], margin, SCORE_NAMES, record.score_sign)
             rows += [key | place | {"warmed_up": cell_warmed_up(members[size])} | row] if row["n"] else []

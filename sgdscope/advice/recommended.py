@@ -7,7 +7,15 @@ from typing import Any
 
 import polars as pl
 
-from sgdscope.analysis.trial_table import BATCH_SIZE, MARGIN, OPTIMIZER_COLUMNS, OPTIMIZER_SCHEMA, SEEDS, Records
+from sgdscope.analysis.trial_table import (
+    BATCH_SIZE,
+    COEFFICIENT,
+    MARGIN,
+    OPTIMIZER_COLUMNS,
+    OPTIMIZER_SCHEMA,
+    SEEDS,
+    Records,
+)
 from sgdscope.frames import Column, Columns, schema, with_interval
 
 # Why a batch size is recommended.
@@ -22,6 +30,7 @@ RECOMMENDED_COLUMNS: Columns = {
     ),
     "place": Column(pl.String, "`smallest` or `largest` if no smaller or larger batch size was run, else empty."),
     **with_interval("learning_rate", "Learning rate with the best score.", "rate"),
+    "coefficient": COEFFICIENT,
     **with_interval("test_score", "Mean test score over seeds at this learning rate.", "score"),
     "seconds": Column(pl.Float64, "Time of a trial; missing where nothing was timed.", "s"),
     "margin": MARGIN,
@@ -57,7 +66,8 @@ def recommended(costs: pl.DataFrame, optima: pl.DataFrame, records: Records) -> 
         sizes = [each["batch_size"] for each in ascending]
         place = {sizes[0]: "smallest", sizes[-1]: "largest"}.get(row["batch_size"], "") if len(sizes) > 1 else ""
         optimum = best[*names, row["batch_size"]]
-        taken = {name: optimum[name] for name in RECOMMENDED_SCHEMA if name.startswith(("learning_rate", "test_score"))}
+        of_rate = ("learning_rate", "test_score", "coefficient")
+        taken = {name: optimum[name] for name in RECOMMENDED_SCHEMA if name.startswith(of_rate)}
         about = {name: row[name] for name in (*OPTIMIZER_SCHEMA, "batch_size", "seconds", "margin")}
         rows.append(about | taken | {"basis": basis, "place": place, "n": optimum["n"]})
     return pl.DataFrame(rows, schema=RECOMMENDED_SCHEMA)

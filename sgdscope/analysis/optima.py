@@ -11,7 +11,7 @@ from sgdscope.analysis.collapse import collapsed_of
 from sgdscope.analysis.curve import Curve, curve
 from sgdscope.analysis.curves import OUTCOME_COLUMNS, RATE_COLUMNS, learning_rate_curves
 from sgdscope.analysis.reporting import reporting_trials
-from sgdscope.analysis.trial_table import CELL_COLUMNS, CRITERION, Records, cells, measured_criteria
+from sgdscope.analysis.trial_table import CELL_COLUMNS, COEFFICIENT, CRITERION, Records, cells, measured_criteria
 from sgdscope.analysis.vertex import ROUNDED_OCTAVES
 from sgdscope.frames import Column, Columns, schema, with_interval
 from sgdscope.store import ended
@@ -22,7 +22,7 @@ FLAT_OCTAVES = 3.0
 OPTIMA_COLUMNS: Columns = {
     **CELL_COLUMNS,
     "criterion": CRITERION,
-    "coefficient": Column(pl.Float64, "Chosen value of the optimizer's searched coefficient; missing if it has none."),
+    "coefficient": COEFFICIENT,
     "coefficient_contenders": Column(
         pl.String, "Values of the searched coefficient that no other value beats significantly, separated by |."
     ),

@@ -26,6 +26,7 @@ BATCH_SIZE = Column(pl.Int64, "Batch size B: examples per parameter update.", "e
 CRITERION = Column(
     pl.String, "What the learning rate is best for: `score` (the validation score) or `train_loss` (the training loss)."
 )
+COEFFICIENT = Column(pl.Float64, "Chosen value of the optimizer's searched coefficient; missing if it has none.")
 CELL_COLUMNS: Columns = {**OPTIMIZER_COLUMNS, "batch_size": BATCH_SIZE}
 SEEDS = Column(pl.Int64, "Number of seeds.", "seeds")
 MARGIN = Column(pl.Float64, "Margin δ: differences of the score up to δ do not matter.", "score")

@@ -3,8 +3,10 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from scipy import stats
 
+import sgdscope as sg
 from sgdscope.advice.advice import Advice, best_over_batch_sizes
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.trial_table import by_optimizer
@@ -135,6 +137,29 @@ def test_momentum_is_ahead_where_sgd_falls_the_same_where_neither_does_and_the_t
     best = leads.filter(over="best batch sizes").row(0, named=True)
     assert best["sgd_batch_size"] <= 128
     assert best["verdict"] == "equivalent"
+
+
+def test_one_comparison_has_one_verdict_also_where_seeds_differ():
+    """Both are recommended at the same batch size; with other seeds for each, its comparison is still the one there."""
+    few = trials(0, n=12, sizes=(8, 32), sgd=nothing, momentum_9=nothing)
+    table = few.filter((pl.col("optimizer") == "sgd") | (pl.col("seed") < 6))
+    leads = advice(timed(table, {8: 2.0, 32: 1.0})).leads
+    row = leads.filter(over="recommended")
+    assert row["batch_size"].to_list() == row["sgd_batch_size"].to_list() == [32]
+    same = leads.filter(over="equal batch sizes", batch_size=32)
+    assert_frame_equal(row.drop("over"), same.drop("over"))
+
+
+def test_the_value_of_a_searched_coefficient_is_recommended_with_the_rate(tmp_path):
+    study = sg.Study(
+        name="s", workloads=sg.workloads.digits(hidden=4), batch_sizes=(64,), budgets=sg.Steps(3), seeds=2,
+        optimizers=(sg.L2(weight_decay=sg.Values(0, 0.5)),), learning_rates=(0.125, 0.25),
+    )  # fmt: skip
+    result = sg.run(study, tmp_path / "s")
+    (row,) = result.recommend().recommended.rows(named=True)
+    assert row["coefficient"] == result.optima.filter(criterion="score")["coefficient"][0]
+    assert f" and weight_decay {row['coefficient']:g}: test accuracy" in result.recommendation
+    assert result.recommendation.startswith("l2:weight_decay: ")
 
 
 def test_behind_is_said_as_well_and_smaller_scores_may_be_better():

@@ -9,6 +9,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 
+from sgdscope.formatting import SEARCHED_VALUES
 from sgdscope.records import WorkloadRecord
 
 # Of optimizers, plain SGD first: distinct for colour-blind readers, and dark and light in turn for grey print, where
@@ -26,6 +27,8 @@ RATE_AXIS = alt.Axis(
 )
 # Marks may be pale, what explains them is not. A stroke would be dashed there, and cut its shapes.
 LEGEND = alt.Legend(orient="top", symbolOpacity=1, symbolStrokeWidth=0, columns=3)
+# Of an optimizer with a searched coefficient the values are left out; they would not fit.
+NAMES_ALONE = f"replace(datum.label, regexp('{SEARCHED_VALUES}'), '')"
 # The batch size that stands out, or 0 where none does. The page sets it in all figures at once.
 CHOSEN = alt.param(name="chosen", value=0)
 STANDS_OUT = "chosen == 0 || datum.batch_size == chosen"
@@ -131,7 +134,9 @@ def by_optimizer(rows: pl.DataFrame, kind: type[Any], marks: list[Any]) -> Any:
     domain = optimizers(rows)
     first = 0 if "sgd" in domain or line_name(rows) == "study" else 1
     scale = alt.Scale(domain=domain, range=marks[first : first + len(domain)])
-    return kind("optimizer:N", title=None, legend=LEGEND, scale=scale)
+    searched = any("|" in name for name in domain)
+    legend = alt.Legend(**LEGEND.to_dict(), labelExpr=NAMES_ALONE) if searched else LEGEND
+    return kind("optimizer:N", title=None, legend=legend, scale=scale)
 
 
 def by_batch_size(rows: pl.DataFrame) -> alt.Color:

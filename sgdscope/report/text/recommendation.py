@@ -15,7 +15,8 @@ from sgdscope.advice.recommended import ALONE, EQUIVALENT
 from sgdscope.advice.until_decided import raised
 from sgdscope.analysis.edges import listed
 from sgdscope.analysis.tables import Tables
-from sgdscope.formatting import duration, estimate, number, points, score
+from sgdscope.formatting import duration, estimate, exact, number, optimizer_name, points, score
+from sgdscope.optimizers import parse_optimizer
 from sgdscope.records import WorkloadRecord
 from sgdscope.report.figures.best_score import wide_margin_sentences
 from sgdscope.report.figures.change import lines_of_optimizers
@@ -92,7 +93,7 @@ def against_sgd(leads: pl.DataFrame, record: WorkloadRecord) -> list[Said]:
             by = "" if row["n"] == 1 else f" ({difference(_as_measured(row, record), record, deciding=True)})"
             sizes = f"{row['batch_size']} against {row['sgd_batch_size']}"
             text += f" At the batch sizes above, {sizes}: {in_words(verdict_of(row))}{by}."
-        said.append(Said(f"{name} against {mine['baseline'][0]} at equal batch sizes:", text))
+        said.append(Said(f"{optimizer_name(name)} against {mine['baseline'][0]} at equal batch sizes:", text))
     return said
 
 
@@ -190,9 +191,12 @@ def _use(row: dict[str, Any], costs: pl.DataFrame, record: WorkloadRecord) -> Sa
     reached = score(row["test_score"], low, high, record.in_percent)
     time = "" if row["seconds"] is None else f", {number(row['seconds'])} s a trial"
     result = f"test {record.score_name} {reached}{time}."
-    pair = f"batch size {row['batch_size']} and learning rate {rate}:"
+    name, pair = optimizer_name(row["optimizer"]), f"batch size {row['batch_size']} and learning rate {rate}:"
+    if row["coefficient"] is not None:
+        chosen = f"{parse_optimizer(row['optimizer']).searched} {exact(row['coefficient'])}"
+        pair = f"batch size {row['batch_size']}, learning rate {rate} and {chosen}:"
     if row["basis"] == ALONE:
-        return Said(f"{row['optimizer']}: {pair}", f"{result} No other batch size was run.")
+        return Said(f"{name}: {pair}", f"{result} No other batch size was run.")
     place = {
         "smallest": " It is the smallest tried: smaller ones may be better.",
         "largest": " It is the largest tried: larger ones may be as good and faster.",
@@ -202,14 +206,14 @@ def _use(row: dict[str, Any], costs: pl.DataFrame, record: WorkloadRecord) -> Sa
     if row["basis"] == EQUIVALENT:
         first = "fastest" if row["seconds"] is not None else "largest"
         why = "" if row["place"] == "largest" else f" {row['batch_size']} is the {first} of the equivalent ones."
-        return Said(f"{row['optimizer']}: use {pair}", f"{result}{place} {_capital(by_verdict(verdicts, tried))}.{why}")
+        return Said(f"{name}: use {pair}", f"{result}{place} {_capital(by_verdict(verdicts, tried))}.{why}")
     # A batch size that others are compared with is equivalent to itself alone.
     against = listed(size for verdict, size in verdicts if verdict == "equivalent")
     others = [(verdict, size) for verdict, size in verdicts if verdict != "equivalent"]
     compared = by_verdict(others, tried) if others else ""
     if others:
         compared = f" Compared with batch size {against}: {compared}." if against else f" {_capital(compared)}."
-    return Said(f"{row['optimizer']}: best guess, not confirmed: {pair}", f"{result}{place}{compared}")
+    return Said(f"{name}: best guess, not confirmed: {pair}", f"{result}{place}{compared}")
 
 
 def _capital(text: str) -> str:
