@@ -105,6 +105,9 @@ PLACES = re.compile(
 OF_PARAMETERS = re.compile(r"^(params?|config|hparams|hyperparameters?|args|cfg|overrides|info)[._/]", re.IGNORECASE)
 OF_METRICS = re.compile(r"^(metrics?|summary|results?)[./]", re.IGNORECASE)
 MOST_SHOWN = 3
+# Means over runs, and what stands beside them.
+MEAN = re.compile(r"(?<![a-z])(mean|avg|average)(?![a-z])")
+SPREADS = ("std", "stdev", "stddev", "sd", "stderr", "sem", "se", "var", "ci")
 PAIR = re.compile(r"([A-Za-z_][\w.]*?)=(.*?)(?=[,;&/ \-_]+[A-Za-z_][\w.]*=|[,;&/ ]|$)")
 
 
@@ -218,6 +221,7 @@ def named(table: TextTable, roles: Sequence[str], chosen: Mapping[str, str]) -> 
             alike = [other for other, its in metrics.items() if its == of._replace(split="validation")]
             found |= {"validation_score": alike[0]} if alike else {}
         doubts += _or(table, "score", scores[0], [name for name in scores[1:] if _alike(metrics[name], of)])
+    doubts += _means(table, found.get("score", ""))
     if "train_loss" not in found:
         losses = [name for name, of in metrics.items() if (of.name, of.split, of.best) == ("loss", "train", False)]
         found |= {"train_loss": losses[0]} if losses else {}
@@ -384,6 +388,17 @@ def _scores(table: TextTable, metrics: Mapping[str, Metric]) -> list[str]:
     """Return the columns that may be the score, the likeliest first; measures that never vary are the last."""
     places = {name: place for name, of in metrics.items() if (place := of.place) is not None}
     return sorted(places, key=lambda name: (places[name][0] > 0 and len(set(table.columns[name])) == 1, places[name]))
+
+
+def _means(table: TextTable, score: str) -> list[str]:
+    """Say where a score seems to be a mean over runs, whose spread stands beside it."""
+    spreads = {re.sub(MEAN, spread, plain(score)) for spread in SPREADS} if MEAN.search(plain(score)) else set()
+    beside = [name for name in table.columns if plain(name) in spreads]
+    return [
+        f"{score} may be a mean over runs, since {name} stands beside it. Give one row for each run, as "
+        f"intervals are computed from them."
+        for name in beside[:1]
+    ]
 
 
 def _alike(mine: Metric, theirs: Metric) -> bool:

@@ -117,6 +117,14 @@ def test_a_column_of_words_or_of_parameters_and_one_that_never_varies_is_no_scor
     assert taken(table(tmp_path, f"bs,lr,seed,{names}", *rows))["score"] == score
 
 
+@pytest.mark.parametrize(("other", "said"), [("acc_std", True), ("acc_max", False)])
+def test_a_mean_over_runs_is_said(tmp_path, other, said):
+    notices = read_results(
+        table(tmp_path, f"bs,lr,seed,acc_mean,{other}", "8,0.1,0,0.5,0.1", "8,0.2,0,0.6,0.1")
+    ).notices
+    assert any("acc_mean may be a mean over runs, since acc_std stands beside it" in text for text in notices) == said
+
+
 @pytest.mark.parametrize("name", ["torch.optim.SGD", "<class 'torch.optim.sgd.SGD'>", "SGD", "optax.sgd"])
 def test_an_optimizer_may_be_named_by_its_class(tmp_path, name):
     path = table(tmp_path, "optimizer._target_,bs,lr,seed,acc", f"{name},8,0.1,0,0.5", "torch.optim.AdamW,8,0.1,0,0.4")
