@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import random
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -125,8 +124,8 @@ def page(table: pl.DataFrame, minutes: float) -> str:
     count, load = plain.height, os.getloadavg()[1]
     return f"""# What the doors cost a study
 `python benchmarks/doors.py RESULTS {minutes:g}`: sgdscope {version("sgdscope")}, jax {version("jax")}, \
-{os.cpu_count()} cores, load {load:.0f} from this and other processes; {count} rounds, in each of which all doors take \
-turns. Medians (lowest to highest) of ratios to, and differences from, the plain run of the same round, which took \
+{os.cpu_count()} cores, load {load:.0f} from this and other processes; {count} round{"s" * (count > 1)}, in each of \
+which all doors take turns. Medians (lowest to highest) of ratios to, and differences from, the plain run of the same round, which took \
 {spread(plain["seconds"], 0)} s, and {spread(plain["processor_seconds"], 0)} s of processors.
 
 | door | seconds until the results are printed, ratio | seconds of the command, added | seconds of processors, added |
@@ -140,8 +139,8 @@ writing of 6 runs and a report. It does not grow with the time of training.
 
 def spread(values: pl.Series, digits: int) -> str:
     """Return the median of values, and the lowest and highest."""
-    low, middle, high = (f"{of:.{digits}f}" for of in (values.min(), statistics.median(values), values.max()))
-    return f"{middle} ({low} to {high})"
+    low, middle, high = (f"{of:.{digits}f}".replace("-", "−") for of in (values.min(), values.median(), values.max()))
+    return f"{middle} ({low} to {high})" if len(values) > 1 else middle
 
 
 if __name__ == "__main__":

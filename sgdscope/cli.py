@@ -341,6 +341,7 @@ class Run(Debuggable):
         if self.log_to and not result.optima.is_empty():  # at the end, so that no tracker holds back the results
             from sgdscope.trackers.log import log
 
+            _say(f"Logging to {' and '.join(self.log_to)}. Ctrl+C ends it and leaves the results as they are.")
             log(result, self.log_to, self.log_each, _say)
         if isinstance(page, InputError):
             raise page

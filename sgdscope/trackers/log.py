@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -108,6 +109,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _mlflow(result: Result) -> Iterator[Write]:
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # its own 7 take four minutes without a server
     import mlflow
     from mlflow.entities import Metric, Param
 
