@@ -54,10 +54,7 @@ TURNS = 3
 # Between two kills the workers together have up to so many seconds of processor time, whatever else the cores do.
 LONGEST_LIFE = 12.0
 LEASED_AT_ONCE = 32
-BUSY = (
-    " Other processes used the same cores: only the ratios, whose two sides took turns, and the processor times can be "
-    "compared."
-)
+BUSY = " Other processes used the same cores: only the processor times and their ratios can be compared."
 WHO = WorkerInfo("simulated", "", "")
 STUDY = """
 import sgdscope as sg
@@ -326,8 +323,9 @@ def times(results: Path, place: Path) -> None:
             who = f"{name}: {count} worker{'s' * (count > 1)}"
             note(who, unit, [each * seconds for seconds, _ in several])
             note(f"{who}, processor time", unit, [each * work for _, work in several])
-        pairs = list(zip(*taken.values(), strict=True))
-        note(f"{name}: the time of {WORKERS} workers by that of 1", "ratio", [four[0] / one[0] for one, four in pairs])
+        for at, kind in enumerate(("time", "processor time")):
+            ratios = [four[at] / one[at] for one, four in zip(*taken.values(), strict=True)]
+            note(f"{name}: the {kind} of {WORKERS} workers by that of 1", "ratio", ratios)
 
     parts = packs(place / "packs.py", place / "packs")
     for part in parts[0]:
