@@ -124,8 +124,8 @@ def page(table: pl.DataFrame, minutes: float) -> str:
     count, load = plain.height, os.getloadavg()[1]
     return f"""# What the doors cost a study
 `python benchmarks/doors.py RESULTS {minutes:g}`: sgdscope {version("sgdscope")}, jax {version("jax")}, \
-{os.cpu_count()} cores, load {load:.0f} from this and other processes; {count} round{"s" * (count > 1)}, in each of \
-which all doors take turns. Medians (lowest to highest) of ratios to, and differences from, the plain run of the same round, which took \
+{os.cpu_count()} cores, load {load:.0f} from this and other processes; rounds in each of which all doors take turns: \
+{count}. Medians (lowest to highest) of ratios to, and differences from, the plain run of the same round, which took \
 {spread(plain["seconds"], 0)} s, and {spread(plain["processor_seconds"], 0)} s of processors.
 
 | door | seconds until the results are printed, ratio | seconds of the command, added | seconds of processors, added |

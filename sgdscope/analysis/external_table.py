@@ -178,7 +178,7 @@ def read_results(
     if repeated:
         rows = "1 row repeats another row and is" if repeated == 1 else f"{repeated} rows repeat other rows and are"
         notices.append(f"{rows} left out.")
-    notices += _misspelt(whole, names)
+    notices += _misspelt(whole, names, doubts)
     taken = _taken(whole, names, len(trials), value)
     trials, merged = grouped(trials)
     twice = trials.filter(trials.select(CELL_AND_TRIAL).is_duplicated()).sort(CELL_AND_TRIAL)
@@ -354,12 +354,13 @@ def _best(points: Sequence[float], goal: str, name: str) -> str | None:
     return repr(min(known) if goal == "minimize" else max(known)) if known else None
 
 
-def _misspelt(table: TextTable, names: Mapping[str, str]) -> list[str]:
+def _misspelt(table: TextTable, names: Mapping[str, str], doubts: Sequence[str]) -> list[str]:
     """Return a sentence for each column that is not used, and whose name is near to one that was not found."""
     missing = [ours for ours in ROLES if ours not in names]
     ours = {*names.values(), *TRIALS_SCHEMA}  # an exported table of a study has more than is used
     ours |= {theirs for theirs in table.columns if plain(theirs) in COUNTERS}
     unused = [theirs for theirs in table.columns if theirs not in ours and not table.is_store]
+    unused = [theirs for theirs in unused if not any(theirs in sentence for sentence in doubts)]
     near = {theirs: meant for theirs in unused if (meant := did_you_mean(theirs, missing))}
     return [
         f"Column {theirs!r} is not used.{meant} Then rename it, or use --columns." for theirs, meant in near.items()

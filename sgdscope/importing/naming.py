@@ -207,12 +207,14 @@ def named(table: TextTable, roles: Sequence[str], chosen: Mapping[str, str]) -> 
         found["status"] = found["state"]
     doubts = []
     for ours, names in CALLED.items():
-        candidates = _candidates(table, ours, names)
-        if ours not in found and candidates:
+        if ours in chosen or not (candidates := _candidates(table, ours, names)):
+            continue
+        if ours not in found:
             found[ours] = _first(table, ours, candidates)
-            doubts += _doubt(table, ours, candidates[0], candidates[1:])
-        elif ours == "batch_size" and ours not in chosen and candidates and candidates[0].part is False:
+        elif ours == "batch_size" and not candidates[0].part:
             found[ours] = candidates[0].column  # beside a batch size that may be a part of it
+        taken = [candidate for candidate in candidates if candidate.column == found[ours]]
+        doubts += [text for first in taken for text in _doubt(table, ours, first, candidates)]
     metrics = {name: metric(name) for name in table.columns if name not in found.values() and _measured(table, name)}
     if "score" not in found and (scores := _scores(table, metrics)):
         found["score"] = scores[0]
@@ -365,8 +367,9 @@ def _or(table: TextTable, ours: str, first: str, others: Sequence[str]) -> list[
     if not unlike:
         return []
     shown = list(unlike.values())[:MOST_SHOWN]
+    where = "the column of this name" if first == ours else first
     return [
-        f"{first} is taken as {ours}. {listed(shown)} may be meant as well: choose with --columns {ours}={shown[0]}."
+        f"{ours} is read from {where}. {listed(shown)} may be meant as well: choose with --columns {ours}={shown[0]}."
     ]
 
 

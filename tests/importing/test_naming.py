@@ -96,10 +96,14 @@ def test_a_momentum_of_normalization_alone_is_no_momentum(tmp_path):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ("lr,base_lr,acc", "lr is taken as learning_rate. base_lr may be meant as well: choose with --columns "),
-        ("lr,test_acc,test_f1", "test_acc is taken as score. test_f1 may be meant as well: choose with --columns "),
+        ("lr,base_lr,acc", "learning_rate is read from lr. base_lr may be meant as well: choose with --columns "),
+        ("lr,test_acc,test_f1", "score is read from test_acc. test_f1 may be meant as well: choose with --columns "),
+        (
+            "learning_rate,optimizer.lr,acc",
+            "learning_rate is read from the column of this name. optimizer.lr may be meant",
+        ),
         ("lr,val_acc,val_loss", ""),
-        ("lr,top1,top5", "top1 is taken as score."),
+        ("lr,top1,top5", "score is read from top1."),
     ],
 )
 def test_what_was_taken_is_said_where_another_column_stands_level(tmp_path, names, said):

@@ -175,7 +175,7 @@ def test_a_rate_that_only_hydra_can_compute_is_said(tmp_path):
     for number, rate in enumerate((0.1, 0.2)):
         hydra_run(tmp_path, number, f'{{bs: 8, base_lr: {rate}, lr: "${{eval:2*${{base_lr}}}}"}}', [{"acc": rate}])
     results = read_results(tmp_path / "multirun")
-    assert results.notices[0].startswith("config.base_lr is taken as learning_rate. config.lr may be meant as well")
+    assert results.notices[0].startswith("learning_rate is read from config.base_lr. config.lr may be meant as well")
 
 
 def test_runs_of_hydra_without_results_say_what_to_write(tmp_path):
