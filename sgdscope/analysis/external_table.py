@@ -360,7 +360,7 @@ def _misspelt(table: TextTable, names: Mapping[str, str], doubts: Sequence[str])
     ours = {*names.values(), *TRIALS_SCHEMA}  # an exported table of a study has more than is used
     ours |= {theirs for theirs in table.columns if plain(theirs) in COUNTERS}
     unused = [theirs for theirs in table.columns if theirs not in ours and not table.is_store]
-    unused = [theirs for theirs in unused if not any(theirs in sentence for sentence in doubts)]
+    unused = [theirs for theirs in unused if not re.search(r"[./:]", theirs) and theirs not in " ".join(doubts)]
     near = {theirs: meant for theirs in unused if (meant := did_you_mean(theirs, missing))}
     return [
         f"Column {theirs!r} is not used.{meant} Then rename it, or use --columns." for theirs, meant in near.items()
@@ -509,15 +509,22 @@ def _optimizers(table: TextTable, comma: bool, names: Sequence[str]) -> list[str
     plain = ["sgd" if name.lower() == "sgd" else name for name in plain]
     if "momentum" not in table.columns:
         return plain
-    momenta = table.numbers("momentum", comma)
+    momenta = _shares(table, "momentum", comma)
     return [
         f"momentum:{momentum:g}" if name == "sgd" and 0 < momentum < 1 else name
         for name, momentum in zip(plain, momenta, strict=True)
     ]
 
 
-def _checked(table: TextTable, comma: bool, name: str, right: Any) -> list[float]:
+def _shares(table: TextTable, name: str, comma: bool) -> list[float]:
+    """Return a column of parameters as numbers, percentages as shares of 1."""
     values = table.numbers(name, comma)
+    percent = [bool(text and text.endswith("%")) for text in table.columns[name]]
+    return [value / 100 if share else value for value, share in zip(values, percent, strict=True)]
+
+
+def _checked(table: TextTable, comma: bool, name: str, right: Any) -> list[float]:
+    values = _shares(table, name, comma)
     needs = {
         "batch_size": f"a whole number from 1 to {MOST_EXAMPLES:,}",
         "learning_rate": "a number between 1e-30 and 1e30",

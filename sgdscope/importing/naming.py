@@ -95,7 +95,7 @@ SPLITS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
 }
 # Words beside a metric that say nothing of which it is; the best along training is taken only where the last is not.
-BESIDE = ("final", "last", "end", "epoch", "mean", "avg", "step")
+BESIDE = ("final", "last", "end", "epoch", "mean", "avg", "step", "metrics")
 FLATTERED = ("best", "max", "min")
 # Where tools put parameters and metrics.
 PLACES = re.compile(
@@ -317,7 +317,7 @@ def _match(column: str, ours: str, names: Sequence[str]) -> tuple[int, str] | No
             before, name = [*before, first[0]], first[2]
         level = _level([word for word in before if not PLACES.match(f"{word}_x")], ours)
         if name in names and level is not None and (level < 3 or name not in VAGUE):
-            matches.append((level, name))
+            matches.append((3 if name in VAGUE else level, name))
     return min(matches, key=lambda match: (match[0], names.index(match[1])), default=None)
 
 
@@ -362,7 +362,7 @@ def _or(table: TextTable, ours: str, first: str, others: Sequence[str]) -> list[
     """Say which other columns may be meant, of those that differ from the first."""
     unlike: dict[tuple[str | None, ...], str] = {}
     for name in others:
-        if not _same(table, ours, name, first):
+        if any(table.columns[name]) and not _same(table, ours, name, first):
             unlike.setdefault(tuple(table.columns[name]), name)
     if not unlike:
         return []
@@ -380,9 +380,9 @@ def _same(table: TextTable, ours: str, mine: str, theirs: str) -> bool:
 
 
 def _measured(table: TextTable, name: str) -> bool:
-    """Return whether a column may hold what was measured of each run: numbers, and no parameters."""
+    """Return whether a column may hold what was measured of each run: numbers or nothing, and no parameters."""
     texts = [text for text in table.columns[name] if text is not None]
-    if not texts or (name not in table.along and OF_PARAMETERS.match(name)):
+    if name not in table.along and OF_PARAMETERS.match(name):
         return False
     return all(number(text) is not None or number(text, True) is not None for text in texts)
 

@@ -88,6 +88,24 @@ def test_a_parameter_of_something_else_is_never_guessed(tmp_path, wrong):
     assert read_results(tmp_path / "runs.csv", {"batch_size": wrong}).trials["batch_size"].to_list() == [8, 16]
 
 
+def test_a_learning_rate_in_percent_is_a_share(tmp_path):
+    path = table(tmp_path, "bs,lr,momentum,seed,acc", "8,5%,90%,0,0.5", "16,10%,90%,0,0.5")
+    trials = read_results(path).trials
+    assert trials["learning_rate"].to_list() == [0.05, 0.1]
+    assert set(trials["optimizer"]) == {"momentum:0.9"}
+
+
+def test_runs_that_all_crashed_are_counted(tmp_path):
+    path = table(tmp_path, "bs,lr,seed,acc,state", "8,0.1,0,,crashed", "8,0.2,0,,crashed")
+    with pytest.raises(InputError, match=r"holds no trials with a result\. 2 of 2 rows are left out: 2 crashed\."):
+        read_results(path)
+
+
+def test_names_that_mean_something_else_in_most_places_are_not_offered(tmp_path):
+    path = table(tmp_path, "bs,lr,seed,run,step_size,acc", "8,0.1,0,1,2,0.5", "8,0.2,0,1,3,0.6", "8,0.3,0,2,3,0.6")
+    assert not any("may be meant" in notice for notice in read_results(path).notices)
+
+
 def test_a_momentum_of_normalization_alone_is_no_momentum(tmp_path):
     path = table(tmp_path, "bs,lr,bn.momentum,seed,acc", "8,0.1,0.9,0,0.5", "16,0.1,0.9,0,0.5")
     assert set(read_results(path).trials["optimizer"]) == {"sgd"}
