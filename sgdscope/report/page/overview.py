@@ -8,11 +8,13 @@ from typing import Any
 from sgdscope.advice.advice import Advice
 from sgdscope.analysis.derived import l2_of
 from sgdscope.analysis.edges import listed, spans
+from sgdscope.analysis.external_table import NAMES
 from sgdscope.analysis.tables import StudyTables, Tables
 from sgdscope.analysis.transitions import AT_EDGE, IDENTIFIED, NOWHERE, THROUGHOUT, TOO_FEW
 from sgdscope.analysis.trial_table import CRITERIA
 from sgdscope.budget import Steps, known_budget
 from sgdscope.formatting import batch_size, duration
+from sgdscope.records import WorkloadRecord
 from sgdscope.report.figures.best_score import batch_sizes_inside
 from sgdscope.report.figures.figure import declared_seeds
 from sgdscope.report.figures.style import optimizers
@@ -25,42 +27,57 @@ def headline(tables: StudyTables) -> str:
     """Say what was studied in one line."""
     declaration, trials = tables.declaration, tables.trials
     sizes = trials["batch_size"].unique().sort().to_list()
-    return " · ".join(
-        [
-            f"SGD study of {listed(record.name for record in declaration.workloads)}",
-            ", ".join(map(str, declaration.optimizers)),
-            f"batch size{'s' * (len(sizes) > 1)} {spans(sizes, sizes)}",
-            ", ".join(map(str, declaration.budgets)),
-            declared_seeds(declaration.seeds),
-            f"{len(trials):,} trials",
-        ]
-    )
+    said = [
+        f"SGD study of {listed(record.name for record in declaration.workloads)}",
+        ", ".join(map(str, declaration.optimizers)),
+        f"batch size{'s' * (len(sizes) > 1)} {spans(sizes, sizes)}",
+        _budgets(tables),
+        declared_seeds(declaration.seeds),
+        f"{len(trials):,} trials",
+    ]
+    return " · ".join(part for part in said if part)
 
 
 def facts(tables: StudyTables) -> dict[str, str]:
-    """Return what was studied, by what it is."""
+    """Return what was studied, by what it is; nothing of what is not known of runs that were made elsewhere."""
     trials, declaration = tables.trials, tables.declaration
     counts = trials["status"].value_counts().sort("status").iter_rows(named=True)
     status = ", ".join(f"{row['count']:,} {row['status']}" for row in counts)
     updates, spent = trials["steps"].sum() or 0, float(trials["seconds"].sum() or 0.0)
     devices = trials.drop_nulls("device").select("device", "devices").unique().sort("device", "devices")
     workloads = "; ".join(
-        f"{record.name}: {' + '.join(f'{n:,}' for n in record.examples)} training, validation and test examples"
-        + ("" if (l2 := l2_of(record)) is None else f", L2 {l2:g}")
+        record.name + _examples(record) + ("" if (l2 := l2_of(record)) is None else f", L2 {l2:g}")
         for record in declaration.workloads
     )
-    return {
+    shown = {
         "Workload": workloads,
         "Optimizers": ", ".join(map(str, declaration.optimizers))
         + ("" if declaration.compute_dtype == "float32" else f"; gradients in {declaration.compute_dtype}"),
         "Schedule": str(declaration.schedule),
         "Batch sizes": ", ".join(map(str, declaration.batch_sizes)),
-        "Budget": ", ".join(map(str, declaration.budgets)),
+        "Budget": _budgets(tables),
         "Seeds": str(declaration.seeds),
         "Trials": f"{len(trials):,} ({status})",
         "Device": "; ".join(f"{row['devices']} × {row['device']}" for row in devices.iter_rows(named=True)),
-        "Cost": f"{updates:,} updates, {duration(spent) if spent >= 1 else f'{spent:.1g} s'} of training",
+        "Cost": ", ".join(
+            [f"{updates:,} updates"] * (updates > 0)
+            + [f"{duration(spent) if spent >= 1 else f'{spent:.1g} s'} of training"] * (spent > 0)
+        ),
     }
+    return {name: what for name, what in shown.items() if what}
+
+
+def _budgets(tables: StudyTables) -> str:
+    """Return the budgets; nothing where a table of runs has none."""
+    return ", ".join(str(budget) for budget in tables.declaration.budgets if str(budget) != NAMES["budget"])
+
+
+def _examples(record: WorkloadRecord) -> str:
+    """Return how many examples each split has, as far as it is known."""
+    known = [(n, split) for n, split in zip(record.examples, ("training", "validation", "test"), strict=True) if n]
+    if not known:
+        return ""
+    return f": {' + '.join(f'{n:,}' for n, _ in known)} {listed(split for _, split in known)} examples"
 
 
 def limits(part: Tables) -> list[tuple[str, ...]]:
