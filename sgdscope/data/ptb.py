@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sgdscope.data.characters import as_characters
 from sgdscope.data.published import Content, DataSet, read_contents
 
 END = 0
@@ -74,13 +75,7 @@ def read_ptb_characters(where: Path | None = None, train_on_all: bool = False) -
     """
     contents = dict(read_contents(PTB, where))
     texts = {name: contents[file].decode() for name, file in FILES.items()}
-    counts = Counter(texts["train"])
-    characters = sorted(counts, key=lambda c: (c != "\n", -counts[c], c))
-    place = {character: token for token, character in enumerate(characters)}
-    splits = {
-        name: {"token": np.fromiter((place[character] for character in text), np.uint16, len(text))}
-        for name, text in texts.items()
-    }
+    splits = as_characters(texts)
     return splits | {"validation": splits["test"]} if train_on_all else splits
 
 

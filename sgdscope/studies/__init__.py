@@ -23,7 +23,7 @@ ON_DIGITS = ("methods", "noise_reduction", "regularization")
 OF_METHODS = (*ON_DIGITS, "autoencoder_methods")
 BUILT_IN = (
     "digits", *ON_DIGITS, "fashion_mnist", "fashion_mnist_convnet", "autoencoder", "autoencoder_methods", "lstm",
-    "wide_resnet", "wide_resnet_skipinit", "imagenet_resnet50",
+    "char_lm", "wide_resnet", "wide_resnet_skipinit", "imagenet_resnet50",
 )  # fmt: skip
 PROFILES = ("small", "laptop", "full")
 SWEEPS = ("steps", "epochs")
@@ -40,6 +40,7 @@ ABOUT = {
     "fashion_mnist_convnet": ("Fashion-MNIST", "convolutional", "sgdscope data fetch fashion_mnist"),
     **dict.fromkeys(("autoencoder", "autoencoder_methods"), ("MNIST", "autoencoder", "sgdscope data fetch mnist")),
     "lstm": ("Penn TreeBank", "LSTM", "sgdscope data fetch ptb"),
+    "char_lm": ("Penn TreeBank", "GPT of characters", "sgdscope data fetch ptb"),
     "wide_resnet": ("CIFAR-10", "Wide ResNet with batch normalization", "sgdscope data fetch cifar10"),
     "wide_resnet_skipinit": ("CIFAR-10", "Wide ResNet with SkipInit", "sgdscope data fetch cifar10"),
     "imagenet_resnet50": ("ImageNet", "ResNet-50", "--data DIR with ImageNet, a cluster"),

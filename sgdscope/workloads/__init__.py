@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sgdscope.workloads.autoencoder import autoencoder
+    from sgdscope.workloads.char_lm import char_lm
     from sgdscope.workloads.digits import digits
     from sgdscope.workloads.fashion_mnist import fashion_mnist, fashion_mnist_convnet
     from sgdscope.workloads.lstm import lstm
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from sgdscope.workloads.wide_resnet_skipinit import wide_resnet_skipinit
 
 __all__ = [
-    "autoencoder", "classifier", "digits", "fashion_mnist", "fashion_mnist_convnet", "from_csv", "lstm", "regressor",
-    "wide_resnet", "wide_resnet_skipinit",
+    "autoencoder", "char_lm", "classifier", "digits", "fashion_mnist", "fashion_mnist_convnet", "from_csv", "lstm",
+    "regressor", "wide_resnet", "wide_resnet_skipinit",
 ]  # fmt: skip
 # Of names that are not in the file of the same name.
 FILES = dict.fromkeys(("classifier", "from_csv", "regressor"), "tabular") | {"fashion_mnist_convnet": "fashion_mnist"}

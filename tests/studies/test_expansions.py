@@ -30,6 +30,7 @@ SHAPES = {
         ("picture", (28, 28), np.uint8, (50_000, 10_000, 10_000)),
     ),
     "lstm": ("token", (), np.uint16, (929_589, 73_760, 82_430)),
+    "char_lm": ("token", (), np.uint16, (5_101_618, 399_782, 449_945)),
     "wide_resnet": ("picture", (32, 32, 3), np.uint8, (45_000, 5_000, 10_000)),
     "wide_resnet_skipinit": ("picture", (32, 32, 3), np.uint8, (45_000, 5_000, 10_000)),
 }
@@ -60,7 +61,7 @@ def blank(name):
         if key == "picture":
             arrays["label"] = (np.arange(count) % 10).astype(np.uint8)
         else:
-            arrays[key] = (np.arange(count) % 10_000).astype(dtype)
+            arrays[key] = (np.arange(count) % (50 if name == "char_lm" else 10_000)).astype(dtype)
         splits[split] = arrays
     if name == "lstm":
         characters = {split: {"token": arrays["token"] % 50} for split, arrays in splits.items()}
