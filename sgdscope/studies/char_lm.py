@@ -1,6 +1,6 @@
 """Batch size at a constant epoch budget for momentum and Adam, on the characters of the Penn TreeBank with a small GPT.
 
-Question: up to which batch size does each optimizer lose nothing on a transformer? Hypothesis, from studies of larger
+Question: up to which batch size does each optimizer keep its score on a transformer? Hypothesis, from studies of larger
 language models: Adam's critical batch size is larger than that of momentum, and Adam's score is better at each.
 
 The sweeps ``steps`` and ``epochs`` vary what those of `digits` vary.
