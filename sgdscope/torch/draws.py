@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -27,6 +27,17 @@ def pattern(shape: tuple[int, ...]) -> np.ndarray:
     return ((np.arange(1, math.prod(shape) + 1) * 0.6180339887498949) % 1).astype(np.float32).reshape(shape)
 
 
+@dataclass(frozen=True)
+class ChannelsLast:
+    """Images whose channels come last, (n, h, w, c), as a result that is (n, c, h, w) in PyTorch.
+
+    On a CPU, convolutions take them so. To transpose them after each layer and back before the next costs a third of
+    the time of a small network, and XLA does not remove it.
+    """
+
+    array: Any
+
+
 @dataclass
 class Context:
     """What the operations of one pass over a graph share.
@@ -39,6 +50,7 @@ class Context:
         axis: of the present operation's result, which axis counts examples, and how many numbers each example has
             along it; None where no axis does.
         draws: how many operations have drawn.
+        last: images that are known with their channels last as well, by the identity of the array: both arrays.
     """
 
     examples: int
@@ -47,6 +59,11 @@ class Context:
     piece: int | None = None
     axis: tuple[int, int] | None = None
     draws: int = 0
+    last: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+
+    def channels_last(self, x: Any) -> Any:
+        """Return images (n, h, w, c) where these, (n, c, h, w), are known as such too; else None."""
+        return self.last.get(id(x), (None, None))[1]
 
     def uniform(self, shape: tuple[int, ...], axis: tuple[int, int] | None = None) -> Any:
         """Return uniform numbers from 0 to 1."""

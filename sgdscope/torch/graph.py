@@ -15,11 +15,15 @@ from torch.fx.node import map_arg
 
 from sgdscope.errors import InputError
 from sgdscope.torch import layers, recurrent  # noqa: F401 - which enter their operations
-from sgdscope.torch.draws import Context, SharedDrawError
-from sgdscope.torch.operations import NEEDS_CONTEXT, OPERATIONS, PLACEMENT, held, lookup
+from sgdscope.torch.draws import ChannelsLast, Context, SharedDrawError
+from sgdscope.torch.operations import ELEMENTWISE, NEEDS_CONTEXT, OPERATIONS, PLACEMENT, held, lookup
 
 # Decompositions that torch.export does not use by itself, such as that of an interpolation.
 MORE = torch._decomp.decomposition_table
+
+# Operations beside ELEMENTWISE that take each number by itself.
+MORE_ELEMENTWISE = {"add", "sub", "mul", "div", "clone", "detach", "alias", "gelu", "hardtanh", "leaky_relu", "elu"}
+MORE_ELEMENTWISE |= {"clamp", "clamp_min", "hardsigmoid", "hardswish", "softplus", "threshold"}
 
 # Size of the example batch: not 1, which PyTorch takes for a size of its own, and no usual size of an axis.
 EXAMPLES = 11
@@ -86,11 +90,15 @@ class Graph:
             axes = range(len(sizes)) if len(arguments) == 1 else arguments[1]
             axes = (axes,) if isinstance(axes, int) else axes
             arguments = (arguments[0], [axis for axis in axes if sizes and isinstance(sizes[axis], int)])
+        is_last = False
         if name in NEEDS_CONTEXT:
             context.axis = self.batch_axis(node)
             arguments = (context, *arguments)
+        elif name in ELEMENTWISE or name in MORE_ELEMENTWISE:
+            arguments, is_last = _all_last(arguments, context)
         try:
             result = OPERATIONS[name](*arguments, **options)
+            result = ChannelsLast(result) if is_last else result
         except SharedDrawError:
             raise InputError(
                 f"the operation {operation(node)}{line_of(node)} draws random numbers for a whole batch at once, "
@@ -99,7 +107,7 @@ class Graph:
             ) from None
         except (NotImplementedError, jax.errors.JAXIndexError, jax.errors.ConcretizationTypeError) as error:
             raise InputError(f"the operation {operation(node)}{line_of(node)} {_why(error)}") from error
-        return _typed(result, node.meta.get("val"))
+        return _typed(result, node.meta.get("val"), context)
 
     def batch_axis(self, node: Any) -> tuple[int, int] | None:
         """Return which axis of a result counts examples, and how many numbers each has along it; None if none does."""
@@ -143,10 +151,23 @@ def _why(error: Exception) -> str:
     )
 
 
-def _typed(result: Any, meta: Any) -> Any:
-    """Return a result in PyTorch's types."""
+def _all_last(arguments: tuple[Any, ...], context: Context) -> tuple[tuple[Any, ...], bool]:
+    """Return the arguments of an operation on each number by itself with channels last, if all images are known so."""
+    images = [a for a in arguments if getattr(a, "ndim", 0)]
+    if not images or any(context.channels_last(a) is None or a.shape != images[0].shape for a in images):
+        return arguments, False
+    return tuple(context.channels_last(a) if getattr(a, "ndim", 0) else a for a in arguments), True
+
+
+def _typed(result: Any, meta: Any, context: Context) -> Any:
+    """Return a result in PyTorch's types, and of its axes in PyTorch's order."""
     if isinstance(meta, tuple | list) and isinstance(result, tuple | list):
-        return [_typed(*pair) for pair in zip(result, meta, strict=False)]
+        return [_typed(*pair, context) for pair in zip(result, meta, strict=False)]
+    if isinstance(result, ChannelsLast):
+        last = jnp.asarray(result.array, held(meta.dtype))
+        images = last.transpose(0, 3, 1, 2)
+        context.last[id(images)] = images, last  # the images too, so that no other array gets their identity
+        return images
     if isinstance(meta, torch.Tensor) and result is not None:
         return jnp.asarray(result, held(meta.dtype))
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgdscope.models.convolution import convolution as fast_convolution
-from sgdscope.torch.draws import Context
+from sgdscope.torch.draws import ChannelsLast, Context
 from sgdscope.torch.operations import aten
 
 # ── Convolution and pooling ──────────────────────────────────────────────────────────────────────────────
@@ -22,9 +23,16 @@ def _sizes(value: Any, n: int) -> tuple[int, ...]:
     return values * n if len(values) == 1 else values
 
 
-@aten("conv1d", "conv2d", "conv3d")
+@aten("conv1d", "conv2d", "conv3d", context=True)
 def convolution(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    context: Context,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
 ) -> Any:
     """Return the convolution of x, (n, c, ...), with a weight of shape (outputs, c/groups, ...)."""
     n, unbatched = weight.ndim - 2, x.ndim == weight.ndim - 1
@@ -40,8 +48,13 @@ def convolution(
     cut = half - pads[0][0]  # pixels of our convolution, which pads by half of its kernel, that are not asked for
     ours = n == 2 and len({*kernel}) == len({*stride}) == len({*pads, pads[0][::-1]}) == 1 and kernel[0] % 2
     if ours and dilation == (1, 1) and groups == 1 and cut >= 0 and (cut == 0 or stride[0] == 1):
-        y = fast_convolution(x.transpose(0, 2, 3, 1), weight.transpose(2, 3, 1, 0), stride[0])
-        y = y[:, cut : y.shape[1] - cut, cut : y.shape[2] - cut].transpose(0, 3, 1, 2)
+        last = context.channels_last(x)
+        last = x.transpose(0, 2, 3, 1) if last is None else last
+        y = fast_convolution(last, weight.transpose(2, 3, 1, 0), stride[0])
+        y = y[:, cut : y.shape[1] - cut, cut : y.shape[2] - cut]
+        if not unbatched:
+            return ChannelsLast(y if bias is None else y + bias)
+        y = y.transpose(0, 3, 1, 2)
     else:
         y = jax.lax.conv_general_dilated(
             x, weight, stride, pads, rhs_dilation=dilation, feature_group_count=groups, dimension_numbers=_letters(n)
@@ -99,11 +112,22 @@ def _windows(x: Any, kernel: Any, stride: Any, padding: Any, fill: Any, ceil: bo
     return places, (kernel, stride, padding, pads)
 
 
-@aten("max_pool2d")
-def max_pool(x: Any, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil: bool = False) -> Any:
+@aten("max_pool2d", context=True)
+def max_pool(
+    context: Context, x: Any, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil: bool = False
+) -> Any:
     """Return the largest number of each window; at a tie the gradient goes to the first."""
     if _sizes(dilation, 2) != (1, 1):
         raise NotImplementedError("a max-pool with dilation")
+    sides, last = _sizes(kernel, 2), context.channels_last(x)
+    apart = stride in (None, [], ()) or _sizes(stride, 2) == sides
+    if (
+        last is not None
+        and apart
+        and _sizes(padding, 2) == (0, 0)
+        and not (x.shape[2] % sides[0] or x.shape[3] % sides[1])
+    ):
+        return ChannelsLast(largest(last, sides))
     lowest = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else np.iinfo(x.dtype).min
     best, *rest = _windows(x, kernel, stride, padding, lowest, ceil)[0]
     for place in rest:
@@ -111,11 +135,54 @@ def max_pool(x: Any, kernel: Any, stride: Any = None, padding: Any = 0, dilation
     return best
 
 
-@aten("max_pool1d")
-def max_pool1d(x: Any, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil: bool = False) -> Any:
+def _parts(x: Any, sides: tuple[int, int]) -> Any:
+    n, h, w, c = x.shape
+    return x.reshape(n, h // sides[0], sides[0], w // sides[1], sides[1], c)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def largest(x: Any, sides: tuple[int, int]) -> Any:
+    """Return the largest number of each window of images (n, h, w, c), which the windows tile.
+
+    The gradient goes to the first of those that are equal. It is written as one array of all windows, which XLA fuses,
+    where the gradient of a slice is a padded array for each place of a window.
+
+    >>> largest(jnp.arange(16.0).reshape(1, 4, 4, 1), (2, 2))[0, :, :, 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
+    """
+    return _parts(x, sides).max((2, 4))
+
+
+def _largest_saved(x: Any, sides: tuple[int, int]) -> tuple[Any, tuple[Any, Any]]:
+    y = _parts(x, sides).max((2, 4))
+    return y, (x, y)
+
+
+def _largest_gradient(sides: tuple[int, int], saved: tuple[Any, Any], dy: Any) -> tuple[Any]:
+    x, y = saved
+    windows, taken, gradients = _parts(x, sides), jnp.zeros(y.shape, bool), []
+    for a in range(sides[0]):
+        for b in range(sides[1]):
+            place = windows[:, :, a, :, b]
+            here = ((place == y) | (place != place)) & ~taken
+            taken = taken | here
+            gradients.append(jnp.where(here, dy, 0.0))
+    stacked = jnp.stack(gradients).reshape(*sides, *y.shape)
+    return (stacked.transpose(2, 3, 0, 4, 1, 5).reshape(x.shape),)
+
+
+largest.defvjp(_largest_saved, _largest_gradient)
+
+
+@aten("max_pool1d", context=True)
+def max_pool1d(
+    context: Context, x: Any, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil: bool = False
+) -> Any:
     """Return the largest number of each window along the last axis."""
     wide: Any = lambda value, rest: None if value in (None, [], ()) else (rest, _sizes(value, 1)[0])
-    return max_pool(x[..., None, :], wide(kernel, 1), wide(stride, 1), wide(padding, 0), dilation, ceil)[..., 0, :]
+    return max_pool(context, x[..., None, :], wide(kernel, 1), wide(stride, 1), wide(padding, 0), dilation, ceil)[
+        ..., 0, :
+    ]
 
 
 @aten("avg_pool2d")
@@ -209,23 +276,25 @@ def batch_norm(context: Context, x: Any, weight: Any, bias: Any, *arguments: Any
         return (*eval_batch_norm(x, weight, bias, *running, momentum, eps), *running)
     if not isinstance(momentum, float | int):
         raise NotImplementedError("a batch normalization with momentum=None")
-    ghosts = x.reshape(-1, context.ghost, *x.shape[1:])
-    axes = (1, *range(3, ghosts.ndim))
+    last = context.channels_last(x)
+    given, channel = (x, 1) if last is None else (last, x.ndim - 1)
+    ghosts = given.reshape(-1, context.ghost, *given.shape[1:])
+    axes = tuple(axis for axis in range(1, ghosts.ndim) if axis != channel + 1)
     mean = ghosts.mean(axes, keepdims=True)
     centred = ghosts - mean
     variance = (centred**2).mean(axes, keepdims=True)
-    shape = (1, 1, -1, *(1,) * (x.ndim - 2))
+    shape = tuple(-1 if axis == channel + 1 else 1 for axis in range(ghosts.ndim))
     scale = jax.lax.rsqrt(variance + eps)
     scale = scale if weight is None else scale * weight.reshape(shape)
     y = centred * scale
-    y = (y if bias is None else y + bias.reshape(shape)).reshape(x.shape)
+    y = (y if bias is None else y + bias.reshape(shape)).reshape(given.shape)
     count = context.ghost * math.prod(x.shape[2:])
     seen = momentum * (1 - momentum) ** jnp.arange(len(ghosts) - 1, -1, -1, dtype=x.dtype)
     moved = [
         (1 - momentum) ** len(ghosts) * old + seen @ jax.lax.stop_gradient(new).reshape(len(ghosts), -1)
         for old, new in zip(running, (mean, variance * (count / max(count - 1, 1))), strict=bool(running))
     ]
-    return y, None, None, *moved
+    return y if last is None else ChannelsLast(y), None, None, *moved
 
 
 @aten("_native_batch_norm_legit_no_training")

@@ -13,6 +13,7 @@ from torch import nn
 from sgdscope.errors import InputError
 from sgdscope.torch.draws import Context
 from sgdscope.torch.graph import EXAMPLES, as_array, export
+from sgdscope.torch.layers import largest
 
 DRAW = torch.Generator().manual_seed(0)
 torch.manual_seed(0)  # of the modules' parameters
@@ -50,6 +51,24 @@ def activations(m, x):
             F.logsigmoid, F.tanhshrink, F.hardsigmoid, F.softsign, m[1], torch.erf, torch.atan, torch.abs,
         )
     )  # fmt: skip
+
+
+def images(m, x):
+    """Layers that keep channels last, with what breaks the chain between them."""
+    h = m[1](m[0](x))
+    h = F.gelu(h + x) * m[2](F.relu(h)).sigmoid() + 1 - h
+    left, right = m[3](h).clamp(-1, 1), F.hardswish(m[4](h))
+    wide = torch.where(left > 0, left, right) + torch.maximum(left, right) * m[5]()
+    return F.max_pool2d(F.max_pool2d(wide, 2), (3, 2)).flatten(1) @ m[6](wide.mean((2, 3)))[0, :48].view(48, 1)
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(8, 1, 1))
+
+    def forward(self):
+        return self.scale
 
 
 def reductions(m, x):
@@ -144,6 +163,19 @@ CASES = {
         after(nn.Sequential(nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2, ceil_mode=True), nn.AdaptiveAvgPool2d(2))),
         IMAGE,
     ),
+    "images": (
+        Of(
+            images,
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.Conv2d(8, 8, 1),
+            nn.Conv2d(8, 8, 5, padding=2, bias=False),
+            nn.Conv2d(8, 8, 3, padding=1, groups=2),
+            Scale(),
+            nn.Linear(8, 48),
+        ),
+        IMAGE,
+    ),
     "adaptive pools": (after(nn.Sequential(nn.AdaptiveAvgPool2d(5), nn.AdaptiveMaxPool2d(1))), IMAGE),
     "upsample": (after(nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.UpsamplingNearest2d(15))), IMAGE),
     "pixel shuffle": (after(nn.PixelShuffle(2)), IMAGE),
@@ -188,6 +220,18 @@ def test_a_module_computes_what_it_computes_in_pytorch(case):
     assert moved.keys() == {name for name, b in after_it.items() if not np.array_equal(before[name], b.numpy())}
     for name, buffer in moved.items():
         np.testing.assert_allclose(buffer, after_it[name].numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sides", [(2, 2), (3, 1)])
+def test_at_a_tie_of_a_max_pool_the_gradient_goes_where_pytorch_sends_it(sides):
+    x = torch.randint(0, 3, (2, 5, 6, 8), generator=DRAW).float().requires_grad_()
+    y = F.max_pool2d(x, sides)
+    weight = torch.randn(y.shape, generator=DRAW)
+    (y * weight).sum().backward()
+    last = lambda tensor: jnp.asarray(tensor.detach().numpy()).transpose(0, 2, 3, 1)
+    mine, gradient = jax.vjp(lambda x: largest(x, sides), last(x))
+    np.testing.assert_array_equal(mine, last(y))
+    np.testing.assert_array_equal(gradient(last(weight))[0], last(x.grad))
 
 
 @pytest.mark.filterwarnings("ignore")
