@@ -92,7 +92,7 @@ def against_sgd(leads: pl.DataFrame, record: WorkloadRecord) -> list[Said]:
         for row in mine.filter(over="recommended").iter_rows(named=True):
             by = "" if row["n"] == 1 else f" ({difference(_as_measured(row, record), record, deciding=True)})"
             sizes = f"{row['batch_size']} against {row['sgd_batch_size']}"
-            text += f" At the batch sizes above, {sizes}: {in_words(verdict_of(row))}{by}."
+            text += f" At the recommended batch sizes, {sizes}: {in_words(verdict_of(row))}{by}."
         said.append(Said(f"{optimizer_name(name)} against {mine['baseline'][0]} at equal batch sizes:", text))
     return said
 

@@ -71,7 +71,7 @@ def test_sentences_say_what_was_planted():
     short = "better at 256 and larger, where runs are too short for momentum's steady state"
     assert against.startswith(
         f"momentum:0.9 against sgd at equal batch sizes: better at 128; {short}; equivalent at 4 to 64. "
-        "At the batch sizes above, 1024 against 64: equivalent ("
+        "At the recommended batch sizes, 1024 against 64: equivalent ("
     )
 
 
