@@ -161,9 +161,7 @@ class Fields:
     """More seeds at single optimizers and batch sizes, such as sgd@256=5,10,60."""
     schedule: Annotated[Annotated[Schedule, read_by(parse_schedule)] | None, option("NAME", ITS_OWN)] = None
     """How the learning rate changes along the budget: halving, constant, cosine, wsd or wsd:WARMUP:DECAY."""
-    score_margin: Annotated[
-        Annotated[float, number("score_margin")] | None, option("SCORE", "default: 2 % of an accuracy's errors")
-    ] = None
+    score_margin: Annotated[Annotated[float, number("score_margin")] | None, option("SCORE", ITS_OWN)] = None
     """The largest difference in score to ignore, in units of the score."""
     evaluate_at: Annotated[
         tuple[Annotated[float, number("evaluate_at")], ...] | None, option("PART ...", "default: 0.5 1")
