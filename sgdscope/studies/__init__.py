@@ -114,7 +114,7 @@ def declared(name: str, data: Any, profile: str, sweep: str | None = None) -> St
 def _check_ungiven(name: str, profile: str | None, data: str | Path | None, train_on_all: bool) -> None:
     for field, value in (("profile", profile), ("data", data), ("train_on_all", train_on_all)):
         if value:
-            raise InputError(f"{field}: study {name!r} has none; it is for built-in studies on published data sets.")
+            raise InputError(f"{field}: not available for study {name!r}. Only downloaded data sets have it.")
 
 
 def origin_of(declaration: Declaration) -> tuple[str, ...] | None:

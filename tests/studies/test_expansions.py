@@ -148,10 +148,10 @@ def test_the_crop_of_half_an_image_leaves_half_the_margin(name):
     ("arguments", "sentence"),
     [
         ({"name": "autoencoder", "profile": "medium"}, "profile: 'medium' is not one of autoencoder's; there are full"),
-        ({"name": "digits", "profile": "small"}, "profile: study 'digits' has none"),
-        ({"name": "digits", "data": "somewhere"}, "data: study 'digits' has none"),
-        ({"name": "digits", "train_on_all": True}, "train_on_all: study 'digits' has none"),
-        ({"name": "digits_steps", "profile": "small"}, "profile: study 'digits' has none"),
+        ({"name": "digits", "profile": "small"}, "profile: not available for study 'digits'"),
+        ({"name": "digits", "data": "somewhere"}, "data: not available for study 'digits'"),
+        ({"name": "digits", "train_on_all": True}, "train_on_all: not available for study 'digits'"),
+        ({"name": "digits_steps", "profile": "small"}, "profile: not available for study 'digits'"),
         (
             {"name": "digits", "sweep": "step"},
             r"sweep: 'step' is not one of digits's; there are steps and epochs\. .*steps",
