@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import sgdscope as sg
 from sgdscope.analysis.tables import COLUMNS, Tables
 from sgdscope.report import figures
 from sgdscope.testing.simulated import RECORD, Truth, simulate, trial_table
@@ -46,3 +47,9 @@ def test_there_are_none_without_a_method_beside_sgd_and_its_momentum(part):
     plain = Tables(part.trials.filter(pl.col("optimizer").is_in(["sgd", "momentum:0.9"])), part.records, 0.004)
     assert not {figure.name for figure in figures.figures_of(plain)} & set(NAMES)
     assert "score_by_cost" not in plain.all()
+
+
+def test_a_table_without_costs_has_no_figure_of_them(planted, tmp_path):
+    path = tmp_path / "runs.csv"
+    planted(optimizers=("sgd", "adam")).write_csv(path)
+    assert "score-by-cost" not in sg.load_table(path).figures

@@ -13,8 +13,8 @@ COSTS = {"examples": "examples read", "updates": "updates", "gradients": "gradie
 
 
 def figure(part: Tables) -> Figure | None:
-    """Return the figure; None without a method beside SGD and its momentum."""
-    if part.score_by_cost.is_empty():
+    """Return the figure; None without a method beside SGD and its momentum, or where no cost is known."""
+    if part.score_by_cost.is_empty() or not any((part.score_by_cost[cost] > 0).any() for cost in COSTS):
         return None
     return Figure(
         "score-by-cost",
