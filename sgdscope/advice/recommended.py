@@ -19,14 +19,14 @@ from sgdscope.analysis.trial_table import (
 from sgdscope.frames import Column, Columns, schema, with_interval
 
 # Why a batch size is recommended.
-EQUIVALENT, GUESS, ALONE = "equivalent", "best guess", "the only one"
+EQUIVALENT, BEST, GUESS, ALONE = "equivalent", "best", "best guess", "the only one"
 RECOMMENDED_COLUMNS: Columns = {
     **OPTIMIZER_COLUMNS,
     "batch_size": BATCH_SIZE,
     "basis": Column(
         pl.String,
-        "`equivalent` (the fastest of several that are confirmed equivalent), `best guess` (not confirmed) or `the "
-        "only one` that was run.",
+        "`equivalent` (the fastest of several that are confirmed equivalent), `best` (all others are worse), `best "
+        "guess` (not confirmed) or `the only one` that was run.",
     ),
     "place": Column(pl.String, "`smallest` or `largest` if no smaller or larger batch size was run, else empty."),
     **with_interval("learning_rate", "Learning rate with the best score.", "rate"),
@@ -42,10 +42,10 @@ RECOMMENDED_SCHEMA = schema(RECOMMENDED_COLUMNS)
 def recommended(costs: pl.DataFrame, optima: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Return the batch size and the learning rate to use, one row for each workload, budget and optimizer.
 
-    The batch size is the one that takes the fewest seconds of those that are confirmed equivalent. One that is
-    equivalent only because the others are compared with it is not confirmed: then the fastest is guessed of those that
-    are not worse and whose estimated difference lies within the margin. Where the best rates of all lie at an edge of
-    the rates tried, the one with the best mean score is guessed.
+    The batch size is the one that takes the fewest seconds of those that are confirmed equivalent, or the one than
+    which all others are confirmed worse. One that is equivalent only because others are compared with it is not
+    confirmed: then the fastest is guessed of those that are not worse and whose estimated difference lies within the
+    margin. Where the best rates of all lie at an edge of the rates tried, the one with the best mean score is guessed.
 
     Args:
         costs: What batch sizes cost in time and in score.
@@ -82,6 +82,8 @@ def _chosen(
     equivalent = [row for row in rows if row["verdict"] == "equivalent"]
     if len(equivalent) > 1:
         return EQUIVALENT, min(equivalent, key=_slowness)
+    if equivalent and all(row["verdict"] == "worse" for row in rows if row not in equivalent):
+        return BEST, equivalent[0]
     possible = [
         row
         for row in rows

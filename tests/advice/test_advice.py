@@ -10,6 +10,7 @@ import sgdscope as sg
 from sgdscope.advice.advice import Advice, best_over_batch_sizes
 from sgdscope.analysis.tables import Tables
 from sgdscope.analysis.trial_table import by_optimizer
+from sgdscope.report.text.recommendation import recommendation
 from sgdscope.stats.intervals import holm
 from sgdscope.testing import simulated
 
@@ -137,6 +138,15 @@ def test_momentum_is_ahead_where_sgd_falls_the_same_where_neither_does_and_the_t
     best = leads.filter(over="best batch sizes").row(0, named=True)
     assert best["sgd_batch_size"] <= 128
     assert best["verdict"] == "equivalent"
+
+
+def test_a_batch_size_than_which_all_others_are_worse_is_no_guess():
+    found = advice(trials(n=12, sizes=(64, 512, 1024), sgd=falling))
+    (row,) = found.recommended.rows(named=True)
+    assert (row["batch_size"], row["basis"], row["place"]) == (64, "best", "smallest")
+    (said,) = (str(of) for of in recommendation(found, found.tables))
+    assert ": use batch size 64 and learning rate" in said
+    assert said.endswith("It is the smallest tried: smaller ones may be better. Worse at 512 and larger.")
 
 
 def test_one_comparison_has_one_verdict_also_where_seeds_differ():

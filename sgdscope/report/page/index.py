@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from sgdscope import atomic
 from sgdscope.advice.advice import Advice
-from sgdscope.advice.recommended import ALONE, EQUIVALENT
+from sgdscope.advice.recommended import GUESS
 from sgdscope.analysis.tables import StudyTables
 from sgdscope.errors import InputError
 from sgdscope.formatting import estimate, score
@@ -71,7 +71,7 @@ def _cells(advice: Advice, tables: StudyTables) -> list[list[Any]]:
         rate, reached = (
             (row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in ("learning_rate", "test_score")
         )
-        guess = "" if row["basis"] in (EQUIVALENT, ALONE) else " (best guess)"
+        guess = " (best guess)" if row["basis"] == GUESS else ""
         found.append(
             [
                 f"{row['workload']} at {row['budget']}",

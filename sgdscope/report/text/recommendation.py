@@ -11,7 +11,7 @@ import polars as pl
 
 from sgdscope.advice.advice import Advice
 from sgdscope.advice.next_trials import cost_of
-from sgdscope.advice.recommended import ALONE, EQUIVALENT
+from sgdscope.advice.recommended import ALONE, BEST, EQUIVALENT
 from sgdscope.advice.until_decided import raised
 from sgdscope.analysis.edges import listed
 from sgdscope.analysis.tables import Tables
@@ -207,6 +207,9 @@ def _use(row: dict[str, Any], costs: pl.DataFrame, record: WorkloadRecord) -> Sa
         first = "fastest" if row["seconds"] is not None else "largest"
         why = "" if row["place"] == "largest" else f" {row['batch_size']} is the {first} of the equivalent ones."
         return Said(f"{name}: use {pair}", f"{result}{place} {_capital(by_verdict(verdicts, tried))}.{why}")
+    if row["basis"] == BEST:
+        others = [(verdict, size) for verdict, size in verdicts if size != row["batch_size"]]
+        return Said(f"{name}: use {pair}", f"{result}{place} {_capital(by_verdict(others, tried))}.")
     # A batch size that others are compared with is equivalent to itself alone.
     against = listed(size for verdict, size in verdicts if verdict == "equivalent")
     others = [(verdict, size) for verdict, size in verdicts if verdict != "equivalent"]
