@@ -171,7 +171,8 @@ class Case:
             return "one seed gives no interval"
         edges = left_out(self.edges())
         if (low if regime == "noise" else high) is None:
-            unknown = f"{whose} learning rate does not grow significantly with the batch size, so no regime has an end"
+            rate = f"{whose} learning rate for the test score"
+            unknown = f"{rate} does not grow significantly with the batch size, so no regime has an end"
             return f"{unknown}. {edges}" if edges else unknown
         if len(sizes) >= FEWEST_IN_REGIME:
             return ""

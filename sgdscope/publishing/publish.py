@@ -90,7 +90,7 @@ def publish(folder: str | Path, out: str | Path) -> Path:
     result, out = Result(folder), Path(out)
     result.check_not_empty()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"out: {out} exists and is not empty. Name a new folder.")
+        raise InputError(f"{out} exists and is not empty. Name a new folder.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f"{out.name}.") as aside:

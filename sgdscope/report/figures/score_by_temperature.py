@@ -40,7 +40,7 @@ def sentence(part: Tables) -> str:
         said.append(f"from batch size {common['batch_size'][0]} to {common['batch_size'][-1]} with {name}")
     if not said:
         return f"Optimal temperatures cannot be compared: they have no intervals ({seeds(part.curves)})."
-    return f"One temperature is optimal {' and '.join(said)} (within 95 % intervals, {seeds(rows)})."
+    return f"One temperature lies in the 95 % intervals of all optima {' and '.join(said)} ({seeds(rows)})."
 
 
 def chart(part: Tables) -> HConcatChart:

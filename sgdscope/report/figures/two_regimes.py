@@ -67,11 +67,7 @@ def regime_sentences(part: Tables) -> list[str]:
         few = [regime for regime, sizes in members.items() if len(sizes) < FEWEST_IN_REGIME]
         wanted = sorted({size for regime in few for size in add[regime]})
         if few:
-            more = (
-                f"Add batch size{'s' if len(wanted) > 1 else ''} {listed(wanted)}"
-                if wanted
-                else "The training split allows no other"
-            )
+            more = f"Add batch size{'s' if len(wanted) > 1 else ''} {listed(wanted)}" if wanted else "Try more seeds"
             said[-1] += f" {more}: claims need {FEWEST_IN_REGIME} batch sizes in a regime."
     return said
 
