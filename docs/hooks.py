@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -58,8 +59,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Show files that a page names in braces, and make links to the repository's results links within the site."""
-    markdown = re.sub(r"\{\{ (\S+\.py) \}\}", lambda file: f"```python\n{(ROOT / file[1]).read_text()}```", markdown)
+    """Show examples that a page links in a line of their own, and make links to results links within the site."""
+    code: Callable[[re.Match[str]], str] = lambda file: f"```python\n{(ROOT / file[1]).read_text()}```"
+    markdown = re.sub(r"^\[`(examples/\S+\.py)`\]\(\S+\)$", code, markdown, flags=re.MULTILINE)
     return markdown.replace("](../results/", "](results/").replace("](../../results/", "](../results/")
 
 
