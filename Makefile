@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # The variable silences an advertisement that the theme prints.
 DOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: study test test-numbers test-torch docs clean
+.PHONY: study test test-numbers test-torch test-ray docs clean
 
 study: $(VENV)/installed
 	$(BIN)/sgdscope run digits --out sgdscope-digits
@@ -33,6 +33,10 @@ test-numbers: $(VENV)/installed-test
 test-torch: $(VENV)/installed-torch
 	$(BIN)/pytest tests/pytorch sgdscope/torch
 
+# So is Ray, whose tests start clusters.
+test-ray: $(VENV)/installed-ray
+	$(BIN)/pytest tests/engine/test_ray.py
+
 # What is imported is compiled when it is: compiling all of what is installed takes longer than that.
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +50,10 @@ $(VENV)/installed-test: pyproject.toml
 
 $(VENV)/installed-torch: $(VENV)/installed-test
 	$(BIN)/pip install --quiet --no-compile --editable '.[torch]'
+	touch $@
+
+$(VENV)/installed-ray: $(VENV)/installed-test
+	$(BIN)/pip install --quiet --no-compile --editable '.[ray]'
 	touch $@
 
 clean:

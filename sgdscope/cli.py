@@ -246,6 +246,8 @@ class Run(Debuggable):
     """Add seeds where a question is open, at 15, 20, 30, 40, 60 and 100 seeds, until it is decided."""
     for_: For = None
     """Stop after this time, such as 90s, 2m or 1.5h. Trained trials are committed."""
+    engine: Annotated[Literal["local", "ray"], option("local|ray", "default: local")] = "local"
+    """Train on the devices of this machine, or of a Ray cluster, which needs the extra ray."""
     live: Annotated[FlagCreatePairsOff[bool], option(None, "default: off")] = False
     """Keep the page live.html in the folder, which shows the results so far in a browser."""
     log_to: Annotated[
@@ -301,7 +303,7 @@ class Run(Debuggable):
         with exit_together(), self._page_beside(folder):
             result = run(
                 study, folder, Terminal(file=sys.stderr), until_decided=self.until_decided, seconds=self.for_,
-                command=self.words, debug=self.debug,
+                command=self.words, debug=self.debug, engine=self.engine,
             )  # fmt: skip
         ran = result.ran
         assert ran is not None  # noqa: S101 - run says what it did

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sgdscope.advice.advice import Advice
     from sgdscope.engine.plan import Plan
-    from sgdscope.engine.run import Ran
+    from sgdscope.engine.run import Engine, Ran
     from sgdscope.records import WorkloadRecord
 
 Format = Literal["svg", "png", "pdf"]
@@ -47,6 +47,7 @@ def run(
     seconds: float | None = None,
     command: Sequence[str] | None = None,
     debug: bool = False,
+    engine: Engine = "local",
 ) -> Result:
     """Train the trials of a study that a folder lacks, and return the study's results.
 
@@ -62,6 +63,8 @@ def run(
         command: The words after ``sgdscope run`` that ask for this, which the folder keeps. Default: none.
         debug: Whether an error in a trial is raised. Default: the trial is recorded as failed, and the traceback is
             kept in the folder's ``errors``.
+        engine: What trains: ``local``, the devices of this process, or ``ray``, those of a Ray cluster.
+            ``ray`` needs the extra ``ray``. Default: ``local``.
 
     Returns:
         The results of the study. ``result.ran`` says how many trials this call trained.
@@ -85,7 +88,7 @@ def run(
 
     def trained(study: Study) -> Ran:
         left = None if seconds is None else ends_at - time.monotonic()
-        return train_study(study, folder, console, command, seconds=left, debug=debug)
+        return train_study(study, folder, console, command, seconds=left, debug=debug, engine=engine)
 
     ran = trained(study)
     result = Result(folder, ran)

@@ -19,7 +19,7 @@ from sgdscope.study import Cell, Declaration, Study, Trial
 from sgdscope.workloads.base import examples_in
 
 if TYPE_CHECKING:
-    from sgdscope.training.backend import Backend
+    from sgdscope.training.backend import Trainer
     from sgdscope.training.step import Kind
     from sgdscope.training.traced import TracedWorkload
 
@@ -131,7 +131,7 @@ class Costs:
             self._pace = seconds_per_update / _on_the_line(batch_size, probed)
         self._noted.setdefault(rule, {})[batch_size] = seconds_per_update
 
-    def probe(self, backend: Backend, kinds: Sequence[Kind]) -> None:
+    def probe(self, backend: Trainer, kinds: Sequence[Kind]) -> None:
         """Time the smallest batch size, and the largest of those whose update should take no more than a moment.
 
         Each update rule is timed by itself.
@@ -216,7 +216,7 @@ class Costs:
         return max(computing, self._evaluated * self._seconds_to_read) + estimating
 
 
-def microbatch_proposal(backend: Backend, kinds: Sequence[Kind], costs: Costs, multiple: int) -> str:
+def microbatch_proposal(backend: Trainer, kinds: Sequence[Kind], costs: Costs, multiple: int) -> str:
     """Return which microbatch size would train a workload's large batches faster, in a sentence; empty if none would.
 
     On a CPU a large batch of a convolutional network takes several times as long whole as in parts whose activations

@@ -7,6 +7,8 @@ of complete rounds, so all want the same trials, whoever is faster. A process al
 Under JAX's distributed runtime every process runs the same study on the same folder, and each trial is shared by the
 devices of all. What to train next follows from the study and the trials so far, which all have from the first of them,
 so all come to the same; each trial is compared nevertheless. The first alone writes.
+
+With Ray this process trains nothing itself: it gives packs to a :class:`~sgdscope.engine.crew.Crew` and commits them.
 """
 
 from __future__ import annotations
@@ -15,16 +17,18 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import polars as pl
 from rich.console import Console
 
+from sgdscope.converters import shown
+from sgdscope.engine.crew import Crew, Pool
 from sgdscope.engine.plan import Costs, Plan, costs_of, expansion, microbatch_proposal, packs, remaining
 from sgdscope.engine.progress import RunProgress
 from sgdscope.engine.search import search
@@ -41,10 +45,14 @@ from sgdscope.training.compiler import CompileTime
 
 if TYPE_CHECKING:
     from sgdscope.streaming.distributed import World
-    from sgdscope.training.backend import Backend
+    from sgdscope.training.backend import Backend, Trainer
     from sgdscope.training.outcome import Outcome
     from sgdscope.training.step import Kind
     from sgdscope.training.traced import TracedWorkload
+
+# The rows of a pack's trials, of their measurements and of their correctness.
+Tables = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]
+Engine = Literal["local", "ray"]
 
 # A pack whose trials come one after the other is committed about so often.
 PACK_SECONDS = 60.0
@@ -86,6 +94,7 @@ def train_study(
     world: World | None = None,
     seconds: float | None = None,
     debug: bool = False,
+    engine: Engine = "local",
 ) -> Ran:
     """Train what a folder lacks of a study; each pack is committed as soon as it is trained.
 
@@ -101,6 +110,7 @@ def train_study(
             before; a pack whose trials take longer goes on from its checkpoint in the next run. Default: never.
         debug: raise what makes a trial fail. Default: the trial is recorded as failed, and its traceback kept in
             the folder's ``errors``.
+        engine: ``local`` trains on the devices of this process, ``ray`` on those of a Ray cluster.
 
     Raises:
         InputError: for what the user can put right, before anything is trained, or where the disk fills up.
@@ -109,11 +119,17 @@ def train_study(
     from sgdscope.training.jax_setup import check_jax, pinned
 
     begun = time.perf_counter()
+    if engine not in get_args(Engine):
+        raise InputError(f"engine: {shown(engine)} is neither local nor ray.")
+    if engine == "ray":
+        from sgdscope.engine.ray_pool import check_installed
+
+        check_installed()
     check_jax()
     with pinned():
         ends_at = None if seconds is None else begun + seconds
-        shown = console or Terminal(stderr=True)
-        return _train_study(study, folder, shown, command, world or the_world(), begun, ends_at, debug)
+        output = console or Terminal(stderr=True)
+        return _train_study(study, folder, output, command, world or the_world(), begun, ends_at, debug, engine)
 
 
 def _train_study(
@@ -125,6 +141,7 @@ def _train_study(
     begun: float,
     ends_at: float | None,
     debug: bool,
+    engine: Engine,
 ) -> Ran:
     import jax
 
@@ -135,8 +152,12 @@ def _train_study(
     declaration = study.declaration()
     store = Store(folder)
     traced = {workload.name: trace(workload) for workload in study.workloads}
-    programs = _fingerprints(study, traced)
-    check_devices(declaration.devices_per_trial, jax.device_count())
+    programs = fingerprints_of(study, traced)
+    local = engine == "local"
+    if local:
+        check_devices(declaration.devices_per_trial, jax.device_count())
+    elif world.is_shared:
+        raise InputError("engine: ray does not go together with JAX's distributed runtime. Leave one of them out.")
     world.agree_on(study, declaration, programs)
     if world.is_shared and ends_at is not None:
         raise InputError("for: several processes have no clock in common, so a time cannot stop them. Leave it out.")
@@ -145,14 +166,15 @@ def _train_study(
         contextlib.ExitStack() as held,
         RunProgress(console if world.is_leader else Console(quiet=True), declaration.name) as progress,
     ):
-        if notice := idle_cores():
+        if local and (notice := idle_cores()):
             progress.say(notice)
         if world.is_leader:
             try:
                 for cannot in held.enter_context(store.writing()):
                     progress.say(cannot)
                 _declare(store, declaration, {}, lambda said: None, writes=False)  # another study's is refused at once
-                worker = held.enter_context(Worker(store, this_worker(*_circumstances())))
+                device, versions = circumstances()
+                worker = held.enter_context(Worker(store, this_worker(device if local else "Ray", versions)))
                 declaration, trials = _opened(store, declaration, programs, progress, alone=not worker.others())
                 worker.sweep(ended(trials)["trial_id"])
                 worker.tell(trials=0, training="")
@@ -167,6 +189,10 @@ def _train_study(
             trials = world.broadcast_table(trials)
         study = study.extended_to(declaration)
         run = _Run(study, declaration, programs, store, worker, progress, trials, traced, world, ends_at, debug)
+        if not local and any(map(run.pending, traced)):
+            from sgdscope.engine.ray_pool import ray_pool
+
+            run.pool = held.enter_context(ray_pool(study.devices_per_trial))
         while unfinished := [name for name in traced if run.pending(name) and not run.out_of_time]:
             run.train(run.first_free(unfinished))
         world.meet("trained")
@@ -218,7 +244,7 @@ def _united(store: Store, declaration: Declaration, say: Callable[[str], None]) 
     return united
 
 
-def _fingerprints(study: Study, traced: Mapping[str, TracedWorkload]) -> dict[str, str]:
+def fingerprints_of(study: Study, traced: Mapping[str, TracedWorkload]) -> dict[str, str]:
     """Return a hash of what each workload computes, with drawn or even targets, and each optimizer of the user's."""
     (first, *_) = traced.values()
     built = [optimizer for optimizer in study.optimizers if isinstance(optimizer, Optax)]
@@ -233,7 +259,7 @@ def _fingerprints(study: Study, traced: Mapping[str, TracedWorkload]) -> dict[st
     }
 
 
-def _circumstances() -> tuple[str, str]:
+def circumstances() -> tuple[str, str]:
     """Return this process's devices, and its versions of what decides bits, as other workers are told of them."""
     import jax
 
@@ -315,6 +341,8 @@ class _Run:
         self._by_others = 0
         self.trained = 0
         self.compile_times: list[CompileTime] = []
+        self.pool: Pool | None = None
+        self._crew: Crew | None = None
 
     def pending(self, workload: str) -> list[Trial]:
         """Return the trials of a workload that can be trained now and have not failed in this run."""
@@ -322,13 +350,26 @@ class _Run:
 
     def train(self, workload: str) -> None:
         """Train all of a workload's trials, with its data on the devices for no longer than that."""
-        backend = _backend(self._study, self._traced[workload], self._world)
+        backend: Trainer
+        if self.pool:
+            backend = self._crew = self._crew_of(self.pool, workload)
+        else:
+            backend = backend_of(self._study, self._traced[workload], self._world)
         try:
             self._train(backend)
         finally:
             backend.close()
+            self._crew = None
 
-    def _train(self, backend: Backend) -> None:
+    def _crew_of(self, pool: Pool, workload: str) -> Crew:
+        """Return the devices of a pool, which have what this process has of a workload."""
+        assert self._worker  # noqa: S101 - a process that has a pool writes
+        traced = {workload: self._traced[workload]}
+        study = self._study.changed({"workloads": traced[workload].workload})
+        programs, (_, versions), say = fingerprints_of(study, traced), circumstances(), self._progress.say
+        return Crew(pool, study, programs, versions, self._store.folder, self._worker.name, say, self._show_workers)
+
+    def _train(self, backend: Trainer) -> None:
         """Train pack by pack, as the search asks for them."""
         from sgdscope.training.contract import check_start
 
@@ -348,12 +389,7 @@ class _Run:
                 self._keep(failure)
         backend.expect(kinds[::-1])  # in the order of the search
         self._show(backend)
-        while pack := self._next_pack(backend, costs):
-            try:
-                rows, *rest = self._train_pack(backend, pack, self._remaining(backend), costs, checkpoints)
-            except _OutOfTime:
-                self.out_of_time = True
-                break
+        for pack, (rows, *rest) in self._trained(backend, costs, checkpoints):
             if self._worker:
                 rows = self._store.commit(rows, *rest)
             if self._world.is_shared:
@@ -371,6 +407,46 @@ class _Run:
             self._show_cells()
         self.compile_times += backend.compiler.compile_times
 
+    def _trained(
+        self, backend: Trainer, costs: Costs, checkpoints: Checkpoints
+    ) -> Iterator[tuple[list[Trial], Tables]]:
+        """Yield each pack with its tables as soon as it is trained."""
+        if isinstance(backend, Crew):
+            yield from self._trained_by(backend, costs)
+            return
+        while pack := self._next_pack(backend, costs):
+            try:
+                tables = self._train_pack(cast("Backend", backend), pack, self._remaining(backend), costs, checkpoints)
+            except _OutOfTime:
+                self.out_of_time = True
+                return
+            yield pack, tables
+
+    def _trained_by(self, crew: Crew, costs: Costs) -> Iterator[tuple[list[Trial], Tables]]:
+        """Keep all devices of a crew busy, and yield each pack with its tables as soon as it is trained."""
+        while True:
+            while crew.is_free and not self.out_of_time and (pack := self._next_pack(crew, costs)):
+                one = costs.per_trial(pack[0].updates, pack[0].batch_size, pack[0].optimizer)
+                long = one is None or one * crew.concurrency >= PACK_SECONDS
+                left = None if self._ends_at is None else max(0.0, self._ends_at - time.perf_counter())
+                crew.begin(pack, left if long else None)
+            if crew.is_free and not crew.is_busy:
+                return
+            self._show(crew)
+            if (ended := crew.next()) is None:
+                continue
+            pack, trained = ended
+            if trained.failure is not None:
+                error = trained.failure.error()
+                yield pack, _failed(trained.provenance, crew.capacity, pack, error, self._keep(error))
+            elif trained.outcomes:
+                if trained.tells_time:
+                    self._take_timing(crew, pack, trained.outcomes, costs, trained.alone)
+                yield pack, _tables(trained.provenance, trained.outcomes)
+            else:
+                self.out_of_time = True
+                self._release(pack)
+
     # ── What is next, beside other workers ───────────────────────────────────────────────────────────────
 
     def first_free(self, workloads: Sequence[str]) -> str:
@@ -379,7 +455,7 @@ class _Run:
         name = next(filter(free, workloads), workloads[0]) if len(workloads) > 1 else workloads[0]
         return self._world.broadcast(name.encode()).decode()
 
-    def _next_pack(self, backend: Backend, costs: Costs) -> list[Trial]:
+    def _next_pack(self, backend: Trainer, costs: Costs) -> list[Trial]:
         """Return the next pack, which this worker has leased; none where it has nothing more to do here, or no time."""
         name = backend.workload.name
         self._take_in_news()
@@ -398,21 +474,26 @@ class _Run:
                 return pack
         return []
 
-    def _leased(self, backend: Backend, costs: Costs, pending: Sequence[Trial]) -> list[str] | None:
+    def _leased(self, backend: Trainer, costs: Costs, pending: Sequence[Trial]) -> list[str] | None:
         """Lease a pack, each worker another; wait a moment where others train all that is left; None to do no more."""
         assert self._worker  # noqa: S101 - who has none does not ask
         left = math.inf if self._ends_at is None else self._ends_at - time.perf_counter()
+        crew = backend if isinstance(backend, Crew) else None
         free = self._worker.free([trial.id for trial in pending])
         if not free:
             self.out_of_time = left <= 0
             others = [name for name in self._traced if name != backend.workload.name and self.pending(name)]
-            if self.out_of_time or any(self._worker.free([t.id for t in self.pending(name)]) for name in others):
+            if (
+                self.out_of_time
+                or (crew and crew.is_busy)
+                or any(self._worker.free([t.id for t in self.pending(name)]) for name in others)
+            ):
                 return None
             self._worker.tell(self.trained, "waits for others")
             self._show(backend)
             self._worker.wait()
             return []
-        share = max(backend.concurrency, -(-len(free) // self._worker.count))
+        share = max(backend.concurrency, -(-len(free) // (self._worker.count * (crew.count if crew else 1))))
         room = lambda trial: min(share, _room(backend, costs, min(PACK_SECONDS, left), trial))
         several = list(islice(packs([trial for trial in pending if trial.id in free], room), self._worker.count))
         pack = several[self._worker.rank % len(several)]
@@ -453,7 +534,7 @@ class _Run:
 
     def _train_pack(
         self, backend: Backend, pack: Sequence[Trial], plan: Plan, costs: Costs, checkpoints: Checkpoints
-    ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    ) -> Tables:
         """Return the rows of a pack's trials, of their measurements and of their correctness."""
         from sgdscope.training.loop import CHECKPOINT_SECONDS, Milestones, train
 
@@ -483,16 +564,23 @@ class _Run:
         except Exception as error:  # whatever it is, it is these trials' outcome, and the others go on
             if self._world.is_shared:  # the other processes know nothing of it
                 raise
-            return _failed(backend, pack, error, self._keep(error))
-        # A pack that went on from checkpoints, or whose trials stopped early, tells little of what an update takes.
-        if not resumed and not any(outcome.diverged for outcome in outcomes):
+            return _failed(backend.provenance, backend.capacity, pack, error, self._keep(error))
+        if not resumed:  # a pack that went on from checkpoints tells little of what an update takes
+            self._take_timing(backend, pack, outcomes, costs, alone)
+        return _tables(backend.provenance, outcomes)
+
+    def _take_timing(
+        self, backend: Trainer, pack: Sequence[Trial], outcomes: Sequence[Outcome], costs: Costs, alone: bool
+    ) -> None:
+        """Take in what a pack tells of what an update takes; ``alone`` where nothing was compiled beside it."""
+        batch_size, optimizer, total = pack[0].batch_size, pack[0].optimizer, sum(trial.updates for trial in pack)
+        if not any(outcome.diverged for outcome in outcomes):  # whose trials stopped early
             rounds = len(pack) / backend.concurrency
             seconds = sum(outcome.seconds for outcome in outcomes) * rounds / math.ceil(rounds)
             per_update = costs.training_seconds(seconds, len(pack), total, batch_size, optimizer) / total
             # Beside programs that are compiled on the same cores it can only have been slower than it is.
             if alone or per_update < (costs.per_update(batch_size, optimizer) or 0.0):
                 costs.note(batch_size, per_update, optimizer)
-        return _tables(backend, outcomes)
 
     def _keep(self, error: Exception) -> str:
         """Keep the traceback of what a program raised, and say where; raise what is no outcome of a trial."""
@@ -507,24 +595,28 @@ class _Run:
             self._study, self._traced
         )  # operations take a while to count, and only what is trained needs them
 
-    def _show(self, backend: Backend | None = None) -> None:
+    def _show(self, backend: Trainer | None = None) -> None:
         """Show what remains, and the cells; how long it takes where the devices have been timed."""
         plan = self._remaining(backend)
         self._show_plan(plan, 0, plan.seconds if backend else None)
         self._show_cells()
 
     def _show_plan(self, plan: Plan, trained: int, seconds: float | None) -> None:
-        done, others = self.trained + self._by_others, self._worker.others() if self._worker else {}
-        if self._worker:
-            self._progress.show_workers([str(info) for info in (self._worker.info, *others.values()) if others])
-        seconds = seconds and seconds / (1 + len(others))  # which share what is left
-        self._progress.show(done + trained, done + plan.trials, seconds)
+        done, sharing = self.trained + self._by_others, self._show_workers()
+        self._progress.show(done + trained, done + plan.trials, seconds and seconds / sharing)
+
+    def _show_workers(self) -> int:
+        """Show the workers, and return how many share what is left."""
+        others = self._worker.others() if self._worker else {}
+        own = self._crew.told if self._crew else [str(self._worker.info)] if self._worker and others else []
+        self._progress.show_workers([*own, *map(str, others.values())])
+        return (self._crew.count if self._crew else 1) + len(others)
 
     def _show_cells(self) -> None:
         if self._progress.is_redrawn:
             self._progress.show_cells(standing(self._declaration, self._found.trials, self._trials))
 
-    def _remaining(self, backend: Backend | None = None) -> Plan:
+    def _remaining(self, backend: Trainer | None = None) -> Plan:
         compiling = backend.compiler.seconds(backend.compiler.pending) if backend else 0.0
         return remaining(self._declaration, self._found, self._costs, compiling)
 
@@ -578,7 +670,7 @@ def _probe(study: Study, declaration: Declaration, costs: Costs, world: World) -
     """Time updates of a workload; return how long the other programs take to compile, and what would be faster."""
     import jax
 
-    workload, backend = costs.traced.workload, _backend(study, costs.traced, world)
+    workload, backend = costs.traced.workload, backend_of(study, costs.traced, world)
     kinds = _kinds(declaration, workload.name)
     try:
         costs.probe(backend, kinds)
@@ -591,7 +683,7 @@ def _probe(study: Study, declaration: Declaration, costs: Costs, world: World) -
     return compiling, proposal
 
 
-def _backend(study: Study, traced: TracedWorkload, world: World) -> Backend:
+def backend_of(study: Study, traced: TracedWorkload, world: World) -> Backend:
     """Return what trains a workload: by packs, or from a stream where the host reads its examples."""
     from sgdscope.streaming.streamed import StreamedBackend
     from sgdscope.training.packed import PackedBackend
@@ -620,7 +712,7 @@ def _kinds(declaration: Declaration, workload: str) -> list[Kind]:
     return list(dict.fromkeys(kinds))
 
 
-def _room(backend: Backend, costs: Costs, most_seconds: float, trial: Trial) -> int:
+def _room(backend: Trainer, costs: Costs, most_seconds: float, trial: Trial) -> int:
     """Return how many trials a pack may hold: as many as there is room for, or as can be committed in so many seconds.
 
     Where the trials of a device come one after the other, a longer pack saves nothing.
@@ -632,9 +724,9 @@ def _room(backend: Backend, costs: Costs, most_seconds: float, trial: Trial) -> 
     return min(backend.capacity, backend.concurrency * max(1, rounds))
 
 
-def _tables(backend: Backend, outcomes: Sequence[Outcome]) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+def _tables(provenance: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Tables:
     """Return the rows of a pack's trials, of their measurements and of their correctness."""
-    rows = pl.DataFrame([_row(backend, outcome) for outcome in outcomes], schema=TRIALS_SCHEMA)
+    rows = pl.DataFrame([_row(provenance, outcome) for outcome in outcomes], schema=TRIALS_SCHEMA)
     measurements = [
         {
             "trial_id": outcome.trial.id,
@@ -664,7 +756,7 @@ def _tables(backend: Backend, outcomes: Sequence[Outcome]) -> tuple[pl.DataFrame
     )
 
 
-def _row(backend: Backend, outcome: Outcome) -> dict[str, object]:
+def _row(provenance: Mapping[str, Any], outcome: Outcome) -> dict[str, object]:
     last = {
         f"{m.split}_{m.metric}": m.value if math.isfinite(m.value) else None
         for m in outcome.measurements
@@ -672,7 +764,7 @@ def _row(backend: Backend, outcome: Outcome) -> dict[str, object]:
     }
     without = [split for split in SPLITS if last.get(f"{split}_score", 0.0) is None]
     return (
-        _fields(backend, outcome.trial, outcome.pack_size)
+        _fields(provenance, outcome.trial, outcome.pack_size)
         | {f"{split}_{metric}": last.get(f"{split}_{metric}") for split in SPLITS for metric in ("loss", "score")}
         | {
             "status": "diverged" if outcome.diverged else "complete",
@@ -686,19 +778,19 @@ def _row(backend: Backend, outcome: Outcome) -> dict[str, object]:
 
 
 def _failed(
-    backend: Backend, pack: Sequence[Trial], error: Exception, kept: str
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    provenance: Mapping[str, Any], pack_size: int, pack: Sequence[Trial], error: Exception, kept: str
+) -> Tables:
     lines = (str(error).strip() or type(error).__name__).splitlines()
     # The first line says what kind of error, and the last what it was, where a callback's traceback lies between.
     text = " … ".join(dict.fromkeys([lines[0], lines[-1].strip()]))
     if "RESOURCE_EXHAUSTED" in text:
         text += "; a smaller microbatch_size takes a large batch in parts"
-    rows = [_fields(backend, trial, backend.capacity) | {"status": "failed", "error": text + kept} for trial in pack]
+    rows = [_fields(provenance, trial, pack_size) | {"status": "failed", "error": text + kept} for trial in pack]
     nothing = pl.DataFrame(schema=MEASUREMENTS_SCHEMA), pl.DataFrame(schema=CORRECTNESS_SCHEMA)
     return pl.DataFrame(rows, schema=TRIALS_SCHEMA), *nothing
 
 
-def _fields(backend: Backend, trial: Trial, pack_size: int) -> dict[str, object]:
+def _fields(provenance: Mapping[str, Any], trial: Trial, pack_size: int) -> dict[str, object]:
     return {
         "trial_id": trial.id,
         "workload": trial.workload.name,
@@ -709,5 +801,5 @@ def _fields(backend: Backend, trial: Trial, pack_size: int) -> dict[str, object]
         "budget": str(trial.budget),
         "seed": trial.seed,
         "pack_size": pack_size,
-        **backend.provenance,
+        **provenance,
     }

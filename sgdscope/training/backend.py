@@ -1,4 +1,7 @@
-"""What the training loop asks of a backend, which advances trials and knows no stop, no checkpoint and no table."""
+"""What trains packs, and what the training loop asks of a backend.
+
+A backend advances trials, and knows no stop, no checkpoint and no table.
+"""
 
 from __future__ import annotations
 
@@ -36,19 +39,27 @@ class Pack:
         """Give up what the pack holds beside its arrays."""
 
 
-class Backend(Protocol):
-    """What advances trials."""
+class Trainer(Protocol):
+    """What the engine asks of what trains packs: a backend of this process, or a crew of others."""
 
     workload: Workload
     compiler: Compiler
-    capacity: int
-    """The most trials of a pack."""
-    concurrency: int
-    """How many trials advance at the same time."""
-    provenance: Mapping[str, Any]
-    """How trials are trained here: ``method``, ``device``, ``devices`` and ``jax_version`` of the table of trials."""
-    notices: tuple[str, ...]
-    """Sentences for the user."""
+
+    @property
+    def capacity(self) -> int:
+        """The most trials of a pack."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many trials of a pack advance at the same time."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """How trials are trained: ``method``, ``device``, ``devices`` and ``jax_version`` of the table of trials."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Sentences for the user."""
 
     @property
     def seconds_to_read(self) -> float:
@@ -63,6 +74,13 @@ class Backend(Protocol):
 
     def seconds_per_update(self, kind: Kind) -> float:
         """Return the seconds that one update of one trial takes in a full pack, from a short timed run."""
+
+    def close(self) -> None:
+        """Wait for what is being compiled, and drop what is not yet."""
+
+
+class Backend(Trainer, Protocol):
+    """What advances trials."""
 
     def start(self, trials: Sequence[Trial]) -> Any:
         """Return a pack of trials before their first update."""
@@ -87,9 +105,6 @@ class Backend(Protocol):
 
     def export(self, pack: Any) -> list[np.ndarray]:
         """Return a copy of the leaves of the state, each with one row a trial."""
-
-    def close(self) -> None:
-        """Wait for what is being compiled, and drop what is not yet."""
 
 
 def check_devices(devices_per_trial: int, devices: int) -> None:
