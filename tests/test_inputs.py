@@ -45,6 +45,7 @@ CASES = {
     sg.KFAC: Case({"damping": 0.5, "momentum": 0.5, "decay": 0.75}),
     sg.GradientPenalty: Case({"strength": 0.25, "momentum": 0.5, "block": 16}),
     sg.L2: Case({"weight_decay": 0.25, "momentum": 0.5}),
+    sg.LabelSmoothing: Case({"smoothing": 0.25, "momentum": 0.5}),
     sg.SAM: Case({"radius": 0.25, "momentum": 0.5}),
     sg.Optax: Case({"name": "a", "build": loss, "first_window": (-3, 1)}, optional=("build",), text=("name",)),
     sg.Halving: Case({}),
