@@ -144,7 +144,7 @@ def ray_pool(devices_per_trial: int) -> Iterator[RayPool]:
     import ray
 
     ours = not ray.is_initialized()
-    with _by_value():
+    with _by_value(), _without_logs():
         try:
             if ours:
                 _connect()
@@ -191,6 +191,19 @@ def _same_handler(number: int) -> Iterator[None]:
     yield
     if threading.current_thread() is threading.main_thread():
         signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _without_logs() -> Iterator[None]:
+    """Keep the logs of a machine that was lost out of standard output, where Ray prints them and has no option."""
+    from ray._private import worker
+
+    shown = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = shown
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ def test_a_study_on_a_ray_of_its_own_is_that_of_one_process(never, tmp_path, mon
     assert "RAY_worker_niceness" not in os.environ
 
 
-def test_a_study_that_loses_a_machine_is_that_of_one_process(cluster, never, tmp_path, monkeypatch):
+def test_a_study_that_loses_a_machine_is_that_of_one_process(cluster, never, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(run, "PACK_SECONDS", 0.0)
     plain, commits, is_free = Store.commit, [], Crew.is_free.fget
     # No pack is given out before both machines have joined, so that the one which is lost has a part in it.
@@ -113,6 +113,7 @@ def test_a_study_that_loses_a_machine_is_that_of_one_process(cluster, never, tmp
     result, said = by_ray(quadratic(), tmp_path / "s")
     assert cluster.second is None
     assert said.count("was lost. What it trained is trained again, on another device.") == 1
+    assert capfd.readouterr().out == ""  # whose logs Ray would print
     same(result, never)
     assert sorted(commits) == sorted(never.trials["trial_id"])
     assert ray.is_initialized()  # it is not ours to end
@@ -142,9 +143,7 @@ def test_a_workload_that_cannot_be_sent_is_refused(cluster, tmp_path):
             return jnp.zeros(4) + len(file.name) * 0
 
         workload = replace(NoisyQuadratic().workload(), init=init)
-        message = (
-            r"^workload 'quadratic' cannot be sent to other processes \([Cc]annot pickle .*\)\. Keep what only"
-        )
+        message = r"^workload 'quadratic' cannot be sent to other processes \([Cc]annot pickle .*\)\. Keep what only"
         with pytest.raises(sg.InputError, match=message):
             by_ray(quadratic(workloads=workload), tmp_path / "s")
 
