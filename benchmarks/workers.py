@@ -1,7 +1,8 @@
-"""Workers on one folder: killed again and again, four against one, and what leases and packs cost.
+"""Workers on one folder, killed again and again, four against one, and what leases and packs cost; devices of Ray.
 
     python benchmarks/workers.py kills RESULTS [KILLS]
     python benchmarks/workers.py times RESULTS
+    python benchmarks/workers.py ray RESULTS
 
 ``kills``: four workers train one study. At random moments one of them is killed (SIGKILL) and replaced, until the study
 is finished; then the study begins anew in another folder, until so many kills were made. Every finished table is
@@ -16,7 +17,10 @@ a study that was cut short counts for nothing.
 - what a pack costs beside its training, and a commit on a folder of many commits;
 - leases on a folder of 100,000 trials, and of 1,000 workers, 250 in each of four processes, that all lease at once.
 
-Both write README.md into RESULTS.
+``ray``, which needs the extra ray: a process of one device against Ray with one, in turns: from the command to the
+first commit, and the milliseconds a pack of the smallest size. The two tables are compared bit for bit.
+
+All write README.md into RESULTS.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -88,6 +93,34 @@ def run(*arguments):
 PackedBackend._run = run
 from sgdscope.cli import main
 main(sys.argv[1:])
+"""
+
+# Prints when each pack is committed. One device is what an actor has.
+COMMITS = """
+import os, sys, time
+import jax
+from sgdscope.engine import run
+from sgdscope.store import Store
+if sys.argv[1] == "local":
+    jax.config.update("jax_num_cpu_devices", 1)
+else:
+    from sgdscope.engine.crew import Crew
+    begin = Crew.__init__
+    def one(self, pool, *arguments):
+        pool.size = 1
+        begin(self, pool, *arguments)
+    Crew.__init__ = one
+run.PACK_SECONDS = 0.0
+plain = Store.commit
+def commit(*arguments):
+    rows = plain(*arguments)
+    print(time.time(), flush=True)
+    return rows
+Store.commit = commit
+import sgdscope as sg
+from sgdscope.training.jax_setup import CompilationCache
+CompilationCache().open()
+sg.run(sg.studies.get(sys.argv[2]), sys.argv[3], engine=sys.argv[1])
 """
 
 
@@ -338,6 +371,34 @@ def times(results: Path, place: Path) -> None:
             note(what, "ms", ms)
 
 
+def ray_against_one_process(results: Path, place: Path) -> None:
+    """Measure the start and the packs of one process and of Ray with one device, in turns."""
+    rows: list[dict[str, object]] = []
+    taken: dict[tuple[str, str], list[float]] = {}
+    for turn in range(TURNS + 1):  # the first fills the cache
+        for engine in ("local", "ray") if turn % 2 else ("ray", "local"):
+            folder, begun = place / f"{engine}-{turn}", time.time()
+            done = subprocess.run(
+                [sys.executable, "-c", COMMITS, engine, str(place / "packs.py"), str(folder)],
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            at = [float(line) for line in done.stdout.split()]
+            if turn:
+                taken.setdefault((engine, "from the command to the first commit, s"), []).append(at[0] - begun)
+                packs = [1e3 * (later - earlier) for earlier, later in pairwise(at[20:])]
+                taken.setdefault((engine, "a pack of the smallest size, ms"), []).append(statistics.median(packs))
+        one, other = (sg.load(place / f"{engine}-{turn}") for engine in ("local", "ray"))
+        assert one.numbers().equals(other.numbers())
+        assert one.measurements.equals(other.measurements)
+    for (engine, what), values in taken.items():
+        rows.append({
+            "engine": engine, "what": what, "n": len(values), "median": statistics.median(values),
+            "lowest": min(values), "highest": max(values), "load": os.getloadavg()[0],
+            "cores": len(os.sched_getaffinity(0)), "ray": version("ray"),
+        })  # fmt: skip
+    pl.DataFrame(rows).sort("what", "engine").write_csv(results / "ray.csv")
+
+
 def write_readme(results: Path) -> None:
     """Write README.md from the tables that are there."""
     lines = ["# Workers on one folder", ""]
@@ -372,6 +433,21 @@ def write_readme(results: Path) -> None:
             ),
             "",
         ]
+    if (path := results / "ray.csv").exists():
+        rows = pl.read_csv(path)
+        lines += [
+            f"`python benchmarks/workers.py ray RESULTS`: Ray {rows['ray'][0]}, {rows['cores'][0]} cores, load "
+            f"{rows['load'][0]:.1f}. The table of trials was that of one process, bit for bit.",
+            "",
+            "| what | engine | n | median | lowest | highest |",
+            "| --- | --- | --- | --- | --- | --- |",
+            *(
+                f"| {row['what']} | {row['engine']} | {row['n']} | {row['median']:.3g} | {row['lowest']:.3g} | "
+                f"{row['highest']:.3g} |"
+                for row in rows.iter_rows(named=True)
+            ),
+            "",
+        ]
     (results / "README.md").write_text("\n".join(lines))
 
 
@@ -386,6 +462,8 @@ def main(what: str, results: str, kills: str = "100") -> None:
             (place / f"{name}.py").write_text(text)
         if what == "kills":
             killed(folder, place, int(kills))
+        elif what == "ray":
+            ray_against_one_process(folder, place)
         else:
             times(folder, place)
     write_readme(folder)
