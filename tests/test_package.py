@@ -112,8 +112,11 @@ def test_the_wheel_runs_without_the_source_tree(tmp_path):
     assert (empty / "s" / "report.html").exists()
 
 
+FAST = ("--seeds", "2", "--batch-sizes", "64", "--learning-rates", "0.125", "0.5")
+
+
 def test_the_example_of_a_workload_of_ones_own_is_short_and_runs(tmp_path, command):
     lines = [line for line in (ROOT / "examples" / "moons.py").read_text().splitlines() if line.strip()]
     assert len(lines) < 40
-    done = command("run", ROOT / "examples" / "moons.py", "--out", tmp_path / "s", "--seeds", "2")
+    done = command("run", ROOT / "examples" / "moons.py", "--out", tmp_path / "s", *FAST)
     assert done.returncode == 0, done.stderr
