@@ -149,7 +149,7 @@ def test_anybodys_table_is_analyzed_and_a_studys_own_as_it_was(folder, tmp_path,
     assert main(["analyze", str(table), "--out", str(tmp_path / "tables")]) == 0
     said = capsys.readouterr().out
     assert "94.5 [" in said  # the mean of 94 and 95 at batch size 32
-    assert "sgd: best guess, not confirmed: batch size 32 and learning rate 0.2" in said
+    assert "sgd: use batch size 32 and learning rate 0.2" in said  # the only other one is worse
     score_limits = pl.read_csv(tmp_path / "tables" / "score_limits.csv")
     assert score_limits.row(0, named=True)["margin"] == pytest.approx(0.02 * (100 - 91.5))
     exported = tmp_path / "own.parquet"
@@ -520,7 +520,7 @@ def test_where_perfect_scores_leave_no_margin_one_is_asked_for(tmp_path, capsys)
     assert main(["analyze", str(table), "--score-margin", "0.05"]) == 0
     said = capsys.readouterr().out
     assert "test accuracy 100 %" in said or "batch size 8 and learning rate" in said
-    assert "It is the smallest tried: smaller ones may be better. Compared with batch size 8: worse at 32." in said
+    assert "It is the smallest tried: smaller ones may be better. Worse at 32." in said
     assert "Worse: lower by more than 5 points" in said
 
 

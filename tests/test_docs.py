@@ -110,7 +110,7 @@ def run_line(line, runs):
         assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in words[1:]), line
     elif words[:2] == ["pip", "install"]:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        assert all(extra in extras for part in words[2:] for extra in re.findall(r"\w+", part)), line
+        assert all(extra in extras for part in words[2:] for extra in re.findall(r"\[(\w+)\]", part)), line
     else:
         pytest.fail(f"a line that no test knows how to run: {line}")
 
