@@ -23,8 +23,8 @@ from sgdscope.engine.device import Device
 from sgdscope.errors import HERE, INSTALLED, InputError
 from sgdscope.study import Study
 
-# Of a Ray that is started here: it reports to nobody, its processes are no slower than this one, and an actor without
-# a GPU is no news.
+# Of a Ray that is started here: it sends no usage statistics, its processes are no slower than this one, and it does
+# not warn of an actor without a GPU.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",

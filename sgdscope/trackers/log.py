@@ -98,7 +98,7 @@ def _keep(path: Path, known: dict[str, Known], tracker: Tracker, mine: Known) ->
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Take what trackers print of each run, and let none of them ask a question that nobody sees."""
+    """Take what trackers print of each run, and let none of them wait for an answer at a prompt."""
     stdin, sys.stdin = sys.stdin, io.StringIO()
     try:
         with contextlib.redirect_stdout(io.StringIO()):

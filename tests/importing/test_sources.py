@@ -293,7 +293,7 @@ def test_analyze_says_what_it_took_and_writes_report_figures_and_advice(made, tm
     assert (out / "figures" / "best-score.svg").is_file()
     assert "<h1>mlruns</h1>" in (out / "report.html").read_text()
     said = re.sub(r"<(script|style)\b.*?</\1>|<[^>]+>", " ", (out / "report.html").read_text(), flags=re.DOTALL)
-    assert re.search(r"Workload\s+results\s+Optimizers", said)  # of a table nobody knows how many examples there were
+    assert re.search(r"Workload\s+results\s+Optimizers", said)  # how many examples there were is not known of a table
     assert not re.search(r"\b0 (\+|updates|s of training)|· budget ·|Device|Cost", said)
     assert "sg.run(" not in (out / "report.html").read_text()  # nothing here can be run
     assert pl.read_csv(out / "recommended.csv")["batch_size"].len() == 1
