@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sgdscope.engine.crew import Failure, Joined, Trained
-from sgdscope.engine.run import backend_of, circumstances, fingerprints_of
+from sgdscope.engine.run import OutOfTime, backend_of, circumstances, fingerprints_of
 from sgdscope.errors import InputError, is_defect
 from sgdscope.streaming.distributed import World
 from sgdscope.study import Study, Trial
@@ -21,10 +21,6 @@ from sgdscope.training.jax_setup import check_jax, pinned
 from sgdscope.training.loop import CHECKPOINT_SECONDS, Milestones, train
 from sgdscope.training.step import Kind
 from sgdscope.training.traced import trace
-
-
-class _OutOfTime(Exception):  # noqa: N818 - no error: a long pack stops, and its checkpoint stays
-    """The time that a pack was given is over."""
 
 
 class Device:
@@ -91,7 +87,7 @@ class Device:
 
         def on_progress(updates: int) -> None:
             if ends_at is not None and time.perf_counter() > ends_at:
-                raise _OutOfTime
+                raise OutOfTime
 
         resumed = self._checkpoints.trials().intersection(trial.id for trial in pack) if self._checkpoints else None
         alone = not self._backend.compiler.pending
@@ -99,7 +95,7 @@ class Device:
         milestones = Milestones(study.evaluate_at, study.noise_scale_at, study.sharpness_at)
         try:
             outcomes = train(self._backend, pack, milestones, self._checkpoints, on_progress)
-        except _OutOfTime:
+        except OutOfTime:
             return trained
         except InputError as error:
             return error

@@ -82,7 +82,7 @@ class Ran:
         return Ran(trained, later.failed, times, self.seconds + later.seconds, later.out_of_time)
 
 
-class _OutOfTime(Exception):  # noqa: N818 - no error: a long pack stops, and its checkpoint stays
+class OutOfTime(Exception):  # noqa: N818 - no error: a long pack stops, and its checkpoint stays
     """The time that a run was given is over."""
 
 
@@ -417,7 +417,7 @@ class _Run:
         while pack := self._next_pack(backend, costs):
             try:
                 tables = self._train_pack(cast("Backend", backend), pack, self._remaining(backend), costs, checkpoints)
-            except _OutOfTime:
+            except OutOfTime:
                 self.out_of_time = True
                 return
             yield pack, tables
@@ -551,7 +551,7 @@ class _Run:
             nonlocal made
             made += updates
             if self._ends_at is not None and long and time.perf_counter() > max(self._ends_at, kept_by):
-                raise _OutOfTime
+                raise OutOfTime
             left = None if plan.seconds is None else max(0.0, plan.seconds - expected * made / total)
             self._show_plan(plan, len(pack) * made // total, left)
 
@@ -559,7 +559,7 @@ class _Run:
         alone = not backend.compiler.pending
         try:
             outcomes = train(backend, pack, milestones, checkpoints, on_progress)
-        except (InputError, _OutOfTime):  # a checkpoint that cannot be written, or is all there is time for
+        except (InputError, OutOfTime):  # a checkpoint that cannot be written, or is all there is time for
             raise
         except Exception as error:  # whatever it is, it is these trials' outcome, and the others go on
             if self._world.is_shared:  # the other processes know nothing of it
